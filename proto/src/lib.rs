@@ -1,0 +1,17 @@
+//! The gRPC services that the programs of this project speak, as generated. No logic lives here.
+#![allow(
+    missing_docs,
+    clippy::pedantic,
+    unreachable_pub,
+    unused_qualifications,
+    clippy::allow_attributes_without_reason,
+    reason = "generated code"
+)]
+
+/// The manager's own API: `longhorn.storage.v1`.
+pub mod storage {
+    /// Version 1.
+    pub mod v1 {
+        tonic::include_proto!("longhorn.storage.v1");
+    }
+}

@@ -1,0 +1,19 @@
+//! The vocabulary of the project: names, sizes, checksums and error kinds.
+//!
+//! Everything here is a value: parsed once at the edge, then passed on as proof that it was checked.
+//! This crate knows nothing of files, networks, gRPC or Kubernetes.
+
+mod checksum;
+pub mod crash;
+mod ids;
+mod kind;
+mod quantity;
+mod report;
+mod size;
+
+pub use checksum::Sha512;
+pub use ids::{DiskUuid, ImageId, ImageName, ImageUuid, InvalidName, NodeId, VolumeName};
+pub use kind::{Classify, ErrorKind};
+pub use quantity::{InvalidQuantity, parse_quantity};
+pub use report::{Report, report};
+pub use size::{BLOCK, ByteSize, SECTOR};
