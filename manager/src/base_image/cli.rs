@@ -1,0 +1,174 @@
+//! `backing-image-manager base-image …`: what the user types.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+use types::ByteSize;
+
+use super::{Error, Result};
+
+/// Builds and inspects base images: disk images inside container images.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    /// Build a base image from a directory or a disk image; needs no root and no loop device
+    Build(BuildArgs),
+    /// Show what is in a base image
+    Inspect(InspectArgs),
+}
+
+/// The options of `base-image build`.
+#[derive(Debug, Clone, Args)]
+pub struct BuildArgs {
+    /// Directory whose contents become the file system, or a qcow2 or raw disk image to wrap as it is
+    #[arg(long, value_name = "PATH")]
+    pub from: Option<PathBuf>,
+    /// File system to make; `none` makes an empty disk [default: ext4 for a directory]
+    #[arg(long, value_enum)]
+    pub fs: Option<FileSystem>,
+    /// Virtual size of the disk, for example 64Mi [default: just large enough for a directory]
+    #[arg(long, value_parser = types::parse_quantity)]
+    pub size: Option<ByteSize>,
+    /// Format of the disk image inside the container image
+    #[arg(long, value_enum, default_value = "qcow2")]
+    pub format: DiskFormat,
+    /// Compress the clusters of the qcow2 image: smaller for every reader, slower to import
+    #[arg(long)]
+    pub compress: bool,
+    /// Label of the file system
+    #[arg(long)]
+    pub label: Option<String>,
+    /// UUID of the file system [default: made from what goes in, so the same input gives the same]
+    #[arg(long)]
+    pub uuid: Option<String>,
+    /// Name of the one file under /base_image/ [default: from the name of --from]
+    #[arg(long, value_name = "FILE")]
+    pub name: Option<String>,
+    /// Where the image goes: oci-layout:DIR, oci-archive:FILE, docker-archive:FILE or
+    /// docker://host/name:tag; may be given several times
+    #[arg(long, required = true, value_name = "PLACE")]
+    pub output: Vec<String>,
+    /// Name that the layout or archive records for the image, for example example:v1
+    #[arg(long, value_name = "NAME:TAG")]
+    pub tag: Option<String>,
+    /// Platform that the image says it is for; its data does not depend on one
+    #[arg(long, default_value = "linux/amd64", value_name = "OS/ARCH")]
+    pub platform: String,
+    /// Compression of the layer; a docker-archive always holds a plain one, for old Docker
+    #[arg(long, value_enum, default_value = "zstd")]
+    pub layer_compression: LayerCompression,
+    /// How the registry is reached.
+    #[command(flatten)]
+    pub registry: RegistryArgs,
+}
+
+/// The options of `base-image inspect`.
+#[derive(Debug, Clone, Args)]
+pub struct InspectArgs {
+    /// docker://host/name:tag, oci-layout:DIR, oci-archive:FILE, docker-archive:FILE or file:FILE
+    pub reference: String,
+    /// How the answer is printed
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub output: OutputForm,
+    /// Image to take from a layout or archive that holds several
+    #[arg(long, value_name = "NAME:TAG")]
+    pub tag: Option<String>,
+    /// Platform to take from a multi-platform image
+    #[arg(long, default_value = "linux/amd64", value_name = "OS/ARCH")]
+    pub platform: String,
+    /// How the registry is reached.
+    #[command(flatten)]
+    pub registry: RegistryArgs,
+}
+
+/// How a registry is reached.
+#[derive(Debug, Clone, Default, Args)]
+pub struct RegistryArgs {
+    /// Credentials file as `docker login` writes it [default: $DOCKER_CONFIG/config.json, then
+    /// ~/.docker/config.json]
+    #[arg(long, value_name = "FILE")]
+    pub auth_file: Option<PathBuf>,
+    /// User name at the registry, in place of a credentials file
+    #[arg(long, conflicts_with = "auth_file", requires = "password_stdin")]
+    pub username: Option<String>,
+    /// Read the password from the first line of standard input
+    #[arg(long, requires = "username")]
+    pub password_stdin: bool,
+    /// PEM file of certificate authorities to trust besides the system's
+    #[arg(long, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+    /// Allow plain HTTP and unverified certificates, for this registry only
+    #[arg(long)]
+    pub insecure: bool,
+    /// Registries file of the daemon (certificate authorities, mirrors, insecure hosts)
+    #[arg(long, value_name = "FILE")]
+    pub registry_config: Option<PathBuf>,
+}
+
+/// The file systems that can be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FileSystem {
+    /// ext4
+    Ext4,
+    /// XFS with reflink
+    Xfs,
+    /// btrfs
+    Btrfs,
+    /// No file system: an empty disk
+    None,
+}
+
+/// The formats of the disk image inside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DiskFormat {
+    /// QEMU's format, version 3
+    Qcow2,
+    /// The bytes of the disk
+    Raw,
+}
+
+/// The compressions of the layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LayerCompression {
+    /// Fast to unpack
+    Zstd,
+    /// For registries and clients that know no zstd
+    Gzip,
+    /// Plain tar
+    None,
+}
+
+/// The forms in which `inspect` prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OutputForm {
+    /// Lines for people
+    Table,
+    /// One JSON object
+    Json,
+}
+
+/// Does what was typed and prints the result on standard output.
+///
+/// Blocking: call it from a plain thread or `spawn_blocking`, never on an async task.
+pub fn run(command: Command) -> Result<()> {
+    let (Command::Build(_) | Command::Inspect(_)) = command;
+    Err(Error::Option {
+        option: "base-image",
+        problem: "is not finished yet".into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    #[derive(Parser)]
+    struct Program {
+        #[command(subcommand)]
+        _command: super::Command,
+    }
+
+    #[test]
+    fn the_options_do_not_contradict_each_other() {
+        Program::command().debug_assert();
+    }
+}
