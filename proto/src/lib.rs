@@ -8,6 +8,14 @@
     reason = "generated code"
 )]
 
+/// The Container Storage Interface: `csi.v1`, as of version 1.12 of the specification.
+pub mod csi {
+    /// Version 1.
+    pub mod v1 {
+        tonic::include_proto!("csi.v1");
+    }
+}
+
 /// The manager's own API: `longhorn.storage.v1`.
 pub mod storage {
     /// Version 1.
