@@ -1,0 +1,101 @@
+//! Where a manager listens: `HOST:PORT` or `unix:/path`.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use crate::Error;
+
+/// The address of a manager, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// A host name or IP address with a port.
+    Tcp(String),
+    /// The absolute path of a unix socket.
+    Unix(PathBuf),
+}
+
+impl FromStr for Address {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        parse(text).ok_or_else(|| Error::Address {
+            text: text.chars().take(128).collect(),
+        })
+    }
+}
+
+fn parse(text: &str) -> Option<Address> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        // unix:/path and unix:///path both occur in the field.
+        let path = Path::new(path.strip_prefix("//").unwrap_or(path));
+        return path.is_absolute().then(|| Address::Unix(path.to_owned()));
+    }
+    let authority = text
+        .strip_prefix("http://")
+        .unwrap_or(text)
+        .trim_end_matches('/');
+    let (host, port) = authority.rsplit_once(':')?;
+    port.parse::<u16>().ok().filter(|port| *port > 0)?;
+    // A bare IPv6 address has colons of its own, so it needs its brackets.
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
+    let allowed = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
+    let valid = match bare {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && host.chars().all(allowed),
+    };
+    valid.then(|| Address::Tcp(authority.to_owned()))
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(authority) => f.write_str(authority),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_both_kinds() {
+        for (text, shown) in [
+            ("127.0.0.1:8000", "127.0.0.1:8000"),
+            (
+                "http://manager.longhorn-system:8000/",
+                "manager.longhorn-system:8000",
+            ),
+            ("[::1]:8000", "[::1]:8000"),
+            ("unix:/run/manager.sock", "unix:/run/manager.sock"),
+            ("unix:///run/manager.sock", "unix:/run/manager.sock"),
+        ] {
+            assert_eq!(text.parse::<Address>().unwrap().to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused() {
+        for text in [
+            "",
+            "manager",
+            "manager:",
+            ":8000",
+            "manager:0",
+            "manager:99999",
+            "::1:8000",
+            "a b:1",
+            "user@host:1",
+            "unix:run/manager.sock",
+            "unix:",
+            "https://manager:8000",
+            "/run/m.sock",
+        ] {
+            assert!(text.parse::<Address>().is_err(), "{text:?} was taken");
+        }
+    }
+}

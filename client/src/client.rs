@@ -1,0 +1,92 @@
+//! The connection, and the one place where a call gets its deadline.
+
+use std::time::Duration;
+
+use proto::storage::v1 as wire;
+use tonic::transport::{Channel, Endpoint};
+use wire::backing_images_client::BackingImagesClient;
+use wire::disks_client::DisksClient;
+use wire::volumes_client::VolumesClient;
+
+use crate::{Address, Error, Result};
+
+/// The time a call may take unless [`Client::with_deadline`] says otherwise. A volume on a disk
+/// without reflink is a copy, so this is minutes where a mere answer would need seconds.
+pub const DEADLINE: Duration = Duration::from_secs(90);
+
+/// To connect takes a round trip; more than this means that nobody is there.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+
+/// A client of one manager. Cheap to clone; clones share the connection.
+#[derive(Debug, Clone)]
+pub struct Client {
+    address: Address,
+    channel: Channel,
+    deadline: Duration,
+}
+
+impl Client {
+    /// A client of the manager at `address`. It connects at the first call, and again after the
+    /// manager was restarted. Needs a tokio runtime.
+    pub fn new(address: Address) -> Result<Self> {
+        let uri = match &address {
+            Address::Tcp(authority) => format!("http://{authority}"),
+            Address::Unix(path) => format!("unix://{}", path.display()),
+        };
+        let endpoint = Endpoint::from_shared(uri)
+            .map_err(|_| Error::Address {
+                text: address.to_string(),
+            })?
+            .connect_timeout(CONNECT_DEADLINE)
+            .tcp_nodelay(true);
+        Ok(Self {
+            address,
+            channel: endpoint.connect_lazy(),
+            deadline: DEADLINE,
+        })
+    }
+
+    /// The same client with another time allowed for each call.
+    #[must_use]
+    pub fn with_deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Who is asked.
+    pub const fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// The disk that the manager serves; also the cheapest way to see whether it answers.
+    pub async fn disk(&self) -> Result<wire::Disk> {
+        let mut disks = DisksClient::new(self.channel.clone());
+        self.call("describe its disk", disks.get_disk(wire::GetDiskRequest {}))
+            .await
+    }
+
+    pub(crate) fn images(&self) -> BackingImagesClient<Channel> {
+        BackingImagesClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn volumes(&self) -> VolumesClient<Channel> {
+        VolumesClient::new(self.channel.clone())
+    }
+
+    /// Waits for an answer, but not beyond the deadline. `operation` is a verb for the error.
+    pub(crate) async fn call<T>(
+        &self,
+        operation: &'static str,
+        answer: impl Future<Output = std::result::Result<tonic::Response<T>, tonic::Status>>,
+    ) -> Result<T> {
+        match tokio::time::timeout(self.deadline, answer).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(Error::from_status(&self.address, &status)),
+            Err(_) => Err(Error::Deadline {
+                address: self.address.clone(),
+                operation,
+                after: self.deadline,
+            }),
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! What can go wrong between a caller and a manager.
+
+use std::time::Duration;
+
+use types::{Classify, ErrorKind};
+
+use crate::{Address, kind_of};
+
+/// A failed call.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The text is no address.
+    #[error(
+        "manager address {text:?} is not valid: write HOST:PORT, for example 127.0.0.1:8000, or \
+         unix:/run/longhorn/manager.sock"
+    )]
+    Address {
+        /// What was given, cut to 128 characters.
+        text: String,
+    },
+    /// Nobody answers at the address.
+    #[error("the backing image manager at {address} does not answer; check that it runs there")]
+    Unreachable {
+        /// Where it was looked for.
+        address: Address,
+        /// What the transport says.
+        #[source]
+        source: Transport,
+    },
+    /// The manager took longer than the call allows. What was asked may still happen.
+    #[error(
+        "the backing image manager at {address} did not {operation} within {after:?}; try again"
+    )]
+    Deadline {
+        /// Who was asked.
+        address: Address,
+        /// What was asked, as a verb.
+        operation: &'static str,
+        /// The time allowed.
+        after: Duration,
+    },
+    /// The manager answered with an error; its text names the object and the next step.
+    #[error("{message}")]
+    Refused {
+        /// What it means.
+        kind: ErrorKind,
+        /// The manager's own text.
+        message: String,
+    },
+}
+
+/// The result of a call.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// The transport's own chain of causes, as one text.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Transport(String);
+
+impl Error {
+    /// Sorts a status into "the manager says" and "the manager was not reached".
+    pub(crate) fn from_status(address: &Address, status: &tonic::Status) -> Self {
+        // Only a status made on this side of the wire has a source.
+        match std::error::Error::source(status) {
+            Some(cause) => Self::Unreachable {
+                address: address.clone(),
+                source: Transport(types::report(cause).to_string()),
+            },
+            None => Self::Refused {
+                kind: kind_of(status.code()),
+                message: status.message().to_owned(),
+            },
+        }
+    }
+}
+
+impl Classify for Error {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Address { .. } => ErrorKind::InvalidArgument,
+            Self::Unreachable { .. } => ErrorKind::Unavailable,
+            Self::Deadline { .. } => ErrorKind::DeadlineExceeded,
+            Self::Refused { kind, .. } => *kind,
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! Calls about backing images.
+
+use std::time::Duration;
+
+use proto::storage::v1 as wire;
+use tokio::time::Instant;
+use types::{ErrorKind, ImageName, ImageUuid};
+use wire::source::Source;
+
+use crate::{Client, Error, Result, kind_of};
+
+/// How far an image has come when the time to wait for it is up.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ImageOutcome {
+    /// Volumes can be made from it.
+    Ready(wire::BackingImage),
+    /// Its making goes on in the manager; asking again joins it.
+    InProgress(wire::BackingImage),
+    /// Its making ended without an image.
+    Failed {
+        /// What the cause means.
+        kind: ErrorKind,
+        /// The cause, for people.
+        message: String,
+    },
+}
+
+impl From<wire::BackingImage> for ImageOutcome {
+    fn from(image: wire::BackingImage) -> Self {
+        match image.state() {
+            wire::State::Ready => Self::Ready(image),
+            wire::State::Failed => Self::Failed {
+                kind: failure_kind(image.failure_code),
+                message: image.message,
+            },
+            // `unknown` is an image on disk whose bytes are being checked again.
+            wire::State::Unspecified
+            | wire::State::Pending
+            | wire::State::Starting
+            | wire::State::InProgress
+            | wire::State::ReadyForTransfer
+            | wire::State::Unknown => Self::InProgress(image),
+        }
+    }
+}
+
+/// A manager that gives no code leaves only this to be said: the image is not there to be used.
+fn failure_kind(code: u32) -> ErrorKind {
+    match i32::try_from(code).unwrap_or_default() {
+        0 => ErrorKind::FailedPrecondition,
+        code => kind_of(tonic::Code::from_i32(code)),
+    }
+}
+
+/// The states of one image, as they come.
+#[derive(Debug)]
+pub struct Watch {
+    client: Client,
+    states: tonic::Streaming<wire::BackingImage>,
+}
+
+impl Watch {
+    /// The next state, however long it takes; `None` after the last. Safe to cancel.
+    pub async fn next(&mut self) -> Result<Option<wire::BackingImage>> {
+        let state = self.states.message().await;
+        state.map_err(|status| Error::from_status(self.client.address(), &status))
+    }
+}
+
+impl Client {
+    /// Starts to make an image, or joins its making, and answers at once.
+    pub async fn create_image(
+        &self,
+        request: wire::CreateBackingImageRequest,
+    ) -> Result<wire::BackingImage> {
+        let mut images = self.images();
+        self.call("start the image", images.create_backing_image(request))
+            .await
+    }
+
+    /// Sees to it that an image from `source` exists, waiting at most `wait` for it to be ready.
+    /// Its name is the manager's to choose, so that callers of one source share one image.
+    pub async fn ensure_image(&self, source: Source, wait: Duration) -> Result<ImageOutcome> {
+        let until = Instant::now() + wait;
+        let request = wire::CreateBackingImageRequest {
+            source: Some(wire::Source {
+                source: Some(source),
+            }),
+            ..Default::default()
+        };
+        let mut image = self.create_image(request).await?;
+        if !matches!(
+            ImageOutcome::from(image.clone()),
+            ImageOutcome::InProgress(_)
+        ) {
+            return Ok(image.into());
+        }
+        let mut watch = self.watch(&image.name, &image.uuid).await?;
+        loop {
+            match tokio::time::timeout_at(until, watch.next()).await {
+                Ok(Ok(Some(next))) => image = next,
+                // The stream ends after the last state, and with the manager.
+                Ok(Ok(None)) | Err(_) => return Ok(image.into()),
+                Ok(Err(error)) => return Err(error),
+            }
+        }
+    }
+
+    /// One image; without a uuid the only one of that name.
+    pub async fn image(
+        &self,
+        name: &ImageName,
+        uuid: Option<&ImageUuid>,
+    ) -> Result<wire::BackingImage> {
+        let mut images = self.images();
+        let request = request(name.as_str(), uuid.map_or("", ImageUuid::as_str));
+        self.call("describe the image", images.get_backing_image(request))
+            .await
+    }
+
+    /// Every image of the disk, in the order of their names.
+    pub async fn list_images(&self) -> Result<Vec<wire::BackingImage>> {
+        let mut images = self.images();
+        let request = wire::ListBackingImagesRequest {};
+        let answer = self
+            .call("list its images", images.list_backing_images(request))
+            .await?;
+        Ok(answer.backing_images)
+    }
+
+    /// Deletes an image; fine when there is none.
+    pub async fn delete_image(&self, name: &ImageName, uuid: Option<&ImageUuid>) -> Result<()> {
+        let mut images = self.images();
+        let request = wire::DeleteBackingImageRequest {
+            name: name.to_string(),
+            uuid: uuid.map(ToString::to_string).unwrap_or_default(),
+        };
+        self.call("delete the image", images.delete_backing_image(request))
+            .await?;
+        Ok(())
+    }
+
+    /// The image as it is now, then at each change.
+    pub async fn watch_image(&self, name: &ImageName, uuid: Option<&ImageUuid>) -> Result<Watch> {
+        self.watch(name.as_str(), uuid.map_or("", ImageUuid::as_str))
+            .await
+    }
+
+    async fn watch(&self, name: &str, uuid: &str) -> Result<Watch> {
+        let mut images = self.images();
+        let answer = images.watch_backing_image(request(name, uuid));
+        let states = self.call("watch the image", answer).await?;
+        Ok(Watch {
+            client: self.clone(),
+            states,
+        })
+    }
+}
+
+fn request(name: &str, uuid: &str) -> wire::GetBackingImageRequest {
+    wire::GetBackingImageRequest {
+        name: name.to_owned(),
+        uuid: uuid.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn image(state: wire::State, failure_code: u32) -> wire::BackingImage {
+        wire::BackingImage {
+            state: state.into(),
+            failure_code,
+            message: "why".to_owned(),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn only_ready_is_ready() {
+        use wire::State;
+        for state in [
+            State::Unspecified,
+            State::Pending,
+            State::Starting,
+            State::InProgress,
+            State::ReadyForTransfer,
+            State::Unknown,
+        ] {
+            let outcome = ImageOutcome::from(image(state, 0));
+            assert!(
+                matches!(outcome, ImageOutcome::InProgress(_)),
+                "{state:?}: {outcome:?}"
+            );
+        }
+        let outcome = ImageOutcome::from(image(State::Ready, 0));
+        assert!(matches!(outcome, ImageOutcome::Ready(_)));
+    }
+
+    #[test]
+    fn a_failure_keeps_its_cause() {
+        for (code, kind) in [
+            (0, ErrorKind::FailedPrecondition),
+            (5, ErrorKind::NotFound),
+            (15, ErrorKind::DataLoss),
+            (u32::MAX, ErrorKind::FailedPrecondition),
+            (99, ErrorKind::Internal),
+        ] {
+            let message = "why".to_owned();
+            let outcome = ImageOutcome::from(image(wire::State::Failed, code));
+            assert_eq!(
+                outcome,
+                ImageOutcome::Failed { kind, message },
+                "code {code}"
+            );
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Calls about volumes.
+
+use proto::storage::v1 as wire;
+use types::{ByteSize, NodeId, VolumeName};
+
+use crate::{Client, Result};
+
+impl Client {
+    /// Makes a volume, or gives back the one that an equal request has made.
+    pub async fn create_volume(&self, request: wire::CreateVolumeRequest) -> Result<wire::Volume> {
+        let mut volumes = self.volumes();
+        self.call("make the volume", volumes.create_volume(request))
+            .await
+    }
+
+    /// One volume.
+    pub async fn volume(&self, name: &VolumeName) -> Result<wire::Volume> {
+        let mut volumes = self.volumes();
+        let request = wire::GetVolumeRequest {
+            name: name.to_string(),
+        };
+        self.call("describe the volume", volumes.get_volume(request))
+            .await
+    }
+
+    /// At most `max_entries` volumes (0: all) whose names come after `after` (empty: from the
+    /// first), in byte order, and whether there are more.
+    pub async fn list_volumes(
+        &self,
+        max_entries: u32,
+        after: &str,
+    ) -> Result<(Vec<wire::Volume>, bool)> {
+        let mut volumes = self.volumes();
+        let request = wire::ListVolumesRequest {
+            max_entries,
+            after: after.to_owned(),
+        };
+        let answer = self
+            .call("list its volumes", volumes.list_volumes(request))
+            .await?;
+        Ok((answer.volumes, answer.more))
+    }
+
+    /// Deletes a volume; fine when there is none, refused while it is published.
+    pub async fn delete_volume(&self, name: &VolumeName) -> Result<()> {
+        let mut volumes = self.volumes();
+        let request = wire::DeleteVolumeRequest {
+            name: name.to_string(),
+        };
+        self.call("delete the volume", volumes.delete_volume(request))
+            .await?;
+        Ok(())
+    }
+
+    /// Grows a volume to at least `required`, at most `limit` where there is one.
+    pub async fn grow_volume(
+        &self,
+        name: &VolumeName,
+        required: ByteSize,
+        limit: Option<ByteSize>,
+    ) -> Result<wire::Volume> {
+        let mut volumes = self.volumes();
+        let request = wire::GrowVolumeRequest {
+            name: name.to_string(),
+            required_bytes: required.bytes(),
+            limit_bytes: limit.unwrap_or_default().bytes(),
+        };
+        self.call("grow the volume", volumes.grow_volume(request))
+            .await
+    }
+
+    /// Records that a node may use the volume.
+    pub async fn publish_volume(
+        &self,
+        request: wire::PublishVolumeRequest,
+    ) -> Result<wire::Volume> {
+        let mut volumes = self.volumes();
+        self.call("publish the volume", volumes.publish_volume(request))
+            .await
+    }
+
+    /// Takes that back, for one node or for all; fine when there is nothing to take back.
+    pub async fn unpublish_volume(
+        &self,
+        name: &VolumeName,
+        node_id: Option<&NodeId>,
+    ) -> Result<()> {
+        let mut volumes = self.volumes();
+        let request = wire::UnpublishVolumeRequest {
+            name: name.to_string(),
+            node_id: node_id.map(ToString::to_string).unwrap_or_default(),
+        };
+        self.call("unpublish the volume", volumes.unpublish_volume(request))
+            .await?;
+        Ok(())
+    }
+}
