@@ -92,8 +92,16 @@ const SIGNATURES: &[Signature] = &[
     plain(FsType::Ocfs2, 2048, b"OCFSV2"),
     plain(FsType::Ocfs2, 4096, b"OCFSV2"),
     plain(FsType::Ocfs2, 8192, b"OCFSV2"),
-    plain(FsType::Cramfs, 0, &0x28cd_3d45u32.to_le_bytes()),
-    plain(FsType::Cramfs, 0, &0x28cd_3d45u32.to_be_bytes()),
+    named(
+        (FsType::Cramfs, 0, &0x28cd_3d45u32.to_le_bytes()),
+        0,
+        (48, 16),
+    ),
+    named(
+        (FsType::Cramfs, 0, &0x28cd_3d45u32.to_be_bytes()),
+        0,
+        (48, 16),
+    ),
     plain(FsType::Romfs, 0, b"-rom1fs-"),
     plain(FsType::Hfsplus, 1024, b"H+\0\x04"),
     plain(FsType::Hfsplus, 1024, b"HX\0\x05"),

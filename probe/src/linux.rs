@@ -9,7 +9,6 @@ use crate::{Found, FsType};
 /// Feature bits of an ext superblock (Linux `fs/ext4/ext4.h`).
 mod ext_feature {
     pub(super) const COMPAT_HAS_JOURNAL: u32 = 0x4;
-    pub(super) const RO_METADATA_CSUM: u32 = 0x400;
     pub(super) const INCOMPAT_RECOVER: u32 = 0x4;
     pub(super) const INCOMPAT_JOURNAL_DEVICE: u32 = 0x8;
     /// sparse_super, large_file, btree_dir: all that ext2 and ext3 know.
@@ -26,15 +25,12 @@ pub(crate) fn is_ext_journal(window: &Window) -> io::Result<bool> {
         .is_some_and(|block| le32(&block, 0x60) & ext_feature::INCOMPAT_JOURNAL_DEVICE != 0))
 }
 
+/// The superblock, also when its checksum is wrong: that is `e2fsck`'s to judge, and it is ext still.
 fn ext_superblock(window: &Window) -> io::Result<Option<Vec<u8>>> {
     let Some(block) = window.bytes(EXT_SUPERBLOCK, 1024)? else {
         return Ok(None);
     };
     if le16(&block, 0x38) != 0xef53 {
-        return Ok(None);
-    }
-    let is_checked = le32(&block, 0x64) & ext_feature::RO_METADATA_CSUM != 0;
-    if is_checked && crc32c(!0, &block[..0x3fc]) != le32(&block, 0x3fc) {
         return Ok(None);
     }
     Ok(Some(block.into_owned()))

@@ -116,7 +116,8 @@ pub(crate) fn others(window: &Window) -> io::Result<Vec<&'static str>> {
 /// Swap, or a suspended system in it. The magic ends the first page, whose size is the machine's.
 fn swap(window: &Window) -> io::Result<Option<&'static str>> {
     for page in [4096, 8192, 16384, 32768, 65536] {
-        if window.has(page - 10, b"SWAP-SPACE")? || window.has(page - 10, b"SWAPSPACE2")? {
+        let is_new = window.has(page - 10, b"SWAPSPACE2")? && has_swap_header(window)?;
+        if is_new || window.has(page - 10, b"SWAP-SPACE")? {
             return Ok(Some("swap"));
         }
         if window.has(page - 10, b"S1SUSPEND\0")? || window.has(page - 10, b"S2SUSPEND\0")? {
@@ -124,6 +125,14 @@ fn swap(window: &Window) -> io::Result<Option<&'static str>> {
         }
     }
     Ok(None)
+}
+
+/// Swap's own header: version 1 and at least one page. Without it the magic is what `mkfs` left.
+fn has_swap_header(window: &Window) -> io::Result<bool> {
+    let Some(header) = window.bytes(1024, 8)? else {
+        return Ok(false);
+    };
+    Ok(le32(&header, 0) == 1 && le32(&header, 4) > 0)
 }
 
 /// A ZFS label: 256 KiB, whose second half is a ring of uberblocks. Two stand at each end.

@@ -46,8 +46,9 @@ pub(crate) fn kind(window: &Window) -> io::Result<Option<Table>> {
             is_weak,
         }));
     }
-    Ok(mbr.filter(|_| !is_protective).map(|entries| Table {
-        name: "dos",
+    // A protective MBR whose GPT is lost still says that the disk is partitioned.
+    Ok(mbr.map(|entries| Table {
+        name: if is_protective { "gpt" } else { "dos" },
         is_weak: entries.iter().all(|entry| entry.kind == 0),
     }))
 }
