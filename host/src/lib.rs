@@ -1,1 +1,31 @@
-//! Being written.
+//! This Linux node: loop devices, mounts, file systems, and the whole node side life of a volume.
+//!
+//! Blocking, privileged (needs `CAP_SYS_ADMIN`), and shared by the CSI node plugin and the
+//! FlexVolume executable, so that attach, probe, mount and grow exist once. It parses no image and
+//! no layer, runs nothing through a shell, and knows nothing of async, gRPC or Kubernetes.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`staging`] | stage, publish, unpublish, unstage, expand, stats: what the programs call |
+//! | [`filesystem`] | format (blank volumes only), check, grow |
+//! | [`mounts`] | mounting a device, binding, unmounting; the allow-list of mount flags |
+//! | [`mountinfo`] | the parser of `/proc/self/mountinfo` |
+//! | [`loopdev`] | loop devices |
+//! | [`paths`] | places to mount at, opened so that nobody can swap them |
+//! | [`command`] | running the few external tools |
+//!
+//! Needs Linux 5.12 (`mount_setattr`; `LOOP_CONFIGURE` is 5.8, the mount API 5.2).
+
+// CMD
+mod device;
+mod error;
+// FS
+pub mod loopdev;
+pub mod mountinfo;
+// MNT
+pub mod paths;
+pub mod staging;
+
+pub use device::DeviceNumber;
+pub use error::{Error, Result};
+pub use probe::FsType;

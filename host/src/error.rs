@@ -1,0 +1,343 @@
+//! Everything that can go wrong on this node, and what it means to the caller.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use probe::FsType;
+use types::{ByteSize, Classify, ErrorKind, VolumeName};
+
+/// The result of an operation on this node.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An operation on this node failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A system call failed in a way that has no variant of its own.
+    #[error("cannot {what} {}", path.display())]
+    Io {
+        /// What was tried: completes "cannot … PATH".
+        what: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// A path of the request can never be used.
+    #[error("path {path:?} is not valid: {why}")]
+    InvalidPath {
+        /// The path, cut to a bearable length.
+        path: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// A mount flag is not on the allow-list.
+    #[error("mount flag {flag:?} is not allowed: {why}")]
+    InvalidFlag {
+        /// The flag, cut to a bearable length.
+        flag: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// A file system that this node never mounts.
+    #[error("file system type {0} cannot be mounted here; use ext4, xfs or btrfs")]
+    UnsupportedFileSystem(FsType),
+    /// The volume's file is not on this node.
+    #[error("volume {volume} has no file {} on this node", file.display())]
+    VolumeMissing {
+        /// The volume.
+        volume: VolumeName,
+        /// Where its file should be.
+        file: PathBuf,
+    },
+    /// The volume's file is not what the volume says.
+    #[error("the file {} of volume {volume} is not usable: {why}", file.display())]
+    VolumeDamaged {
+        /// The volume.
+        volume: VolumeName,
+        /// Its file.
+        file: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// Another process or thread works on the same volume.
+    #[error("another operation on volume {0} is under way; try again")]
+    Busy(VolumeName),
+    /// The volume is not staged where the request says it is.
+    #[error("volume {volume} is not staged at {}; stage it first", path.display())]
+    NotStaged {
+        /// The volume.
+        volume: VolumeName,
+        /// The staging path.
+        path: PathBuf,
+    },
+    /// Nothing of the volume is at the path.
+    #[error("volume {volume} is not at {}", path.display())]
+    NotHere {
+        /// The volume.
+        volume: VolumeName,
+        /// The path asked about.
+        path: PathBuf,
+    },
+    /// The same volume is there already, in a way that the request does not allow.
+    #[error("volume {volume} is already at {} {present}, and {asked} is asked", path.display())]
+    Incompatible {
+        /// The volume.
+        volume: VolumeName,
+        /// Where it is.
+        path: PathBuf,
+        /// How it is there.
+        present: String,
+        /// How it should be.
+        asked: String,
+    },
+    /// Something that is not ours is mounted at the path.
+    #[error("{} holds a foreign mount of {mounted}; unmount it first", path.display())]
+    ForeignMount {
+        /// Where.
+        path: PathBuf,
+        /// What is mounted: file system type and source.
+        mounted: String,
+    },
+    /// What lies at the path cannot be mounted on.
+    #[error("{} is {what}; remove it first", path.display())]
+    Occupied {
+        /// Where.
+        path: PathBuf,
+        /// What lies there.
+        what: &'static str,
+    },
+    /// A volume with a single writer is published already.
+    #[error(
+        "volume {volume} may have one target only and is published at {}; unpublish it there first",
+        other.display()
+    )]
+    SecondTarget {
+        /// The volume.
+        volume: VolumeName,
+        /// Its present target.
+        other: PathBuf,
+    },
+    /// The file system is of another type than the one asked for.
+    #[error(
+        "volume {volume} holds {found} and fsType asks for {asked}; ask for {found} or for none"
+    )]
+    FsTypeMismatch {
+        /// The volume.
+        volume: VolumeName,
+        /// What is asked.
+        asked: FsType,
+        /// What is there.
+        found: FsType,
+    },
+    /// The volume holds something that cannot be mounted, and that is never formatted.
+    #[error("volume {volume} holds {found}, which cannot be mounted; use it as a raw block volume")]
+    NotAFileSystem {
+        /// The volume.
+        volume: VolumeName,
+        /// What it holds.
+        found: String,
+    },
+    /// The volume is blank where a file system is needed and none may be made.
+    #[error("volume {volume} is blank and is not formatted: {why}")]
+    Blank {
+        /// The volume.
+        volume: VolumeName,
+        /// Why not.
+        why: &'static str,
+    },
+    /// What the volume holds could not be read.
+    #[error("cannot read what volume {volume} holds from {}", file.display())]
+    Probe {
+        /// The volume.
+        volume: VolumeName,
+        /// Its file.
+        file: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The volume is too small for the file system asked for.
+    #[error("{size} bytes are too few for {fs_type}: it needs at least {min} bytes")]
+    TooSmall {
+        /// The file system asked for.
+        fs_type: FsType,
+        /// The size of the volume.
+        size: ByteSize,
+        /// The least size.
+        min: ByteSize,
+    },
+    /// Somebody else attached the volume's file.
+    #[error("{} is already attached as {} by somebody else{users}; detach that first",
+            file.display(), device.display())]
+    ForeignLoop {
+        /// The volume's file.
+        file: PathBuf,
+        /// The loop device.
+        device: PathBuf,
+        /// Who uses the device: empty, or text that begins with ", ".
+        users: String,
+    },
+    /// A device of ours cannot be given back yet.
+    #[error("{} is still in use{users}; end that use and try again", device.display())]
+    StillInUse {
+        /// The loop device.
+        device: PathBuf,
+        /// Who uses it: empty, or text that begins with ", ".
+        users: String,
+    },
+    /// The kernel cannot attach loop devices.
+    #[error("cannot attach a loop device: {why}")]
+    NoLoopDevice {
+        /// What to do about it.
+        why: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel refused to mount.
+    #[error("cannot mount {} as {fs_type} at {}{said}", device.display(), path.display())]
+    Mount {
+        /// What.
+        device: PathBuf,
+        /// As what.
+        fs_type: FsType,
+        /// Where.
+        path: PathBuf,
+        /// The kernel's own words: empty, or text that begins with ": ".
+        said: String,
+        /// The error number.
+        #[source]
+        source: io::Error,
+    },
+    /// The mount cannot be taken away.
+    #[error("cannot unmount {}", path.display())]
+    Unmount {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// A tool is not installed.
+    #[error("{tool} is not installed; it is in the package {package} of Debian and Ubuntu")]
+    ToolMissing {
+        /// The tool.
+        tool: &'static str,
+        /// The package that has it.
+        package: &'static str,
+    },
+    /// A tool failed.
+    #[error("{tool} failed with {status}: {said}")]
+    Tool {
+        /// The tool.
+        tool: &'static str,
+        /// How it ended.
+        status: String,
+        /// The end of its output.
+        said: String,
+    },
+    /// A tool did not end in time.
+    #[error("{tool} did not end within {} seconds and was killed", limit.as_secs())]
+    ToolTimeout {
+        /// The tool.
+        tool: &'static str,
+        /// The time it had.
+        limit: Duration,
+    },
+    /// The file system is broken beyond what may be repaired without a person.
+    #[error("the file system of {} needs repair by hand (e2fsck): {said}", device.display())]
+    NeedsRepair {
+        /// Where.
+        device: PathBuf,
+        /// The end of the checker's output.
+        said: String,
+    },
+    /// A file system call did not return in time.
+    #[error("{} does not answer within {} seconds", path.display(), limit.as_secs())]
+    Hung {
+        /// Where.
+        path: PathBuf,
+        /// The time it had.
+        limit: Duration,
+    },
+}
+
+impl Error {
+    /// Wraps an I/O error: `map_err(Error::io("open", &path))`.
+    pub(crate) fn io<E: Into<io::Error>>(
+        what: &'static str,
+        path: impl AsRef<Path>,
+    ) -> impl FnOnce(E) -> Self {
+        move |source| Self::Io {
+            what,
+            path: path.as_ref().to_owned(),
+            source: source.into(),
+        }
+    }
+}
+
+impl Classify for Error {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Io { source, .. } => source.kind_of_io(),
+            Self::InvalidPath { .. } | Self::InvalidFlag { .. } => ErrorKind::InvalidArgument,
+            Self::UnsupportedFileSystem(_)
+            | Self::NotStaged { .. }
+            | Self::ForeignMount { .. }
+            | Self::Occupied { .. }
+            | Self::SecondTarget { .. }
+            | Self::FsTypeMismatch { .. }
+            | Self::NotAFileSystem { .. }
+            | Self::Blank { .. }
+            | Self::ForeignLoop { .. }
+            | Self::StillInUse { .. }
+            | Self::NoLoopDevice { .. }
+            | Self::ToolMissing { .. } => ErrorKind::FailedPrecondition,
+            Self::VolumeMissing { .. } | Self::NotHere { .. } => ErrorKind::NotFound,
+            Self::VolumeDamaged { .. } | Self::NeedsRepair { .. } => ErrorKind::DataLoss,
+            Self::Busy(_) => ErrorKind::Aborted,
+            Self::Incompatible { .. } => ErrorKind::AlreadyExists,
+            // A read that failed may work next time; what it would have said stays unknown.
+            Self::Probe { .. } => ErrorKind::Unavailable,
+            Self::TooSmall { .. } => ErrorKind::OutOfRange,
+            Self::Mount { source, .. } => mount_kind(source),
+            Self::Unmount { source, .. } => busy_or(source),
+            Self::Tool { .. } => ErrorKind::Internal,
+            Self::ToolTimeout { .. } | Self::Hung { .. } => ErrorKind::DeadlineExceeded,
+        }
+    }
+}
+
+/// What a failed mount means: a broken file system, a state that somebody must change, or a fault.
+fn mount_kind(source: &io::Error) -> ErrorKind {
+    match source.raw_os_error() {
+        Some(libc::EUCLEAN | libc::EBADMSG) => ErrorKind::DataLoss,
+        Some(
+            libc::EROFS | libc::EACCES | libc::EEXIST | libc::EBUSY | libc::ENODEV | libc::EINVAL,
+        ) => ErrorKind::FailedPrecondition,
+        Some(libc::EIO) => ErrorKind::Unavailable,
+        _ => source.kind_of_io(),
+    }
+}
+
+fn busy_or(source: &io::Error) -> ErrorKind {
+    if source.raw_os_error() == Some(libc::EBUSY) {
+        ErrorKind::FailedPrecondition
+    } else {
+        source.kind_of_io()
+    }
+}
+
+/// [`io::Error`] has a `kind` of its own that hides the trait's.
+trait KindOfIo {
+    fn kind_of_io(&self) -> ErrorKind;
+}
+
+impl KindOfIo for io::Error {
+    fn kind_of_io(&self) -> ErrorKind {
+        Classify::kind(self)
+    }
+}

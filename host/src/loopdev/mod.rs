@@ -1,0 +1,338 @@
+//! Loop devices: a volume's file becomes a block device, with direct I/O and 512-byte sectors.
+//!
+//! Loop devices are global to the machine. A device is known by the device and inode number of its
+//! file, never by a file name alone, and a device of ours carries a *mark* in the driver's name
+//! field, so that it can be told from one that somebody else attached. Nothing else is ever detached.
+
+mod ioctl;
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use linux_raw_sys::loop_device::{LO_FLAGS_AUTOCLEAR, LO_FLAGS_DIRECT_IO, LO_FLAGS_READ_ONLY};
+use rustix::io::Errno;
+
+use crate::{DeviceNumber, Error, Result, mountinfo};
+
+/// The sector size of every device, in bytes: that of the disk images.
+const SECTOR: u32 = 512;
+/// How often a race for a free device is run again. Each loss means that somebody else won.
+const ATTEMPTS_MAX: u32 = 64;
+/// The driver's name field holds 64 bytes with a final NUL.
+const MARK_LEN_MAX: usize = 63;
+/// How long a detached device may take to go away: it finishes its I/O first.
+pub const GONE_WITHIN: Duration = Duration::from_secs(10);
+
+/// The identity of a file: the same file has the same one under every name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FileId {
+    /// The file system it lies on.
+    pub device: DeviceNumber,
+    /// Its inode number.
+    pub inode: u64,
+}
+
+impl FileId {
+    /// The identity of an open file.
+    pub fn of(file: &File) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        Ok(Self {
+            device: DeviceNumber::from_raw(metadata.dev()),
+            inode: metadata.ino(),
+        })
+    }
+}
+
+/// The name that a device of ours carries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark([u8; 64]);
+
+impl Mark {
+    /// The mark `text`, or `None` when it does not fit.
+    pub fn new(text: &str) -> Option<Self> {
+        let mut bytes = [0; 64];
+        let fits = !text.is_empty() && text.len() <= MARK_LEN_MAX && !text.contains('\0');
+        fits.then(|| bytes[..text.len()].copy_from_slice(text.as_bytes()))?;
+        Some(Self(bytes))
+    }
+
+    /// The text of the mark.
+    pub fn text(&self) -> String {
+        let end = self.0.iter().position(|b| *b == 0).unwrap_or(self.0.len());
+        String::from_utf8_lossy(&self.0[..end]).into_owned()
+    }
+}
+
+/// How to attach a file.
+#[derive(Debug, Clone)]
+pub struct AttachOptions {
+    /// Refuse writes.
+    pub read_only: bool,
+    /// Detach when the last user closes the device.
+    pub autoclear: bool,
+    /// Whose it is.
+    pub mark: Mark,
+}
+
+/// What a device is attached to, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// Its file.
+    pub file: FileId,
+    /// Its mark; the path of its file when another tool attached it.
+    pub mark: Mark,
+    /// Whether it refuses writes.
+    pub read_only: bool,
+    /// Whether its I/O bypasses the page cache of the file's file system.
+    pub direct_io: bool,
+}
+
+/// An open loop device. Dropping it closes the device, no more.
+#[derive(Debug)]
+pub struct LoopDevice {
+    device: File,
+    name: String,
+    number: DeviceNumber,
+}
+
+impl LoopDevice {
+    /// Attaches `file` to a free device.
+    ///
+    /// Where the file cannot do direct I/O the kernel attaches it with buffered I/O;
+    /// [`Status::direct_io`] tells.
+    pub fn attach(file: &File, options: &AttachOptions) -> Result<Self> {
+        let control = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/loop-control");
+        let control = control.map_err(|source| Error::NoLoopDevice {
+            why: "/dev/loop-control is needed; load the module loop and give this process the \
+                  host's /dev",
+            source,
+        })?;
+        let mut info = ioctl::empty_info();
+        info.lo_file_name = options.mark.0;
+        let flag = |wanted: bool, flag: u32| if wanted { flag } else { 0 };
+        info.lo_flags = LO_FLAGS_DIRECT_IO as u32
+            | flag(options.read_only, LO_FLAGS_READ_ONLY as u32)
+            | flag(options.autoclear, LO_FLAGS_AUTOCLEAR as u32);
+        for _ in 0..ATTEMPTS_MAX {
+            let number = ioctl::get_free(&control).map_err(no_loop("no device is free"))?;
+            let name = format!("loop{number}");
+            let writable = !options.read_only;
+            let Some(device) = Self::open_with(&name, writable)? else {
+                return Err(no_loop(
+                    "its node is missing; give this process the host's /dev",
+                )(Errno::NOENT));
+            };
+            match ioctl::configure(&device.device, file, SECTOR, info) {
+                Ok(()) => return Ok(device),
+                // Another process was faster, or a look at the device (udev) is in the way.
+                Err(Errno::BUSY | Errno::NXIO) => {}
+                Err(errno) => return Err(no_loop("the kernel refused the file")(errno)),
+            }
+        }
+        Err(no_loop("others took every free device first; try again")(
+            Errno::BUSY,
+        ))
+    }
+
+    /// Opens `/dev/NAME` for reading, if there is such a loop device.
+    pub fn open(name: &str) -> Result<Option<Self>> {
+        Self::open_with(name, false)
+    }
+
+    fn open_with(name: &str, writable: bool) -> Result<Option<Self>> {
+        let digits = name.strip_prefix("loop").unwrap_or_default();
+        if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+            return Ok(None);
+        }
+        let path = Path::new("/dev").join(name);
+        let device = match OpenOptions::new().read(true).write(writable).open(&path) {
+            Ok(device) => device,
+            Err(error) if gone(&error) => return Ok(None),
+            Err(error) => return Err(Error::io("open", &path)(error)),
+        };
+        let metadata = device.metadata().map_err(Error::io("look at", &path))?;
+        let number = DeviceNumber::from_raw(metadata.rdev());
+        let is_loop = metadata.file_type().is_block_device() && number.major == LOOP_MAJOR;
+        Ok(is_loop.then(|| Self {
+            device,
+            name: name.to_owned(),
+            number,
+        }))
+    }
+
+    /// `/dev/loopN`.
+    pub fn path(&self) -> PathBuf {
+        Path::new("/dev").join(&self.name)
+    }
+
+    /// `loopN`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its device number.
+    pub fn number(&self) -> DeviceNumber {
+        self.number
+    }
+
+    /// The open device.
+    pub fn file(&self) -> &File {
+        &self.device
+    }
+
+    /// What it is attached to; `None` when to nothing (any more).
+    pub fn status(&self) -> Result<Option<Status>> {
+        match ioctl::status(&self.device) {
+            Ok(info) => Ok(Some(Status {
+                file: FileId {
+                    device: DeviceNumber::from_raw(info.lo_device),
+                    inode: info.lo_inode,
+                },
+                mark: Mark(info.lo_file_name),
+                read_only: info.lo_flags & LO_FLAGS_READ_ONLY as u32 != 0,
+                direct_io: info.lo_flags & LO_FLAGS_DIRECT_IO as u32 != 0,
+            })),
+            Err(Errno::NXIO | Errno::NODEV) => Ok(None),
+            Err(errno) => Err(Error::io("ask for the state of", self.path())(errno)),
+        }
+    }
+
+    /// The size in bytes.
+    pub fn size(&self) -> Result<u64> {
+        rustix::fs::seek(&self.device, rustix::fs::SeekFrom::End(0))
+            .map_err(Error::io("measure", self.path()))
+    }
+
+    /// Takes over the present size of the file.
+    pub fn refresh_size(&self) -> Result<()> {
+        ioctl::set_capacity(&self.device).map_err(Error::io("grow", self.path()))
+    }
+
+    /// Detaches the device from its file and waits until that is really so: a volume's file must
+    /// not be handed to another node while the kernel can still write to it.
+    ///
+    /// # Errors
+    /// [`Error::StillInUse`] with the users found; the device then goes away with the last of them.
+    pub fn detach(self) -> Result<()> {
+        let Some(status) = self.status()? else {
+            return Ok(());
+        };
+        match ioctl::clear(&self.device) {
+            Ok(()) | Err(Errno::NXIO | Errno::BUSY) => {}
+            Err(errno) => return Err(Error::io("detach", self.path())(errno)),
+        }
+        self.wait_gone(status.file)
+    }
+
+    /// Closes the device and waits until it is no longer attached to `file`.
+    pub fn wait_gone(self, file: FileId) -> Result<()> {
+        let (name, path) = (self.name.clone(), self.path());
+        drop(self);
+        let deadline = Instant::now() + GONE_WITHIN;
+        let mut pause = Duration::from_millis(1);
+        while is_attached(&name, file)? {
+            if Instant::now() > deadline {
+                return Err(Error::StillInUse {
+                    users: users(&name)?,
+                    device: path,
+                });
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(100));
+        }
+        Ok(())
+    }
+}
+
+/// The major number of loop devices (`Documentation/admin-guide/devices.txt`).
+const LOOP_MAJOR: u32 = 7;
+
+fn gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+        || matches!(error.raw_os_error(), Some(libc::ENXIO | libc::ENODEV))
+}
+
+fn no_loop(why: &'static str) -> impl FnOnce(Errno) -> Error {
+    move |errno| Error::NoLoopDevice {
+        why,
+        source: errno.into(),
+    }
+}
+
+fn is_attached(name: &str, file: FileId) -> Result<bool> {
+    let status = match LoopDevice::open(name)? {
+        Some(device) => device.status()?,
+        None => None,
+    };
+    Ok(status.is_some_and(|status| status.file == file))
+}
+
+/// Every attached loop device of this machine that `wanted` says yes to.
+pub fn find(wanted: impl Fn(&Status) -> bool) -> Result<Vec<(LoopDevice, Status)>> {
+    let directory = Path::new("/sys/block");
+    let entries = std::fs::read_dir(directory).map_err(Error::io("list", directory))?;
+    let mut found = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(Error::io("list", directory))?.file_name();
+        let Some(name) = name.to_str().filter(|name| name.starts_with("loop")) else {
+            continue;
+        };
+        // Only attached devices have it. To open the others would be harmless, and slow.
+        if !directory.join(name).join("loop").exists() {
+            continue;
+        }
+        let Some(device) = LoopDevice::open(name)? else {
+            continue;
+        };
+        if let Some(status) = device.status()?.filter(|status| wanted(status)) {
+            found.push((device, status));
+        }
+    }
+    Ok(found)
+}
+
+/// The name (`loopN`) of the loop device with this number.
+pub fn name_of(number: DeviceNumber) -> Option<String> {
+    let link = std::fs::read_link(format!("/sys/dev/block/{number}")).ok()?;
+    let name = link.file_name()?.to_str()?;
+    (number.major == LOOP_MAJOR && name.starts_with("loop")).then(|| name.to_owned())
+}
+
+/// Who uses the device, as far as this process can see, for an error: empty, or ", mounted at …".
+///
+/// Holders are devices stacked on it; multipath and LVM on the host like to take whatever appears.
+pub fn users(name: &str) -> Result<String> {
+    use std::fmt::Write;
+
+    let node = Path::new("/dev").join(name);
+    let mut text = String::new();
+    for mount in mountinfo::read()? {
+        if mount.source == node || mount.root == Path::new("/").join(name) {
+            let _ = write!(text, ", mounted at {}", mount.point.display());
+        }
+    }
+    let block = Path::new("/sys/block");
+    let holders = std::fs::read_dir(block.join(name).join("holders"));
+    for holder in holders.into_iter().flatten().flatten() {
+        let holder = holder.file_name();
+        let mapper = std::fs::read_to_string(block.join(&holder).join("dm/name"));
+        let _ = write!(text, ", held by {}", holder.to_string_lossy());
+        if let Ok(mapper) = mapper {
+            let _ = write!(
+                text,
+                " ({}; if that is multipath, exclude loop devices in multipath.conf)",
+                mapper.trim()
+            );
+        }
+    }
+    if text.is_empty() && block.join(name).join("loop").exists() {
+        text.push_str(", by a process or a mount of another container");
+    }
+    Ok(text)
+}

@@ -1,0 +1,206 @@
+//! The node side life of a volume: stage, publish, unpublish, unstage; expand and stats besides.
+//!
+//! Every call is idempotent: after a crash anywhere the same call converges, and nothing is held in
+//! memory between calls. What the kernel says (mountinfo and loop devices) is the truth; the record
+//! beside the staging path ([`record`]) only tells what was asked for, so losing it loses nothing
+//! that cannot be found again. A loop device of ours carries the volume's mark, which is how a mount
+//! is known to be ours.
+//!
+//! ```text
+//!            stage                         publish
+//!  nothing ────────▶ staged (record, loop, ────────▶ published (bind mount of the staging path,
+//!          ◀────────         mount)        ◀────────            or of the device's node)
+//!           unstage                       unpublish
+//! ```
+//!
+//! Steps of stage, in order, each with a crash point after it: 1 record · 2 format (blank volumes
+//! without a source only, atomic) · 3 attach · 4 check · 5 mount · 6 grow.
+//! A loop device that is attached to be mounted is *autoclear*: the kernel gives it back when the
+//! last user is gone, so that a process killed between 3 and 5 leaves none.
+
+mod expand;
+mod publish;
+mod stage;
+mod stats;
+mod unstage;
+
+use std::path::PathBuf;
+
+use probe::FsType;
+use types::{ByteSize, VolumeName};
+
+use crate::Result;
+
+/// A volume as this node sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeVolume {
+    /// Its name.
+    pub name: VolumeName,
+    /// The absolute path of its file on this node.
+    pub file: PathBuf,
+    /// Its size; the file has at least that many bytes.
+    pub size: ByteSize,
+    /// Whether it was made from something (image, snapshot, backup, clone). Such a volume is never
+    /// formatted, blank or not.
+    pub has_source: bool,
+}
+
+/// How a volume is used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Access {
+    /// As a mounted file system.
+    Mount {
+        /// The type that must be there, or is made on a blank volume. `None`: whatever is there;
+        /// ext4 is made on a blank volume.
+        fs_type: Option<FsType>,
+        /// Mount flags, checked against an allow-list.
+        flags: Vec<String>,
+    },
+    /// As a raw block device.
+    Block,
+}
+
+/// Asks for a volume to be made ready on this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StageRequest {
+    /// Which volume.
+    pub volume: NodeVolume,
+    /// Where: an absolute path whose parent exists. The record lies in that parent. A missing
+    /// directory is created. For [`Access::Block`] nothing is put there.
+    pub staging_path: PathBuf,
+    /// As what.
+    pub access: Access,
+    /// Whether nothing may be written. The journal of a mounted file system is still replayed, into
+    /// the volume and never into its image, unless a flag says `norecovery` or `noload`.
+    pub read_only: bool,
+}
+
+/// A staged volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Staged {
+    /// Its loop device.
+    pub device: PathBuf,
+    /// The mounted file system; `None` for a block device.
+    pub fs_type: Option<FsType>,
+    /// Whether its I/O bypasses the page cache of the disk it lies on. Where the disk cannot do
+    /// that the volume works and is slower.
+    pub direct_io: bool,
+}
+
+/// Asks for a staged volume to appear at a target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublishRequest {
+    /// Which volume.
+    pub volume: VolumeName,
+    /// Where it is staged.
+    pub staging_path: PathBuf,
+    /// Where it shall appear: an absolute path whose parent exists. It is created, a directory for
+    /// a mount and a file for a block device.
+    pub target_path: PathBuf,
+    /// As what; the kind must be the staged one.
+    pub access: Access,
+    /// Whether nothing may be written through this target.
+    pub read_only: bool,
+    /// Whether a second target is refused.
+    pub single_writer: bool,
+}
+
+/// Amounts of one resource of a file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Amounts {
+    /// All.
+    pub total: u64,
+    /// In use.
+    pub used: u64,
+    /// Free for an ordinary process.
+    pub available: u64,
+}
+
+/// How full a volume is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Usage {
+    /// A mounted file system.
+    FileSystem {
+        /// Bytes.
+        bytes: Amounts,
+        /// Inodes; all zero where the file system has no fixed number of them.
+        inodes: Amounts,
+    },
+    /// A raw block device.
+    Block {
+        /// Its size.
+        size: ByteSize,
+    },
+}
+
+/// Whether a volume is well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Condition {
+    /// Whether somebody should look.
+    pub abnormal: bool,
+    /// What is the matter, or that all is well.
+    pub message: String,
+}
+
+/// What [`stats`] tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stats {
+    /// `None` when the file system does not answer or is dead: the condition says so.
+    pub usage: Option<Usage>,
+    /// Health.
+    pub condition: Condition,
+}
+
+/// Makes a volume ready at its staging path: attached, and for [`Access::Mount`] formatted if it is
+/// blank and has no source, checked, mounted and grown to the size of the volume.
+///
+/// # Errors
+/// By [`types::ErrorKind`]: `NotFound` without the volume's file; `FailedPrecondition` when the
+/// content, a foreign mount or a foreign loop device forbids it; `AlreadyExists` when it is staged
+/// there in another way; `Aborted` while another operation on it is under way; `InvalidArgument` for
+/// paths and flags that can never work; `DataLoss` for a broken file system.
+pub fn stage(request: &StageRequest) -> Result<Staged> {
+    stage::stage(request)
+}
+
+/// Undoes [`stage`]. Works without the record too; nothing there is success. When it returns, the
+/// loop device is gone.
+///
+/// # Errors
+/// `FailedPrecondition` while the volume is published or used by somebody; `Aborted` while another
+/// operation on it is under way.
+pub fn unstage(volume: &VolumeName, staging_path: &std::path::Path) -> Result<()> {
+    unstage::unstage(volume, staging_path)
+}
+
+/// Lets a staged volume appear at a target.
+///
+/// # Errors
+/// `FailedPrecondition` when it is not staged, for a second target of a single writer, and when
+/// something lies at the target; `AlreadyExists` when it is there in another way.
+pub fn publish(request: &PublishRequest) -> Result<()> {
+    publish::publish(request)
+}
+
+/// Undoes [`publish`] and removes the target, never with anything in it. Nothing there is success.
+pub fn unpublish(volume: &VolumeName, target_path: &std::path::Path) -> Result<()> {
+    publish::unpublish(volume, target_path)
+}
+
+/// Grows the loop device and the file system at `path` (staging path or target) to the size of the
+/// volume's file, and returns that size. Nothing to grow is success.
+///
+/// # Errors
+/// `NotFound` when the volume is not at `path`.
+pub fn expand(volume: &VolumeName, path: &std::path::Path) -> Result<ByteSize> {
+    expand::expand(volume, path)
+}
+
+/// Tells how full the volume at `path` (staging path or target) is and how it is. Returns within
+/// seconds, whatever the file system does.
+///
+/// # Errors
+/// `NotFound` when the volume is not at `path`.
+pub fn stats(volume: &VolumeName, path: &std::path::Path) -> Result<Stats> {
+    stats::stats(volume, path)
+}
