@@ -1,1 +1,64 @@
-//! e2e
+//! The harness of the end-to-end tests, the demonstration and the benchmarks.
+//!
+//! It drives the built programs as users do: by command line, by gRPC over TCP and unix sockets,
+//! by the files on a disk. It knows nothing of their insides: of our crates it uses only the
+//! generated protocol and the vocabulary.
+//!
+//! A harness has nobody to hand an error to: where the machine does not do what it must, it panics
+//! with the operation and the object, and every guard cleans up behind it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a harness: a broken machine ends the test, and what it says is its result"
+)]
+
+pub mod baseimage;
+pub mod command;
+pub mod csi;
+pub mod disk;
+pub mod documents;
+pub mod gif;
+pub mod leftovers;
+pub mod manager;
+pub mod needs;
+pub mod ports;
+pub mod power;
+pub mod process;
+pub mod programs;
+pub mod registry;
+pub mod sandbox;
+pub mod server;
+pub mod wait;
+pub mod web;
+
+pub use disk::{Disk, FileSystem};
+pub use manager::Manager;
+pub use needs::Need;
+pub use process::Process;
+pub use registry::Registry;
+pub use sandbox::Sandbox;
+
+use std::future::Future;
+use std::sync::OnceLock;
+
+/// Runs a future to its end: tests are plain threads, so that every guard is dropped in order.
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+    static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
+    RUNTIME
+        .get_or_init(|| tokio::runtime::Runtime::new().expect("start the tokio runtime"))
+        .block_on(future)
+}
+
+/// Returns from the test with `skipped: needs …` unless the machine has all of these.
+///
+/// `needs!(Need::Root, Need::LoopMount, Need::Tool("mkfs.xfs"))`.
+#[macro_export]
+macro_rules! needs {
+    ($($need:expr),+ $(,)?) => {
+        if let Some(missing) = $crate::needs::missing(&[$($need),+]) {
+            println!("skipped: needs {missing}");
+            return;
+        }
+    };
+}

@@ -1,0 +1,299 @@
+//! A CSI plugin and its caller: what the external provisioner, the attacher and the kubelet do with
+//! one volume, in their order.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use proto::csi::v1 as pb;
+use proto::csi::v1::controller_client::ControllerClient;
+use proto::csi::v1::identity_client::IdentityClient;
+use proto::csi::v1::node_client::NodeClient;
+use proto::csi::v1::volume_capability::access_mode::Mode;
+use proto::csi::v1::volume_capability::{AccessMode, AccessType, BlockVolume, MountVolume};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Response, Status};
+
+use crate::{Manager, Process, Sandbox, block_on, programs, wait};
+
+/// A running plugin, and the kubelet's directory that it works in.
+#[derive(Debug)]
+pub struct Plugin {
+    /// The plugin.
+    pub process: Process,
+    kubelet: PathBuf,
+    channel: Channel,
+}
+
+/// A volume on its way from CreateVolume to a pod.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    /// The name that the provisioner chooses, and what it asks for.
+    pub request: pb::CreateVolumeRequest,
+    /// What CreateVolume answered.
+    pub volume: pb::Volume,
+    /// What ControllerPublishVolume answered.
+    pub publish_context: HashMap<String, String>,
+}
+
+impl Plugin {
+    /// Starts a plugin on the node of a manager, and waits until it is ready.
+    #[track_caller]
+    pub fn start(sandbox: &Sandbox, manager: &Manager, disk: &Path) -> Self {
+        Self::start_with(sandbox, manager, disk, "")
+    }
+
+    /// The same, with failpoints.
+    #[track_caller]
+    pub fn start_with(sandbox: &Sandbox, manager: &Manager, disk: &Path, failpoints: &str) -> Self {
+        let kubelet = sandbox.make_dir("kubelet");
+        let socket = sandbox
+            .make_dir("kubelet/plugins/driver.longhorn.io")
+            .join("csi.sock");
+        let options: [(&str, OsString); 5] = [
+            ("--endpoint", format!("unix://{}", socket.display()).into()),
+            ("--node-id", crate::manager::NODE.into()),
+            ("--manager", manager.address().to_string().into()),
+            ("--disk", disk.into()),
+            ("--kubelet-dir", kubelet.clone().into()),
+        ];
+        let arguments = options
+            .into_iter()
+            .flat_map(|(option, value)| [option.into(), value]);
+        let environment = [("FAILPOINTS", failpoints), ("RUST_LOG", "info")];
+        let process = Process::spawn(
+            sandbox,
+            "csi-plugin",
+            &programs::csi_plugin(),
+            arguments,
+            &environment,
+        );
+        let channel = block_on(async {
+            Endpoint::from_shared(format!("unix://{}", socket.display()))
+                .expect("a path makes a URI")
+                .connect_timeout(wait::LONG)
+                .connect_lazy()
+        });
+        let mut plugin = Self {
+            process,
+            kubelet,
+            channel,
+        };
+        plugin.wait_ready();
+        plugin
+    }
+
+    #[track_caller]
+    fn wait_ready(&mut self) {
+        let identity = IdentityClient::new(self.channel.clone());
+        self.process.wait_ready(|| {
+            let mut identity = identity.clone();
+            let probed = block_on(identity.probe(pb::ProbeRequest {}));
+            probed.is_ok_and(|reply| reply.into_inner().ready.unwrap_or(true))
+        });
+    }
+
+    /// The client of the identity service.
+    pub fn identity(&self) -> IdentityClient<Channel> {
+        IdentityClient::new(self.channel.clone())
+    }
+
+    /// The client of the controller service.
+    pub fn controller(&self) -> ControllerClient<Channel> {
+        ControllerClient::new(self.channel.clone())
+    }
+
+    /// The client of the node service.
+    pub fn node(&self) -> NodeClient<Channel> {
+        NodeClient::new(self.channel.clone())
+    }
+
+    /// CreateVolume as the external provisioner calls it: again while the answer is that it is
+    /// still going on (ABORTED, UNAVAILABLE, DEADLINE_EXCEEDED).
+    pub fn provision(&self, request: pb::CreateVolumeRequest) -> Result<Claim, Status> {
+        let mut controller = self.controller();
+        let volume = wait::until("the volume is provisioned", || {
+            let reply = block_on(controller.create_volume(request.clone()));
+            match reply.map(Response::into_inner) {
+                Err(status) if still_going_on(&status) => None,
+                other => Some(other),
+            }
+        })?;
+        let volume = volume
+            .volume
+            .ok_or_else(|| Status::internal("an answer without a volume"))?;
+        Ok(Claim {
+            request,
+            volume,
+            publish_context: HashMap::new(),
+        })
+    }
+
+    /// ControllerPublishVolume as the external attacher calls it.
+    pub fn attach(&self, claim: &mut Claim) -> Result<(), Status> {
+        let request = pb::ControllerPublishVolumeRequest {
+            volume_id: claim.volume.volume_id.clone(),
+            node_id: crate::manager::NODE.into(),
+            volume_capability: claim.request.volume_capabilities.first().cloned(),
+            volume_context: claim.volume.volume_context.clone(),
+            ..Default::default()
+        };
+        let reply = block_on(self.controller().controller_publish_volume(request))?;
+        claim.publish_context = reply.into_inner().publish_context;
+        Ok(())
+    }
+
+    /// NodeStageVolume as the kubelet calls it, which makes the staging directory first.
+    pub fn stage(&self, claim: &Claim) -> Result<PathBuf, Status> {
+        let staging = self.staging(claim);
+        fs::create_dir_all(&staging).expect("make the staging directory");
+        let request = pb::NodeStageVolumeRequest {
+            volume_id: claim.volume.volume_id.clone(),
+            staging_target_path: staging.display().to_string(),
+            volume_capability: claim.request.volume_capabilities.first().cloned(),
+            volume_context: claim.volume.volume_context.clone(),
+            publish_context: claim.publish_context.clone(),
+            ..Default::default()
+        };
+        block_on(self.node().node_stage_volume(request)).map(|_| staging)
+    }
+
+    /// NodePublishVolume as the kubelet calls it, which makes the parent of the target first.
+    pub fn publish(&self, claim: &Claim, pod: &str) -> Result<PathBuf, Status> {
+        let target = self.target(claim, pod);
+        fs::create_dir_all(target.parent().expect("a target has a parent"))
+            .expect("make the pod's directory");
+        let request = pb::NodePublishVolumeRequest {
+            volume_id: claim.volume.volume_id.clone(),
+            staging_target_path: self.staging(claim).display().to_string(),
+            target_path: target.display().to_string(),
+            volume_capability: claim.request.volume_capabilities.first().cloned(),
+            volume_context: claim.volume.volume_context.clone(),
+            publish_context: claim.publish_context.clone(),
+            ..Default::default()
+        };
+        block_on(self.node().node_publish_volume(request)).map(|_| target)
+    }
+
+    /// Everything from the attachment to the pod: the directory (or device) that the pod sees.
+    pub fn run_pod(&self, claim: &mut Claim, pod: &str) -> Result<PathBuf, Status> {
+        self.attach(claim)?;
+        self.stage(claim)?;
+        self.publish(claim, pod)
+    }
+
+    /// NodeUnpublishVolume.
+    pub fn unpublish(&self, claim: &Claim, pod: &str) -> Result<(), Status> {
+        let request = pb::NodeUnpublishVolumeRequest {
+            volume_id: claim.volume.volume_id.clone(),
+            target_path: self.target(claim, pod).display().to_string(),
+        };
+        block_on(self.node().node_unpublish_volume(request)).map(drop)
+    }
+
+    /// NodeUnstageVolume.
+    pub fn unstage(&self, claim: &Claim) -> Result<(), Status> {
+        let request = pb::NodeUnstageVolumeRequest {
+            volume_id: claim.volume.volume_id.clone(),
+            staging_target_path: self.staging(claim).display().to_string(),
+        };
+        block_on(self.node().node_unstage_volume(request)).map(drop)
+    }
+
+    /// ControllerUnpublishVolume.
+    pub fn detach(&self, claim: &Claim) -> Result<(), Status> {
+        let request = pb::ControllerUnpublishVolumeRequest {
+            volume_id: claim.volume.volume_id.clone(),
+            node_id: crate::manager::NODE.into(),
+            ..Default::default()
+        };
+        block_on(self.controller().controller_unpublish_volume(request)).map(drop)
+    }
+
+    /// DeleteVolume.
+    pub fn delete(&self, claim: &Claim) -> Result<(), Status> {
+        let request = pb::DeleteVolumeRequest {
+            volume_id: claim.volume.volume_id.clone(),
+            ..Default::default()
+        };
+        block_on(self.controller().delete_volume(request)).map(drop)
+    }
+
+    /// Everything from the pod's end to the volume's.
+    pub fn end_pod(&self, claim: &Claim, pod: &str) -> Result<(), Status> {
+        self.unpublish(claim, pod)?;
+        self.unstage(claim)?;
+        self.detach(claim)
+    }
+
+    /// The kubelet's own directory.
+    pub fn kubelet_dir(&self) -> &Path {
+        &self.kubelet
+    }
+
+    /// Where the kubelet stages a volume. It names the directory by a hash of the volume id; the id
+    /// itself does for one node.
+    pub fn staging(&self, claim: &Claim) -> PathBuf {
+        let plugin = self
+            .kubelet
+            .join("plugins/kubernetes.io/csi/driver.longhorn.io");
+        plugin.join(&claim.volume.volume_id).join("globalmount")
+    }
+
+    /// Where the kubelet wants a volume for a pod.
+    pub fn target(&self, claim: &Claim, pod: &str) -> PathBuf {
+        let volumes = self
+            .kubelet
+            .join("pods")
+            .join(pod)
+            .join("volumes/kubernetes.io~csi");
+        volumes.join(&claim.request.name).join("mount")
+    }
+}
+
+/// Whether the external provisioner takes a status for "not yet" (its README, "CSI error handling").
+fn still_going_on(status: &Status) -> bool {
+    use tonic::Code::{Aborted, DeadlineExceeded, Unavailable};
+    matches!(status.code(), Aborted | DeadlineExceeded | Unavailable)
+}
+
+/// What the provisioner asks for on behalf of a claim of a StorageClass with these parameters.
+pub fn claim(name: &str, size: u64, parameters: &[(&str, &str)]) -> pb::CreateVolumeRequest {
+    pb::CreateVolumeRequest {
+        name: name.into(),
+        capacity_range: Some(pb::CapacityRange {
+            required_bytes: i64::try_from(size).expect("a size below 8 EiB"),
+            limit_bytes: 0,
+        }),
+        volume_capabilities: vec![mounted("")],
+        parameters: parameters
+            .iter()
+            .map(|(key, value)| ((*key).into(), (*value).into()))
+            .collect(),
+        ..Default::default()
+    }
+}
+
+/// A mounted volume for one node; `fs_type` empty: not asked.
+pub fn mounted(fs_type: &str) -> pb::VolumeCapability {
+    let mount = MountVolume {
+        fs_type: fs_type.into(),
+        ..Default::default()
+    };
+    capability(AccessType::Mount(mount))
+}
+
+/// A raw block volume for one node.
+pub fn block() -> pb::VolumeCapability {
+    capability(AccessType::Block(BlockVolume {}))
+}
+
+fn capability(access_type: AccessType) -> pb::VolumeCapability {
+    pb::VolumeCapability {
+        access_type: Some(access_type),
+        access_mode: Some(AccessMode {
+            mode: Mode::SingleNodeWriter.into(),
+        }),
+    }
+}

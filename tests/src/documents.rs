@@ -1,0 +1,151 @@
+//! Reads the documents and the sources of the project, for the tests that hold them together.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::programs::sources;
+
+/// One row of docs/faults.md.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FaultRow {
+    /// Its number in the list of faults.
+    pub number: u32,
+    /// What goes wrong.
+    pub fault: String,
+    /// What we promise then.
+    pub promise: String,
+    /// `file::test` of each proof; empty: not proven yet.
+    pub proofs: Vec<(PathBuf, String)>,
+}
+
+/// The rows of docs/faults.md: `| number | fault | promise | file::test, … |`.
+///
+/// # Panics
+/// When a line that looks like a row is none.
+pub fn fault_rows() -> Vec<FaultRow> {
+    parse_faults(&read(&sources().join("docs/faults.md")))
+}
+
+fn parse_faults(text: &str) -> Vec<FaultRow> {
+    text.lines().filter_map(parse_row).collect()
+}
+
+fn parse_row(line: &str) -> Option<FaultRow> {
+    let cells: Vec<&str> = line
+        .strip_prefix('|')?
+        .strip_suffix('|')?
+        .split('|')
+        .map(str::trim)
+        .collect();
+    let number = cells.first()?.parse().ok()?;
+    let [_, fault, promise, proofs] = cells[..] else {
+        panic!("not number, fault, promise, tests: {line}")
+    };
+    let proofs = proofs
+        .split(',')
+        .map(|proof| proof.trim().trim_matches('`'))
+        .filter(|proof| !proof.is_empty())
+        .map(|proof| {
+            let (file, test) = proof
+                .rsplit_once("::")
+                .unwrap_or_else(|| panic!("not file::test: {proof}"));
+            (PathBuf::from(file), test.to_owned())
+        })
+        .collect();
+    Some(FaultRow {
+        number,
+        fault: fault.into(),
+        promise: promise.into(),
+        proofs,
+    })
+}
+
+/// Whether a source file has a test of that name: `fn NAME` right below a test attribute, which may
+/// be followed by others.
+pub fn has_test(text: &str, name: &str) -> bool {
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    let opens = [format!("fn {name}("), format!("async fn {name}(")];
+    lines.iter().enumerate().any(|(at, line)| {
+        let declared = opens.iter().any(|open| line.starts_with(open.as_str()));
+        let mut above = lines[..at]
+            .iter()
+            .rev()
+            .take_while(|line| line.starts_with("#["));
+        declared && above.any(|line| *line == "#[test]" || line.starts_with("#[tokio::test"))
+    })
+}
+
+/// All Rust sources of the workspace, without what cargo builds.
+pub fn rust_sources() -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    collect(&sources(), &mut found);
+    found.sort();
+    found
+}
+
+fn collect(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir)
+        .unwrap_or_else(|error| panic!("read {}: {error}", dir.display()))
+        .flatten()
+    {
+        let path = entry.path();
+        let name = entry.file_name();
+        if path.is_dir() {
+            if name != "target" && name != ".git" {
+                collect(&path, found);
+            }
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// Lines of a source file above its tests: up to the `#[cfg(test)]` of a module with a body.
+pub fn product_lines(text: &str) -> usize {
+    let lines: Vec<&str> = text.lines().collect();
+    let tests = lines
+        .windows(2)
+        .position(|pair| pair[0].trim() == "#[cfg(test)]" && pair[1].trim_end().ends_with('{'));
+    tests.unwrap_or(lines.len())
+}
+
+/// The text of a file that must be there.
+pub fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("read {}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_number_fault_promise_and_tests() {
+        let rows = parse_faults(
+            "# title\n| # | fault | promise | test |\n|--|--|--|--|\n| 7 | f | p | `a/b.rs::row_07`, c.rs::d |\n",
+        );
+        let proofs = vec![
+            ("a/b.rs".into(), "row_07".into()),
+            ("c.rs".into(), "d".into()),
+        ];
+        let row = FaultRow {
+            number: 7,
+            fault: "f".into(),
+            promise: "p".into(),
+            proofs,
+        };
+        assert_eq!(rows, vec![row]);
+    }
+
+    #[test]
+    fn only_a_function_below_a_test_attribute_is_a_test() {
+        let text = "#[test]\n#[cfg(unix)]\nfn real() {}\n#[tokio::test]\nasync fn later() {}\nfn helper() {}\n// fn said() {}\n";
+        let found = ["real", "later", "helper", "said", "rea"].map(|name| has_test(text, name));
+        assert_eq!(found, [true, true, false, false, false]);
+    }
+
+    #[test]
+    fn lines_of_tests_do_not_count() {
+        assert_eq!(product_lines("a\nb\n#[cfg(test)]\nmod tests {\n}\n"), 2);
+        assert_eq!(product_lines("a\n#[cfg(test)]\nmod tests;\nb\n"), 4);
+    }
+}

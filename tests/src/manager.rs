@@ -1,0 +1,298 @@
+//! A manager of one disk, driven by gRPC and by its own command line.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use proto::storage::v1 as pb;
+use proto::storage::v1::backing_images_client::BackingImagesClient;
+use proto::storage::v1::disks_client::DisksClient;
+use proto::storage::v1::volumes_client::VolumesClient;
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::{Process, Registry, Sandbox, block_on, command, ports, programs, wait};
+
+/// The node that every manager of the tests is on, unless it is told otherwise.
+pub const NODE: &str = "node-1";
+
+/// How to start a manager; each start takes a new port.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Name of the log file.
+    pub name: String,
+    /// The disk directory.
+    pub disk: PathBuf,
+    /// More arguments of `daemon`.
+    pub arguments: Vec<OsString>,
+    /// `FAILPOINTS` of the process; empty: none.
+    pub failpoints: String,
+}
+
+impl Options {
+    /// The plain options for a disk.
+    pub fn new(disk: &Path) -> Self {
+        Self {
+            name: "manager".into(),
+            disk: disk.to_owned(),
+            arguments: ["--node-id", NODE].map(OsString::from).to_vec(),
+            failpoints: String::new(),
+        }
+    }
+
+    /// With one more option of `daemon` that has a value.
+    #[must_use]
+    pub fn with(mut self, option: &str, value: impl Into<OsString>) -> Self {
+        self.arguments.extend([option.into(), value.into()]);
+        self
+    }
+
+    /// With what it needs to pull from a registry of the tests.
+    #[must_use]
+    pub fn with_registry(self, registry: &Registry) -> Self {
+        self.with("--registry-config", &registry.registry_config)
+            .with("--auth-file", &registry.docker_config)
+            .with("--allow-address", "127.0.0.0/8")
+    }
+
+    /// With a failpoint, for example `store.seal.renamed=return`.
+    #[must_use]
+    pub fn with_failpoint(mut self, failpoint: impl Into<String>) -> Self {
+        self.failpoints = failpoint.into();
+        self
+    }
+}
+
+/// Makes a directory a disk of ours: `disk init`. Twice is once.
+pub fn init_disk(disk: &Path) {
+    let arguments = ["disk".as_ref(), "init".as_ref(), disk.as_os_str()];
+    let output = command::output(&programs::manager().display().to_string(), arguments);
+    assert!(
+        output.status.success(),
+        "disk init: {}",
+        command::words(&output)
+    );
+}
+
+/// A running manager.
+#[derive(Debug)]
+pub struct Manager {
+    /// The daemon.
+    pub process: Process,
+    address: SocketAddr,
+    channel: Channel,
+}
+
+impl Manager {
+    /// Starts one on an initialised disk and waits until it serves.
+    #[track_caller]
+    pub fn start(sandbox: &Sandbox, options: &Options) -> Self {
+        let mut manager = Self::spawn(sandbox, options);
+        manager.wait_ready();
+        manager
+    }
+
+    /// Starts one without waiting: it may be meant to end.
+    pub fn spawn(sandbox: &Sandbox, options: &Options) -> Self {
+        let address = ports::free();
+        let listen = address.to_string();
+        let mut arguments: Vec<OsString> = ["daemon", "--listen", &listen, "--disk"]
+            .map(OsString::from)
+            .to_vec();
+        arguments.push(options.disk.clone().into());
+        arguments.extend(options.arguments.iter().cloned());
+        let environment = [
+            ("FAILPOINTS", options.failpoints.as_str()),
+            ("RUST_LOG", "info"),
+        ];
+        let process = Process::spawn(
+            sandbox,
+            &options.name,
+            &programs::manager(),
+            arguments,
+            &environment,
+        );
+        let channel = block_on(async {
+            Endpoint::from_shared(format!("http://{listen}"))
+                .expect("an address makes a URI")
+                .connect_timeout(wait::LONG)
+                .connect_lazy()
+        });
+        Self {
+            process,
+            address,
+            channel,
+        }
+    }
+
+    /// Waits until it serves.
+    #[track_caller]
+    pub fn wait_ready(&mut self) {
+        let disks = DisksClient::new(self.channel.clone());
+        self.process.wait_ready(|| {
+            let mut disks = disks.clone();
+            block_on(disks.get_disk(pb::GetDiskRequest {})).is_ok()
+        });
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The client of images, for callers that are many.
+    pub fn images(&self) -> BackingImagesClient<Channel> {
+        BackingImagesClient::new(self.channel.clone())
+    }
+
+    /// The client of volumes.
+    pub fn volumes(&self) -> VolumesClient<Channel> {
+        VolumesClient::new(self.channel.clone())
+    }
+
+    /// The disk, as the manager sees it.
+    pub fn disk(&self) -> Result<pb::Disk, Status> {
+        let mut disks = DisksClient::new(self.channel.clone());
+        block_on(disks.get_disk(pb::GetDiskRequest {})).map(tonic::Response::into_inner)
+    }
+
+    /// Starts to make an image.
+    pub fn create_image(
+        &self,
+        request: pb::CreateBackingImageRequest,
+    ) -> Result<pb::BackingImage, Status> {
+        block_on(self.images().create_backing_image(request)).map(tonic::Response::into_inner)
+    }
+
+    /// The image as it is now.
+    pub fn image(&self, name: &str) -> Result<pb::BackingImage, Status> {
+        let request = pb::GetBackingImageRequest {
+            name: name.into(),
+            uuid: String::new(),
+        };
+        block_on(self.images().get_backing_image(request)).map(tonic::Response::into_inner)
+    }
+
+    /// All images.
+    pub fn list_images(&self) -> Result<Vec<pb::BackingImage>, Status> {
+        let listed = block_on(
+            self.images()
+                .list_backing_images(pb::ListBackingImagesRequest {}),
+        );
+        listed.map(|reply| reply.into_inner().backing_images)
+    }
+
+    /// Deletes an image.
+    pub fn delete_image(&self, name: &str) -> Result<(), Status> {
+        let request = pb::DeleteBackingImageRequest {
+            name: name.into(),
+            uuid: String::new(),
+        };
+        block_on(self.images().delete_backing_image(request)).map(drop)
+    }
+
+    /// Makes an image and waits until it is ready or failed.
+    pub fn make_image(
+        &self,
+        request: pb::CreateBackingImageRequest,
+    ) -> Result<pb::BackingImage, Status> {
+        let made = self.create_image(request)?;
+        self.wait_image(&made.name)
+    }
+
+    /// Waits until an image is ready or failed.
+    pub fn wait_image(&self, name: &str) -> Result<pb::BackingImage, Status> {
+        let request = pb::GetBackingImageRequest {
+            name: name.into(),
+            uuid: String::new(),
+        };
+        block_on(async {
+            let mut changes = self
+                .images()
+                .watch_backing_image(request)
+                .await?
+                .into_inner();
+            let mut last = None;
+            while let Some(image) = changes.message().await? {
+                last = Some(image);
+            }
+            last.ok_or_else(|| Status::unknown("the watch ended without an image"))
+        })
+    }
+
+    /// Makes a volume from a ready image, or a blank one when the name is empty.
+    pub fn create_volume(&self, name: &str, image: &str, size: u64) -> Result<pb::Volume, Status> {
+        let request = pb::CreateVolumeRequest {
+            name: name.into(),
+            image_name: image.into(),
+            required_bytes: size,
+            ..Default::default()
+        };
+        block_on(self.volumes().create_volume(request)).map(tonic::Response::into_inner)
+    }
+
+    /// A volume.
+    pub fn volume(&self, name: &str) -> Result<pb::Volume, Status> {
+        let request = pb::GetVolumeRequest { name: name.into() };
+        block_on(self.volumes().get_volume(request)).map(tonic::Response::into_inner)
+    }
+
+    /// All volumes.
+    pub fn list_volumes(&self) -> Result<Vec<pb::Volume>, Status> {
+        let listed = block_on(
+            self.volumes()
+                .list_volumes(pb::ListVolumesRequest::default()),
+        );
+        listed.map(|reply| reply.into_inner().volumes)
+    }
+
+    /// Deletes a volume.
+    pub fn delete_volume(&self, name: &str) -> Result<(), Status> {
+        let request = pb::DeleteVolumeRequest { name: name.into() };
+        block_on(self.volumes().delete_volume(request)).map(drop)
+    }
+
+    /// Runs the command line against this manager: `cli(["backing-image"], ["list"])` is
+    /// `backing-image-manager backing-image --url … list`.
+    pub fn cli(&self, noun: &str, rest: &[&str]) -> Output {
+        let url = self.address.to_string();
+        let arguments = [noun, "--url", &url]
+            .into_iter()
+            .chain(rest.iter().copied());
+        command::output(&programs::manager().display().to_string(), arguments)
+    }
+}
+
+/// The request for an image from a container image of a registry.
+pub fn from_registry(name: &str, reference: &str) -> pb::CreateBackingImageRequest {
+    let registry = pb::RegistrySource {
+        reference: reference.into(),
+        ..Default::default()
+    };
+    request(name, pb::source::Source::Registry(registry))
+}
+
+/// The request for an image from a disk image in a file of an import directory.
+pub fn from_file(name: &str, path: &Path) -> pb::CreateBackingImageRequest {
+    let path = path.display().to_string();
+    request(name, pb::source::Source::File(pb::FileSource { path }))
+}
+
+/// The request for an image from a URL.
+pub fn from_url(name: &str, url: &str) -> pb::CreateBackingImageRequest {
+    request(
+        name,
+        pb::source::Source::Url(pb::UrlSource { url: url.into() }),
+    )
+}
+
+fn request(name: &str, source: pb::source::Source) -> pb::CreateBackingImageRequest {
+    pb::CreateBackingImageRequest {
+        name: name.into(),
+        source: Some(pb::Source {
+            source: Some(source),
+        }),
+        ..Default::default()
+    }
+}

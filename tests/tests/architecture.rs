@@ -1,0 +1,211 @@
+//! Holds the house together: who may depend on whom, how long a file may be, and that the documents
+//! say what is so.
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use e2e::documents::{self, fault_rows, read};
+use e2e::programs::sources;
+
+/// The crates that each crate may depend on, of those in this workspace.
+const EDGES: &[(&str, &[&str])] = &[
+    ("types", &[]),
+    ("proto", &[]),
+    ("probe", &["types"]),
+    ("image", &["types", "probe"]),
+    ("host", &["types", "probe"]),
+    ("client", &["types", "proto"]),
+    ("fetch", &["types"]),
+    (
+        "manager",
+        &["types", "probe", "image", "fetch", "proto", "client"],
+    ),
+    ("csi", &["types", "probe", "host", "proto", "client"]),
+    ("flexvolume", &["types", "probe", "host", "proto", "client"]),
+    ("e2e", &["types", "proto"]),
+];
+
+/// What blocking crates must not pull in: they know nothing of async, gRPC or networks.
+const BLOCKING: &[&str] = &["types", "probe", "image", "host"];
+const ASYNC: &[&str] = &[
+    "tokio",
+    "tonic",
+    "prost",
+    "hyper",
+    "reqwest",
+    "futures-util",
+    "axum",
+    "kube",
+];
+
+/// Lines of a source file without its tests; a file that needs more has two subjects.
+const LINES_MAX: usize = 450;
+
+/// The rows of the list of faults that the project has promised to prove so far.
+const PROMISED: &[std::ops::RangeInclusive<u32>] = &[
+    1..=19,
+    22..=29,
+    32..=46,
+    57..=58,
+    60..=60,
+    62..=62,
+    64..=66,
+    68..=77,
+    79..=79,
+    85..=85,
+    90..=93,
+];
+
+#[derive(Debug)]
+struct Dependency {
+    name: String,
+    /// Not a dev-dependency.
+    product: bool,
+}
+
+/// The direct dependencies of each crate, as cargo sees them.
+fn workspace() -> BTreeMap<String, Vec<Dependency>> {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    let manifest = sources().join("Cargo.toml").display().to_string();
+    let arguments = [
+        "metadata",
+        "--format-version=1",
+        "--no-deps",
+        "--manifest-path",
+        &manifest,
+    ];
+    let metadata: serde_json::Value =
+        serde_json::from_str(&e2e::command::run(&cargo, arguments)).unwrap();
+    let packages = metadata["packages"].as_array().unwrap();
+    packages
+        .iter()
+        .map(|package| {
+            let dependencies = package["dependencies"].as_array().unwrap().iter();
+            let dependencies = dependencies.map(|dependency| Dependency {
+                name: dependency["name"].as_str().unwrap().to_owned(),
+                product: dependency["kind"].as_str() != Some("dev"),
+            });
+            (
+                package["name"].as_str().unwrap().to_owned(),
+                dependencies.collect(),
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn crates_depend_only_downwards() {
+    let workspace = workspace();
+    let known: BTreeSet<&str> = EDGES.iter().map(|(name, _)| *name).collect();
+    let members: BTreeSet<&str> = workspace.keys().map(String::as_str).collect();
+    assert_eq!(members, known, "every crate has a line in EDGES");
+    for (name, allowed) in EDGES {
+        for dependency in &workspace[*name] {
+            let ours = known.contains(dependency.name.as_str());
+            assert!(
+                !ours || allowed.contains(&dependency.name.as_str()),
+                "{name} must not depend on {}",
+                dependency.name
+            );
+        }
+    }
+}
+
+#[test]
+fn blocking_crates_know_nothing_of_async_or_grpc() {
+    let workspace = workspace();
+    for name in BLOCKING {
+        let product = workspace[*name]
+            .iter()
+            .filter(|dependency| dependency.product);
+        let found: Vec<_> = product
+            .filter(|dependency| ASYNC.contains(&dependency.name.as_str()))
+            .collect();
+        assert!(found.is_empty(), "{name} depends on {found:?}");
+    }
+}
+
+#[test]
+fn unsafe_code_is_denied_everywhere() {
+    for name in workspace().keys() {
+        let folder = if name == "e2e" { "tests" } else { name };
+        let manifest = read(&sources().join(folder).join("Cargo.toml"));
+        assert!(
+            manifest.contains("[lints]\nworkspace = true"),
+            "{name} has lints of its own"
+        );
+    }
+    assert!(read(&sources().join("Cargo.toml")).contains("unsafe_code = \"deny\""));
+}
+
+#[test]
+fn no_source_file_has_two_subjects() {
+    let long: Vec<String> = documents::rust_sources()
+        .into_iter()
+        .filter(|path| !path.components().any(|part| part.as_os_str() == "tests.rs"))
+        .filter_map(|path| {
+            let lines = documents::product_lines(&read(&path));
+            (lines > LINES_MAX).then(|| format!("{}: {lines} lines", path.display()))
+        })
+        .collect();
+    assert!(long.is_empty(), "more than {LINES_MAX} lines: {long:#?}");
+}
+
+#[test]
+fn every_source_file_says_what_it_owns() {
+    let silent: Vec<_> = documents::rust_sources()
+        .into_iter()
+        .filter(|path| {
+            !read(path)
+                .trim_start_matches("#![no_main]\n")
+                .starts_with("//!")
+        })
+        .collect();
+    assert!(silent.is_empty(), "no //! at the top: {silent:#?}");
+}
+
+#[test]
+fn every_proof_in_the_list_of_faults_is_a_test_that_exists() {
+    let rows = fault_rows();
+    let proofs: Vec<_> = rows
+        .iter()
+        .flat_map(|row| row.proofs.iter().map(move |proof| (row.number, proof)))
+        .collect();
+    assert!(!proofs.is_empty(), "docs/faults.md has rows with tests");
+    for (number, (file, test)) in proofs {
+        let path = sources().join(file);
+        assert!(
+            path.is_file(),
+            "row {number}: there is no {}",
+            file.display()
+        );
+        assert!(
+            documents::has_test(&read(&path), test),
+            "row {number}: {} has no test {test}",
+            file.display()
+        );
+    }
+}
+
+#[test]
+fn the_list_of_faults_has_every_promised_row_once_and_says_the_promise() {
+    let rows = fault_rows();
+    let numbers: Vec<u32> = rows.iter().map(|row| row.number).collect();
+    assert!(
+        numbers.windows(2).all(|pair| pair[0] < pair[1]),
+        "in order, each once: {numbers:?}"
+    );
+    for number in PROMISED.iter().cloned().flatten() {
+        assert!(
+            numbers.contains(&number),
+            "row {number} is missing from docs/faults.md"
+        );
+    }
+    for row in rows {
+        assert!(
+            !row.fault.is_empty() && !row.promise.is_empty(),
+            "row {} is empty",
+            row.number
+        );
+    }
+}

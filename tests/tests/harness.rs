@@ -1,0 +1,75 @@
+//! The harness itself: what the other tests trust.
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use std::fs::{self, File};
+use std::io::Write;
+
+use e2e::power::{Cut, RecordedDisk};
+use e2e::{Disk, FileSystem, Need, Sandbox, needs};
+
+#[test]
+fn a_disk_goes_away_with_its_sandbox() {
+    needs!(Need::Root, Need::LoopMount, Need::FileSystem("xfs"));
+    let sandbox = Sandbox::new("disk");
+    let dir = sandbox.dir().to_owned();
+    let disk = Disk::new(&sandbox, "disk", FileSystem::Xfs, 320 << 20);
+    assert_eq!(
+        e2e::leftovers::below(&dir).len(),
+        2,
+        "a mount and a loop device"
+    );
+    // A loop device with its file on the disk, as a staged volume has it.
+    let file = disk.dir().join("volume");
+    File::create(&file).unwrap().set_len(1 << 20).unwrap();
+    e2e::command::run("losetup", ["--find".as_ref(), file.as_os_str()]);
+    drop(sandbox);
+    assert_eq!(e2e::leftovers::below(&dir), Vec::<String>::new());
+    assert!(!dir.exists());
+}
+
+#[test]
+fn a_replayed_power_cut_keeps_what_was_synced_and_only_that() {
+    needs!(
+        Need::Root,
+        Need::LoopMount,
+        Need::Fuse,
+        Need::Tool("qemu-storage-daemon")
+    );
+    for file_system in [FileSystem::Xfs, FileSystem::Ext4] {
+        let sandbox = Sandbox::new("power");
+        let disk = RecordedDisk::new(&sandbox, file_system, 320 << 20, |dir| {
+            fs::create_dir(dir.join("before")).unwrap();
+        });
+        let mut acknowledged = Vec::new();
+        for round in 0..3_u8 {
+            let mut file = File::create(disk.dir().join(format!("file-{round}"))).unwrap();
+            file.write_all(&vec![round + 1; 100_000]).unwrap();
+            file.sync_all().unwrap();
+            File::open(disk.dir()).unwrap().sync_all().unwrap();
+            acknowledged.push(disk.position());
+        }
+        let recording = disk.finish();
+        assert!(recording.entries.iter().any(e2e::power::Entry::is_flush));
+        let target = sandbox.path("replayed.img");
+        for (round, count) in acknowledged.iter().enumerate() {
+            recording.replay(*count, Cut::Dropped(7), &target).unwrap();
+            let replayed = Disk::mount(&sandbox, "replayed", target.clone());
+            assert!(replayed.dir().join("before").exists());
+            for file in 0..=round {
+                let bytes = fs::read(replayed.dir().join(format!("file-{file}"))).unwrap();
+                assert_eq!(
+                    bytes,
+                    vec![u8::try_from(file).unwrap() + 1; 100_000],
+                    "{file_system:?}"
+                );
+            }
+            replayed.detach();
+        }
+        recording.replay(0, Cut::Clean, &target).unwrap();
+        let replayed = Disk::mount(&sandbox, "replayed", target.clone());
+        assert!(
+            !replayed.dir().join("file-0").exists(),
+            "nothing is there before it was written"
+        );
+    }
+}
