@@ -57,7 +57,7 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
 macro_rules! needs {
     ($($need:expr),+ $(,)?) => {
         if let Some(missing) = $crate::needs::missing(&[$($need),+]) {
-            println!("skipped: needs {missing}");
+            $crate::needs::skip(&missing);
             return;
         }
     };

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -44,6 +45,11 @@ pub fn missing(needs: &[Need]) -> Option<String> {
         .iter()
         .find(|need| !present(**need))
         .map(ToString::to_string)
+}
+
+/// Says that a test is skipped, past the capture of the test's output: who reads a log must see it.
+pub fn skip(missing: &str) {
+    let _ = writeln!(std::io::stderr(), "skipped: needs {missing}");
 }
 
 fn present(need: Need) -> bool {

@@ -1,0 +1,57 @@
+# Everything that a person does with this repository. Each command installs what it needs (Debian or
+# Ubuntu, as root; Rust by rustup is the one thing assumed).
+
+# Tools that are built from source are kept outside the checkout, so that they are built once.
+TOOLS ?= $(HOME)/.cache/longhorn-base-image/tools
+TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+export TOOLS
+export PATH := $(TOOLS)/bin:$(HOME)/.cargo/bin:$(PATH)
+
+.PHONY: help demo test bench lint fuzz deps
+
+help:
+	@echo "make demo          from a directory to two pods' volumes, with a real registry and web server"
+	@echo "make test          everything that must hold before a change goes in"
+	@echo "make bench         the benchmarks, beside their references; CASE=name runs one"
+	@echo "make lint          formatting, clippy, licences"
+	@echo "make fuzz          the fuzz targets; SECONDS=n for each (60)"
+	@echo "make deps          installs what all of these need"
+
+# The programs are built first, by one command with one set of features: asking for them in another
+# way would build the dependencies again.
+demo:
+	@scripts/deps build demo
+	@cargo build --release --quiet --workspace --bins
+	@E2E_NO_BUILD=1 $(TARGET)/release/demo
+
+test: SECONDS ?= 60
+test:
+	@scripts/deps build lint demo test fuzz
+	@$(MAKE) --no-print-directory lint-only
+	@scripts/test
+	@if [ -x fuzz/run ]; then fuzz/run $(SECONDS); fi
+	@cat $(TARGET)/test-summary.txt
+
+bench:
+	@scripts/deps build demo test bench
+	@cargo build --release --quiet --workspace --bins
+	@E2E_NO_BUILD=1 $(TARGET)/release/bench $(CASE)
+
+lint:
+	@scripts/deps build lint
+	@$(MAKE) --no-print-directory lint-only
+
+.PHONY: lint-only
+lint-only:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --all-features --quiet -- -D warnings
+	cargo fetch --locked --quiet
+	cargo deny --offline --log-level error check bans licenses sources
+
+fuzz: SECONDS ?= 60
+fuzz:
+	@scripts/deps build fuzz
+	fuzz/run $(SECONDS)
+
+deps:
+	@scripts/deps build lint demo test bench fuzz
