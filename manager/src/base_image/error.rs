@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use types::{Classify, ErrorKind};
+use types::{ByteSize, Classify, ErrorKind};
 
 /// Why a base image could not be built or inspected.
 #[derive(Debug, thiserror::Error)]
@@ -26,16 +26,86 @@ pub enum Error {
         /// What is wrong with it and what to write instead.
         problem: String,
     },
+    /// The contents are larger than the file system.
+    #[error(
+        "the contents do not fit into an {file_system} file system of {size} bytes: \
+         about {needed} bytes are needed; give a larger --size, or none"
+    )]
+    TooSmall {
+        /// Which file system.
+        file_system: &'static str,
+        /// How large it was to be.
+        size: u64,
+        /// An estimate of what is needed, rounded up.
+        needed: ByteSize,
+    },
+    /// A program that makes a file system is not installed.
+    #[error("{tool} is not installed: install the package {package} and try again")]
+    ToolMissing {
+        /// The program.
+        tool: &'static str,
+        /// The package of Debian and Ubuntu that has it.
+        package: &'static str,
+    },
+    /// A program that makes a file system failed.
+    #[error("{tool} failed ({status}): {output}")]
+    ToolFailed {
+        /// The program.
+        tool: &'static str,
+        /// How it ended.
+        status: String,
+        /// The end of what it said.
+        output: String,
+    },
+    /// A program made something that this one does not know how to fill.
+    #[error("{tool} made {what}, which this program cannot fill; please report its version")]
+    ToolUnknown {
+        /// The program.
+        tool: &'static str,
+        /// What is unexpected.
+        what: String,
+    },
+    /// A file cannot be put into the file system.
+    #[error("cannot take {}: {why}", path.display())]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        why: String,
+    },
+    /// A file changed while it was copied.
+    #[error("{} changed while it was being read; build again when nothing writes to it", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
 }
 
 /// The result of this module's functions.
 pub type Result<T> = std::result::Result<T, Error>;
 
+/// Wraps an I/O error with what was tried and on what.
+pub(super) fn io(
+    operation: &'static str,
+    path: impl Into<PathBuf>,
+) -> impl FnOnce(std::io::Error) -> Error {
+    let path = path.into();
+    move |source| Error::Io {
+        operation,
+        path,
+        source,
+    }
+}
+
 impl Classify for Error {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Io { source, .. } => Classify::kind(source),
-            Self::Option { .. } => ErrorKind::InvalidArgument,
+            Self::Option { .. } | Self::Unsupported { .. } => ErrorKind::InvalidArgument,
+            Self::TooSmall { .. } => ErrorKind::OutOfRange,
+            Self::ToolMissing { .. } => ErrorKind::FailedPrecondition,
+            Self::ToolFailed { .. } | Self::ToolUnknown { .. } => ErrorKind::Internal,
+            Self::Changed { .. } => ErrorKind::Aborted,
         }
     }
 }

@@ -6,5 +6,8 @@
 
 pub mod cli;
 mod error;
+mod fs;
+mod tool;
+mod tree;
 
 pub use error::{Error, Result};

@@ -1,0 +1,68 @@
+//! Makes a file system in a file from a [`Tree`], without mounting it.
+//!
+//! ext4 is made by `mkfs.ext4 -d`, after which the times that it takes from the clock are set right.
+//! XFS and btrfs are filled by our own writers: the prototype files of `mkfs.xfs` know no
+//! modification times, hard links, attributes or names with spaces, and `mkfs.btrfs --rootdir`
+//! numbers the files in the order of `readdir`; both draw random numbers besides.
+//!
+//! All three give the same bytes for the same tree, size, label and uuid.
+
+mod bytes;
+mod copy;
+mod crc32c;
+mod ext4;
+mod xfs;
+
+use std::fs::File;
+use std::path::Path;
+
+use super::error::Result;
+use super::tree::Tree;
+
+/// What is to be made.
+#[derive(Debug)]
+pub(super) struct Request<'a> {
+    /// What goes in.
+    pub(super) tree: &'a Tree,
+    /// The size of the disk in bytes; a multiple of 4096.
+    pub(super) size: u64,
+    /// The label; checked by [`FileSystem::check_label`](super::cli::FileSystem).
+    pub(super) label: &'a str,
+    /// The file system's uuid.
+    pub(super) uuid: [u8; 16],
+    /// The file it goes into: all holes, of the right size.
+    pub(super) image: &'a File,
+    /// The same file, for tools and messages.
+    pub(super) path: &'a Path,
+}
+
+/// Makes an ext4 file system.
+pub(super) fn ext4(request: &Request) -> Result<()> {
+    ext4::make(request)
+}
+
+/// Makes an XFS file system.
+pub(super) fn xfs(request: &Request) -> Result<()> {
+    xfs::make(request)
+}
+
+/// The usual text form of a uuid.
+pub(super) fn uuid_text(uuid: &[u8; 16]) -> String {
+    let hex = |range: std::ops::Range<usize>| -> String {
+        uuid[range]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
+    };
+    format!(
+        "{}-{}-{}-{}-{}",
+        hex(0..4),
+        hex(4..6),
+        hex(6..8),
+        hex(8..10),
+        hex(10..16)
+    )
+}
+
+#[cfg(test)]
+mod tests;

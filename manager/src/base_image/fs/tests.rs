@@ -1,0 +1,304 @@
+#![expect(clippy::disallowed_methods, reason = "tests need no durable writes")]
+//! Every file system, against its own checker, the kernel and the source.
+
+use std::fs::{self, File};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::super::tree::Tree;
+use super::*;
+
+type Make = fn(&Request) -> Result<()>;
+
+/// The file systems, their checkers and the smallest size that suits the trees here.
+const FILE_SYSTEMS: [(&str, Make, &[&str]); 2] = [
+    ("ext4", ext4, &["e2fsck", "-fn"]),
+    ("xfs", xfs, &["xfs_repair", "-n", "-f"]),
+];
+
+fn has(tool: &str) -> bool {
+    let found = Command::new(tool).arg("-V").output().is_ok();
+    if !found {
+        println!("skipped: needs {tool}");
+    }
+    found
+}
+
+fn is_root() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        println!("skipped: needs root");
+    }
+    root
+}
+
+/// What a command printed; it must succeed.
+fn run(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {text}");
+    text
+}
+
+fn build(make: Make, source: &Path, size: u64, image: &Path) -> Result<()> {
+    let tree = Tree::scan(source)?;
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(image)
+        .unwrap();
+    file.set_len(size).unwrap();
+    let uuid = *b"base-image-uuid!";
+    make(&Request {
+        tree: &tree,
+        size,
+        label: "web",
+        uuid,
+        image: &file,
+        path: image,
+    })
+}
+
+/// Something of everything that a directory can hold.
+fn sample(root: &Path) {
+    let file = |name: &str, bytes: &[u8]| {
+        let path = root.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let mut out = File::create(path).unwrap();
+        std::io::Write::write_all(&mut out, bytes).unwrap();
+    };
+    file("index.html", b"<h1>hello</h1>");
+    file("a name with spaces", b"1");
+    file("ünïcödé-名前", b"2");
+    file("deep/er/still/file", &[7; 5000]);
+    file("empty file", b"");
+    let pattern: Vec<u8> = (0..3_000_001_u32)
+        .map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()[2])
+        .collect();
+    file("big", &pattern);
+    file(&"n".repeat(255), b"long name");
+    fs::create_dir(root.join("empty dir")).unwrap();
+    fs::hard_link(root.join("index.html"), root.join("deep/hard link")).unwrap();
+    symlink("a name with spaces", root.join("short link")).unwrap();
+    symlink("t/".repeat(450), root.join("long link")).unwrap();
+    let sparse = File::create(root.join("sparse")).unwrap();
+    sparse.set_len(40 << 20).unwrap();
+    for i in 0..120_u64 {
+        std::os::unix::fs::FileExt::write_all_at(&sparse, &[9; 70], i * 300_000).unwrap();
+    }
+    for (count, name) in [
+        (12, "twelve"),
+        (60, "sixty"),
+        (400, "hundreds"),
+        (3000, "thousands"),
+    ] {
+        for i in 0..count {
+            file(&format!("{name}/file number {i}"), b"x");
+        }
+    }
+    let mode = |name: &str, mode| {
+        fs::set_permissions(root.join(name), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    mode("big", 0o4750);
+    mode("empty dir", 0o1777);
+    mode("", 0o2751);
+    run(Command::new("touch")
+        .args(["-h", "-d", "2001-02-03 04:05:06.789012345"])
+        .args([
+            root.join("big"),
+            root.join("short link"),
+            root.join("empty dir"),
+            root.to_owned(),
+        ]));
+    if rustix::process::geteuid().is_root() {
+        run(Command::new("mkfifo").arg(root.join("fifo")));
+        run(Command::new("mknod")
+            .arg(root.join("null"))
+            .args(["c", "1", "3"]));
+        run(Command::new("mknod")
+            .arg(root.join("disk"))
+            .args(["b", "259", "70000"]));
+        run(Command::new("chown").arg("-h").arg("1000:70000").args([
+            root.join("big"),
+            root.join("short link"),
+            root.to_owned(),
+        ]));
+        run(Command::new("touch")
+            .args(["-d", "2001-02-03 04:05:06.789"])
+            .arg(root));
+    }
+    let xattr = |name: &str, key: &str, value: &[u8]| {
+        let flags = rustix::fs::XattrFlags::empty();
+        rustix::fs::setxattr(root.join(name), key, value, flags).unwrap();
+    };
+    xattr("big", "user.comment", b"a value");
+    xattr("empty dir", "user.x", &[1; 200]);
+    xattr("deep/er", "user.large", &[2; 1500]);
+    xattr("deep/er", "user.other", b"");
+    xattr("sparse", "user.sparse", &[3; 250]);
+    // The access list "user::rw-, user:7:r--, group::r--, mask::r--, other::---".
+    let entries = [
+        (1_u16, 6_u16, u32::MAX),
+        (2, 4, 7),
+        (4, 4, u32::MAX),
+        (16, 4, u32::MAX),
+        (32, 0, u32::MAX),
+    ];
+    let mut acl = 2_u32.to_le_bytes().to_vec();
+    for (tag, permissions, id) in entries {
+        acl.extend(tag.to_le_bytes());
+        acl.extend(permissions.to_le_bytes());
+        acl.extend(id.to_le_bytes());
+    }
+    xattr("index.html", "system.posix_acl_access", &acl);
+}
+
+/// A mount of an image, gone when dropped.
+struct Mount(PathBuf);
+
+impl Mount {
+    fn new(image: &Path, at: PathBuf) -> Self {
+        fs::create_dir(&at).unwrap();
+        run(Command::new("mount")
+            .args(["-o", "loop,ro"])
+            .args([image, &at]));
+        Self(at)
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+/// Everything about every file, as lines; directories' sizes are the file system's own.
+fn describe(root: &Path) -> String {
+    let mut lines = Vec::new();
+    let tree = Tree::scan(root).unwrap();
+    for (id, node) in tree.nodes() {
+        let path = tree.path(id);
+        let name = path.strip_prefix(root).unwrap();
+        let content = match &node.kind {
+            super::super::tree::Kind::Regular { .. } => {
+                format!(
+                    "{:?}",
+                    ring::digest::digest(&ring::digest::SHA256, &fs::read(&path).unwrap())
+                )
+            }
+            super::super::tree::Kind::Directory { entries, .. } => format!("{entries:?}"),
+            other => format!("{other:?}"),
+        };
+        let super::super::tree::Node {
+            mode,
+            uid,
+            gid,
+            mtime,
+            names,
+            xattrs,
+            ..
+        } = node;
+        lines.push(format!(
+            "{name:?} {content} {mode:o} {uid}:{gid} {mtime:?} {names} {xattrs:?}"
+        ));
+    }
+    lines.join("\n")
+}
+
+#[test]
+fn what_goes_in_is_what_the_kernel_reads() {
+    if !is_root() {
+        return;
+    }
+    for (name, make, checker) in FILE_SYSTEMS {
+        if !has(checker[0]) {
+            continue;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let (source, image) = (dir.path().join("source"), dir.path().join("image"));
+        fs::create_dir(&source).unwrap();
+        sample(&source);
+        build(make, &source, 128 << 20, &image).unwrap();
+        let check = Command::new(checker[0])
+            .args(&checker[1..])
+            .arg(&image)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&check.stdout) + String::from_utf8_lossy(&check.stderr);
+        assert!(check.status.success(), "{name}: {said}");
+        let mount = Mount::new(&image, dir.path().join("mount"));
+        let (expected, found) = (describe(&source), describe(&mount.0));
+        for (expected, found) in expected.lines().zip(found.lines()) {
+            assert_eq!(found, expected, "{name}");
+        }
+        assert_eq!(expected.lines().count(), found.lines().count(), "{name}");
+        let blocks =
+            std::os::unix::fs::MetadataExt::blocks(&mount.0.join("sparse").metadata().unwrap());
+        assert!(
+            blocks * 512 < 12 << 20,
+            "{name}: the holes became {blocks} sectors"
+        );
+    }
+}
+
+#[test]
+fn the_same_input_gives_the_same_bytes() {
+    for (name, make, checker) in FILE_SYSTEMS {
+        if !has(checker[0]) {
+            continue;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let (source, first) = (dir.path().join("source"), dir.path().join("first"));
+        fs::create_dir(&source).unwrap();
+        sample(&source);
+        build(make, &source, 128 << 20, &first).unwrap();
+        // Later, from another place, with other inodes, holes, access and change times, and with the
+        // names in another order in their directories.
+        std::thread::sleep(std::time::Duration::from_millis(1100));
+        let elsewhere = dir.path().join("else where");
+        run(Command::new("cp")
+            .args(["-a", "--sparse=never"])
+            .args([&source, &elsewhere]));
+        let moved = elsewhere.join("index.html");
+        fs::rename(&moved, elsewhere.join("zzz")).unwrap();
+        fs::rename(elsewhere.join("zzz"), &moved).unwrap();
+        run(Command::new("touch").arg("-r").args([&source, &elsewhere]));
+        run(Command::new("touch")
+            .args(["-a", "-d", "2030-01-01"])
+            .arg(elsewhere.join("big")));
+        let second = dir.path().join("second");
+        build(make, &elsewhere, 128 << 20, &second).unwrap();
+        run(Command::new("cmp").args([&first, &second]));
+        // And it is the input that decides.
+        fs::write(elsewhere.join("deep/er/new"), b"1").unwrap();
+        let third = dir.path().join("third");
+        build(make, &elsewhere, 128 << 20, &third).unwrap();
+        let same = Command::new("cmp")
+            .arg("-s")
+            .args([&first, &third])
+            .status()
+            .unwrap();
+        assert!(!same.success(), "{name}: one file more makes no difference");
+    }
+}
+
+#[test]
+fn contents_that_do_not_fit_are_refused_with_the_size_that_is_needed() {
+    for (name, make, checker) in FILE_SYSTEMS {
+        if !has(checker[0]) {
+            continue;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let source = dir.path().join("source");
+        fs::create_dir(&source).unwrap();
+        fs::write(source.join("large"), vec![1; 60 << 20]).unwrap();
+        let error = build(make, &source, 48 << 20, &dir.path().join("small")).unwrap_err();
+        let super::super::error::Error::TooSmall { needed, .. } = error else {
+            panic!("{name}: {error}");
+        };
+        build(make, &source, needed.bytes(), &dir.path().join("enough")).unwrap();
+    }
+}

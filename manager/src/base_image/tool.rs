@@ -1,0 +1,98 @@
+//! Runs the programs that make file systems: explicit arguments, no shell, bounded time and output.
+
+use std::ffi::{OsStr, OsString};
+use std::io::Read;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::error::{Error, Result, io};
+
+/// How much of a program's output is kept for the error, in bytes.
+const MAX_OUTPUT: u64 = 16 << 10;
+/// Where administrators' programs are, which the PATH of plain users often lacks.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A program to run.
+#[derive(Debug)]
+pub(super) struct Tool {
+    /// Its name.
+    pub(super) name: &'static str,
+    /// The Debian package that has it.
+    pub(super) package: &'static str,
+    /// How long it may take.
+    pub(super) limit: Duration,
+}
+
+impl Tool {
+    /// Runs the program to its end with an environment of nothing but `environment`, so that the
+    /// user's does not change the result. Returns what it said on standard output.
+    pub(super) fn run(&self, arguments: &[&OsStr], environment: &[(&str, OsString)]) -> Result<()> {
+        let mut command = Command::new(self.name);
+        command
+            .args(arguments)
+            .env_clear()
+            .env("PATH", PATH)
+            .env("LC_ALL", "C")
+            .env("TZ", "UTC");
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let mut child = match command.spawn() {
+            Ok(child) => child,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                return Err(Error::ToolMissing {
+                    tool: self.name,
+                    package: self.package,
+                });
+            }
+            Err(e) => return Err(io("start", self.name)(e)),
+        };
+        let mut stderr = child.stderr.take().expect("standard error is piped");
+        // Reads all of it, so that the program never waits for us, and keeps the beginning.
+        let reader = thread::spawn(move || {
+            let mut kept = Vec::new();
+            // A broken pipe only means that the text ends here.
+            let _ = stderr.by_ref().take(MAX_OUTPUT).read_to_end(&mut kept);
+            let _ = std::io::copy(&mut stderr, &mut std::io::sink());
+            kept
+        });
+        let status = self.wait(&mut child);
+        let output = reader.join().unwrap_or_default();
+        let status = status?;
+        if status.success() {
+            return Ok(());
+        }
+        let output = String::from_utf8_lossy(&output).trim().replace('\n', "; ");
+        Err(Error::ToolFailed {
+            tool: self.name,
+            status: status.to_string(),
+            output,
+        })
+    }
+
+    fn wait(&self, child: &mut Child) -> Result<std::process::ExitStatus> {
+        let deadline = Instant::now() + self.limit;
+        let mut pause = Duration::from_millis(1);
+        loop {
+            if let Some(status) = child.try_wait().map_err(io("wait for", self.name))? {
+                return Ok(status);
+            }
+            if Instant::now() >= deadline {
+                // Both fail only when it has just ended by itself.
+                let _ = child.kill();
+                let _ = child.wait();
+                let status = format!("not done after {} seconds", self.limit.as_secs());
+                return Err(Error::ToolFailed {
+                    tool: self.name,
+                    status,
+                    output: String::new(),
+                });
+            }
+            thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(50));
+        }
+    }
+}
