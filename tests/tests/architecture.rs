@@ -15,7 +15,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("image", &["types", "probe"]),
     ("host", &["types", "probe"]),
     ("client", &["types", "proto"]),
-    ("fetch", &["types"]),
+    ("fetch", &["types", "image"]),
     (
         "manager",
         &["types", "probe", "image", "fetch", "proto", "client"],

@@ -1,0 +1,208 @@
+//! Which addresses may be connected to: the guard against server-side request forgery.
+//!
+//! The check is made on the address that is connected to, inside the name resolution of the
+//! connection itself, so that a name that answers differently the second time (DNS rebinding) gains
+//! nothing. Hosts written as an address are checked before the request, at each redirect too.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+
+/// The addresses that may be connected to. By default every unicast address outside this machine
+/// and its link; networks on the allow-list are open besides.
+#[derive(Debug, Clone, Default)]
+pub struct AddressPolicy {
+    allowed: Arc<[IpNet]>,
+    unrestricted: bool,
+}
+
+/// Addresses of cloud metadata services that no other class covers: they hand out credentials.
+const METADATA: [IpAddr; 3] = [
+    // Alibaba Cloud.
+    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
+    // Azure's wire server.
+    IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
+    // Amazon EC2 over IPv6.
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+];
+
+impl AddressPolicy {
+    /// The default, with `allowed` opened besides.
+    pub fn new(allowed: impl IntoIterator<Item = IpNet>) -> Self {
+        Self {
+            allowed: allowed.into_iter().collect(),
+            unrestricted: false,
+        }
+    }
+
+    /// No limit: for a command that a person runs with that person's own rights.
+    pub fn unrestricted() -> Self {
+        Self {
+            allowed: Arc::default(),
+            unrestricted: true,
+        }
+    }
+
+    /// Whether `address` may be connected to; if not, what kind of address it is.
+    pub fn check(&self, address: IpAddr) -> Result<(), &'static str> {
+        let address = embedded(address);
+        if self.unrestricted || self.allowed.iter().any(|net| net.contains(&address)) {
+            return Ok(());
+        }
+        let why = match address {
+            _ if METADATA.contains(&address) => Some("a cloud's metadata service"),
+            IpAddr::V4(v4) => refused_v4(v4),
+            IpAddr::V6(v6) => refused_v6(v6),
+        };
+        why.map_or(Ok(()), Err)
+    }
+}
+
+/// The IPv4 address that an IPv6 address stands for, where it does: mapped (RFC 4291), compatible
+/// (same), NAT64 (RFC 6052) and 6to4 (RFC 3056).
+fn embedded(address: IpAddr) -> IpAddr {
+    let IpAddr::V6(v6) = address else {
+        return address;
+    };
+    let v4 =
+        |high: u16, low: u16| IpAddr::V4(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)));
+    match v6.segments() {
+        // Loopback and unspecified look like compatible addresses but are IPv6's own.
+        [0, 0, 0, 0, 0, 0, 0, 0 | 1] => address,
+        [0, 0, 0, 0, 0, 0 | 0xffff, high, low]
+        | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
+        | [0x2002, high, low, ..] => v4(high, low),
+        _ => address,
+    }
+}
+
+fn refused_v4(address: Ipv4Addr) -> Option<&'static str> {
+    match address.octets() {
+        [127, ..] => Some("this machine's own (loopback)"),
+        [169, 254, ..] => Some("link-local, where cloud metadata services live"),
+        [0, ..] => Some("unspecified"),
+        [224..=239, ..] => Some("multicast"),
+        [240..=255, ..] => Some("reserved or broadcast"),
+        _ => None,
+    }
+}
+
+fn refused_v6(address: Ipv6Addr) -> Option<&'static str> {
+    match address.segments() {
+        [0, 0, 0, 0, 0, 0, 0, 1] => Some("this machine's own (loopback)"),
+        [0, 0, 0, 0, 0, 0, 0, 0] => Some("unspecified"),
+        [0xfe80..=0xfebf, ..] => Some("link-local"),
+        [0xfec0..=0xfeff, ..] => Some("site-local, which no longer exists"),
+        [0xff00..=0xffff, ..] => Some("multicast"),
+        [0x2001, 0, ..] => Some("a Teredo tunnel"),
+        _ => None,
+    }
+}
+
+/// A refusal, as it travels through the HTTP client's own errors.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{host} has the address {address}, which is {why}")]
+pub(crate) struct Refused {
+    pub(crate) host: String,
+    pub(crate) address: IpAddr,
+    pub(crate) why: &'static str,
+}
+
+/// Name resolution that gives only the addresses that may be connected to, and refuses the name when
+/// none is left.
+#[derive(Debug)]
+pub(crate) struct CheckedResolver(pub(crate) AddressPolicy);
+
+impl Resolve for CheckedResolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let policy = self.0.clone();
+        Box::pin(async move {
+            let host = name.as_str().to_owned();
+            let mut refused = None;
+            let mut open = Vec::new();
+            for address in tokio::net::lookup_host((host.as_str(), 0)).await? {
+                match policy.check(address.ip()) {
+                    Ok(()) => open.push(address),
+                    Err(why) => {
+                        refused = Some(Refused {
+                            host: host.clone(),
+                            address: address.ip(),
+                            why,
+                        });
+                    }
+                }
+            }
+            match refused {
+                Some(refused) if open.is_empty() => Err(refused.into()),
+                _ => Ok(Box::new(open.into_iter()) as Addrs),
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn row_23_addresses_of_this_machine_and_link_are_refused() {
+        let policy = AddressPolicy::default();
+        for text in [
+            "127.0.0.1",
+            "127.8.8.8",
+            "169.254.169.254",
+            "0.0.0.0",
+            "0.1.2.3",
+            "224.0.0.1",
+            "255.255.255.255",
+            "250.0.0.1",
+            "::1",
+            "::",
+            "fe80::1",
+            "febf::1",
+            "fec0::1",
+            "ff02::1",
+            "::ffff:127.0.0.1",
+            "::ffff:169.254.169.254",
+            "::127.0.0.1",
+            "64:ff9b::7f00:1",
+            "2002:7f00:1::",
+            "2001:0:1::1",
+            "fd00:ec2::254",
+            "100.100.100.200",
+            "168.63.129.16",
+            "::ffff:100.100.100.200",
+        ] {
+            assert!(
+                policy.check(text.parse().unwrap()).is_err(),
+                "{text} was taken"
+            );
+        }
+        for text in [
+            "10.43.0.7",
+            "192.168.1.1",
+            "172.16.0.1",
+            "8.8.8.8",
+            "2606:4700::1",
+            "fd12::1",
+        ] {
+            assert_eq!(policy.check(text.parse().unwrap()), Ok(()), "{text}");
+        }
+    }
+
+    #[test]
+    fn row_23_the_allow_list_opens_what_it_names_and_nothing_else() {
+        let policy = AddressPolicy::new(["127.0.0.0/30".parse().unwrap()]);
+        assert!(policy.check("127.0.0.1".parse().unwrap()).is_ok());
+        assert!(policy.check("::ffff:127.0.0.1".parse().unwrap()).is_ok());
+        assert!(policy.check("127.0.0.9".parse().unwrap()).is_err());
+        assert!(policy.check("::1".parse().unwrap()).is_err());
+        assert!(
+            AddressPolicy::unrestricted()
+                .check("::1".parse().unwrap())
+                .is_ok()
+        );
+    }
+}

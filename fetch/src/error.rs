@@ -1,0 +1,335 @@
+//! What can go wrong between us and the network, and what it means to who asked.
+
+use std::error::Error as StdError;
+use std::io;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use image::oci::Digest;
+use types::{Classify, ErrorKind};
+
+/// The result of everything here.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why bytes could not be had. `what` names the registry, repository and digest, or the URL without
+/// its secrets.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A reference that cannot be one.
+    #[error(
+        "image reference {text:?} is not valid: {why}; write for example \
+             rancher/longhorn-test:baseimage-ext4 or registry.example.com:5000/name@sha256:…"
+    )]
+    Reference {
+        /// The text, shortened and without what looks like a password.
+        text: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// A URL that is never fetched.
+    #[error("URL {url} cannot be used: {why}")]
+    Url {
+        /// Without its secrets.
+        url: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// The file of credentials is not one.
+    #[error(
+        "the registry credentials cannot be read: {why}; a Docker config.json is expected, as \
+             `docker login` writes it"
+    )]
+    Credentials {
+        /// What is wrong, without any of its content.
+        why: &'static str,
+    },
+    /// The registry configuration is not valid.
+    #[error("the registry configuration is not valid: {why}")]
+    Config {
+        /// What is wrong, where, and what was perhaps meant.
+        why: String,
+    },
+    /// A file of ours cannot be read.
+    #[error("cannot {operation} {path}")]
+    File {
+        /// What was tried.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// TLS cannot be set up.
+    #[error("cannot set up TLS: {why}")]
+    Tls {
+        /// What is wrong.
+        why: String,
+    },
+    /// The host has an address that must not be connected to.
+    #[error(
+        "{host} is refused: its address {address} is {why}; allow it with --allow-address if \
+             this is meant"
+    )]
+    Forbidden {
+        /// As in the reference or URL.
+        host: String,
+        /// What it resolved to.
+        address: IpAddr,
+        /// The kind of address.
+        why: &'static str,
+    },
+    /// No usable answer came.
+    #[error("{what}: no answer from {host}")]
+    Unreachable {
+        /// What was asked for.
+        what: String,
+        /// Who was asked.
+        host: String,
+        /// What failed; its text holds no URL.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// An answer broke off.
+    #[error("{what}: the transfer broke off after {received} bytes")]
+    Interrupted {
+        /// What was being read.
+        what: String,
+        /// How far it came.
+        received: u64,
+        /// What failed; absent when the body just ended early.
+        #[source]
+        source: Option<reqwest::Error>,
+    },
+    /// Nothing came for too long.
+    #[error("{what}: nothing came for {} s", after.as_secs_f32())]
+    Stalled {
+        /// What was being read.
+        what: String,
+        /// How long was waited.
+        after: Duration,
+    },
+    /// The other side is overloaded or broken.
+    #[error("{what}: the server answered with status {status}{}", length_text(*length))]
+    Unavailable {
+        /// What was asked for.
+        what: String,
+        /// HTTP status.
+        status: u16,
+        /// Of the body, which is not shown.
+        length: Option<u64>,
+        /// How long it asks to be left alone.
+        retry_after: Option<Duration>,
+    },
+    /// A status that nothing here expects.
+    #[error("{what}: the server answered with status {status}{}", length_text(*length))]
+    Status {
+        /// What was asked for.
+        what: String,
+        /// HTTP status.
+        status: u16,
+        /// Of the body, which is not shown.
+        length: Option<u64>,
+    },
+    /// The registry wants other credentials, or some.
+    #[error("{what}: not authenticated: {why}")]
+    Unauthenticated {
+        /// What was asked for.
+        what: String,
+        /// What is wrong and what to do.
+        why: String,
+    },
+    /// The registry asks for tokens to be fetched from a place that gets no credentials of ours.
+    #[error("{what}: the registry sends us to {realm} for a token, and that is refused: {why}")]
+    Realm {
+        /// What was asked for.
+        what: String,
+        /// Scheme and host of the token server.
+        realm: String,
+        /// Which rule, and what to do.
+        why: &'static str,
+    },
+    /// Who we are is known and may not.
+    #[error("{what}: permission denied (status 403): ask the registry's owner for access")]
+    Denied {
+        /// What was asked for.
+        what: String,
+    },
+    /// It is not there.
+    #[error("{what}: not found: check the name and the tag")]
+    NotFound {
+        /// What was asked for.
+        what: String,
+    },
+    /// An index, manifest or config is not one.
+    #[error("{what}: the image is not usable")]
+    Document {
+        /// The image.
+        what: String,
+        /// What is wrong with it.
+        #[source]
+        source: image::oci::Error,
+    },
+    /// The bytes are not those that were asked for.
+    #[error("{what}: the bytes are damaged: they hash to {actual}, not to {expected}")]
+    DigestMismatch {
+        /// What was read.
+        what: String,
+        /// As asked for.
+        expected: Digest,
+        /// As computed.
+        actual: Digest,
+    },
+    /// More or fewer bytes than there must be.
+    #[error("{what}: {actual} bytes came or were announced where {expected} are expected")]
+    Size {
+        /// What was read.
+        what: String,
+        /// As said before.
+        expected: u64,
+        /// As found.
+        actual: u64,
+    },
+    /// More bytes than we take.
+    #[error("{what}: it has more than the {limit} bytes that are accepted")]
+    TooLarge {
+        /// What was read.
+        what: String,
+        /// The most we take.
+        limit: u64,
+    },
+    /// It cannot be gone on with, and must be read from the start.
+    #[error(
+        "{what}: it cannot be resumed after {received} bytes: {why}; it must be read from the \
+             start"
+    )]
+    Changed {
+        /// What was read.
+        what: String,
+        /// How far it came.
+        received: u64,
+        /// What does not fit.
+        why: &'static str,
+    },
+    /// The answer breaks a rule of HTTP or of ours.
+    #[error("{what}: the answer is refused: {why}")]
+    Answer {
+        /// What was asked for.
+        what: String,
+        /// Which rule.
+        why: &'static str,
+    },
+    /// All attempts failed.
+    #[error("{what}: given up after {attempts} attempts")]
+    Exhausted {
+        /// What was being read.
+        what: String,
+        /// How many there were.
+        attempts: u32,
+        /// The last failure.
+        #[source]
+        source: Box<Error>,
+    },
+}
+
+fn length_text(length: Option<u64>) -> String {
+    length
+        .map(|length| format!(" and {length} bytes that are not shown"))
+        .unwrap_or_default()
+}
+
+impl Error {
+    /// Whether the same request may succeed a moment later.
+    pub(crate) fn is_transient(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable { .. }
+                | Self::Interrupted { .. }
+                | Self::Stalled { .. }
+                | Self::Unavailable { .. }
+        )
+    }
+
+    /// How long the other side asks to be left alone.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Unavailable { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
+    /// Whether reading the whole thing again from its first byte may help: the bytes were damaged on
+    /// the way, or changed while they were read. What was written of them must be thrown away.
+    pub fn wants_restart(&self) -> bool {
+        matches!(
+            self,
+            Self::DigestMismatch { .. } | Self::Changed { .. } | Self::Size { .. }
+        )
+    }
+
+    /// The error of this crate that caused `error`, also when it travelled inside an
+    /// [`io::Error`], as it does through [`crate::BlockingReader`].
+    pub fn in_chain<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Self> {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            if let Some(found) = error.downcast_ref::<Self>() {
+                return Some(found);
+            }
+            let inner = error
+                .downcast_ref::<io::Error>()
+                .and_then(io::Error::get_ref);
+            next = match inner {
+                Some(inner) => Some(inner),
+                None => error.source(),
+            };
+        }
+        None
+    }
+}
+
+impl Classify for Error {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Reference { .. }
+            | Self::Url { .. }
+            | Self::Credentials { .. }
+            | Self::Config { .. }
+            | Self::Forbidden { .. } => ErrorKind::InvalidArgument,
+            Self::File { source, .. } => Classify::kind(source),
+            Self::Tls { .. } | Self::Answer { .. } | Self::Status { .. } => {
+                ErrorKind::FailedPrecondition
+            }
+            Self::Unreachable { .. }
+            | Self::Interrupted { .. }
+            | Self::Unavailable { .. }
+            | Self::Changed { .. } => ErrorKind::Unavailable,
+            Self::Stalled { .. } => ErrorKind::DeadlineExceeded,
+            Self::Unauthenticated { .. } => ErrorKind::Unauthenticated,
+            Self::Realm { .. } | Self::Denied { .. } => ErrorKind::PermissionDenied,
+            Self::NotFound { .. } => ErrorKind::NotFound,
+            Self::Document { source, .. } => source.kind(),
+            Self::DigestMismatch { .. } | Self::Size { .. } => ErrorKind::DataLoss,
+            Self::TooLarge { .. } => ErrorKind::OutOfRange,
+            Self::Exhausted { source, .. } => source.kind(),
+        }
+    }
+}
+
+impl From<Error> for io::Error {
+    /// For readers: the kind tells damage from absence, the error itself travels inside.
+    fn from(error: Error) -> Self {
+        let kind = match Classify::kind(&error) {
+            ErrorKind::DataLoss => io::ErrorKind::InvalidData,
+            ErrorKind::NotFound => io::ErrorKind::NotFound,
+            ErrorKind::DeadlineExceeded => io::ErrorKind::TimedOut,
+            ErrorKind::Unavailable => io::ErrorKind::ConnectionAborted,
+            ErrorKind::Unauthenticated | ErrorKind::PermissionDenied => {
+                io::ErrorKind::PermissionDenied
+            }
+            _ => io::ErrorKind::Other,
+        };
+        Self::new(kind, error)
+    }
+}

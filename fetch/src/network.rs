@@ -1,0 +1,371 @@
+//! One HTTP exchange under our rules: addresses, TLS, redirects and time.
+
+use std::collections::HashMap;
+use std::error::Error as StdError;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use ::url::{Host, Url};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
+use reqwest::{Client, Method, Request, Response, StatusCode};
+use rustls::pki_types::CertificateDer;
+
+use crate::address::{CheckedResolver, Refused};
+use crate::tls::{Trust, client_config};
+use crate::{AddressPolicy, Config, Error, Result};
+
+/// The most redirects that are followed.
+const REDIRECTS_MAX: usize = 5;
+/// What we call ourselves, as RFC 9110 section 10.1.5 asks of clients.
+const USER_AGENT: &str = concat!("backing-image-manager/", env!("CARGO_PKG_VERSION"));
+
+/// How patient we are.
+#[derive(Debug, Clone, Copy)]
+pub struct Tuning {
+    /// For TCP and TLS to be set up.
+    pub connect_timeout: Duration,
+    /// Without a byte, before a transfer counts as broken.
+    pub stall_timeout: Duration,
+    /// Failures in a row, without progress between them, before a server is given up.
+    pub attempts: u32,
+    /// The pause after the first failure; it doubles from there.
+    pub backoff: Duration,
+    /// The longest pause of our own.
+    pub backoff_max: Duration,
+    /// The longest pause that a server can ask for with `Retry-After`.
+    pub retry_after_max: Duration,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(10),
+            stall_timeout: Duration::from_secs(30),
+            attempts: 6,
+            backoff: Duration::from_millis(250),
+            backoff_max: Duration::from_secs(15),
+            retry_after_max: Duration::from_mins(1),
+        }
+    }
+}
+
+/// The way out of this process: registries and URLs share it.
+#[derive(Debug, Clone)]
+pub struct Network(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    config: Config,
+    policy: AddressPolicy,
+    tuning: Tuning,
+    /// One client, with its pool of connections, for each way to trust.
+    clients: Mutex<HashMap<Trust, Client>>,
+    /// The system's certificate authorities, loaded when TLS is first needed.
+    system: OnceLock<Vec<CertificateDer<'static>>>,
+}
+
+/// A GET that may be redirected.
+pub(crate) struct Get<'a> {
+    /// For messages.
+    pub(crate) what: &'a str,
+    pub(crate) url: Url,
+    pub(crate) headers: HeaderMap,
+    /// Sent to the first host alone.
+    pub(crate) authorization: Option<HeaderValue>,
+    pub(crate) trust: &'a Trust,
+}
+
+impl Network {
+    /// Connects only as `config` and `policy` let it. Nothing of the environment is heeded, proxies
+    /// neither: a proxy would connect to the addresses that `policy` refuses.
+    pub fn new(config: Config, policy: AddressPolicy, tuning: Tuning) -> Self {
+        let (clients, system) = (Mutex::default(), OnceLock::new());
+        Self(Arc::new(Inner {
+            config,
+            policy,
+            tuning,
+            clients,
+            system,
+        }))
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    pub(crate) fn tuning(&self) -> Tuning {
+        self.0.tuning
+    }
+
+    fn client(&self, trust: &Trust) -> Result<Client> {
+        let mut clients = self
+            .0
+            .clients
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = clients.get(trust) {
+            return Ok(client.clone());
+        }
+        let system = self
+            .0
+            .system
+            .get_or_init(|| rustls_native_certs::load_native_certs().certs);
+        let client = Client::builder()
+            .tls_backend_preconfigured(client_config(trust, system)?)
+            .http1_only()
+            .no_proxy()
+            .referer(false)
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(self.0.tuning.connect_timeout)
+            .dns_resolver(Arc::new(CheckedResolver(self.0.policy.clone())))
+            .user_agent(USER_AGENT)
+            .build()
+            .map_err(|error| Error::Tls {
+                why: error.to_string(),
+            })?;
+        clients.insert(trust.clone(), client.clone());
+        Ok(client)
+    }
+
+    /// Refuses what never goes out: other schemes, and hosts written as a refused address.
+    fn check(&self, url: &Url) -> Result<()> {
+        let refuse = |why| Error::Url {
+            url: shown(url),
+            why,
+        };
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(refuse("only http and https are fetched"));
+        }
+        let address = match url.host() {
+            None => return Err(refuse("it names no host")),
+            Some(Host::Domain(_)) => return Ok(()),
+            Some(Host::Ipv4(address)) => address.into(),
+            Some(Host::Ipv6(address)) => address.into(),
+        };
+        let host = url.host_str().unwrap_or_default().to_owned();
+        self.0
+            .policy
+            .check(address)
+            .map_err(|why| Error::Forbidden { host, address, why })
+    }
+
+    /// One request, one answer, whatever its status; redirects are not followed.
+    pub(crate) async fn send(
+        &self,
+        what: &str,
+        request: Request,
+        trust: &Trust,
+    ) -> Result<Response> {
+        self.check(request.url())?;
+        let host = authority(request.url());
+        let has_body = request.body().is_some();
+        let sent = self.client(trust)?.execute(request);
+        // An upload may take any time; its connection is watched by TCP alone.
+        let answer = if has_body {
+            sent.await
+        } else {
+            let after = self.0.tuning.connect_timeout + self.0.tuning.stall_timeout;
+            match tokio::time::timeout(after, sent).await {
+                Ok(answer) => answer,
+                Err(_) => {
+                    return Err(Error::Stalled {
+                        what: what.to_owned(),
+                        after,
+                    });
+                }
+            }
+        };
+        answer.map_err(|error| unreachable(what, host, error))
+    }
+
+    /// A GET whose redirects are followed: at most 5, each checked as the first URL was, without
+    /// credentials once another host is asked, and never from https to http.
+    pub(crate) async fn get(&self, get: Get<'_>) -> Result<Response> {
+        let Get {
+            what,
+            mut url,
+            headers,
+            mut authorization,
+            trust,
+        } = get;
+        let first = url.clone();
+        let refuse = |why| Error::Answer {
+            what: what.to_owned(),
+            why,
+        };
+        for _ in 0..=REDIRECTS_MAX {
+            let mut request = Request::new(Method::GET, url.clone());
+            *request.headers_mut() = headers.clone();
+            if let Some(value) = &authorization {
+                request.headers_mut().insert(AUTHORIZATION, value.clone());
+            }
+            let trust = self.trust_at(&url, &first, trust);
+            let response = self.send(what, request, &trust).await?;
+            if !is_redirect(response.status()) {
+                return Ok(response);
+            }
+            let target = response
+                .headers()
+                .get(LOCATION)
+                .and_then(|value| value.to_str().ok());
+            let next = target.and_then(|target| url.join(target).ok());
+            let next = next.ok_or_else(|| refuse("it redirects to no usable URL"))?;
+            if url.scheme() == "https" && next.scheme() != "https" {
+                return Err(refuse("it redirects from https to http"));
+            }
+            if !next.username().is_empty() || next.password().is_some() {
+                return Err(refuse("it redirects to a URL with credentials"));
+            }
+            if next.origin() != url.origin() {
+                authorization = None;
+            }
+            url = next;
+        }
+        Err(refuse("it redirects more than 5 times"))
+    }
+
+    /// How far the host of `url` is trusted: as configured for it; as `first` when it is the same;
+    /// else as anyone, though an authority that vouches for the first may vouch for the next.
+    pub(crate) fn trust_at(&self, url: &Url, first: &Url, trust: &Trust) -> Trust {
+        if url.origin() == first.origin() {
+            return trust.clone();
+        }
+        match self.0.config.trust_of(&authority(url)) {
+            Some(trust) => trust.clone(),
+            None => Trust {
+                insecure: false,
+                ca_file: trust.ca_file.clone(),
+            },
+        }
+    }
+}
+
+fn is_redirect(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
+}
+
+/// Host and port, the port only where the scheme does not imply it.
+pub(crate) fn authority(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port()
+        .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
+/// A URL as it may be shown: user, password, query and fragment can be secrets.
+pub(crate) fn shown(url: &Url) -> String {
+    let query = if url.query().is_some() { "?…" } else { "" };
+    let path: String = url.path().chars().take(256).collect();
+    format!("{}://{}{path}{query}", url.scheme(), authority(url))
+}
+
+/// Looks for a refusal of ours inside the HTTP client's error.
+fn unreachable(what: &str, host: String, error: reqwest::Error) -> Error {
+    let mut next: Option<&(dyn StdError + 'static)> = error.source();
+    while let Some(cause) = next {
+        if let Some(Refused { host, address, why }) = cause.downcast_ref::<Refused>() {
+            return Error::Forbidden {
+                host: host.clone(),
+                address: *address,
+                why,
+            };
+        }
+        next = cause.source();
+    }
+    Error::Unreachable {
+        what: what.to_owned(),
+        host,
+        source: error.without_url(),
+    }
+}
+
+/// What a status that is not a success means; the body is not read.
+pub(crate) fn status_error(what: &str, response: &Response) -> Error {
+    let what = what.to_owned();
+    let length = response.content_length();
+    let status = response.status().as_u16();
+    match status {
+        403 => Error::Denied { what },
+        404 | 410 => Error::NotFound { what },
+        408 | 425 | 429 | 500 | 502..=504 => {
+            let seconds = response
+                .headers()
+                .get(RETRY_AFTER)
+                .and_then(|value| value.to_str().ok());
+            let seconds = seconds.and_then(|text| text.trim().parse().ok());
+            Error::Unavailable {
+                what,
+                status,
+                length,
+                retry_after: seconds.map(Duration::from_secs),
+            }
+        }
+        _ => Error::Status {
+            what,
+            status,
+            length,
+        },
+    }
+}
+
+/// The most time that a small body may take: one that drips is not waited for.
+const SMALL_BODY_TIME: Duration = Duration::from_mins(1);
+
+/// Reads a whole small body, at most `limit` bytes of it.
+pub(crate) async fn small_body(
+    what: &str,
+    mut response: Response,
+    limit: u64,
+    stall: Duration,
+) -> Result<Vec<u8>> {
+    let too_large = || Error::TooLarge {
+        what: what.to_owned(),
+        limit,
+    };
+    if response
+        .content_length()
+        .is_some_and(|length| length > limit)
+    {
+        return Err(too_large());
+    }
+    let read = async {
+        let mut body = Vec::new();
+        loop {
+            match next_chunk(what, &mut response, body.len() as u64, stall).await? {
+                None => return Ok(body),
+                Some(chunk) if (body.len() + chunk.len()) as u64 > limit => return Err(too_large()),
+                Some(chunk) => body.extend_from_slice(&chunk),
+            }
+        }
+    };
+    match tokio::time::timeout(SMALL_BODY_TIME, read).await {
+        Ok(body) => body,
+        Err(_) => Err(Error::Stalled {
+            what: what.to_owned(),
+            after: SMALL_BODY_TIME,
+        }),
+    }
+}
+
+/// The next bytes of a body, within the time that a stall takes.
+pub(crate) async fn next_chunk(
+    what: &str,
+    response: &mut Response,
+    received: u64,
+    stall: Duration,
+) -> Result<Option<bytes::Bytes>> {
+    match tokio::time::timeout(stall, response.chunk()).await {
+        Ok(Ok(chunk)) => Ok(chunk),
+        Ok(Err(error)) => {
+            let (what, source) = (what.to_owned(), Some(error.without_url()));
+            Err(Error::Interrupted {
+                what,
+                received,
+                source,
+            })
+        }
+        Err(_) => Err(Error::Stalled {
+            what: what.to_owned(),
+            after: stall,
+        }),
+    }
+}

@@ -1,0 +1,320 @@
+//! Indexes, manifests and configs of container images: bounded, and of one shape only.
+//!
+//! The fields that we need are read strictly (a field that comes twice is refused), the rest is not
+//! looked at. What a document is follows from three witnesses, and all that speak must agree: the
+//! media type it was announced with, the one it carries, and the fields it has.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Digest, Error, Platform};
+
+/// The most bytes of an index, a manifest or a config: what registries themselves accept (OCI
+/// distribution specification 1.1, "manifests": 4 MiB).
+pub const MANIFEST_LIMIT: u64 = 4 << 20;
+/// Docker stops at 127 layers; the manifest's size allows far more.
+const LAYERS_MAX: usize = 512;
+const INDEX_ENTRIES_MAX: usize = 1024;
+
+/// Media type of an OCI index.
+pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// Media type of an OCI manifest.
+pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// Media type of an OCI config.
+pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+/// Media type of Docker's index.
+pub const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+/// Media type of Docker's manifest, schema 2.
+pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+
+/// How the tar of a layer is packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Packing {
+    /// Not at all.
+    Plain,
+    /// RFC 1952, one or several members.
+    Gzip,
+    /// RFC 8878, one or several frames.
+    Zstd,
+    /// Not told: its first bytes decide.
+    Unknown,
+}
+
+impl Packing {
+    /// What the media type of a layer says; `None` when it is no layer's.
+    pub fn of_media_type(media_type: &str) -> Option<Self> {
+        let oci = media_type
+            .strip_prefix("application/vnd.oci.image.layer.")
+            .map(|rest| rest.strip_prefix("nondistributable.").unwrap_or(rest))
+            .and_then(|rest| rest.strip_prefix("v1.tar"));
+        let docker = media_type
+            .strip_prefix("application/vnd.docker.image.rootfs.")
+            .and_then(|rest| {
+                rest.strip_prefix("diff.tar")
+                    .or_else(|| rest.strip_prefix("foreign.diff.tar"))
+            });
+        match oci.or(docker)? {
+            "" => Some(Self::Plain),
+            "+gzip" | ".gzip" => Some(Self::Gzip),
+            "+zstd" | ".zstd" => Some(Self::Zstd),
+            _ => None,
+        }
+    }
+}
+
+/// What names a piece of content.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Descriptor {
+    /// What it is.
+    #[serde(default)]
+    pub media_type: String,
+    /// Its name.
+    pub digest: Digest,
+    /// Its length in bytes.
+    pub size: u64,
+    /// For an entry of an index.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<Platform>,
+    /// For people and tools, such as the name of an image in a layout.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// A layer of an image, the digest of its unpacked tar included where the config tells it.
+#[derive(Debug, Clone)]
+pub struct LayerDescriptor {
+    /// Names the packed bytes.
+    pub digest: Digest,
+    /// Length of the packed bytes.
+    pub size: u64,
+    /// As in the manifest.
+    pub media_type: String,
+    /// What the media type says.
+    pub packing: Packing,
+    /// Names the unpacked tar; images without a config have none.
+    pub diff_id: Option<Digest>,
+}
+
+/// A document that a reference may lead to.
+#[derive(Debug, Clone)]
+pub enum Document {
+    /// A choice of images.
+    Index(Index),
+    /// One image.
+    Manifest(Manifest),
+}
+
+/// A choice of images, by platform or by name.
+#[derive(Debug, Clone)]
+pub struct Index {
+    /// In the order of the document.
+    pub entries: Vec<Descriptor>,
+}
+
+/// One image: its config and layers, lowest first.
+#[derive(Debug, Clone)]
+pub struct Manifest {
+    /// Names the config.
+    pub config: Descriptor,
+    /// The lowest first.
+    pub layers: Vec<Descriptor>,
+}
+
+/// Every field that tells an index from a manifest, so that a document with both is seen.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Raw {
+    schema_version: Option<u32>,
+    media_type: Option<String>,
+    manifests: Option<Vec<Descriptor>>,
+    config: Option<Descriptor>,
+    layers: Option<Vec<Descriptor>>,
+    fs_layers: Option<serde::de::IgnoredAny>,
+}
+
+impl Document {
+    /// Reads a document that was announced as `declared`; an empty or generic type (`text/plain`,
+    /// `application/json`) leaves it to the document's own `mediaType`.
+    pub fn parse(bytes: &[u8], declared: &str) -> Result<Self, Error> {
+        let size = bytes.len() as u64;
+        if size > MANIFEST_LIMIT {
+            return Err(Error::TooLarge {
+                what: "manifest",
+                size,
+                limit: MANIFEST_LIMIT,
+            });
+        }
+        let json = |source| Error::Json {
+            what: "manifest",
+            source,
+        };
+        let raw: Raw = serde_json::from_slice(bytes).map_err(json)?;
+        let media_type = agreed_type(declared, raw.media_type.as_deref())?;
+        if raw.fs_layers.is_some() || raw.schema_version.is_some_and(|version| version != 2) {
+            return Err(Error::Unsupported {
+                media_type: "a manifest of schema 1".to_owned(),
+            });
+        }
+        let mismatch = |found: &str| Error::MediaType {
+            what: "manifest",
+            declared: media_type.clone(),
+            found: found.to_owned(),
+        };
+        match (media_type.as_str(), raw.manifests, raw.config, raw.layers) {
+            (_, Some(_), Some(_), _) | (_, Some(_), _, Some(_)) => Err(Error::TwoFaced),
+            (OCI_INDEX | DOCKER_INDEX, Some(entries), None, None) => {
+                bounded("manifests", entries.len(), INDEX_ENTRIES_MAX)?;
+                Ok(Self::Index(Index { entries }))
+            }
+            (OCI_MANIFEST | DOCKER_MANIFEST, None, Some(config), Some(layers)) => {
+                bounded("layers", layers.len(), LAYERS_MAX)?;
+                Ok(Self::Manifest(Manifest { config, layers }))
+            }
+            (_, Some(_), None, None) => Err(mismatch("an index")),
+            (OCI_INDEX | DOCKER_INDEX, ..) => Err(mismatch("not an index")),
+            _ => Err(mismatch("not a manifest with config and layers")),
+        }
+    }
+}
+
+/// The one media type that all who say one agree on.
+fn agreed_type(declared: &str, own: Option<&str>) -> Result<String, Error> {
+    let declared = declared.split(';').next().unwrap_or_default().trim();
+    let known = [OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST];
+    let generic = [
+        "",
+        "text/plain",
+        "application/json",
+        "application/octet-stream",
+    ];
+    let own = own.filter(|own| !own.is_empty());
+    let cut = |text: &str| text.chars().take(128).collect::<String>();
+    let media_type = match own {
+        None => declared,
+        Some(own) if generic.contains(&declared) || own == declared => own,
+        Some(own) => {
+            let (declared, found) = (cut(declared), cut(own));
+            return Err(Error::MediaType {
+                what: "manifest",
+                declared,
+                found,
+            });
+        }
+    };
+    if known.contains(&media_type) {
+        Ok(media_type.to_owned())
+    } else {
+        Err(Error::Unsupported {
+            media_type: cut(media_type),
+        })
+    }
+}
+
+fn bounded(what: &'static str, count: usize, limit: usize) -> Result<(), Error> {
+    if count > limit {
+        Err(Error::TooMany { what, count, limit })
+    } else {
+        Ok(())
+    }
+}
+
+impl Index {
+    /// The image for `wanted`: the first that names this platform, or the only image there is if
+    /// that names none.
+    pub fn choose(&self, wanted: &Platform) -> Result<&Descriptor, Error> {
+        let is_image =
+            |entry: &&Descriptor| !entry.platform.as_ref().is_some_and(Platform::is_unknown);
+        let images: Vec<_> = self.entries.iter().filter(is_image).collect();
+        let fits =
+            |entry: &&&Descriptor| entry.platform.as_ref().is_some_and(|p| wanted.accepts(p));
+        if let Some(entry) = images.iter().find(fits) {
+            return Ok(entry);
+        }
+        match images.as_slice() {
+            [only] if only.platform.is_none() => Ok(only),
+            _ => {
+                let mut names: Vec<String> = images
+                    .iter()
+                    .filter_map(|e| Some(e.platform.as_ref()?.to_string()))
+                    .collect();
+                names.truncate(16);
+                let available = if names.is_empty() {
+                    "no named platform".to_owned()
+                } else {
+                    names.join(", ")
+                };
+                Err(Error::NoPlatform {
+                    wanted: Box::new(wanted.clone()),
+                    available,
+                })
+            }
+        }
+    }
+}
+
+impl Manifest {
+    /// The layers, the lowest first, each with its `diff_id` from the config if there is one.
+    pub fn layers_with(&self, config: Option<&Config>) -> Result<Vec<LayerDescriptor>, Error> {
+        let diff_ids = config
+            .map(|config| config.diff_ids.as_slice())
+            .unwrap_or_default();
+        if !diff_ids.is_empty() && diff_ids.len() != self.layers.len() {
+            let (layers, diff_ids) = (self.layers.len(), diff_ids.len());
+            return Err(Error::LayerCount { layers, diff_ids });
+        }
+        let layer = |(at, layer): (usize, &Descriptor)| {
+            let unsupported = || Error::Unsupported {
+                media_type: layer.media_type.clone(),
+            };
+            Ok(LayerDescriptor {
+                digest: layer.digest.clone(),
+                size: layer.size,
+                packing: Packing::of_media_type(&layer.media_type).ok_or_else(unsupported)?,
+                media_type: layer.media_type.clone(),
+                diff_id: diff_ids.get(at).cloned(),
+            })
+        };
+        self.layers.iter().enumerate().map(layer).collect()
+    }
+}
+
+/// What we read of an image's config.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Digests of the unpacked layers, the lowest first.
+    pub diff_ids: Vec<Digest>,
+}
+
+impl Config {
+    /// Reads a config.
+    pub fn parse(bytes: &[u8]) -> Result<Self, Error> {
+        #[derive(Deserialize)]
+        struct RootFs {
+            #[serde(default)]
+            diff_ids: Vec<Digest>,
+        }
+        #[derive(Deserialize)]
+        struct RawConfig {
+            rootfs: Option<RootFs>,
+        }
+        let size = bytes.len() as u64;
+        if size > MANIFEST_LIMIT {
+            return Err(Error::TooLarge {
+                what: "config",
+                size,
+                limit: MANIFEST_LIMIT,
+            });
+        }
+        let json = |source| Error::Json {
+            what: "config",
+            source,
+        };
+        let raw: RawConfig = serde_json::from_slice(bytes).map_err(json)?;
+        Ok(Self {
+            diff_ids: raw.rootfs.map(|rootfs| rootfs.diff_ids).unwrap_or_default(),
+        })
+    }
+}

@@ -1,0 +1,177 @@
+//! What can be wrong with a container image, its documents and the files that hold it.
+
+use std::io;
+use std::path::PathBuf;
+
+use types::{Classify, ErrorKind};
+
+use super::{Digest, InvalidDigest, Platform};
+
+/// Why a container image cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A digest in a document has no valid form.
+    #[error("the image names its content in a way that is not valid")]
+    Digest(#[from] InvalidDigest),
+    /// A document is not the JSON it must be.
+    #[error("the {what} is not a valid one")]
+    Json {
+        /// Which document.
+        what: &'static str,
+        /// What the parser says.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A document is larger than we read.
+    #[error("the {what} has {size} bytes, more than the {limit} that are accepted")]
+    TooLarge {
+        /// Which document.
+        what: &'static str,
+        /// Its size in bytes.
+        size: u64,
+        /// The most we take.
+        limit: u64,
+    },
+    /// Media type and content disagree, or two media types do.
+    #[error(
+        "the media type of the {what} is said to be {declared:?} but is {found:?}: it could be \
+             taken for something else, push the image again with another tool"
+    )]
+    MediaType {
+        /// Which document.
+        what: &'static str,
+        /// What was said outside of it.
+        declared: String,
+        /// What it says of itself, or what its fields show.
+        found: String,
+    },
+    /// Both the fields of an index and of a manifest.
+    #[error(
+        "the document is both an index and a manifest: it is refused, as its reader could choose"
+    )]
+    TwoFaced,
+    /// A kind of document or layer that is not an image's.
+    #[error("{media_type:?} is not supported: an OCI or Docker (schema 2) image is expected")]
+    Unsupported {
+        /// What was found.
+        media_type: String,
+    },
+    /// More parts than any image has.
+    #[error("the image has {count} {what}, more than the {limit} that are accepted")]
+    TooMany {
+        /// Layers or manifests.
+        what: &'static str,
+        /// How many there are.
+        count: usize,
+        /// The most we take.
+        limit: usize,
+    },
+    /// The index holds no image for the platform.
+    #[error(
+        "no matching platform: the image is not there for {wanted}, only for {available}; ask for \
+             one of these by the platform option"
+    )]
+    NoPlatform {
+        /// What was asked for.
+        wanted: Box<Platform>,
+        /// What there is, as a list for people.
+        available: String,
+    },
+    /// An index in an index in an index.
+    #[error("the index is nested more than {limit} deep")]
+    TooDeep {
+        /// The deepest that is accepted.
+        limit: usize,
+    },
+    /// The config and the manifest disagree on how many layers there are.
+    #[error("the manifest has {layers} layers but its config has {diff_ids} diff_ids")]
+    LayerCount {
+        /// Of the manifest.
+        layers: usize,
+        /// Of the config.
+        diff_ids: usize,
+    },
+    /// The bytes are not those that the digest names.
+    #[error("the content of {expected} is damaged: it hashes to {actual}")]
+    DigestMismatch {
+        /// The name.
+        expected: Digest,
+        /// The truth.
+        actual: Digest,
+    },
+    /// The bytes are more or fewer than the descriptor says.
+    #[error("the content of {digest} has {actual} bytes where its descriptor says {expected}")]
+    SizeMismatch {
+        /// Its name.
+        digest: Digest,
+        /// Said.
+        expected: u64,
+        /// There.
+        actual: u64,
+    },
+    /// The layout or archive holds other images.
+    #[error(
+        "there is no image {wanted:?} in {path}: it holds {available}; name one of these as the \
+             reference"
+    )]
+    NoSuchImage {
+        /// What was asked for.
+        wanted: String,
+        /// The layout or archive.
+        path: PathBuf,
+        /// What there is, as a list for people.
+        available: String,
+    },
+    /// The layout or archive lacks a part.
+    #[error(
+        "{path} holds no {part}: it is not a whole OCI layout, OCI archive or docker-save archive"
+    )]
+    Missing {
+        /// The layout or archive.
+        path: PathBuf,
+        /// The file that is not there.
+        part: String,
+    },
+    /// The archive is not a plain tar file that can be read.
+    #[error("{path} is not a readable tar archive: {why}")]
+    Archive {
+        /// The archive.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        why: &'static str,
+    },
+    /// An operation on a file failed.
+    #[error("cannot {operation} {path}")]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Classify for Error {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Digest(_)
+            | Self::Json { .. }
+            | Self::TooLarge { .. }
+            | Self::MediaType { .. }
+            | Self::TwoFaced
+            | Self::Unsupported { .. }
+            | Self::TooMany { .. }
+            | Self::TooDeep { .. }
+            | Self::LayerCount { .. }
+            | Self::Archive { .. } => ErrorKind::InvalidArgument,
+            Self::NoPlatform { .. } | Self::NoSuchImage { .. } | Self::Missing { .. } => {
+                ErrorKind::NotFound
+            }
+            Self::DigestMismatch { .. } | Self::SizeMismatch { .. } => ErrorKind::DataLoss,
+            Self::Io { source, .. } => Classify::kind(source),
+        }
+    }
+}

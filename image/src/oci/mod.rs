@@ -1,0 +1,21 @@
+//! Container images as documents and files: digests, manifests, layouts and archives.
+//!
+//! Owns the OCI vocabulary ([`Digest`], [`Platform`], [`Document`]) that the network side shares, the
+//! readers of images that lie on a disk ([`Package`]) and the writers of them ([`write`]). It must not
+//! know the network, nor what is inside a layer: that is [`crate::layer`].
+//!
+//! Documents come from anywhere: each is bounded in size, checked against the digest that named it,
+//! and refused when its media type and its content disagree (CVE-2021-41190).
+
+mod digest;
+mod document;
+mod error;
+mod platform;
+
+pub use digest::{Algorithm, Digest, Hasher, InvalidDigest};
+pub use document::{
+    Config, DOCKER_INDEX, DOCKER_MANIFEST, Descriptor, Document, Index, LayerDescriptor,
+    MANIFEST_LIMIT, Manifest, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, Packing,
+};
+pub use error::Error;
+pub use platform::{InvalidPlatform, Platform};
