@@ -7,6 +7,7 @@
 //!
 //! All three give the same bytes for the same tree, size, label and uuid.
 
+mod btrfs;
 mod bytes;
 mod copy;
 mod crc32c;
@@ -44,6 +45,29 @@ pub(super) fn ext4(request: &Request) -> Result<()> {
 /// Makes an XFS file system.
 pub(super) fn xfs(request: &Request) -> Result<()> {
     xfs::make(request)
+}
+
+/// Makes a btrfs file system.
+pub(super) fn btrfs(request: &Request) -> Result<()> {
+    btrfs::make(request)
+}
+
+/// A uuid of version 8 (made in a way of our own) from a hash.
+pub(super) fn uuid_from(hash: ring::digest::Context) -> [u8; 16] {
+    let digest = hash.finish();
+    let mut uuid = [0; 16];
+    uuid.copy_from_slice(&digest.as_ref()[..16]);
+    uuid[6] = uuid[6] & 0x0F | 0x80;
+    uuid[8] = uuid[8] & 0x3F | 0x80;
+    uuid
+}
+
+/// A uuid that follows from another: for the parts of a file system that have their own.
+fn derived_uuid(uuid: [u8; 16], what: &[u8]) -> [u8; 16] {
+    let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
+    hash.update(&uuid);
+    hash.update(what);
+    uuid_from(hash)
 }
 
 /// The usual text form of a uuid.
