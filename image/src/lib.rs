@@ -1,4 +1,23 @@
-//! Disk-image formats, container-image layers and sparse extents: blocking, no network.
+//! Disk images: their formats, their conversion, the container images that carry them, and the
+//! extents of the files that hold them.
+//!
+//! Everything is blocking, and nothing here knows of networks, gRPC or Kubernetes. Every byte of an
+//! image is taken to be hostile.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`Format`] | the formats that are taken, told by magic once, at import |
+//! | [`Image`] | an open image, read as a [`probe::Disk`] |
+//! | [`qcow2`] | the qcow2 format |
+//! | [`layer`], [`oci`] | layers of container images, and their layouts and archives |
 
+mod error;
+mod format;
 pub mod layer;
 pub mod oci;
+mod open;
+pub mod qcow2;
+
+pub use error::{Error, Refusal, Result};
+pub use format::{Format, UnknownFormat};
+pub use open::{Image, Limits};

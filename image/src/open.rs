@@ -1,0 +1,97 @@
+//! Opening an image whose format is known, as a disk that can be read.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+
+use probe::{Disk, FileDisk};
+use types::ByteSize;
+
+use crate::qcow2::Qcow2;
+use crate::{Error, Format, Result};
+
+/// Bounds on what an image may claim. They hold before anything is allocated for it.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// The largest virtual size.
+    pub virtual_size_max: ByteSize,
+}
+
+impl Default for Limits {
+    /// 64 TiB: more than the disks this runs on, less than what makes tables a burden.
+    fn default() -> Self {
+        Self {
+            virtual_size_max: ByteSize(64 << 40),
+        }
+    }
+}
+
+/// An open image. It is read only, and may be read by many threads.
+#[derive(Debug)]
+pub struct Image {
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Raw(FileDisk),
+    Qcow2(Box<Qcow2>),
+}
+
+impl Image {
+    /// Opens `file` as an image of `format`, with the default [`Limits`]. The bytes of a raw image
+    /// are not looked at, whatever they are.
+    pub fn open(file: File, format: Format) -> Result<Self> {
+        Self::open_with(file, format, Limits::default())
+    }
+
+    /// Opens `file` as an image of `format`, refusing it when it is beyond `limits`.
+    pub fn open_with(file: File, format: Format, limits: Limits) -> Result<Self> {
+        let kind = match format {
+            Format::Raw => {
+                let disk = FileDisk::new(file).map_err(Error::io("open the raw image"))?;
+                let (size, max) = (ByteSize(disk.size()), limits.virtual_size_max);
+                if size > max {
+                    return Err(Error::TooLarge { size, max });
+                }
+                Kind::Raw(disk)
+            }
+            Format::Qcow2 => Kind::Qcow2(Box::new(Qcow2::open(file, limits)?)),
+        };
+        Ok(Self { kind })
+    }
+
+    /// The format it was opened as.
+    pub fn format(&self) -> Format {
+        match self.kind {
+            Kind::Raw(_) => Format::Raw,
+            Kind::Qcow2(_) => Format::Qcow2,
+        }
+    }
+
+    /// The size of the disk that a guest sees.
+    pub fn virtual_size(&self) -> ByteSize {
+        ByteSize(self.size())
+    }
+
+    fn disk(&self) -> &dyn Disk {
+        match &self.kind {
+            Kind::Raw(disk) => disk,
+            Kind::Qcow2(image) => image.as_ref(),
+        }
+    }
+}
+
+impl Disk for Image {
+    fn size(&self) -> u64 {
+        self.disk().size()
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.disk().read_exact_at(buf, offset)
+    }
+
+    fn next_data(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
+        self.disk().next_data(offset)
+    }
+}
