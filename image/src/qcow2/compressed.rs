@@ -6,14 +6,16 @@ use flate2::{Decompress, FlushDecompress, Status};
 use zstd::zstd_safe::{self, DCtx};
 
 use super::header::Compression;
+use super::units::HostOffset;
 
 /// Decompressors and their buffers, kept from cluster to cluster.
 pub(super) struct Decompressor {
     kind: Kind,
     /// The compressed bytes of the cluster at hand.
-    pub(super) input: Vec<u8>,
-    /// A whole cluster, for readers that want a part of one.
-    pub(super) cluster: Vec<u8>,
+    input: Vec<u8>,
+    /// A whole cluster, for readers that want a part of one, and where its bytes come from.
+    cluster: Vec<u8>,
+    held: Option<HostOffset>,
 }
 
 enum Kind {
@@ -32,10 +34,37 @@ impl Decompressor {
             kind,
             input: Vec::new(),
             cluster: Vec::new(),
+            held: None,
         }
     }
 
-    /// Decompresses `input` into `output`, which has the cluster's size and is filled wholly.
+    /// A buffer of `len` bytes for the compressed bytes of the next cluster.
+    pub(super) fn input(&mut self, len: usize) -> &mut [u8] {
+        if self.input.len() < len {
+            self.input.resize(len, 0);
+        }
+        &mut self.input[..len]
+    }
+
+    /// Whether the whole cluster at `at` is here already.
+    pub(super) fn holds(&self, at: HostOffset) -> bool {
+        self.held == Some(at)
+    }
+
+    /// The whole cluster at `at`, of `size` bytes, out of the `len` bytes of input unless it is here
+    /// already. `None` when they do not make one.
+    pub(super) fn cluster(&mut self, len: usize, at: HostOffset, size: usize) -> Option<&[u8]> {
+        if !self.holds(at) {
+            let mut cluster = std::mem::take(&mut self.cluster);
+            cluster.resize(size, 0);
+            let is_whole = self.run(len, &mut cluster);
+            self.cluster = cluster;
+            self.held = is_whole.then_some(at);
+        }
+        self.holds(at).then_some(&self.cluster)
+    }
+
+    /// Decompresses the `len` bytes of input into `output`, which has the cluster's size and is filled wholly.
     /// `false` when the bytes do not make a cluster. What follows the cluster's own bytes in `input`
     /// (the rest of a sector, the next cluster) is not looked at.
     pub(super) fn run(&mut self, len: usize, output: &mut [u8]) -> bool {

@@ -171,21 +171,21 @@ impl Qcow2 {
         let kept = idle.pop();
         drop(idle);
         let mut decompressor = kept.unwrap_or_else(|| Decompressor::new(self.header.compression));
-        if decompressor.input.len() < len {
-            decompressor.input.resize(len, 0);
-        }
-        self.read_data(&mut decompressor.input[..len], at)?;
         let cluster_size = usize::try_from(self.cluster_size()).expect("2 MiB at most");
         let is_whole = if buf.len() == cluster_size {
+            self.read_data(decompressor.input(len), at)?;
             decompressor.run(len, buf)
         } else {
-            let mut cluster = std::mem::take(&mut decompressor.cluster);
-            cluster.resize(cluster_size, 0);
-            let is_whole = decompressor.run(len, &mut cluster);
+            // Small reads come in a row: the cluster is kept for the next one.
+            if !decompressor.holds(at) {
+                self.read_data(decompressor.input(len), at)?;
+            }
             let start = usize::try_from(self.header.geometry.in_cluster(guest)).unwrap_or(0);
-            buf.copy_from_slice(&cluster[start..start + buf.len()]);
-            decompressor.cluster = cluster;
-            is_whole
+            let cluster = decompressor.cluster(len, at, cluster_size);
+            if let Some(bytes) = cluster {
+                buf.copy_from_slice(&bytes[start..start + buf.len()]);
+            }
+            cluster.is_some()
         };
         self.idle
             .lock()
