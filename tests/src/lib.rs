@@ -20,6 +20,7 @@ pub mod disk;
 pub mod documents;
 pub mod gif;
 pub mod leftovers;
+pub mod life;
 pub mod manager;
 pub mod needs;
 pub mod ports;

@@ -207,7 +207,7 @@ impl Manager {
             name: name.into(),
             uuid: String::new(),
         };
-        block_on(async {
+        let watch = async {
             let mut changes = self
                 .images()
                 .watch_backing_image(request)
@@ -218,7 +218,9 @@ impl Manager {
                 last = Some(image);
             }
             last.ok_or_else(|| Status::unknown("the watch ended without an image"))
-        })
+        };
+        block_on(async { tokio::time::timeout(wait::LONG, watch).await })
+            .unwrap_or_else(|_| Err(Status::deadline_exceeded("neither ready nor failed")))
     }
 
     /// Makes a volume from a ready image, or a blank one when the name is empty.
@@ -245,6 +247,35 @@ impl Manager {
                 .list_volumes(pb::ListVolumesRequest::default()),
         );
         listed.map(|reply| reply.into_inner().volumes)
+    }
+
+    /// Grows a volume.
+    pub fn grow_volume(&self, name: &str, size: u64) -> Result<pb::Volume, Status> {
+        let request = pb::GrowVolumeRequest {
+            name: name.into(),
+            required_bytes: size,
+            limit_bytes: 0,
+        };
+        block_on(self.volumes().grow_volume(request)).map(tonic::Response::into_inner)
+    }
+
+    /// Publishes a volume to a node, for writing.
+    pub fn publish_volume(&self, name: &str, node: &str) -> Result<pb::Volume, Status> {
+        let request = pb::PublishVolumeRequest {
+            name: name.into(),
+            node_id: node.into(),
+            ..Default::default()
+        };
+        block_on(self.volumes().publish_volume(request)).map(tonic::Response::into_inner)
+    }
+
+    /// Takes a publication back.
+    pub fn unpublish_volume(&self, name: &str, node: &str) -> Result<(), Status> {
+        let request = pb::UnpublishVolumeRequest {
+            name: name.into(),
+            node_id: node.into(),
+        };
+        block_on(self.volumes().unpublish_volume(request)).map(drop)
     }
 
     /// Deletes a volume.

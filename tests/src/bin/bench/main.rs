@@ -1,0 +1,72 @@
+//! `make bench`: what the programs do, beside the nearest thing that other people's tools do, in one
+//! run on one machine: ratios, never bare times.
+//!
+//! `bench [CASE]…` runs the cases whose name begins with one of these; none: all of them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program for people: a broken machine ends it, and its table is its result"
+)]
+
+mod footprint;
+mod ingest;
+mod io;
+mod report;
+mod volume;
+
+use std::process::ExitCode;
+
+use e2e::{Need, needs};
+use report::Report;
+
+type Case = (&'static str, fn(&mut Report));
+
+const CASES: [Case; 9] = [
+    ("volume-xfs", volume::on_xfs),
+    ("volume-ext4", volume::on_ext4),
+    ("pull", ingest::pull),
+    ("packaging", ingest::packaging),
+    ("convert", ingest::convert),
+    ("io", io::steady),
+    ("first-touch", io::first_touch),
+    ("memory", footprint::memory),
+    ("start", footprint::start),
+];
+
+fn main() -> ExitCode {
+    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    let chosen = CASES.into_iter().filter(|(name, _)| {
+        wanted.is_empty() || wanted.iter().any(|wish| name.starts_with(wish.as_str()))
+    });
+    let chosen: Vec<Case> = chosen.collect();
+    if chosen.is_empty() {
+        let names = CASES.map(|(name, _)| name).join(", ");
+        eprintln!(
+            "bench: no case is called {}; there are {names}",
+            wanted.join(" ")
+        );
+        return ExitCode::FAILURE;
+    }
+    let needs = [
+        Need::Root,
+        Need::FileSystem("xfs"),
+        Need::Tool("fio"),
+        Need::Tool("docker-registry"),
+    ];
+    if let Some(missing) = needs::missing(&needs) {
+        eprintln!("bench: needs {missing}");
+        return ExitCode::FAILURE;
+    }
+    let mut report = Report::new();
+    for (name, run) in chosen {
+        eprintln!("bench: {name}");
+        run(&mut report);
+    }
+    report.print();
+    let path = report.write();
+    println!("\nwritten to {}", path.display());
+    ExitCode::SUCCESS
+}
