@@ -209,3 +209,38 @@ fn the_list_of_faults_has_every_promised_row_once_and_says_the_promise() {
         );
     }
 }
+
+/// Rows `| kind | code | …` of docs/errors.md.
+fn error_table() -> BTreeMap<String, String> {
+    read(&sources().join("docs/errors.md"))
+        .lines()
+        .filter_map(|line| {
+            let mut cells = line
+                .strip_prefix("| `")?
+                .split('|')
+                .map(|cell| cell.trim().trim_matches('`'));
+            Some((cells.next()?.to_owned(), cells.next()?.to_owned()))
+        })
+        .collect()
+}
+
+#[test]
+fn the_table_of_errors_is_what_the_programs_answer() {
+    let table = error_table();
+    let kinds = read(&sources().join("types/src/kind.rs"));
+    let (_, body) = kinds.split_once("pub enum ErrorKind {").unwrap();
+    let (body, _) = body.split_once("\n}").unwrap();
+    let declared = body
+        .lines()
+        .map(str::trim)
+        .filter_map(|line| line.strip_suffix(','));
+    let declared: BTreeSet<String> = declared.map(str::to_owned).collect();
+    assert_eq!(table.keys().cloned().collect::<BTreeSet<_>>(), declared);
+    for file in ["manager/src/service/status.rs", "csi/src/status.rs"] {
+        let text = read(&sources().join(file));
+        for (kind, code) in &table {
+            let arm = format!("ErrorKind::{kind} => Code::{code},");
+            assert!(text.contains(&arm), "{file} has no arm {arm}");
+        }
+    }
+}
