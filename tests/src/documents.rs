@@ -75,6 +75,17 @@ pub fn has_test(text: &str, name: &str) -> bool {
     })
 }
 
+/// Whether a file holds nothing but tests: `tests.rs`, `…_tests.rs`, or a file of `CRATE/tests/`.
+pub fn is_test(path: &Path) -> bool {
+    let name = path
+        .file_stem()
+        .and_then(|name| name.to_str())
+        .unwrap_or_default();
+    let inside = path.strip_prefix(sources()).unwrap_or(path);
+    let folder = inside.components().nth(1).map(|part| part.as_os_str());
+    name == "tests" || name.ends_with("_tests") || folder.is_some_and(|folder| folder == "tests")
+}
+
 /// All Rust sources of the workspace, without what cargo builds.
 pub fn rust_sources() -> Vec<PathBuf> {
     let mut found = Vec::new();
