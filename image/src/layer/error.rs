@@ -1,0 +1,171 @@
+//! What can be wrong with layers and with what is in them.
+
+use std::error::Error as StdError;
+use std::io;
+
+use types::{Classify, ErrorKind};
+
+use crate::oci::{Digest, Packing};
+
+/// Why no disk image could be taken out of the layers.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The packed bytes could not be read.
+    #[error("cannot read layer {layer}")]
+    Read {
+        /// Which layer.
+        layer: String,
+        /// What its reader says.
+        #[source]
+        source: io::Error,
+    },
+    /// The packed bytes cannot be unpacked.
+    #[error("layer {layer} is not a whole {packing:?} stream")]
+    Unpack {
+        /// Which layer.
+        layer: String,
+        /// How it is packed.
+        packing: Packing,
+        /// What the decoder says.
+        #[source]
+        source: io::Error,
+    },
+    /// The media type and the first bytes disagree.
+    #[error("layer {layer} is said to be packed as {declared:?} but is {found:?}")]
+    Packing {
+        /// Which layer.
+        layer: String,
+        /// By its media type.
+        declared: Packing,
+        /// By its first bytes.
+        found: Packing,
+    },
+    /// Something follows the end of the tar or of the packed stream.
+    #[error("layer {layer} has other bytes after its end")]
+    Garbage {
+        /// Which layer.
+        layer: String,
+    },
+    /// The unpacked tar is another one than the config says.
+    #[error("layer {layer} unpacks to {actual} where the image's config says {expected}")]
+    DiffId {
+        /// Which layer.
+        layer: String,
+        /// By the config.
+        expected: Digest,
+        /// As unpacked.
+        actual: Digest,
+    },
+    /// The layers unpack to more than is accepted.
+    #[error("the layers unpack to more than the {limit} bytes that are accepted")]
+    TooLarge {
+        /// The most.
+        limit: u64,
+    },
+    /// A layer is a decompression bomb.
+    #[error("layer {layer} unpacks to more than {ratio} times its size: it looks like a bomb")]
+    Bomb {
+        /// Which layer.
+        layer: String,
+        /// The most.
+        ratio: u64,
+    },
+    /// A layer is not a tar that can be read.
+    #[error("layer {layer} is not a valid tar: {why}")]
+    Tar {
+        /// Which layer.
+        layer: String,
+        /// What is wrong.
+        why: &'static str,
+    },
+    /// A path with `..`.
+    #[error(
+        "layer {layer} holds the path {path:?}, which climbs out of its directory: the image is \
+             refused"
+    )]
+    Traversal {
+        /// Which layer.
+        layer: String,
+        /// The path, shortened.
+        path: String,
+    },
+    /// A file name that is not one.
+    #[error("{path:?} in layer {layer} is not a usable name for a disk image: {why}")]
+    Name {
+        /// Which layer.
+        layer: String,
+        /// The path, shortened.
+        path: String,
+        /// What is wrong.
+        why: &'static str,
+    },
+    /// Something else than a file in a directory.
+    #[error(
+        "/{path} is a {kind}: a disk image must be a regular file in a real directory, copy it \
+             there"
+    )]
+    NotRegular {
+        /// Where.
+        path: String,
+        /// What it is.
+        kind: &'static str,
+    },
+    /// More than one file.
+    #[error(
+        "/{directory}/ must hold exactly one file, but holds {names}: build the image with one \
+             disk image in it"
+    )]
+    Several {
+        /// Which directory.
+        directory: &'static str,
+        /// What was found, as a list for people.
+        names: String,
+    },
+    /// No file.
+    #[error(
+        "the container image holds no file under /base_image/ nor under /disk/: it is not a base \
+             image"
+    )]
+    Nothing,
+    /// The disk image is larger than is accepted.
+    #[error("{path} has {size} bytes, more than the {limit} that are accepted")]
+    FileTooLarge {
+        /// Where.
+        path: String,
+        /// Its size, holes included.
+        size: u64,
+        /// The most.
+        limit: u64,
+    },
+    /// The sink does not take it.
+    #[error("cannot store the disk image")]
+    Sink {
+        /// What it means.
+        kind: ErrorKind,
+        /// What the sink says.
+        #[source]
+        source: Box<dyn StdError + Send + Sync>,
+    },
+}
+
+impl Classify for Error {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Read { source, .. } => Classify::kind(source),
+            Self::Unpack { .. } | Self::Garbage { .. } | Self::DiffId { .. } | Self::Tar { .. } => {
+                ErrorKind::DataLoss
+            }
+            Self::TooLarge { .. } | Self::FileTooLarge { .. } | Self::Bomb { .. } => {
+                ErrorKind::OutOfRange
+            }
+            Self::Packing { .. }
+            | Self::Traversal { .. }
+            | Self::Name { .. }
+            | Self::NotRegular { .. }
+            | Self::Several { .. }
+            | Self::Nothing => ErrorKind::InvalidArgument,
+            Self::Sink { kind, .. } => *kind,
+        }
+    }
+}
