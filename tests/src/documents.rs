@@ -82,7 +82,10 @@ pub fn is_test(path: &Path) -> bool {
         .and_then(|name| name.to_str())
         .unwrap_or_default();
     let inside = path.strip_prefix(sources()).unwrap_or(path);
-    let folder = inside.components().nth(1).map(|part| part.as_os_str());
+    let folder = inside
+        .components()
+        .nth(1)
+        .map(std::path::Component::as_os_str);
     name == "tests" || name.ends_with("_tests") || folder.is_some_and(|folder| folder == "tests")
 }
 
