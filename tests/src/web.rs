@@ -24,7 +24,7 @@ impl Nginx {
         let config = sandbox.write(
             format!("nginx-{name}/nginx.conf"),
             format!(
-                "daemon off; user root; workerprocesses 1; pid {dir}/pid; error_log stderr;\n\
+                "daemon off; user root; worker_processes 1; pid {dir}/pid; error_log stderr;\n\
                  events {{}}\n\
                  http {{ access_log off; {temporary} types {{ image/gif gif; text/html html; }}\n\
                  server {{ listen {address}; root {root}; }} }}\n",

@@ -73,3 +73,53 @@ fn a_replayed_power_cut_keeps_what_was_synced_and_only_that() {
         );
     }
 }
+
+#[test]
+fn a_registry_wants_its_password_and_writes_down_who_asked() {
+    needs!(
+        Need::Tool("docker-registry"),
+        Need::Tool("htpasswd"),
+        Need::Tool("openssl")
+    );
+    let sandbox = Sandbox::new("registry");
+    let registry = e2e::Registry::start(&sandbox);
+    let url = format!("https://{}/v2/_catalog", registry.address());
+    let ca = registry.ca.display().to_string();
+    let ask = |user: &str| {
+        let asked = [
+            "-s",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code}",
+            "--cacert",
+            &ca,
+            "-u",
+            user,
+            &url,
+        ];
+        e2e::command::run("curl", asked)
+    };
+    assert_eq!(ask("wizard:wrong"), "401");
+    assert_eq!(
+        ask(&format!(
+            "{}:{}",
+            e2e::registry::USER,
+            e2e::registry::PASSWORD
+        )),
+        "200"
+    );
+    e2e::wait::until("the access log is written", || {
+        (registry.requests(&["GET", "/v2/_catalog", "\" 200 "]) == 1).then_some(())
+    });
+    assert_eq!(registry.requests(&["GET", "/blobs/"]), 0);
+}
+
+#[test]
+fn a_web_server_serves_a_directory_and_ends() {
+    needs!(Need::Root, Need::Tool("nginx"));
+    let sandbox = Sandbox::new("nginx");
+    let page = e2e::baseimage::web_page(&sandbox);
+    let nginx = e2e::web::Nginx::serve(&sandbox, "page", &page);
+    assert!(nginx.fetch(&format!("/{}", e2e::baseimage::WIZARD)) == e2e::gif::party_wizard());
+}
