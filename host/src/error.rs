@@ -140,6 +140,20 @@ pub enum Error {
         /// What it holds.
         found: String,
     },
+    /// The file system cannot be written to, and the volume is asked for writing.
+    #[error("volume {volume} holds {fs_type}, which cannot be written to; ask for it read-only")]
+    ReadOnlyFileSystem {
+        /// The volume.
+        volume: VolumeName,
+        /// What it holds.
+        fs_type: FsType,
+    },
+    /// A raw block device cannot be made read-only for one target of several.
+    #[error(
+        "volume {0} is staged for writing and a block device cannot be read-only for one target; \
+         use the access mode ReadOnlyMany"
+    )]
+    ReadOnlyBlock(VolumeName),
     /// The volume is blank where a file system is needed and none may be made.
     #[error("volume {volume} is blank and is not formatted: {why}")]
     Blank {
@@ -291,6 +305,8 @@ impl Classify for Error {
             | Self::SecondTarget { .. }
             | Self::FsTypeMismatch { .. }
             | Self::NotAFileSystem { .. }
+            | Self::ReadOnlyFileSystem { .. }
+            | Self::ReadOnlyBlock(_)
             | Self::Blank { .. }
             | Self::ForeignLoop { .. }
             | Self::StillInUse { .. }

@@ -16,13 +16,13 @@
 //!
 //! Needs Linux 5.12 (`mount_setattr`; `LOOP_CONFIGURE` is 5.8, the mount API 5.2).
 
-// CMD
+pub mod command;
 mod device;
 mod error;
-// FS
+pub mod filesystem;
 pub mod loopdev;
 pub mod mountinfo;
-// MNT
+pub mod mounts;
 pub mod paths;
 pub mod staging;
 

@@ -299,7 +299,7 @@ mod tests {
         place.make_file().unwrap();
         place.remove().unwrap();
         place.make_directory().unwrap();
-        std::fs::File::create(path.join("precious")).unwrap();
+        File::create(path.join("precious")).unwrap();
         assert!(place.has_entries().unwrap());
         assert!(matches!(place.remove(), Err(Error::Occupied { .. })));
         assert!(path.join("precious").exists());

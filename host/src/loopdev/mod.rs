@@ -88,6 +88,8 @@ pub struct Status {
     pub read_only: bool,
     /// Whether its I/O bypasses the page cache of the file's file system.
     pub direct_io: bool,
+    /// Whether it goes away with its last user.
+    pub autoclear: bool,
 }
 
 /// An open loop device. Dropping it closes the device, no more.
@@ -197,6 +199,7 @@ impl LoopDevice {
                 mark: Mark(info.lo_file_name),
                 read_only: info.lo_flags & LO_FLAGS_READ_ONLY as u32 != 0,
                 direct_io: info.lo_flags & LO_FLAGS_DIRECT_IO as u32 != 0,
+                autoclear: info.lo_flags & LO_FLAGS_AUTOCLEAR as u32 != 0,
             })),
             Err(Errno::NXIO | Errno::NODEV) => Ok(None),
             Err(errno) => Err(Error::io("ask for the state of", self.path())(errno)),

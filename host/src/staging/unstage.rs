@@ -1,5 +1,93 @@
-//! Being written.
+//! Unstaging: the steps of [`super::unstage`].
+//!
+//! 1 unmount · 2 detach and wait until the device is gone · 3 remove the record. The record goes
+//! last, so that a crash before that is finished by the next call.
+
+use std::io;
+use std::path::Path;
+
+use types::{VolumeName, crash_point};
+
+use super::inspect::{self, AtPlace};
+use super::record::{Record, RecordLock};
+use crate::loopdev::{self, LoopDevice};
+use crate::mounts::{self, Unmount};
+use crate::paths::Place;
 use crate::{Error, Result};
-pub(super) fn unstage(volume: &types::VolumeName, _path: &std::path::Path) -> Result<()> {
-    Err(Error::Busy(volume.clone()))
+
+/// How many mounts of ours stacked at one path are taken away; a second one is already a sign that
+/// somebody else mounted it.
+const STACKED_MAX: u32 = 16;
+
+pub(super) fn unstage(volume: &VolumeName, staging_path: &Path) -> Result<()> {
+    let place = match Place::open(staging_path) {
+        // Without the parent there is neither a mount nor a record; a device may still be there.
+        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            return detach_unused(volume, None);
+        }
+        place => place?,
+    };
+    let lock = RecordLock::acquire(&place, volume)?;
+    match unmount_and_detach(volume, &place, &lock) {
+        Ok(()) => {
+            crash_point!("host.unstage.detached");
+            lock.remove()
+        }
+        // An empty record was only the lock.
+        Err(error) if lock.record().is_none() => {
+            lock.remove()?;
+            Err(error)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn unmount_and_detach(volume: &VolumeName, place: &Place, lock: &RecordLock) -> Result<()> {
+    for _ in 0..STACKED_MAX {
+        let found = match inspect::at(place, volume)? {
+            AtPlace::Nothing => break,
+            AtPlace::Foreign(mount) => return Err(inspect::foreign(&mount)),
+            AtPlace::Ours(found) => found,
+        };
+        refuse_if_published(&found.device, place)?;
+        // A mount that does not answer is not waited for.
+        let is_dead = inspect::is_dead(&found).unwrap_or(true);
+        mounts::unmount(
+            place,
+            if is_dead {
+                Unmount::Lazy
+            } else {
+                Unmount::Plain
+            },
+        )?;
+    }
+    crash_point!("host.unstage.unmounted");
+    detach_unused(volume, lock.record())
+}
+
+fn refuse_if_published(device: &LoopDevice, place: &Place) -> Result<()> {
+    if inspect::mounted_elsewhere(device.name(), &[place.path()])?.is_empty() {
+        return Ok(());
+    }
+    Err(Error::StillInUse {
+        device: device.path(),
+        users: loopdev::users(device.name())?,
+    })
+}
+
+/// Detaches the devices of the volume that are mounted nowhere. With a record that the volume was
+/// staged here, a device in use is an error; without one it belongs to another staging path.
+fn detach_unused(volume: &VolumeName, recorded: Option<&Record>) -> Result<()> {
+    let file = recorded.map(|record| record.file.as_path());
+    for (device, _) in inspect::devices_of(volume, file)? {
+        if inspect::mounted_elsewhere(device.name(), &[])?.is_empty() {
+            device.detach()?;
+        } else if recorded.is_some() {
+            return Err(Error::StillInUse {
+                device: device.path(),
+                users: loopdev::users(device.name())?,
+            });
+        }
+    }
+    Ok(())
 }

@@ -1,0 +1,204 @@
+//! Making a file system on a blank volume, atomically.
+//!
+//! 1. remove a leftover `<file>.format`
+//! 2. create it anew, sparse, as large as the volume
+//! 3. run mkfs on it
+//! 4. look that it holds what was asked for
+//! 5. fsync it
+//! 6. look again that the volume's file is the one that was seen, blank and not attached
+//! 7. rename over it
+//! 8. fsync the directory
+//!
+//! A crash before 7 leaves the blank volume and a leftover that the next attempt removes; after 7 the
+//! formatted volume. mkfs never gets to see a file or device that holds anything.
+
+use std::fs::{File, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use probe::{Content, FileDisk, FsType};
+use types::{ByteSize, VolumeName, crash_point};
+
+use crate::command::Tool;
+use crate::loopdev::{self, FileId};
+use crate::{Error, Result, paths};
+
+/// How long mkfs may take. On a sparse file it writes some metadata, whatever the size.
+const FORMAT_LIMIT: Duration = Duration::from_mins(10);
+/// `mkfs.xfs` makes nothing smaller since xfsprogs 5.19.
+const XFS_SIZE_MIN: u64 = 300 << 20;
+
+/// Whether a blank volume may get a file system of this type.
+pub fn can_format(fs_type: FsType) -> bool {
+    mkfs(fs_type).is_some()
+}
+
+/// The tool and its options.
+///
+/// ext4: no blocks are reserved for root, whose daemons do not write here. On a regular file mke2fs
+/// knows that unwritten blocks read as zeros, so that nothing is left for the kernel to zero later;
+/// `lazy_journal_init` spares the journal the same.
+fn mkfs(fs_type: FsType) -> Option<(Tool, &'static [&'static str])> {
+    const EXT: &[&str] = &["-q", "-F", "-m", "0", "-E", "lazy_journal_init=1"];
+    let tool = |name, package| Tool { name, package };
+    Some(match fs_type {
+        FsType::Ext2 => (tool("mkfs.ext2", "e2fsprogs"), &["-q", "-F", "-m", "0"]),
+        FsType::Ext3 => (tool("mkfs.ext3", "e2fsprogs"), EXT),
+        FsType::Ext4 => (tool("mkfs.ext4", "e2fsprogs"), EXT),
+        FsType::Xfs => (tool("mkfs.xfs", "xfsprogs"), &["-q"]),
+        FsType::Btrfs => (tool("mkfs.btrfs", "btrfs-progs"), &["-q"]),
+        _ => return None,
+    })
+}
+
+/// Makes a file system of type `fs_type` on the volume in `path`, which must be blank and not
+/// attached to any loop device.
+///
+/// # Errors
+/// `FailedPrecondition` when it is not; `OutOfRange` when it is too small.
+pub fn format(volume: &VolumeName, path: &Path, fs_type: FsType) -> Result<()> {
+    let (tool, options) = mkfs(fs_type).ok_or(Error::UnsupportedFileSystem(fs_type))?;
+    let blank = paths::open_regular(path, false)?;
+    prove_blank(volume, path, &blank)?;
+    let metadata = blank.metadata().map_err(Error::io("look at", path))?;
+    if fs_type == FsType::Xfs && metadata.len() < XFS_SIZE_MIN {
+        let (size, min) = (ByteSize(metadata.len()), ByteSize(XFS_SIZE_MIN));
+        return Err(Error::TooSmall { fs_type, size, min });
+    }
+    tool.find()?;
+
+    let leftover = Leftover(formatted_path(path));
+    let file = create(&leftover.0, &metadata).map_err(Error::io("create", &leftover.0))?;
+    crash_point!("host.format.created");
+    let mut arguments: Vec<&std::ffi::OsStr> = options.iter().map(AsRef::as_ref).collect();
+    arguments.push(leftover.0.as_os_str());
+    tool.run_ok(&arguments, FORMAT_LIMIT)?;
+    crash_point!("host.format.made");
+    prove_made(volume, &leftover.0, fs_type)?;
+    file.sync_all().map_err(Error::io("sync", &leftover.0))?;
+    crash_point!("host.format.synced");
+
+    prove_same(volume, path, &blank)?;
+    std::fs::rename(&leftover.0, path).map_err(Error::io("rename the formatted file to", path))?;
+    crash_point!("host.format.renamed");
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .map_err(Error::io("sync the directory", directory))?;
+    tracing::info!(%volume, %fs_type, size = metadata.len(), "blank volume formatted");
+    Ok(())
+}
+
+/// Where the formatted file is made: beside the volume's own.
+fn formatted_path(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".format");
+    path.with_file_name(name)
+}
+
+/// The file that is being formatted; removed unless it was renamed away.
+struct Leftover(PathBuf);
+
+impl Drop for Leftover {
+    fn drop(&mut self) {
+        match std::fs::remove_file(&self.0) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                tracing::warn!(path = %self.0.display(), %error, "leftover of a format stays");
+            }
+        }
+    }
+}
+
+/// A fresh sparse file with the size, owner and mode of the volume's.
+fn create(path: &Path, like: &std::fs::Metadata) -> io::Result<File> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    fchown(&file, Some(like.uid()), Some(like.gid()))?;
+    file.set_permissions(Permissions::from_mode(like.mode() & 0o7777))?;
+    file.set_len(like.len())?;
+    Ok(file)
+}
+
+/// Proof that the file holds nothing and that nobody is about to write to it.
+fn prove_blank(volume: &VolumeName, path: &Path, file: &File) -> Result<()> {
+    let content = content(volume, path, file)?;
+    if content != Content::Blank {
+        let found = describe(&content);
+        return Err(Error::NotAFileSystem {
+            volume: volume.clone(),
+            found,
+        });
+    }
+    let id = FileId::of(file).map_err(Error::io("look at", path))?;
+    match loopdev::find(|status| status.file == id)?.first() {
+        None => Ok(()),
+        Some((device, _)) => Err(Error::ForeignLoop {
+            file: path.to_owned(),
+            device: device.path(),
+            users: loopdev::users(device.name())?,
+        }),
+    }
+}
+
+/// Proof that the volume's file is still the one that was proven blank, and still blank.
+fn prove_same(volume: &VolumeName, path: &Path, blank: &File) -> Result<()> {
+    let now = paths::open_regular(path, false)?;
+    let same = || -> io::Result<bool> {
+        Ok(FileId::of(&now)? == FileId::of(blank)?
+            && now.metadata()?.len() == blank.metadata()?.len())
+    };
+    if !same().map_err(Error::io("look at", path))? {
+        return Err(Error::Busy(volume.clone()));
+    }
+    prove_blank(volume, path, &now)
+}
+
+fn prove_made(volume: &VolumeName, path: &Path, wanted: FsType) -> Result<()> {
+    let file = File::open(path).map_err(Error::io("open", path))?;
+    match content(volume, path, &file)? {
+        Content::FileSystem { fs_type, .. } if fs_type == wanted => Ok(()),
+        other => Err(Error::VolumeDamaged {
+            volume: volume.clone(),
+            file: path.to_owned(),
+            why: format!("mkfs left {} instead of {wanted}", describe(&other)),
+        }),
+    }
+}
+
+/// What the volume's file holds.
+pub(crate) fn content(volume: &VolumeName, path: &Path, file: &File) -> Result<Content> {
+    file.try_clone()
+        .and_then(FileDisk::new)
+        .and_then(|disk| probe::probe(&disk))
+        .map_err(|source| Error::Probe {
+            volume: volume.clone(),
+            file: path.to_owned(),
+            source,
+        })
+}
+
+/// What a volume holds, in words for an error.
+pub(crate) fn describe(content: &Content) -> String {
+    match content {
+        Content::FileSystem { fs_type, .. } => format!("a file system of type {fs_type}"),
+        Content::PartitionTable { table } => format!("a partition table ({table})"),
+        Content::Other { what } => (*what).to_owned(),
+        Content::Ambiguous(found) => {
+            format!("more than one signature ({})", found.join(", "))
+        }
+        Content::Unknown => "data of an unknown kind".to_owned(),
+        Content::Blank => "nothing but zeros".to_owned(),
+    }
+}

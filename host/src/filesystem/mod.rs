@@ -1,0 +1,52 @@
+//! File systems on volumes: made on blank volumes only, checked before they are written to, grown to
+//! the size of their volume.
+
+mod format;
+mod grow;
+
+use std::path::Path;
+use std::time::Duration;
+
+use probe::FsType;
+
+pub use format::{can_format, format};
+pub(crate) use format::{content, describe};
+pub use grow::{grow, grow_unmounted, grows_only_unmounted};
+
+use crate::command::Tool;
+use crate::{Error, Result};
+
+const E2FSCK: Tool = Tool {
+    name: "e2fsck",
+    package: "e2fsprogs",
+};
+
+/// How long a check may take. `e2fsck -p` replays the journal and stops unless the file system is
+/// marked as broken; this is for those.
+const CHECK_LIMIT: Duration = Duration::from_mins(10);
+
+/// Checks a file system before it is mounted for writing, and repairs what can be repaired without
+/// loss (`e2fsck -p`). XFS and btrfs check themselves when they are mounted. Never called for a
+/// read-only mount, which must not write.
+///
+/// # Errors
+/// [`Error::NeedsRepair`] when a person has to decide.
+pub fn check(fs_type: FsType, device: &Path) -> Result<()> {
+    if !matches!(fs_type, FsType::Ext2 | FsType::Ext3 | FsType::Ext4) {
+        return Ok(());
+    }
+    let outcome = E2FSCK.run(&["-p".as_ref(), device.as_os_str()], CHECK_LIMIT)?;
+    match outcome.code {
+        Some(0) => Ok(()),
+        // Bits of e2fsck(8): 1 is repaired, 2 asks for a reboot if it is the root file system.
+        Some(1..=3) => {
+            tracing::warn!(device = %device.display(), said = outcome.said, "file system repaired");
+            Ok(())
+        }
+        Some(code) if code & 4 != 0 => Err(Error::NeedsRepair {
+            device: device.to_owned(),
+            said: outcome.said,
+        }),
+        _ => Err(E2FSCK.failed(outcome)),
+    }
+}

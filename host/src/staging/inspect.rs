@@ -1,0 +1,193 @@
+//! What the kernel says about a volume: which mounts and loop devices are ours.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use types::{Sha512, VolumeName};
+
+use super::bounded;
+use crate::loopdev::{self, FileId, LoopDevice, Mark, Status};
+use crate::mountinfo::{self, Mount};
+use crate::paths::{self, Place};
+use crate::{DeviceNumber, Error, Result};
+
+/// What every mark of ours begins with.
+const MARK_PREFIX: &str = "longhorn:";
+/// How many bytes of a volume's name fit into a mark: 63 less the prefix.
+const MARK_NAME_MAX: usize = 54;
+/// How long a file system may take to answer before it counts as hung.
+pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// The mark of a volume's loop device. A name that is too long is cut and told apart by its hash.
+pub(super) fn mark(volume: &VolumeName) -> Mark {
+    let name = volume.as_str();
+    let text = if name.len() <= MARK_NAME_MAX {
+        format!("{MARK_PREFIX}{name}")
+    } else {
+        let hash = Sha512::of(name.as_bytes()).to_string();
+        format!("{MARK_PREFIX}{}~{}", &name[..37], &hash[..16])
+    };
+    Mark::new(&text).expect("the text has at most 63 bytes and no NUL")
+}
+
+/// The volume that a mark names, unless its name was cut.
+pub(super) fn volume_of(mark: &Mark) -> Option<VolumeName> {
+    VolumeName::new(mark.text().strip_prefix(MARK_PREFIX)?).ok()
+}
+
+/// The attached devices of the volume: those with its mark, and of those the ones of its file, when
+/// the file is known and still there.
+pub(super) fn devices_of(
+    volume: &VolumeName,
+    file: Option<&Path>,
+) -> Result<Vec<(LoopDevice, Status)>> {
+    let mark = mark(volume);
+    let file = file.and_then(|path| paths::open_regular(path, false).ok());
+    let id = file.and_then(|file| FileId::of(&file).ok());
+    loopdev::find(|status| status.mark == mark && id.is_none_or(|id| status.file == id))
+}
+
+/// A mount of the volume, and its device.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) mount: Mount,
+    pub(super) device: LoopDevice,
+    pub(super) status: Status,
+}
+
+/// What is mounted at a place.
+#[derive(Debug)]
+pub(super) enum AtPlace {
+    Nothing,
+    Ours(Box<Found>),
+    Foreign(Mount),
+}
+
+/// What is mounted at `place`, seen from `volume`.
+pub(super) fn at(place: &Place, volume: &VolumeName) -> Result<AtPlace> {
+    let mounts = mountinfo::read()?;
+    let Some(mount) = mountinfo::at(&mounts, place.path()) else {
+        return Ok(AtPlace::Nothing);
+    };
+    let found = match device_of(mount)? {
+        Some((device, status)) if status.mark == mark(volume) => AtPlace::Ours(Box::new(Found {
+            mount: mount.clone(),
+            device,
+            status,
+        })),
+        _ => AtPlace::Foreign(mount.clone()),
+    };
+    Ok(found)
+}
+
+/// The attached loop device that a mount shows, as a file system or as its node.
+pub(super) fn device_of(mount: &Mount) -> Result<Option<(LoopDevice, Status)>> {
+    let Some(name) = loop_name(mount) else {
+        return Ok(None);
+    };
+    let Some(device) = LoopDevice::open(&name)? else {
+        return Ok(None);
+    };
+    let status = device.status()?;
+    Ok(status.map(|status| (device, status)))
+}
+
+/// `loopN` of the device that a mount shows.
+fn loop_name(mount: &Mount) -> Option<String> {
+    if let Some(name) = loopdev::name_of(mount.device) {
+        return Some(name);
+    }
+    match mount.fs_type.as_str() {
+        // The number of a btrfs is anonymous.
+        "btrfs" => mount
+            .source
+            .strip_prefix("/dev")
+            .ok()?
+            .to_str()
+            .map(ToOwned::to_owned),
+        // A bind mount of a node. Its name in /dev is a hint, its number is the truth.
+        "devtmpfs" | "tmpfs" if is_node(&mount.root) => {
+            let stat = rustix::fs::lstat(&mount.point).ok()?;
+            let is_block = rustix::fs::FileType::from_raw_mode(stat.st_mode)
+                == rustix::fs::FileType::BlockDevice;
+            is_block.then(|| loopdev::name_of(DeviceNumber::from_raw(stat.st_rdev)))?
+        }
+        _ => None,
+    }
+}
+
+fn is_node(root: &Path) -> bool {
+    root.file_name()
+        .and_then(|name| name.to_str())
+        .is_some_and(|name| name.starts_with("loop"))
+}
+
+/// Where the device is mounted, but for `except`.
+pub(super) fn mounted_elsewhere(device: &str, except: &[&Path]) -> Result<Vec<Mount>> {
+    let mounts = mountinfo::read()?.into_iter();
+    Ok(mounts
+        .filter(|mount| !except.contains(&mount.point.as_path()))
+        .filter(|mount| loop_name(mount).is_some_and(|name| name == device))
+        .collect())
+}
+
+/// The error for a foreign mount.
+pub(super) fn foreign(mount: &Mount) -> Error {
+    Error::ForeignMount {
+        path: mount.point.clone(),
+        mounted: format!("{} ({})", mount.source.display(), mount.fs_type),
+    }
+}
+
+/// Whether a mounted file system of ours no longer works, so that only a new mount helps.
+///
+/// # Errors
+/// [`Error::Hung`] when it does not say.
+pub(super) fn is_dead(found: &Found) -> Result<bool> {
+    if found.mount.has_super_option("shutdown") {
+        return Ok(true);
+    }
+    if is_device_node(&found.mount) {
+        return Ok(false);
+    }
+    let answer = look_into(&found.mount.point)?;
+    Ok(answer.is_err_and(|error| {
+        matches!(
+            error.raw_os_error(),
+            Some(libc::EIO | libc::ENOTCONN | libc::ESHUTDOWN | libc::ENXIO | libc::ENODEV)
+        )
+    }))
+}
+
+/// Whether the mount shows a device's node rather than a file system.
+pub(super) fn is_device_node(mount: &Mount) -> bool {
+    matches!(mount.fs_type.as_str(), "devtmpfs" | "tmpfs")
+}
+
+/// Reads a little of a file system without changing it.
+fn look_into(point: &Path) -> Result<std::io::Result<()>> {
+    let path: PathBuf = point.to_owned();
+    bounded::run(point, ANSWER_WITHIN, move || {
+        rustix::fs::statfs(&path)?;
+        match std::fs::read_dir(&path)?.next() {
+            Some(Err(error)) => Err(error),
+            _ => Ok(()),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_names_its_volume() {
+        let short = VolumeName::new("pvc-4a1c9a4e-2f0d-4b57-9e7e-0a3b6f0d8c11").unwrap();
+        assert_eq!(volume_of(&mark(&short)), Some(short));
+        let (a, b) = ("a".repeat(128), format!("{}b", "a".repeat(127)));
+        let (a, b) = (VolumeName::new(&a).unwrap(), VolumeName::new(&b).unwrap());
+        assert_ne!(mark(&a), mark(&b));
+        assert_eq!(volume_of(&mark(&a)), None);
+        assert_eq!(volume_of(&Mark::new("/some/file.img").unwrap()), None);
+    }
+}
