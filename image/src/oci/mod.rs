@@ -10,7 +10,10 @@
 mod digest;
 mod document;
 mod error;
+mod package;
 mod platform;
+mod store;
+pub mod write;
 
 pub use digest::{Algorithm, Digest, Hasher, InvalidDigest};
 pub use document::{
@@ -18,4 +21,6 @@ pub use document::{
     MANIFEST_LIMIT, Manifest, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, Packing,
 };
 pub use error::Error;
+pub use package::{Package, Selected, StoredLayer};
 pub use platform::{InvalidPlatform, Platform};
+pub use store::open_beneath;
