@@ -1,0 +1,160 @@
+//! Whether what an image holds fits how its volume is going to be used: the matrix of fsType and
+//! base image (csi-and-flexvolume.md §7), as far as it can be told before there is a device.
+//!
+//! The node looks again, at the device itself, when it stages the volume.
+
+use client::wire;
+use client::wire::content::Kind;
+use host::FsType;
+use host::staging::Access;
+use types::ByteSize;
+
+use crate::error::{Error, Result};
+use crate::request::{Capability, Capacity};
+
+/// The least size that mkfs.xfs makes a file system in: 300 MiB, by its manual page.
+const XFS_LEAST: ByteSize = ByteSize(300 << 20);
+
+/// Checks an image's content against each of the capabilities. A block device takes anything.
+pub(crate) fn suits(
+    image: &str,
+    content: Option<&wire::Content>,
+    capabilities: &[Capability],
+) -> Result<()> {
+    // An image that nobody looked at yet is looked at when it is staged.
+    let Some(content) = content.filter(|content| content.kind() != Kind::Unspecified) else {
+        return Ok(());
+    };
+    for capability in capabilities {
+        if let Access::Mount { fs_type, .. } = &capability.access {
+            mountable(image, content, *fs_type)?;
+        }
+    }
+    Ok(())
+}
+
+fn mountable(image: &str, content: &wire::Content, asked: Option<FsType>) -> Result<()> {
+    let found = || content.r#type.chars().take(64).collect::<String>();
+    let what = match content.kind() {
+        Kind::FileSystem => match (asked, content.r#type.parse::<FsType>()) {
+            (Some(asked), Ok(found)) if asked == found => return Ok(()),
+            (Some(asked), _) => {
+                let (image, found) = (image.to_owned(), found());
+                return Err(Error::FsTypeMismatch {
+                    image,
+                    found,
+                    asked,
+                });
+            }
+            // Whether this node can mount it is the node's to say.
+            (None, _) => return Ok(()),
+        },
+        Kind::PartitionTable => format!("a partition table ({}), not a file system", found()),
+        Kind::Other => format!("{}, not a file system", found()),
+        Kind::Ambiguous => format!("more than one signature ({})", found()),
+        Kind::Unknown | Kind::Unspecified => "nothing that is known as a file system".to_owned(),
+        Kind::Blank => "no file system, and a base image is never formatted".to_owned(),
+    };
+    Err(Error::NotMountable {
+        image: image.to_owned(),
+        what,
+    })
+}
+
+/// Checks that a blank volume is large enough for the file system it will be formatted with.
+pub(crate) fn can_format(capacity: Capacity, asked: Option<FsType>) -> Result<()> {
+    match (asked, capacity.required.or(capacity.limit)) {
+        (Some(fs_type @ FsType::Xfs), Some(size)) if size < XFS_LEAST => {
+            Err(Error::TooSmallToFormat {
+                size,
+                fs_type,
+                least: XFS_LEAST,
+            })
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use types::{Classify as _, ErrorKind};
+
+    use super::*;
+    use crate::request::Mode;
+
+    fn check(kind: Kind, found: &str, access: Access) -> Result<()> {
+        let content = wire::Content {
+            kind: kind.into(),
+            r#type: found.to_owned(),
+            ..Default::default()
+        };
+        suits(
+            "image",
+            Some(&content),
+            &[Capability {
+                access,
+                mode: Mode::SingleNodeWriter,
+            }],
+        )
+    }
+
+    fn mount(fs_type: Option<FsType>) -> Access {
+        Access::Mount {
+            fs_type,
+            flags: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn row_73_a_file_system_is_never_asked_into_another_one() {
+        for found in ["ext3", "ext4", "xfs", "btrfs"] {
+            check(Kind::FileSystem, found, mount(None)).unwrap();
+            for asked in [FsType::Ext3, FsType::Ext4, FsType::Xfs, FsType::Btrfs] {
+                let result = check(Kind::FileSystem, found, mount(Some(asked)));
+                if asked.as_str() == found {
+                    result.unwrap();
+                } else {
+                    let error = result.unwrap_err();
+                    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+                    let text = error.to_string();
+                    assert!(
+                        text.contains(found) && text.contains(asked.as_str()),
+                        "{text}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn row_74_what_is_no_file_system_is_for_block_only() {
+        for (kind, found) in [
+            (Kind::PartitionTable, "gpt"),
+            (Kind::Other, "crypto_LUKS"),
+            (Kind::Ambiguous, "ext4, xfs"),
+            (Kind::Unknown, ""),
+            (Kind::Blank, ""),
+        ] {
+            for asked in [None, Some(FsType::Ext4)] {
+                let error = check(kind, found, mount(asked)).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{kind:?}");
+                assert!(error.to_string().contains(found), "{error}");
+            }
+            check(kind, found, Access::Block).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_blank_volume_has_room_for_its_file_system() {
+        let capacity = |required| Capacity {
+            required: Some(ByteSize(required)),
+            limit: None,
+        };
+        let small = can_format(capacity(32 << 20), Some(FsType::Xfs)).unwrap_err();
+        assert_eq!(small.kind(), ErrorKind::OutOfRange);
+        can_format(capacity(300 << 20), Some(FsType::Xfs)).unwrap();
+        can_format(capacity(32 << 20), Some(FsType::Ext4)).unwrap();
+        can_format(capacity(32 << 20), None).unwrap();
+        can_format(Capacity::default(), Some(FsType::Xfs)).unwrap();
+    }
+}

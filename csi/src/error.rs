@@ -1,0 +1,301 @@
+//! Everything that can go wrong in the plugin, and what it means to the caller.
+//!
+//! What the manager and the node say passes through unchanged; what is said here is what only the
+//! plugin knows: the request, the parameters, the fit between an image and what is asked of it.
+
+use std::io;
+use std::path::PathBuf;
+
+use types::{ByteSize, Classify, ErrorKind, InvalidName, VolumeName};
+
+/// The result of whatever the plugin does.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A call or the plugin itself failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A required field of the request is not set.
+    #[error("{field} is missing from the request")]
+    Missing {
+        /// Its name in csi.proto.
+        field: &'static str,
+    },
+    /// A field of the request can never work.
+    #[error("{field} is not valid: {why}")]
+    Invalid {
+        /// Its name in csi.proto.
+        field: &'static str,
+        /// What is wrong, and what would be right.
+        why: &'static str,
+    },
+    /// The name cannot be that of a volume.
+    #[error("a volume cannot have this name")]
+    Name(#[source] InvalidName),
+    /// A parameter that nobody knows.
+    #[error("parameter {key:?} is not known; did you mean {nearest:?}?")]
+    UnknownParameter {
+        /// As given, cut to 64 characters.
+        key: String,
+        /// The known key that looks most like it.
+        nearest: &'static str,
+    },
+    /// A known parameter with a value that can never work.
+    #[error("parameter {key} = {value:?} is not valid: {why}")]
+    Parameter {
+        /// Which.
+        key: &'static str,
+        /// As given, cut to 64 characters.
+        value: String,
+        /// What is wrong, and what would be right.
+        why: &'static str,
+    },
+    /// Two places ask for different file systems.
+    #[error(
+        "fsType {parameter:?} in the parameters and {capability:?} in the volume capability differ"
+    )]
+    TwoFsTypes {
+        /// One.
+        parameter: String,
+        /// The other.
+        capability: String,
+    },
+    /// The size asked for cannot be.
+    #[error("{required} bytes are asked for where at most {limit} are allowed")]
+    Limit {
+        /// At least.
+        required: ByteSize,
+        /// At most.
+        limit: ByteSize,
+    },
+    /// A blank volume is too small for its file system.
+    #[error("a volume of {size} bytes is too small for {fs_type}, which needs {least}")]
+    TooSmallToFormat {
+        /// Asked.
+        size: ByteSize,
+        /// Which.
+        fs_type: host::FsType,
+        /// Needed.
+        least: ByteSize,
+    },
+    /// No volume of that id can exist, or none does on this node.
+    #[error("volume {volume_id:?} does not exist")]
+    NoSuchVolume {
+        /// As given, cut to 64 characters.
+        volume_id: String,
+    },
+    /// No node of that id can exist.
+    #[error("node {node_id:?} does not exist")]
+    NoSuchNode {
+        /// As given, cut to 64 characters.
+        node_id: String,
+    },
+    /// The volume is not at the path of the request.
+    #[error("volume {volume} is not at the path of the request")]
+    NotAtPath {
+        /// Which.
+        volume: VolumeName,
+    },
+    /// There is a volume of that name, and it is another one.
+    #[error(
+        "volume {volume} exists with {what} {existing:?} where {asked:?} is asked; use another name"
+    )]
+    Differs {
+        /// Which.
+        volume: VolumeName,
+        /// In what they differ.
+        what: &'static str,
+        /// What it has.
+        existing: String,
+        /// What the request wants.
+        asked: String,
+    },
+    /// The image holds another file system than the one asked for.
+    #[error(
+        "image {image} holds {found}, and fsType asks for {asked}: a base image is never formatted; \
+         leave fsType empty or set it to {found}"
+    )]
+    FsTypeMismatch {
+        /// Which.
+        image: String,
+        /// In the image.
+        found: String,
+        /// In the request.
+        asked: host::FsType,
+    },
+    /// The image holds nothing that could be mounted.
+    #[error("image {image} holds {what}: it can be used with volumeMode Block only")]
+    NotMountable {
+        /// Which.
+        image: String,
+        /// What it holds, in words.
+        what: String,
+    },
+    /// The image is still on its way.
+    #[error("image {image} is {state}, {progress}: try again")]
+    ImageInProgress {
+        /// Which.
+        image: String,
+        /// As in the design: pending, starting, in-progress …
+        state: &'static str,
+        /// How far, in words.
+        progress: String,
+    },
+    /// The image could not be had.
+    #[error("cannot get base image {image}: {message}")]
+    ImageFailed {
+        /// As in the parameters.
+        image: String,
+        /// What the cause means.
+        kind: ErrorKind,
+        /// The cause.
+        message: String,
+    },
+    /// Volumes cannot be made where the request wants them.
+    #[error("the volume would lie on node {here}, which the request's topology leaves out")]
+    Topology {
+        /// Where they can be made.
+        here: String,
+    },
+    /// Another call works on the same volume.
+    #[error("another call on volume {volume_id} is under way; try again")]
+    InFlight {
+        /// Which.
+        volume_id: String,
+    },
+    /// The volume is not where the node could reach it.
+    #[error("volume {volume} has no replica on node {node}")]
+    NoReplica {
+        /// Which.
+        volume: VolumeName,
+        /// For whom.
+        node: types::NodeId,
+    },
+    /// None of the plugin's disks is the volume's.
+    #[error(
+        "volume {volume} lies on disk {disk_uuid}, which is none of this node's; start the node \
+         plugin with --disk for that disk"
+    )]
+    NoSuchDisk {
+        /// Which.
+        volume: VolumeName,
+        /// Its disk.
+        disk_uuid: String,
+    },
+    /// The volume is smaller than the caller of an expansion wants.
+    #[error("volume {volume} has {size} bytes on this node and {required} are asked for")]
+    NotGrown {
+        /// Which.
+        volume: VolumeName,
+        /// On this node.
+        size: ByteSize,
+        /// Asked.
+        required: ByteSize,
+    },
+    /// A page token that we never gave out.
+    #[error("starting_token is not one of ours; list again from the first page")]
+    Token,
+    /// A volume is published from its staging path only.
+    #[error("staging_target_path is missing: stage the volume first")]
+    NotStaged,
+    /// A whole call that the plugin does not offer.
+    #[error("{rpc} is not offered by this plugin")]
+    Unimplemented {
+        /// Which.
+        rpc: &'static str,
+    },
+    /// The plugin cannot start as it was told to.
+    #[error("cannot use {}: {why}", path.display())]
+    Start {
+        /// The socket, its directory, or a disk.
+        path: PathBuf,
+        /// What is wrong, and what would be right.
+        why: &'static str,
+    },
+    /// A flag of the command line is not usable.
+    #[error("{flag} {why}")]
+    Flag {
+        /// Which.
+        flag: &'static str,
+        /// What is wrong, and what would be right.
+        why: &'static str,
+    },
+    /// An operating system error.
+    #[error("cannot {operation} {}", path.display())]
+    Io {
+        /// A verb.
+        operation: &'static str,
+        /// Of what.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The gRPC server ended.
+    #[error("the gRPC server failed")]
+    Serve(#[source] tonic::transport::Error),
+    /// A thread of ours panicked.
+    #[error("a call ended without a result: a bug of the plugin")]
+    Lost,
+    /// The manager says so.
+    #[error(transparent)]
+    Manager(#[from] client::Error),
+    /// This node says so.
+    #[error(transparent)]
+    Host(#[from] host::Error),
+}
+
+impl Error {
+    /// A wrapper for `map_err`.
+    pub(crate) fn io<E: Into<io::Error>>(
+        operation: &'static str,
+        path: &std::path::Path,
+    ) -> impl FnOnce(E) -> Self {
+        move |source| Self::Io {
+            operation,
+            path: path.to_owned(),
+            source: source.into(),
+        }
+    }
+}
+
+impl Classify for Error {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Missing { .. }
+            | Self::Invalid { .. }
+            | Self::Name(_)
+            | Self::UnknownParameter { .. }
+            | Self::Parameter { .. }
+            | Self::TwoFsTypes { .. }
+            | Self::FsTypeMismatch { .. }
+            | Self::NotMountable { .. }
+            | Self::Flag { .. } => ErrorKind::InvalidArgument,
+            Self::Limit { .. } | Self::TooSmallToFormat { .. } | Self::NotGrown { .. } => {
+                ErrorKind::OutOfRange
+            }
+            Self::NoSuchVolume { .. } | Self::NoSuchNode { .. } | Self::NotAtPath { .. } => {
+                ErrorKind::NotFound
+            }
+            Self::Differs { .. } => ErrorKind::AlreadyExists,
+            Self::ImageInProgress { .. } | Self::InFlight { .. } | Self::Token => {
+                ErrorKind::Aborted
+            }
+            Self::ImageFailed { kind, .. } => *kind,
+            Self::Topology { .. } => ErrorKind::ResourceExhausted,
+            Self::NoReplica { .. }
+            | Self::NoSuchDisk { .. }
+            | Self::NotStaged
+            | Self::Start { .. } => ErrorKind::FailedPrecondition,
+            Self::Unimplemented { .. } => ErrorKind::Unimplemented,
+            Self::Io { source, .. } => Classify::kind(source),
+            Self::Serve(_) | Self::Lost => ErrorKind::Internal,
+            Self::Manager(error) => error.kind(),
+            Self::Host(error) => error.kind(),
+        }
+    }
+}
+
+/// A text of the request as an error may repeat it: cut, so that no error carries a megabyte.
+pub(crate) fn shown(text: &str) -> String {
+    text.chars().take(64).collect()
+}

@@ -1,0 +1,68 @@
+//! One call at a time for each volume: a second one is told so at once and never waits.
+//!
+//! The CSI specification lets the caller try again after ABORTED; waiting here would only pile up
+//! calls behind one that hangs.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use types::VolumeName;
+
+use crate::error::{Error, Result};
+
+/// The volumes that calls work on right now.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct InFlight(Arc<Mutex<HashSet<VolumeName>>>);
+
+/// A volume is ours until this is dropped. It moves into the thread that does the work, so that a
+/// caller who goes away does not let the next one in too early.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    volumes: InFlight,
+    volume: VolumeName,
+}
+
+impl InFlight {
+    /// Takes a volume, or says that another call has it.
+    pub(crate) fn enter(&self, volume: &VolumeName) -> Result<Guard> {
+        if self.lock().insert(volume.clone()) {
+            Ok(Guard {
+                volumes: self.clone(),
+                volume: volume.clone(),
+            })
+        } else {
+            Err(Error::InFlight {
+                volume_id: volume.to_string(),
+            })
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<VolumeName>> {
+        // A set is whole between any two operations on it, also after a panic.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.volumes.lock().remove(&self.volume);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use types::{Classify as _, ErrorKind};
+
+    use super::*;
+
+    #[test]
+    fn a_second_call_is_aborted_until_the_first_is_done() {
+        let volumes = InFlight::default();
+        let (a, b) = (VolumeName::new("a").unwrap(), VolumeName::new("b").unwrap());
+        let first = volumes.enter(&a).unwrap();
+        assert_eq!(volumes.enter(&a).unwrap_err().kind(), ErrorKind::Aborted);
+        volumes.enter(&b).unwrap();
+        drop(first);
+        volumes.enter(&a).unwrap();
+    }
+}

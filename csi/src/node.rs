@@ -1,0 +1,289 @@
+//! The node service: a thin translation to `host::staging`, on threads of its own.
+
+use std::path::Path;
+
+use host::staging::{self, PublishRequest, StageRequest, Stats, Usage};
+use proto::csi::v1 as csi;
+use tonic::{Request, Response, Status};
+use types::{ByteSize, NodeId, VolumeName};
+
+use crate::blocking::Blocking;
+use crate::capabilities;
+use crate::error::{Error, Result};
+use crate::in_flight::InFlight;
+use crate::location::Disks;
+use crate::request::{AtPath, NodePublish, NodeStage};
+use crate::status::answer;
+
+type Reply<T> = Result<Response<T>, Status>;
+
+/// What answers on the node service. Cheap to clone; clones share the guard of each volume.
+#[derive(Debug, Clone)]
+pub(crate) struct NodeService {
+    node_id: NodeId,
+    topology_key: String,
+    disks: Disks,
+    in_flight: InFlight,
+    blocking: Blocking,
+}
+
+impl NodeService {
+    pub(crate) fn new(node_id: NodeId, topology_key: String, disks: Disks) -> Self {
+        let (in_flight, blocking) = (InFlight::default(), Blocking::new());
+        Self {
+            node_id,
+            topology_key,
+            disks,
+            in_flight,
+            blocking,
+        }
+    }
+
+    /// Whether volumes can be staged here: a disk that is not there yet may still come.
+    pub(crate) async fn probe(&self) -> Result<bool> {
+        let disks = self.disks.clone();
+        self.blocking
+            .run(move || match disks.check() {
+                Ok(()) => Ok(true),
+                Err(error) => {
+                    tracing::warn!("not ready: {}", types::report(&error));
+                    Ok(false)
+                }
+            })
+            .await
+    }
+
+    /// Runs `work` while no other call works on the volume.
+    async fn alone<T: Send + 'static>(
+        &self,
+        volume: &VolumeName,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let guard = self.in_flight.enter(volume)?;
+        self.blocking
+            .run(move || {
+                let _guard = guard;
+                work()
+            })
+            .await
+    }
+
+    async fn stage(&self, request: NodeStage) -> Result<()> {
+        let disks = self.disks.clone();
+        let volume = request.volume.clone();
+        self.alone(&volume, move || {
+            let stage = StageRequest {
+                volume: disks.find(&request.volume, &request.location)?,
+                staging_path: request.staging_path,
+                access: request.capability.access,
+                read_only: request.capability.mode.read_only() || request.location.readonly,
+            };
+            let staged = staging::stage(&stage)?;
+            let fs_type = staged.fs_type.map_or("none", host::FsType::as_str);
+            let device = staged.device.display();
+            tracing::info!(%device, fs_type, direct_io = staged.direct_io, "staged");
+            Ok(())
+        })
+        .await
+    }
+
+    async fn publish(&self, request: NodePublish) -> Result<()> {
+        let volume = request.volume.clone();
+        let publish = PublishRequest {
+            volume: request.volume,
+            staging_path: request.staging_path,
+            target_path: request.target_path,
+            single_writer: request.capability.mode.single_writer(),
+            access: request.capability.access,
+            read_only: request.read_only,
+        };
+        self.alone(&volume, move || Ok(staging::publish(&publish)?))
+            .await
+    }
+
+    /// Runs something that takes a volume away from a path.
+    async fn take_away(
+        &self,
+        request: AtPath,
+        work: fn(&VolumeName, &Path) -> host::Result<()>,
+    ) -> Result<()> {
+        let AtPath { volume, path } = request;
+        self.alone(&volume.clone(), move || Ok(work(&volume, &path)?))
+            .await
+    }
+
+    async fn expand(&self, request: AtPath, required: ByteSize) -> Result<ByteSize> {
+        let AtPath { volume, path } = request.existing()?;
+        self.alone(&volume.clone(), move || {
+            let size = staging::expand(&volume, &path)?;
+            if size < required {
+                return Err(Error::NotGrown {
+                    volume,
+                    size,
+                    required,
+                });
+            }
+            Ok(size)
+        })
+        .await
+    }
+}
+
+fn show(stats: Stats) -> csi::NodeGetVolumeStatsResponse {
+    use csi::volume_usage::Unit;
+    let bytes = |count| i64::try_from(count).unwrap_or(i64::MAX);
+    let amounts = |unit: Unit, amounts: staging::Amounts| csi::VolumeUsage {
+        available: bytes(amounts.available),
+        total: bytes(amounts.total),
+        used: bytes(amounts.used),
+        unit: unit.into(),
+    };
+    let usage = match stats.usage {
+        None => Vec::new(),
+        Some(Usage::FileSystem { bytes, inodes }) => {
+            vec![amounts(Unit::Bytes, bytes), amounts(Unit::Inodes, inodes)]
+        }
+        Some(Usage::Block { size }) => vec![csi::VolumeUsage {
+            total: bytes(size.bytes()),
+            unit: Unit::Bytes.into(),
+            ..Default::default()
+        }],
+    };
+    let staging::Condition { abnormal, message } = stats.condition;
+    let volume_condition = Some(csi::VolumeCondition { abnormal, message });
+    csi::NodeGetVolumeStatsResponse {
+        usage,
+        volume_condition,
+    }
+}
+
+#[tonic::async_trait]
+impl csi::node_server::Node for NodeService {
+    async fn node_stage_volume(
+        &self,
+        request: Request<csi::NodeStageVolumeRequest>,
+    ) -> Reply<csi::NodeStageVolumeResponse> {
+        let wire = request.into_inner();
+        answer("NodeStageVolume", &wire.volume_id.clone(), async {
+            self.stage(NodeStage::parse(wire)?).await?;
+            Ok(csi::NodeStageVolumeResponse {})
+        })
+        .await
+    }
+
+    async fn node_unstage_volume(
+        &self,
+        request: Request<csi::NodeUnstageVolumeRequest>,
+    ) -> Reply<csi::NodeUnstageVolumeResponse> {
+        let csi::NodeUnstageVolumeRequest {
+            volume_id,
+            staging_target_path,
+        } = request.into_inner();
+        answer("NodeUnstageVolume", &volume_id, async {
+            let at = AtPath::parse(&volume_id, "staging_target_path", &staging_target_path)?;
+            self.take_away(at, staging::unstage).await?;
+            Ok(csi::NodeUnstageVolumeResponse {})
+        })
+        .await
+    }
+
+    async fn node_publish_volume(
+        &self,
+        request: Request<csi::NodePublishVolumeRequest>,
+    ) -> Reply<csi::NodePublishVolumeResponse> {
+        let wire = request.into_inner();
+        answer("NodePublishVolume", &wire.volume_id.clone(), async {
+            self.publish(NodePublish::parse(wire)?).await?;
+            Ok(csi::NodePublishVolumeResponse {})
+        })
+        .await
+    }
+
+    async fn node_unpublish_volume(
+        &self,
+        request: Request<csi::NodeUnpublishVolumeRequest>,
+    ) -> Reply<csi::NodeUnpublishVolumeResponse> {
+        let csi::NodeUnpublishVolumeRequest {
+            volume_id,
+            target_path,
+        } = request.into_inner();
+        answer("NodeUnpublishVolume", &volume_id, async {
+            let at = AtPath::parse(&volume_id, "target_path", &target_path)?;
+            self.take_away(at, staging::unpublish).await?;
+            Ok(csi::NodeUnpublishVolumeResponse {})
+        })
+        .await
+    }
+
+    async fn node_get_volume_stats(
+        &self,
+        request: Request<csi::NodeGetVolumeStatsRequest>,
+    ) -> Reply<csi::NodeGetVolumeStatsResponse> {
+        let wire = request.into_inner();
+        answer("NodeGetVolumeStats", &wire.volume_id, async {
+            let at =
+                AtPath::parse(&wire.volume_id, "volume_path", &wire.volume_path)?.existing()?;
+            // Only looks, so it needs no guard: a stage that takes long must not hide the figures.
+            let look = move || Ok(staging::stats(&at.volume, &at.path)?);
+            Ok(show(self.blocking.run(look).await?))
+        })
+        .await
+    }
+
+    async fn node_expand_volume(
+        &self,
+        request: Request<csi::NodeExpandVolumeRequest>,
+    ) -> Reply<csi::NodeExpandVolumeResponse> {
+        let wire = request.into_inner();
+        answer("NodeExpandVolume", &wire.volume_id, async {
+            let at = AtPath::parse(&wire.volume_id, "volume_path", &wire.volume_path)?;
+            let required = crate::request::Capacity::parse(wire.capacity_range)?.required;
+            let size = self.expand(at, required.unwrap_or_default()).await?;
+            let capacity_bytes = i64::try_from(size.bytes()).unwrap_or(i64::MAX);
+            Ok(csi::NodeExpandVolumeResponse { capacity_bytes })
+        })
+        .await
+    }
+
+    async fn node_get_capabilities(
+        &self,
+        _: Request<csi::NodeGetCapabilitiesRequest>,
+    ) -> Reply<csi::NodeGetCapabilitiesResponse> {
+        let capabilities = capabilities::node();
+        Ok(Response::new(csi::NodeGetCapabilitiesResponse {
+            capabilities,
+        }))
+    }
+
+    async fn node_get_info(
+        &self,
+        _: Request<csi::NodeGetInfoRequest>,
+    ) -> Reply<csi::NodeGetInfoResponse> {
+        let node_id = self.node_id.to_string();
+        let segments = [(self.topology_key.clone(), node_id.clone())]
+            .into_iter()
+            .collect();
+        Ok(Response::new(csi::NodeGetInfoResponse {
+            node_id,
+            max_volumes_per_node: 0,
+            accessible_topology: Some(csi::Topology { segments }),
+        }))
+    }
+}
+
+/// Says so when mounts made here would not be seen by the kubelet: the usual slip of a manifest.
+pub(crate) fn warn_without_propagation(kubelet_dir: &Path) {
+    let Ok(mounts) = host::mountinfo::read() else {
+        return;
+    };
+    let Some(mount) = host::mountinfo::containing(&mounts, kubelet_dir) else {
+        return;
+    };
+    if mount.shared.is_none() {
+        tracing::warn!(
+            "{} is mounted without propagation: in a container pods will not see their volumes; \
+             set mountPropagation: Bidirectional",
+            kubelet_dir.display()
+        );
+    }
+}

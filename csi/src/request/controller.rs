@@ -1,0 +1,298 @@
+//! Requests to the controller service.
+
+use std::collections::HashMap;
+
+use proto::csi::v1 as csi;
+use types::{ByteSize, NodeId, VolumeName};
+
+use super::{Capability, MAP_BYTES, Parameters, PullSecret, bounded, node_id, required, volume_id};
+use crate::error::{Error, Result};
+
+/// How large a volume must and may be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Capacity {
+    /// At least; `None`: whatever is natural.
+    pub(crate) required: Option<ByteSize>,
+    /// At most.
+    pub(crate) limit: Option<ByteSize>,
+}
+
+impl Capacity {
+    pub(crate) fn parse(wire: Option<csi::CapacityRange>) -> Result<Self> {
+        let Some(csi::CapacityRange {
+            required_bytes,
+            limit_bytes,
+        }) = wire
+        else {
+            return Ok(Self::default());
+        };
+        let required = size("required_bytes", required_bytes)?;
+        let limit = size("limit_bytes", limit_bytes)?;
+        match (required, limit) {
+            (Some(required), Some(limit)) if required > limit => {
+                let why = "it is less than required_bytes";
+                Err(Error::Invalid {
+                    field: "limit_bytes",
+                    why,
+                })
+            }
+            _ => Ok(Self { required, limit }),
+        }
+    }
+
+    /// Whether a volume of this size is what was asked for.
+    pub(crate) fn allows(self, size: ByteSize) -> bool {
+        self.required.is_none_or(|least| size >= least)
+            && self.limit.is_none_or(|most| size <= most)
+    }
+}
+
+impl std::fmt::Display for Capacity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (self.required, self.limit) {
+            (None, None) => f.write_str("any size"),
+            (Some(least), None) => write!(f, "at least {least} bytes"),
+            (None, Some(most)) => write!(f, "at most {most} bytes"),
+            (Some(least), Some(most)) if least == most => write!(f, "{least} bytes"),
+            (Some(least), Some(most)) => write!(f, "{least} to {most} bytes"),
+        }
+    }
+}
+
+/// A size of the wire: 0 is unset, negative is an error.
+fn size(field: &'static str, bytes: i64) -> Result<Option<ByteSize>> {
+    let bytes = u64::try_from(bytes).map_err(|_| Error::Invalid {
+        field,
+        why: "it is negative",
+    })?;
+    Ok((bytes > 0).then_some(ByteSize(bytes)))
+}
+
+/// `CreateVolume`.
+pub(crate) struct CreateVolume {
+    pub(crate) name: VolumeName,
+    pub(crate) capacity: Capacity,
+    /// At least one; the volume suits them all.
+    pub(crate) capabilities: Vec<Capability>,
+    pub(crate) parameters: Parameters,
+    pub(crate) pull_secret: PullSecret,
+    /// Topologies of which one must hold the volume; empty: anywhere.
+    pub(crate) requisite: Vec<HashMap<String, String>>,
+}
+
+impl CreateVolume {
+    pub(crate) fn parse(wire: csi::CreateVolumeRequest) -> Result<Self> {
+        let name = VolumeName::new(required("name", &wire.name)?).map_err(Error::Name)?;
+        let mut capabilities = Capability::parse_all(wire.volume_capabilities)?;
+        let capacity = Capacity::parse(wire.capacity_range)?;
+        let parameters = Parameters::parse(&wire.parameters)?;
+        if !wire.mutable_parameters.is_empty() {
+            let why = "this plugin does not declare MODIFY_VOLUME";
+            return Err(Error::Invalid {
+                field: "mutable_parameters",
+                why,
+            });
+        }
+        if wire.volume_content_source.is_some() {
+            let why = "this plugin declares neither snapshots nor clones";
+            return Err(Error::Invalid {
+                field: "volume_content_source",
+                why,
+            });
+        }
+        for capability in &mut capabilities {
+            one_fs_type(capability, &parameters)?;
+        }
+        let pull_secret = PullSecret::parse(&wire.secrets, parameters.base_image.as_deref())?;
+        let topology = wire.accessibility_requirements.unwrap_or_default();
+        let requisite = topology.requisite.into_iter().map(|t| t.segments).collect();
+        Ok(Self {
+            name,
+            capacity,
+            capabilities,
+            parameters,
+            pull_secret,
+            requisite,
+        })
+    }
+
+    /// The file system asked for, if any is; all capabilities agree on it.
+    pub(crate) fn fs_type(&self) -> Option<host::FsType> {
+        self.capabilities.iter().find_map(Capability::fs_type)
+    }
+
+    /// Whether the volume will be mounted.
+    pub(crate) fn is_mount(&self) -> bool {
+        self.capabilities.iter().any(Capability::is_mount)
+    }
+}
+
+/// The capability's fsType and the parameter's are one question asked twice.
+fn one_fs_type(capability: &mut Capability, parameters: &Parameters) -> Result<()> {
+    let host::staging::Access::Mount { fs_type, .. } = &mut capability.access else {
+        return Ok(());
+    };
+    match (parameters.fs_type, *fs_type) {
+        (Some(parameter), Some(capability)) if parameter != capability => Err(Error::TwoFsTypes {
+            parameter: parameter.to_string(),
+            capability: capability.to_string(),
+        }),
+        (parameter, asked) => {
+            *fs_type = asked.or(parameter);
+            Ok(())
+        }
+    }
+}
+
+/// `ControllerPublishVolume`.
+pub(crate) struct PublishVolume {
+    pub(crate) volume: VolumeName,
+    pub(crate) node: NodeId,
+    pub(crate) capability: Capability,
+    pub(crate) readonly: bool,
+}
+
+impl PublishVolume {
+    pub(crate) fn parse(wire: csi::ControllerPublishVolumeRequest) -> Result<Self> {
+        // What is missing is said before what is wrong: the order that csi-sanity checks.
+        required("volume_id", &wire.volume_id)?;
+        required("node_id", &wire.node_id)?;
+        let capability = Capability::parse("volume_capability", wire.volume_capability)?;
+        Ok(Self {
+            volume: volume_id(&wire.volume_id)?,
+            node: node_id(&wire.node_id)?,
+            capability,
+            readonly: wire.readonly,
+        })
+    }
+}
+
+/// `ControllerUnpublishVolume`.
+pub(crate) struct UnpublishVolume {
+    pub(crate) volume: VolumeName,
+    /// `None`: from every node.
+    pub(crate) node: Option<NodeId>,
+}
+
+impl UnpublishVolume {
+    pub(crate) fn parse(wire: &csi::ControllerUnpublishVolumeRequest) -> Result<Self> {
+        let volume = volume_id(&wire.volume_id)?;
+        let node = (!wire.node_id.is_empty())
+            .then(|| node_id(&wire.node_id))
+            .transpose()?;
+        Ok(Self { volume, node })
+    }
+}
+
+/// `ValidateVolumeCapabilities`. The capabilities stay unparsed: one that is not supported is an
+/// answer there, not an error.
+pub(crate) struct ValidateVolume {
+    pub(crate) volume: VolumeName,
+    pub(crate) capabilities: Vec<csi::VolumeCapability>,
+    pub(crate) context: HashMap<String, String>,
+    pub(crate) parameters: HashMap<String, String>,
+    pub(crate) mutable_parameters: HashMap<String, String>,
+}
+
+impl ValidateVolume {
+    pub(crate) fn parse(wire: csi::ValidateVolumeCapabilitiesRequest) -> Result<Self> {
+        required("volume_id", &wire.volume_id)?;
+        if wire.volume_capabilities.is_empty() {
+            return Err(Error::Missing {
+                field: "volume_capabilities",
+            });
+        }
+        bounded("volume_context", &wire.volume_context, MAP_BYTES)?;
+        Ok(Self {
+            volume: volume_id(&wire.volume_id)?,
+            capabilities: wire.volume_capabilities,
+            context: wire.volume_context,
+            parameters: wire.parameters,
+            mutable_parameters: wire.mutable_parameters,
+        })
+    }
+}
+
+/// `ListVolumes`.
+#[derive(Debug)]
+pub(crate) struct ListVolumes {
+    /// 0: all.
+    pub(crate) max_entries: u32,
+    /// The last id of the page before; empty: from the first.
+    pub(crate) after: String,
+}
+
+/// What tells a token of ours from any other text. A name alone would not do: every text of letters
+/// is one.
+const TOKEN: &str = "after:";
+
+impl ListVolumes {
+    pub(crate) fn parse(wire: &csi::ListVolumesRequest) -> Result<Self> {
+        let max_entries = u32::try_from(wire.max_entries).map_err(|_| Error::Invalid {
+            field: "max_entries",
+            why: "it is negative",
+        })?;
+        let after = match wire.starting_token.as_str() {
+            "" => String::new(),
+            token => {
+                let name = token
+                    .strip_prefix(TOKEN)
+                    .and_then(|id| VolumeName::new(id).ok());
+                name.ok_or(Error::Token)?.to_string()
+            }
+        };
+        Ok(Self { max_entries, after })
+    }
+
+    /// The token of the page after this id. It stays good when that volume is deleted.
+    pub(crate) fn token(last: &str) -> String {
+        format!("{TOKEN}{last}")
+    }
+}
+
+/// `GetCapacity`.
+pub(crate) struct GetCapacity {
+    /// `None`: everywhere.
+    pub(crate) topology: Option<HashMap<String, String>>,
+}
+
+impl GetCapacity {
+    pub(crate) fn parse(wire: csi::GetCapacityRequest) -> Result<Self> {
+        Parameters::parse(&wire.parameters)?;
+        for capability in wire.volume_capabilities {
+            Capability::parse("volume_capabilities", Some(capability))?;
+        }
+        Ok(Self {
+            topology: wire.accessible_topology.map(|topology| topology.segments),
+        })
+    }
+}
+
+/// `ControllerExpandVolume`.
+pub(crate) struct ExpandVolume {
+    pub(crate) volume: VolumeName,
+    pub(crate) capacity: Capacity,
+}
+
+impl ExpandVolume {
+    pub(crate) fn parse(wire: csi::ControllerExpandVolumeRequest) -> Result<Self> {
+        required("volume_id", &wire.volume_id)?;
+        let capacity = Capacity::parse(wire.capacity_range)?;
+        if capacity == Capacity::default() {
+            return Err(Error::Missing {
+                field: "capacity_range",
+            });
+        }
+        // The capability is optional here, and nothing depends on it once it is found valid.
+        if wire.volume_capability.is_some() {
+            Capability::parse("volume_capability", wire.volume_capability)?;
+        }
+        Ok(Self {
+            volume: volume_id(&wire.volume_id)?,
+            capacity,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

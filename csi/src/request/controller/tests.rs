@@ -1,0 +1,213 @@
+use csi::volume_capability::{AccessMode, AccessType, MountVolume, access_mode::Mode};
+use types::{Classify as _, ErrorKind};
+
+use super::*;
+
+fn mount(fs_type: &str) -> csi::VolumeCapability {
+    csi::VolumeCapability {
+        access_type: Some(AccessType::Mount(MountVolume {
+            fs_type: fs_type.to_owned(),
+            ..Default::default()
+        })),
+        access_mode: Some(AccessMode {
+            mode: Mode::SingleNodeWriter.into(),
+        }),
+    }
+}
+
+fn request() -> csi::CreateVolumeRequest {
+    csi::CreateVolumeRequest {
+        name: "pvc-1".to_owned(),
+        volume_capabilities: vec![mount("")],
+        ..Default::default()
+    }
+}
+
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "the field of the message is optional"
+)]
+fn range(required_bytes: i64, limit_bytes: i64) -> Option<csi::CapacityRange> {
+    Some(csi::CapacityRange {
+        required_bytes,
+        limit_bytes,
+    })
+}
+
+fn map(pairs: &[(&str, &str)]) -> HashMap<String, String> {
+    pairs
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+        .collect()
+}
+
+#[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
+fn row_70_requests_that_can_never_work_are_refused() {
+    let source = csi::VolumeContentSource { r#type: None };
+    for (case, wire) in [
+        (
+            "no name",
+            csi::CreateVolumeRequest {
+                name: String::new(),
+                ..request()
+            },
+        ),
+        (
+            "long name",
+            csi::CreateVolumeRequest {
+                name: "n".repeat(129),
+                ..request()
+            },
+        ),
+        (
+            "name with a path",
+            csi::CreateVolumeRequest {
+                name: "../x".to_owned(),
+                ..request()
+            },
+        ),
+        (
+            "no capability",
+            csi::CreateVolumeRequest {
+                volume_capabilities: vec![],
+                ..request()
+            },
+        ),
+        (
+            "negative",
+            csi::CreateVolumeRequest {
+                capacity_range: range(-1, 0),
+                ..request()
+            },
+        ),
+        (
+            "negative limit",
+            csi::CreateVolumeRequest {
+                capacity_range: range(0, -1),
+                ..request()
+            },
+        ),
+        (
+            "limit",
+            csi::CreateVolumeRequest {
+                capacity_range: range(2, 1),
+                ..request()
+            },
+        ),
+        (
+            "key",
+            csi::CreateVolumeRequest {
+                parameters: map(&[("size", "1")]),
+                ..request()
+            },
+        ),
+        (
+            "source",
+            csi::CreateVolumeRequest {
+                volume_content_source: Some(source),
+                ..request()
+            },
+        ),
+        (
+            "mutable",
+            csi::CreateVolumeRequest {
+                mutable_parameters: map(&[("a", "b")]),
+                ..request()
+            },
+        ),
+        (
+            "half a secret",
+            csi::CreateVolumeRequest {
+                secrets: map(&[("username", "me")]),
+                parameters: map(&[("baseImage", "a")]),
+                ..request()
+            },
+        ),
+        (
+            "two file systems",
+            csi::CreateVolumeRequest {
+                volume_capabilities: vec![mount("xfs")],
+                parameters: map(&[("fsType", "ext4")]),
+                ..request()
+            },
+        ),
+    ] {
+        let error = CreateVolume::parse(wire)
+            .err()
+            .unwrap_or_else(|| panic!("{case} was taken"));
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{case}: {error}");
+    }
+    assert!(
+        CreateVolume::parse(csi::CreateVolumeRequest {
+            name: "n".repeat(128),
+            capacity_range: range(32 << 20, 32 << 20),
+            ..request()
+        })
+        .is_ok()
+    );
+}
+
+#[test]
+fn the_file_system_of_the_parameters_counts_where_the_capability_is_silent() {
+    let wire = csi::CreateVolumeRequest {
+        parameters: map(&[("fsType", "xfs")]),
+        ..request()
+    };
+    let checked = CreateVolume::parse(wire).ok().unwrap();
+    assert_eq!(checked.fs_type(), Some(host::FsType::Xfs));
+    assert_eq!(CreateVolume::parse(request()).ok().unwrap().fs_type(), None);
+}
+
+#[test]
+fn a_range_allows_what_it_says() {
+    let (small, exact, large) = (ByteSize(99), ByteSize(100), ByteSize(101));
+    for (required, limit, allowed) in [
+        (0, 0, [true, true, true]),
+        (100, 0, [false, true, true]),
+        (0, 100, [true, true, false]),
+        (100, 100, [false, true, false]),
+    ] {
+        let capacity = Capacity::parse(range(required, limit)).unwrap();
+        assert_eq!(
+            [small, exact, large].map(|size| capacity.allows(size)),
+            allowed,
+            "{capacity}"
+        );
+    }
+}
+
+#[test]
+fn tokens_are_ours_or_aborted() {
+    let list = |token: &str, max_entries| {
+        let starting_token = token.to_owned();
+        ListVolumes::parse(&csi::ListVolumesRequest {
+            max_entries,
+            starting_token,
+        })
+    };
+    assert_eq!(
+        list(&ListVolumes::token("pvc-1"), 3).unwrap().after,
+        "pvc-1"
+    );
+    assert_eq!(list("", 0).unwrap().after, "");
+    for token in ["invalid-token", "1", "after:", "after:../x"] {
+        assert_eq!(
+            list(token, 0).unwrap_err().kind(),
+            ErrorKind::Aborted,
+            "{token:?}"
+        );
+    }
+    assert_eq!(list("", -1).unwrap_err().kind(), ErrorKind::InvalidArgument);
+}
+
+#[test]
+fn a_text_that_is_no_name_is_the_id_of_no_volume() {
+    for text in ["../x", "a/b", &"n".repeat(300)] {
+        assert_eq!(volume_id(text).unwrap_err().kind(), ErrorKind::NotFound);
+    }
+    assert_eq!(
+        volume_id("").unwrap_err().kind(),
+        ErrorKind::InvalidArgument
+    );
+}

@@ -1,0 +1,59 @@
+//! Serves the services on the socket, and lets calls under way finish when it is told to stop.
+
+use std::time::Duration;
+
+use proto::csi::v1::controller_server::ControllerServer;
+use proto::csi::v1::identity_server::IdentityServer;
+use proto::csi::v1::node_server::NodeServer;
+use tokio::sync::oneshot;
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::transport::Server;
+
+use crate::controller::ControllerService;
+use crate::error::{Error, Result};
+use crate::identity::IdentityService;
+use crate::node::NodeService;
+
+/// How long calls under way may take after SIGTERM. Kubernetes kills a pod after 30 seconds.
+pub(crate) const GRACE: Duration = Duration::from_secs(25);
+
+/// What is served.
+#[derive(Debug)]
+pub(crate) struct Services {
+    pub(crate) identity: IdentityService,
+    pub(crate) controller: Option<ControllerService>,
+    pub(crate) node: Option<NodeService>,
+}
+
+/// Serves until `shutdown` resolves, then lets calls finish for [`GRACE`].
+pub(crate) async fn serve(
+    listener: std::os::unix::net::UnixListener,
+    services: Services,
+    shutdown: impl Future<Output = ()>,
+) -> Result<()> {
+    let listener = tokio::net::UnixListener::from_std(listener)
+        .map_err(Error::io("serve on", std::path::Path::new("the socket")))?;
+    let (stop, stopped) = oneshot::channel::<()>();
+    let server = Server::builder()
+        .add_service(IdentityServer::new(services.identity))
+        .add_optional_service(services.controller.map(ControllerServer::new))
+        .add_optional_service(services.node.map(NodeServer::new))
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), async {
+            // An error means that the sender is gone, which is a reason to stop as well.
+            drop(stopped.await);
+        });
+    tokio::pin!(server);
+    tokio::select! {
+        ended = &mut server => return ended.map_err(Error::Serve),
+        () = shutdown => {}
+    }
+    tracing::info!("stopping; calls under way have {} seconds", GRACE.as_secs());
+    // Fails only when the server has ended meanwhile, which the next line sees.
+    let _ = stop.send(());
+    if let Ok(ended) = tokio::time::timeout(GRACE, server).await {
+        ended.map_err(Error::Serve)
+    } else {
+        tracing::warn!("calls are still under way; the same calls again will finish them");
+        Ok(())
+    }
+}
