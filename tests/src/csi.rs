@@ -112,19 +112,21 @@ impl Plugin {
     /// CreateVolume as the external provisioner calls it: again while the answer is that it is
     /// still going on (ABORTED, UNAVAILABLE, DEADLINE_EXCEEDED).
     pub fn provision(&self, request: pb::CreateVolumeRequest) -> Result<Claim, Status> {
-        let mut controller = self.controller();
-        let volume = wait::until("the volume is provisioned", || {
-            let reply = block_on(controller.create_volume(request.clone()));
-            match reply.map(Response::into_inner) {
+        wait::until("the volume is provisioned", || {
+            match self.provision_once(&request) {
                 Err(status) if still_going_on(&status) => None,
                 other => Some(other),
             }
-        })?;
-        let volume = volume
-            .volume
-            .ok_or_else(|| Status::internal("an answer without a volume"))?;
+        })
+    }
+
+    /// One CreateVolume.
+    pub fn provision_once(&self, request: &pb::CreateVolumeRequest) -> Result<Claim, Status> {
+        let reply = block_on(self.controller().create_volume(request.clone()))?;
+        let volume = reply.into_inner().volume;
+        let volume = volume.ok_or_else(|| Status::internal("an answer without a volume"))?;
         Ok(Claim {
-            request,
+            request: request.clone(),
             volume,
             publish_context: HashMap::new(),
         })

@@ -1,5 +1,6 @@
 //! Reads the documents and the sources of the project, for the tests that hold them together.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -121,6 +122,22 @@ pub fn product_lines(text: &str) -> usize {
         .windows(2)
         .position(|pair| pair[0].trim() == "#[cfg(test)]" && pair[1].trim_end().ends_with('{'));
     tests.unwrap_or(lines.len())
+}
+
+/// Every `crash_point!("…")` in the sources below these folders of the workspace.
+pub fn crash_points(folders: &[&str]) -> BTreeSet<String> {
+    let mut points = BTreeSet::new();
+    for path in rust_sources() {
+        if folders
+            .iter()
+            .any(|folder| path.starts_with(sources().join(folder)))
+        {
+            let text = read(&path);
+            let names = text.split("crash_point!(\"").skip(1);
+            points.extend(names.filter_map(|rest| rest.split('"').next().map(str::to_owned)));
+        }
+    }
+    points
 }
 
 /// The text of a file that must be there.

@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long anything may take on a busy machine before the test gives up.
-pub const LONG: Duration = Duration::from_mins(1);
+pub const LONG: Duration = Duration::from_mins(2);
 
 /// Asks until the answer is there. Panics after [`LONG`] with `what` was waited for.
 #[track_caller]

@@ -6,28 +6,15 @@ use std::os::unix::process::ExitStatusExt;
 
 use e2e::life::{LIFE, Life, state_after};
 use e2e::manager::init_disk;
-use e2e::programs::sources;
 use e2e::{Disk, FileSystem, Manager, Need, Sandbox, documents, needs};
 
-/// Every `crash_point!("…")` of the sources that make the manager's daemon.
+/// Where the sources of the daemon say that a step is done.
 fn crash_points() -> BTreeSet<String> {
-    let mut points = BTreeSet::new();
-    let daemon = [
+    documents::crash_points(&[
         "manager/src/store",
         "manager/src/volume",
         "manager/src/catalog",
-    ];
-    for path in documents::rust_sources() {
-        if daemon
-            .iter()
-            .any(|dir| path.starts_with(sources().join(dir)))
-        {
-            let text = documents::read(&path);
-            let names = text.split("crash_point!(\"").skip(1);
-            points.extend(names.filter_map(|rest| rest.split('"').next().map(str::to_owned)));
-        }
-    }
-    points
+    ])
 }
 
 #[test]
