@@ -12,8 +12,8 @@ use proto::csi::v1::identity_client::IdentityClient;
 use proto::csi::v1::node_client::NodeClient;
 use proto::csi::v1::volume_capability::access_mode::Mode;
 use proto::csi::v1::volume_capability::{AccessMode, AccessType, BlockVolume, MountVolume};
+use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Response, Status};
 
 use crate::{Manager, Process, Sandbox, block_on, programs, wait};
 
@@ -111,9 +111,9 @@ impl Plugin {
 
     /// CreateVolume as the external provisioner calls it: again while the answer is that it is
     /// still going on (ABORTED, UNAVAILABLE, DEADLINE_EXCEEDED).
-    pub fn provision(&self, request: pb::CreateVolumeRequest) -> Result<Claim, Status> {
+    pub fn provision(&self, request: &pb::CreateVolumeRequest) -> Result<Claim, Status> {
         wait::until("the volume is provisioned", || {
-            match self.provision_once(&request) {
+            match self.provision_once(request) {
                 Err(status) if still_going_on(&status) => None,
                 other => Some(other),
             }

@@ -92,7 +92,7 @@ fn two_pods_of_one_image(disk: FileSystem, image: &'static str, image_size: &'st
         .map(|name| {
             cluster
                 .plugin
-                .provision(from_image(name, 512 * MIB, &reference))
+                .provision(&from_image(name, 512 * MIB, &reference))
                 .unwrap()
         })
         .into();
@@ -153,7 +153,7 @@ fn a_btrfs_image_on_a_btrfs_disk_serves_a_pod() {
     let reference = cluster.push(&sandbox, "btrfs", "128Mi");
     let mut claim = cluster
         .plugin
-        .provision(from_image("a", 256 * MIB, &reference))
+        .provision(&from_image("a", 256 * MIB, &reference))
         .unwrap();
     let target = cluster.plugin.run_pod(&mut claim, "pod").unwrap();
     assert_serves(&sandbox, "btrfs", &target);
@@ -177,7 +177,7 @@ fn a_mounted_volume_outlives_every_program_of_ours() {
     let reference = cluster.push(&sandbox, "ext4", "64Mi");
     let mut claim = cluster
         .plugin
-        .provision(from_image("a", 128 * MIB, &reference))
+        .provision(&from_image("a", 128 * MIB, &reference))
         .unwrap();
     let target = cluster.plugin.run_pod(&mut claim, "pod").unwrap();
     cluster.plugin.process.kill_9();
@@ -217,7 +217,7 @@ fn a_raw_block_volume_holds_its_image() {
     let reference = cluster.push(&sandbox, "ext4", "64Mi");
     let mut request = from_image("a", 64 * MIB, &reference);
     request.volume_capabilities = vec![block()];
-    let mut claim = cluster.plugin.provision(request).unwrap();
+    let mut claim = cluster.plugin.provision(&request).unwrap();
     let device = cluster.plugin.run_pod(&mut claim, "pod").unwrap();
     let kind = e2e::command::run(
         "blkid",
@@ -256,7 +256,7 @@ fn row_21_fifty_claims_of_a_new_image_cause_one_download() {
             .map(|number| {
                 let (plugin, reference) = (&cluster.plugin, &reference);
                 let request = from_image(&format!("pvc-{number}"), 64 * MIB, reference);
-                scope.spawn(move || plugin.provision(request).unwrap())
+                scope.spawn(move || plugin.provision(&request).unwrap())
             })
             .collect();
         callers

@@ -78,7 +78,7 @@ fn row_76_the_plugin_killed_at_every_failpoint_converges_on_the_same_call() {
     ];
     // The image is there, so that CreateVolume is one call.
     let plugin = Plugin::start(&sandbox, &manager, disk.dir());
-    let warm = plugin.provision(requests[0].clone()).unwrap();
+    let warm = plugin.provision(&requests[0]).unwrap();
     plugin.delete(&warm).unwrap();
     drop(plugin);
 

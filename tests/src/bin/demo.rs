@@ -173,7 +173,7 @@ fn provision(plugin: &Plugin, name: &str, image: &BaseImage) -> Claim {
         ("baseImage", image.reference.as_str()),
     ];
     plugin
-        .provision(claim(name, image.size, &parameters))
+        .provision(&claim(name, image.size, &parameters))
         .unwrap_or_else(|status| panic!("CreateVolume {name}: {status}"))
 }
 

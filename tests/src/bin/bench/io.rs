@@ -67,7 +67,7 @@ fn devices() -> Devices {
 fn publish(plugin: &Plugin, reference: &str, name: &str) -> (Claim, PathBuf) {
     let mut request = claim(name, SIZE, &[("baseImage", reference)]);
     request.volume_capabilities = vec![block()];
-    let mut claim = plugin.provision(request).unwrap();
+    let mut claim = plugin.provision(&request).unwrap();
     let device = plugin.run_pod(&mut claim, "pod").unwrap();
     (claim, device)
 }
