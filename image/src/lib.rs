@@ -9,9 +9,13 @@
 //! | [`Format`] | the formats that are taken, told by magic once, at import |
 //! | [`Image`] | an open image, read as a [`probe::Disk`] |
 //! | [`qcow2`] | the qcow2 format |
+//! | [`convert`] | the raw form of an image |
+//! | [`extents`] | where the data of a file is, clones, sparse copies |
 //! | [`layer`], [`oci`] | layers of container images, and their layouts and archives |
 
+pub mod convert;
 mod error;
+pub mod extents;
 mod format;
 pub mod layer;
 pub mod oci;

@@ -79,27 +79,32 @@ impl Disk for FileDisk {
 
     /// Ranges are those of the file system below: it may call written zeros data, never the reverse.
     fn next_data(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
-        if offset >= self.size {
-            return Ok(None);
-        }
         if !self.is_regular {
-            return Ok(Some(offset..self.size));
+            return Ok((offset < self.size).then_some(offset..self.size));
         }
-        let start = match rustix::fs::seek(&self.file, SeekFrom::Data(offset)) {
-            Ok(start) => start,
-            Err(Errno::NXIO) => return Ok(None),
-            // File systems without SEEK_DATA have no holes to tell of.
-            Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(Some(offset..self.size)),
-            Err(errno) => return Err(errno.into()),
-        };
-        if start >= self.size {
-            return Ok(None);
-        }
-        let end = match rustix::fs::seek(&self.file, SeekFrom::Hole(start)) {
-            Ok(end) => end.clamp(start + 1, self.size),
-            Err(Errno::NXIO) => self.size,
-            Err(errno) => return Err(errno.into()),
-        };
-        Ok(Some(start..end))
+        next_data(&self.file, self.size, offset)
     }
+}
+
+/// The next range at or after `offset` of a regular file of `size` bytes that is no hole.
+pub fn next_data(file: &File, size: u64, offset: u64) -> io::Result<Option<Range<u64>>> {
+    if offset >= size {
+        return Ok(None);
+    }
+    let start = match rustix::fs::seek(file, SeekFrom::Data(offset)) {
+        Ok(start) => start,
+        Err(Errno::NXIO) => return Ok(None),
+        // File systems without SEEK_DATA have no holes to tell of.
+        Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(Some(offset..size)),
+        Err(errno) => return Err(errno.into()),
+    };
+    if start >= size {
+        return Ok(None);
+    }
+    let end = match rustix::fs::seek(file, SeekFrom::Hole(start)) {
+        Ok(end) => end.clamp(start + 1, size),
+        Err(Errno::NXIO) => size,
+        Err(errno) => return Err(errno.into()),
+    };
+    Ok(Some(start..end))
 }

@@ -13,7 +13,7 @@ use crate::{Error, Result};
 
 /// The two compressions of the format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Compression {
+pub enum Compression {
     /// Raw deflate.
     Zlib,
     /// One zstd frame.
@@ -33,11 +33,11 @@ pub(super) struct Header {
 }
 
 /// Bits of `incompatible_features`.
-mod feature {
+pub(super) mod feature {
     pub(super) const DIRTY: u64 = 1 << 0;
     pub(super) const CORRUPT: u64 = 1 << 1;
     pub(super) const DATA_FILE: u64 = 1 << 2;
-    pub(super) const COMPRESSION: u64 = 1 << 3;
+    pub(in crate::qcow2) const COMPRESSION: u64 = 1 << 3;
     pub(super) const EXTENDED_L2: u64 = 1 << 4;
     pub(super) const KNOWN: u64 = DIRTY | CORRUPT | DATA_FILE | COMPRESSION | EXTENDED_L2;
 }
@@ -54,10 +54,10 @@ mod extension {
 const V2_LENGTH: u32 = 72;
 const V3_LENGTH: u32 = 104;
 /// QEMU's own bounds (`block/qcow2.h`): what it does not open, nobody makes.
-const L1_BYTES_MAX: u64 = 32 << 20;
-const REFCOUNT_TABLE_BYTES_MAX: u64 = 8 << 20;
+pub(super) const L1_BYTES_MAX: u64 = 32 << 20;
+pub(super) const REFCOUNT_TABLE_BYTES_MAX: u64 = 8 << 20;
 const SNAPSHOTS_MAX: u32 = 65_536;
-const CLUSTER_BITS: std::ops::RangeInclusive<u32> = 9..=21;
+pub(super) const CLUSTER_BITS: std::ops::RangeInclusive<u32> = 9..=21;
 /// A cluster with subclusters is at least 16 KiB, so that a subcluster is at least a sector.
 const SUBCLUSTERED_BITS_MIN: u32 = 14;
 

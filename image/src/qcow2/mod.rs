@@ -28,7 +28,10 @@ mod header;
 mod read;
 mod tables;
 mod units;
+mod write;
 
+pub use header::Compression;
 pub use read::Qcow2;
+pub use write::{CreateOptions, create, create_empty};
 
 use crate::open::Limits;

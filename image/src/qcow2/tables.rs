@@ -23,9 +23,9 @@ pub(super) enum Place {
 /// Bits 9 to 55: the offset in an entry of either table.
 const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
 /// Bit 63: the reference count is one. For writers only.
-const COPIED: u64 = 1 << 63;
+pub(super) const COPIED: u64 = 1 << 63;
 /// Bit 62: the cluster is compressed.
-const COMPRESSED: u64 = 1 << 62;
+pub(super) const COMPRESSED: u64 = 1 << 62;
 /// Bit 0: the cluster reads as zeros (from version 3, without subclusters).
 const ZERO: u64 = 1;
 

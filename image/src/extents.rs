@@ -1,0 +1,246 @@
+//! The extents of files: how many there are, where the data is, and moving it without filling holes.
+//!
+//! Cloning a file costs by the extent, so few and large ones are worth work (docs/architecture.md).
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
+
+use crate::{Error, Result};
+
+/// The kernel's `struct fiemap` without room for extents: then it only counts them.
+#[repr(C)]
+#[derive(Default)]
+struct Fiemap {
+    start: u64,
+    length: u64,
+    flags: u32,
+    mapped_extents: u32,
+    extent_count: u32,
+    reserved: u32,
+}
+
+/// `FIEMAP_FLAG_SYNC`: write the file first, so that data without a place yet is counted.
+const SYNC: u32 = 1;
+
+/// How many extents `file` has. `None` when its file system does not tell. Its dirty pages are
+/// written first.
+pub fn count(file: &File) -> Result<Option<u32>> {
+    let mut map = Fiemap {
+        length: u64::MAX,
+        flags: SYNC,
+        ..Fiemap::default()
+    };
+    match fiemap(file, &mut map) {
+        Ok(()) => Ok(Some(map.mapped_extents)),
+        Err(Errno::OPNOTSUPP | Errno::NOTTY | Errno::NOSYS) => Ok(None),
+        Err(errno) => Err(Error::Io {
+            operation: "count the file's extents",
+            source: errno.into(),
+        }),
+    }
+}
+
+#[expect(
+    unsafe_code,
+    reason = "FS_IOC_FIEMAP has no safe wrapper among our dependencies"
+)]
+fn fiemap(file: &File, map: &mut Fiemap) -> rustix::io::Result<()> {
+    use rustix::ioctl::{Updater, ioctl, opcode};
+    const FS_IOC_FIEMAP: rustix::ioctl::Opcode = opcode::read_write::<Fiemap>(b'f', 11);
+    // SAFETY: the opcode takes a `struct fiemap`, which `Fiemap` lays out as the kernel does
+    // (linux/fiemap.h); `extent_count` is 0, so that the kernel writes nothing behind it.
+    unsafe { ioctl(file, Updater::<FS_IOC_FIEMAP, Fiemap>::new(map)) }
+}
+
+/// The bytes that `file` takes on its disk.
+pub fn allocated(file: &File) -> Result<u64> {
+    Ok(file
+        .metadata()
+        .map_err(Error::io("look at the file"))?
+        .blocks()
+        * 512)
+}
+
+/// The ranges of a regular file that are no holes, from its start on.
+#[derive(Debug)]
+pub struct DataRanges<'a> {
+    file: &'a File,
+    size: u64,
+    offset: u64,
+}
+
+/// The data of `file`, as far as it is long now. The file's position moves.
+pub fn data_ranges(file: &File) -> Result<DataRanges<'_>> {
+    let size = file
+        .metadata()
+        .map_err(Error::io("look at the file"))?
+        .len();
+    Ok(DataRanges {
+        file,
+        size,
+        offset: 0,
+    })
+}
+
+impl Iterator for DataRanges<'_> {
+    type Item = Result<Range<u64>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match probe::next_data(self.file, self.size, self.offset) {
+            Ok(range) => {
+                let range = range?;
+                self.offset = range.end;
+                Some(Ok(range))
+            }
+            Err(source) => {
+                // An iterator that goes on failing would hold its caller for ever.
+                self.offset = self.size;
+                Some(Err(Error::Io {
+                    operation: "look for the file's data",
+                    source,
+                }))
+            }
+        }
+    }
+}
+
+/// Makes `target` a clone of `source` that shares its extents (`FICLONE`). `false` when the file
+/// system cannot: nothing is ever copied here.
+pub fn reflink(source: &File, target: &File) -> Result<bool> {
+    match rustix::fs::ioctl_ficlone(target, source) {
+        Ok(()) => Ok(true),
+        Err(Errno::OPNOTSUPP | Errno::XDEV | Errno::INVAL | Errno::NOTTY | Errno::NOSYS) => {
+            Ok(false)
+        }
+        Err(errno) => Err(Error::Io {
+            operation: "clone the file",
+            source: errno.into(),
+        }),
+    }
+}
+
+/// Copies at most this much in one call of the kernel, so that progress is told and a caller that
+/// has had enough is heard.
+const STEP: u64 = 64 << 20;
+/// The buffer where the kernel cannot copy by itself.
+const BUFFER: u64 = 1 << 20;
+
+/// Copies the data of `source` to `target`, which becomes as long and has the same holes. `progress`
+/// is told the bytes of data copied so far, and says whether to go on. Returns their sum. Nothing is
+/// synced.
+pub fn copy_sparse(
+    source: &File,
+    target: &File,
+    progress: &mut dyn FnMut(u64) -> bool,
+) -> Result<u64> {
+    const PREPARE: &str = "prepare the copy of the file";
+    let size = source
+        .metadata()
+        .map_err(Error::io("look at the file to copy"))?
+        .len();
+    // Emptied first: what the target held must not show through the holes.
+    target.set_len(0).map_err(Error::io(PREPARE))?;
+    target.set_len(size).map_err(Error::io(PREPARE))?;
+    let mut copied = 0;
+    let mut kernel_copies = true;
+    for range in data_ranges(source)? {
+        let mut range = range?;
+        while !range.is_empty() {
+            let len = STEP.min(range.end - range.start);
+            let mut count = None;
+            if kernel_copies {
+                count = copy_in_kernel(source, target, range.start, len)?;
+                kernel_copies = count.is_some();
+            }
+            let count = match count {
+                Some(count) => count,
+                None => copy_by_hand(source, target, range.start, len.min(BUFFER))?,
+            };
+            range.start += count;
+            copied += count;
+            if !progress(copied) {
+                return Err(Error::Cancelled);
+            }
+        }
+    }
+    Ok(copied)
+}
+
+/// One `copy_file_range`; `None` when these two files need another way.
+fn copy_in_kernel(source: &File, target: &File, offset: u64, len: u64) -> Result<Option<u64>> {
+    let (mut from, mut to) = (offset, offset);
+    let len = usize::try_from(len).unwrap_or(usize::MAX);
+    let error = |source| {
+        Err(Error::Io {
+            operation: "copy the file",
+            source,
+        })
+    };
+    loop {
+        let copied =
+            rustix::fs::copy_file_range(source, Some(&mut from), target, Some(&mut to), len);
+        return match copied {
+            Ok(0) => error(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => Ok(Some(count as u64)),
+            Err(Errno::INTR) => continue,
+            Err(Errno::XDEV | Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => Ok(None),
+            Err(errno) => error(errno.into()),
+        };
+    }
+}
+
+fn copy_by_hand(source: &File, target: &File, offset: u64, len: u64) -> Result<u64> {
+    let mut buffer = vec![0; usize::try_from(len).unwrap_or(0)];
+    source
+        .read_exact_at(&mut buffer, offset)
+        .map_err(Error::io("read the file to copy"))?;
+    target
+        .write_all_at(&buffer, offset)
+        .map_err(Error::io("write the copy of the file"))?;
+    Ok(len)
+}
+
+/// Makes `range` of `file` a hole, which reads as zeros. `false` when the file system cannot; the
+/// file's length stays.
+pub fn punch_hole(file: &File, range: Range<u64>) -> Result<bool> {
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    fallocate(file, flags, range, "punch a hole into the file")
+}
+
+/// Gives `range` of `file` its space, in as few pieces as the file system can, and lengthens the file
+/// to the range's end. It reads as zeros. `false` when the file system cannot.
+pub fn preallocate(file: &File, range: Range<u64>) -> Result<bool> {
+    fallocate(
+        file,
+        FallocateFlags::empty(),
+        range,
+        "give the file its space",
+    )
+}
+
+fn fallocate(
+    file: &File,
+    flags: FallocateFlags,
+    range: Range<u64>,
+    operation: &'static str,
+) -> Result<bool> {
+    if range.is_empty() {
+        return Ok(true);
+    }
+    loop {
+        return match rustix::fs::fallocate(file, flags, range.start, range.end - range.start) {
+            Ok(()) => Ok(true),
+            Err(Errno::INTR) => continue,
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(false),
+            Err(errno) => Err(Error::Io {
+                operation,
+                source: errno.into(),
+            }),
+        };
+    }
+}
