@@ -75,8 +75,12 @@ pub struct Args {
     #[arg(long, default_value = "/var/lib/kubelet", value_name = "DIR")]
     kubelet_dir: PathBuf,
 
-    /// How to write the log, to standard error. RUST_LOG sets how much, for example debug.
-    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    /// What to log, as tracing's filters: error, warn, info, debug, or per module.
+    #[arg(long, env = "LOG_LEVEL", default_value = "info", value_name = "FILTER")]
+    pub log_level: String,
+
+    /// How to write the log, to standard error.
+    #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
 }
 

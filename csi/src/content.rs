@@ -46,8 +46,8 @@ fn mountable(image: &str, content: &wire::Content, asked: Option<FsType>) -> Res
                     asked,
                 });
             }
-            // Whether this node can mount it is the node's to say.
-            (None, _) => return Ok(()),
+            (None, Ok(found)) if host::mounts::is_supported(found) => return Ok(()),
+            (None, _) => format!("{}, which is not mounted here", found()),
         },
         Kind::PartitionTable => format!("a partition table ({}), not a file system", found()),
         Kind::Other => format!("{}, not a file system", found()),
@@ -61,8 +61,15 @@ fn mountable(image: &str, content: &wire::Content, asked: Option<FsType>) -> Res
     })
 }
 
-/// Checks that a blank volume is large enough for the file system it will be formatted with.
+/// Checks that a blank volume can get the file system asked for, and is large enough for it.
 pub(crate) fn can_format(capacity: Capacity, asked: Option<FsType>) -> Result<()> {
+    if asked.is_some_and(|fs_type| !host::filesystem::can_format(fs_type)) {
+        let why = "a blank volume is formatted with ext4, ext3, ext2, xfs or btrfs only";
+        return Err(Error::Invalid {
+            field: "fs_type",
+            why,
+        });
+    }
     match (asked, capacity.required.or(capacity.limit)) {
         (Some(fs_type @ FsType::Xfs), Some(size)) if size < XFS_LEAST => {
             Err(Error::TooSmallToFormat {
@@ -129,6 +136,7 @@ mod tests {
     #[test]
     fn row_74_what_is_no_file_system_is_for_block_only() {
         for (kind, found) in [
+            (Kind::FileSystem, "ntfs"),
             (Kind::PartitionTable, "gpt"),
             (Kind::Other, "crypto_LUKS"),
             (Kind::Ambiguous, "ext4, xfs"),
@@ -156,5 +164,7 @@ mod tests {
         can_format(capacity(32 << 20), Some(FsType::Ext4)).unwrap();
         can_format(capacity(32 << 20), None).unwrap();
         can_format(Capacity::default(), Some(FsType::Xfs)).unwrap();
+        let squashfs = can_format(Capacity::default(), Some(FsType::Squashfs)).unwrap_err();
+        assert_eq!(squashfs.kind(), ErrorKind::InvalidArgument);
     }
 }

@@ -4,9 +4,12 @@ use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser as _;
+use clap::error::ErrorKind;
+use clap::{CommandFactory as _, Parser as _};
 use csi::{Args, LogFormat};
 use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
 use types::report;
 
 /// How long threads that are in the kernel may hold up the end of the process.
@@ -17,7 +20,10 @@ const USAGE: u8 = 64;
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    log_to_stderr(args.log_format);
+    if let Err(error) = log_to_stderr(&args) {
+        // There is no log yet to say it in.
+        return usage(&error);
+    }
     types::crash::init();
     let config = match args.check() {
         Ok(config) => config,
@@ -68,16 +74,34 @@ async fn told_to_stop() {
     }
 }
 
-fn log_to_stderr(format: LogFormat) {
-    use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+/// Starts the log.
+fn log_to_stderr(args: &Args) -> Result<(), clap::Error> {
+    let refuse = |error: ParseError| {
+        Args::command().error(ErrorKind::InvalidValue, format!("--log-level: {error}"))
+    };
+    let filter: EnvFilter = args.log_level.parse().map_err(refuse)?;
+    // The layers below us see whole messages, secrets and all: they are not to talk of each frame.
+    let filter = ["h2=info", "hyper=info", "tonic=info", "tower=info"]
+        .into_iter()
+        .try_fold(filter, |filter, quiet| {
+            Ok(filter.add_directive(quiet.parse()?))
+        })
+        .map_err(refuse)?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
         .with_target(false)
         .with_ansi(io::stderr().is_terminal());
-    match format {
+    match args.log_format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),
     }
+    Ok(())
+}
+
+/// Says what is wrong with the command line as clap does.
+fn usage(error: &clap::Error) -> ExitCode {
+    // To a terminal that is gone nothing can be said.
+    let _ = error.print();
+    ExitCode::from(USAGE)
 }

@@ -135,6 +135,7 @@ fn parse_mount(mount: MountVolume) -> Result<Access> {
             why,
         });
     }
+    host::mounts::check_flags(&mount.mount_flags)?;
     let fs_type = fs_type("fs_type", &mount.fs_type)?;
     Ok(Access::Mount {
         fs_type,
@@ -149,12 +150,11 @@ pub(super) fn fs_type(field: &'static str, text: &str) -> Result<Option<FsType>>
     }
     let why = "this file system cannot be had; use ext4, ext3, ext2, xfs or btrfs, or leave it empty \
                to use the image's own";
-    let fs_type = text.parse().map_err(|_| Error::Invalid { field, why })?;
-    match fs_type {
-        FsType::Ext2 | FsType::Ext3 | FsType::Ext4 | FsType::Xfs | FsType::Btrfs => {
-            Ok(Some(fs_type))
-        }
-        _ => Err(Error::Invalid { field, why }),
+    let fs_type: FsType = text.parse().map_err(|_| Error::Invalid { field, why })?;
+    if host::mounts::is_supported(fs_type) {
+        Ok(Some(fs_type))
+    } else {
+        Err(Error::Invalid { field, why })
     }
 }
 
@@ -215,7 +215,7 @@ mod tests {
             "overlay",
             "fuse.sshfs",
             "EXT4",
-            "vfat",
+            "ntfs",
             "ext4;",
             " ext4",
             "null",
@@ -232,6 +232,26 @@ mod tests {
                 .ok()
                 .unwrap();
             assert_eq!(capability.fs_type().map_or("", FsType::as_str), name);
+        }
+    }
+
+    #[test]
+    fn row_79_only_known_mount_flags_are_taken() {
+        for (flags, taken) in [
+            (&["noatime"][..], true),
+            (&["suid"], false),
+            (&["dev"], false),
+            (&["loop=/dev/loop0"], false),
+            (&["x-systemd.automount"], false),
+            (&["noatime", ";reboot"], false),
+        ] {
+            let mut wire = mount("", WireMode::SingleNodeWriter);
+            wire.access_type = Some(AccessType::Mount(MountVolume {
+                mount_flags: flags.iter().map(ToString::to_string).collect(),
+                ..Default::default()
+            }));
+            let parsed = Capability::parse("volume_capability", Some(wire));
+            assert_eq!(parsed.is_ok(), taken, "{flags:?}");
         }
     }
 
