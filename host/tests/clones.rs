@@ -14,7 +14,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use host::staging::{self, Access, NodeVolume, StageRequest};
-use rig::{MIB, ReflinkDisk, Rig, digest, has_tool, make_image, run, text};
+use rig::{MIB, ReflinkDisk, Rig, digest, make_image, run, text};
 use types::{Classify, ErrorKind};
 
 /// A volume on the reflink disk that shares every block with `image`.
@@ -90,19 +90,15 @@ fn dirty_image(rig: &Rig, name: &str, size: u64) -> PathBuf {
     file.write_all(b"only in the journal").unwrap();
     file.sync_all().unwrap();
     drop(file);
-    // The file system's own way to die with its journal written and nothing else.
-    run("xfs_io", &["-x", "-c", "shutdown -f", text(&point)]);
+    // As a power cut leaves it: the journal is written, what it describes is not.
+    run("cp", &["--sparse=always", text(&live), text(&image)]);
     run("umount", &[text(&point)]);
-    fs::rename(&live, &image).unwrap();
     image
 }
 
 #[test]
 fn row_92_a_dirty_journal_is_replayed_into_the_clone_and_never_into_the_image() {
     let Some(rig) = Rig::new() else { return };
-    if !has_tool("xfs_io") {
-        return;
-    }
     for (name, size) in [("ext4", 32 * MIB), ("xfs", 320 * MIB)] {
         let image = dirty_image(&rig, name, size);
         let before = digest(&image);

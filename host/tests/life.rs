@@ -380,6 +380,7 @@ fn row_77_foreign_mounts_are_named_and_left_alone() {
     }
     assert_eq!(rig.left(), (1, 0));
     run("umount", &[text(&staged.staging_path)]);
+    rig.assert_clean();
     rig.stage(&staged);
     let target = rig.target("pod");
     fs::create_dir(&target).unwrap();
@@ -668,5 +669,45 @@ fn a_clean_read_only_volume_is_not_written_to() {
         rig.unstage(&staged);
         assert_eq!(digest(&volume.file), before, "{name} was written to");
     }
+    rig.assert_clean();
+}
+
+#[test]
+fn a_start_tells_what_earlier_processes_staged() {
+    use staging::SurvivorState::{Interrupted, Staged};
+
+    let Some(rig) = Rig::new() else { return };
+    let plugins = rig.path("plugins");
+    assert_eq!(staging::survey(&plugins).unwrap(), []);
+    let (mounted, block) = (rig.volume("mounted", 32 * MIB), rig.volume("block", MIB));
+    let (mounted, block) = (rig.mount_request(&mounted, None), rig.block_request(&block));
+    rig.stage(&mounted);
+    rig.stage(&block);
+    File::create(plugins.join("empty.longhorn.json")).unwrap();
+    let survey = || {
+        let mut survivors = staging::survey(&plugins).unwrap();
+        survivors.sort_by(|a, b| a.volume.cmp(&b.volume));
+        survivors
+            .into_iter()
+            .map(|s| (s.staging_path, s.state))
+            .collect::<Vec<_>>()
+    };
+    let (at_block, at_mounted) = (block.staging_path.clone(), mounted.staging_path.clone());
+    assert_eq!(
+        survey(),
+        [(at_block.clone(), Staged), (at_mounted.clone(), Staged)]
+    );
+    assert!(!plugins.join("empty.longhorn.json").exists());
+    // As after a reboot.
+    run("umount", &[text(&at_mounted)]);
+    for device in rig.loops() {
+        run("losetup", &["-d", text(&device)]);
+    }
+    assert_eq!(
+        survey(),
+        [(at_block, Interrupted), (at_mounted, Interrupted)]
+    );
+    rig.unstage(&mounted);
+    rig.unstage(&block);
     rig.assert_clean();
 }

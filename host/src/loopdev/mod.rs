@@ -302,9 +302,12 @@ pub fn find(wanted: impl Fn(&Status) -> bool) -> Result<Vec<(LoopDevice, Status)
 
 /// The name (`loopN`) of the loop device with this number.
 pub fn name_of(number: DeviceNumber) -> Option<String> {
+    if number.major != LOOP_MAJOR {
+        return None;
+    }
     let link = std::fs::read_link(format!("/sys/dev/block/{number}")).ok()?;
     let name = link.file_name()?.to_str()?;
-    (number.major == LOOP_MAJOR && name.starts_with("loop")).then(|| name.to_owned())
+    name.starts_with("loop").then(|| name.to_owned())
 }
 
 /// Who uses the device, as far as this process can see, for an error: empty, or ", mounted at …".

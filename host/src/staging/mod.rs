@@ -26,6 +26,7 @@ mod publish;
 mod record;
 mod stage;
 mod stats;
+mod survey;
 mod unstage;
 
 use std::path::PathBuf;
@@ -207,6 +208,35 @@ pub fn expand(volume: &VolumeName, path: &std::path::Path) -> Result<ByteSize> {
 /// `NotFound` when the volume is not at `path`.
 pub fn stats(volume: &VolumeName, path: &std::path::Path) -> Result<Stats> {
     stats::stats(volume, path)
+}
+
+/// A volume that an earlier process staged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Survivor {
+    /// The volume.
+    pub volume: VolumeName,
+    /// Where it was staged.
+    pub staging_path: PathBuf,
+    /// What has become of it.
+    pub state: SurvivorState,
+}
+
+/// What has become of a volume since it was staged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SurvivorState {
+    /// It is staged and works.
+    Staged,
+    /// Its mount is there and does not work; the next stage replaces it.
+    Dead,
+    /// A crash or a reboot came in between; the next stage or unstage finishes it.
+    Interrupted,
+}
+
+/// Tells what earlier processes staged below `directory` (for CSI, kubelet's
+/// `plugins/kubernetes.io/csi`), for the log of a program that starts. A missing directory holds
+/// nothing.
+pub fn survey(directory: &std::path::Path) -> Result<Vec<Survivor>> {
+    survey::survey(directory)
 }
 
 /// The volume that is mounted at `path`: for FlexVolume's `unmount`, which is told a path only. `None` when

@@ -39,8 +39,9 @@ pub(super) fn stage(request: &StageRequest) -> Result<Staged> {
     };
     match stage.run() {
         Ok(staged) => Ok(staged),
-        Err((error, Undo::Keep)) => Err(error),
-        Err((error, Undo::Record)) => {
+        // An empty record was only the lock.
+        Err((error, Undo::Keep)) if stage.lock.record().is_some() => Err(error),
+        Err((error, Undo::Keep | Undo::Record)) => {
             if let Err(failure) = stage.lock.remove() {
                 tracing::warn!(
                     volume = %request.volume.name,
