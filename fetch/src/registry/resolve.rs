@@ -163,10 +163,7 @@ impl Lookup<'_> {
     async fn layers(&self, digest: &Digest, manifest: &Manifest) -> Result<Vec<super::Layer>> {
         let unusable = |source| self.unusable(&digest.to_string(), source);
         let config = &manifest.config;
-        let is_image = config.media_type.ends_with("image.config.v1+json")
-            || config.media_type == "application/vnd.docker.container.image.v1+json";
-        // Artifacts carry an empty config or one of their own, without diff_ids.
-        if !is_image {
+        if !manifest.has_image_config() {
             return manifest.layers_with(None).map_err(unusable);
         }
         let what = self.what(&config.digest.to_string());

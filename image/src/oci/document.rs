@@ -28,6 +28,9 @@ pub const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.lis
 /// Media type of Docker's manifest, schema 2.
 pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 
+/// Media type of Docker's config.
+const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+
 /// How the tar of a layer is packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -256,6 +259,12 @@ impl Index {
 }
 
 impl Manifest {
+    /// Whether the config is an image's. Artifacts carry an empty one or one of their own, which tells
+    /// no `diff_id`s.
+    pub fn has_image_config(&self) -> bool {
+        matches!(self.config.media_type.as_str(), OCI_CONFIG | DOCKER_CONFIG)
+    }
+
     /// The layers, the lowest first, each with its `diff_id` from the config if there is one.
     pub fn layers_with(&self, config: Option<&Config>) -> Result<Vec<LayerDescriptor>, Error> {
         let diff_ids = config

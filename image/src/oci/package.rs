@@ -183,12 +183,10 @@ impl Package {
     }
 
     fn selected(&self, digest: Digest, manifest: &Manifest) -> Result<Selected, Error> {
-        let config = &manifest.config;
-        let has_config = config.media_type.ends_with("image.config.v1+json")
-            || config.media_type == "application/vnd.docker.container.image.v1+json";
-        let config = match has_config {
-            true => Some(Config::parse(&self.document(config, "config")?)?),
-            false => None,
+        let config = if manifest.has_image_config() {
+            Some(Config::parse(&self.document(&manifest.config, "config")?)?)
+        } else {
+            None
         };
         let layers = manifest
             .layers_with(config.as_ref())?
