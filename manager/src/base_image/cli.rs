@@ -1,11 +1,13 @@
 //! `backing-image-manager base-image …`: what the user types.
 
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 use types::ByteSize;
 
-use super::{Error, Result};
+use super::error::{Result, io};
 
 /// Builds and inspects base images: disk images inside container images.
 #[derive(Debug, Clone, Subcommand)]
@@ -28,9 +30,9 @@ pub struct BuildArgs {
     /// Virtual size of the disk, for example 64Mi [default: just large enough for a directory]
     #[arg(long, value_parser = types::parse_quantity)]
     pub size: Option<ByteSize>,
-    /// Format of the disk image inside the container image
-    #[arg(long, value_enum, default_value = "qcow2")]
-    pub format: DiskFormat,
+    /// Format of the disk image inside the container image [default: qcow2, or that of the disk image]
+    #[arg(long, value_enum)]
+    pub format: Option<DiskFormat>,
     /// Compress the clusters of the qcow2 image: smaller for every reader, slower to import
     #[arg(long)]
     pub compress: bool,
@@ -150,11 +152,20 @@ pub enum OutputForm {
 ///
 /// Blocking: call it from a plain thread or `spawn_blocking`, never on an async task.
 pub fn run(command: Command) -> Result<()> {
-    drop(command);
-    Err(Error::Option {
-        option: "base-image",
-        problem: "is not finished yet".into(),
-    })
+    let text = match command {
+        Command::Build(args) => {
+            let mut text = String::new();
+            for (place, digest) in super::build::run(&args)? {
+                // Writing to a string cannot fail.
+                let _ = writeln!(text, "{digest} {place}");
+            }
+            text
+        }
+        Command::Inspect(args) => super::inspect::run(&args)?,
+    };
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .map_err(io("write to", "standard output"))
 }
 
 #[cfg(test)]

@@ -73,6 +73,38 @@ pub enum Error {
         /// Why not.
         why: String,
     },
+    /// The registry, or its configuration.
+    #[error("cannot {what}")]
+    Fetch {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        #[source]
+        source: fetch::Error,
+    },
+    /// A container image cannot be read or written as files.
+    #[error("cannot use the container image")]
+    Container {
+        /// Why not.
+        #[source]
+        source: image::oci::Error,
+    },
+    /// No disk image could be taken out of the layers.
+    #[error("cannot take the disk image out of the container image")]
+    Layers {
+        /// Why not.
+        #[source]
+        source: image::layer::Error,
+    },
+    /// A disk image cannot be read or made.
+    #[error("cannot use the disk image {}", path.display())]
+    Image {
+        /// The image.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: image::Error,
+    },
     /// A file changed while it was copied.
     #[error("{} changed while it was being read; build again when nothing writes to it", path.display())]
     Changed {
@@ -105,6 +137,10 @@ impl Classify for Error {
             Self::TooSmall { .. } => ErrorKind::OutOfRange,
             Self::ToolMissing { .. } => ErrorKind::FailedPrecondition,
             Self::ToolFailed { .. } | Self::ToolUnknown { .. } => ErrorKind::Internal,
+            Self::Fetch { source, .. } => source.kind(),
+            Self::Container { source } => source.kind(),
+            Self::Layers { source } => source.kind(),
+            Self::Image { source, .. } => source.kind(),
             Self::Changed { .. } => ErrorKind::Aborted,
         }
     }

@@ -4,9 +4,20 @@
 //! system, the disk image, its packaging and the outputs. It knows nothing of the daemon's store,
 //! and needs no root, no loop device and no network block device.
 
+mod bring;
+mod build;
 pub mod cli;
+mod disk;
 mod error;
 mod fs;
+mod inspect;
+mod layer;
+mod manifest;
+mod output;
+mod place;
+mod plan;
+mod progress;
+mod registry;
 mod tool;
 mod tree;
 

@@ -192,15 +192,6 @@ impl Tree {
         File::open(&path).map_err(io("open", path))
     }
 
-    /// The sum of the sizes of the regular files, in bytes.
-    pub(super) fn bytes(&self) -> u64 {
-        let sizes = self.nodes.iter().map(|node| match node.kind {
-            Kind::Regular { size } => size,
-            _ => 0,
-        });
-        sizes.fold(0, u64::saturating_add)
-    }
-
     /// The newest modification time: the file system's own times, so that they too follow from the
     /// input alone.
     pub(super) fn newest(&self) -> Time {

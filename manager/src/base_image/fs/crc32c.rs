@@ -39,10 +39,10 @@ pub(super) fn update(mut crc: u32, bytes: &[u8]) -> u32 {
     let (words, rest) = bytes.as_chunks::<8>();
     for word in words {
         let low = crc ^ u32::from_le_bytes([word[0], word[1], word[2], word[3]]);
-        let [a, b, c, d] = low.to_le_bytes();
-        let t = |distance: usize, byte: u8| TABLES[distance][usize::from(byte)];
-        crc = t(7, a) ^ t(6, b) ^ t(5, c) ^ t(4, d);
-        crc ^= t(3, word[4]) ^ t(2, word[5]) ^ t(1, word[6]) ^ t(0, word[7]);
+        let low = low.to_le_bytes();
+        let table = |distance: usize, byte: u8| TABLES[distance][usize::from(byte)];
+        crc = table(7, low[0]) ^ table(6, low[1]) ^ table(5, low[2]) ^ table(4, low[3]);
+        crc ^= table(3, word[4]) ^ table(2, word[5]) ^ table(1, word[6]) ^ table(0, word[7]);
     }
     for byte in rest {
         crc = crc >> 8 ^ TABLES[0][usize::from(crc.to_le_bytes()[0] ^ byte)];

@@ -19,7 +19,7 @@ use super::{Request, crc32c, uuid_text};
 const MKFS: Tool = Tool {
     name: "mkfs.ext4",
     package: "e2fsprogs",
-    limit: Duration::from_secs(6 * 3600),
+    limit: Duration::from_hours(6),
 };
 
 /// What `mke2fs.conf` of e2fsprogs 1.46 gives to ext4: any kernel since 4.9 mounts it read-write.

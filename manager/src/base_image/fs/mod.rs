@@ -14,9 +14,13 @@ mod crc32c;
 mod ext4;
 mod xfs;
 
+use std::fmt::Write as _;
 use std::fs::File;
 use std::path::Path;
 
+use types::ByteSize;
+
+use super::cli::FileSystem;
 use super::error::Result;
 use super::tree::Tree;
 
@@ -37,19 +41,24 @@ pub(super) struct Request<'a> {
     pub(super) path: &'a Path,
 }
 
-/// Makes an ext4 file system.
-pub(super) fn ext4(request: &Request) -> Result<()> {
-    ext4::make(request)
+/// Makes a file system of the given kind; of no kind, nothing.
+pub(super) fn make(kind: FileSystem, request: &Request) -> Result<()> {
+    match kind {
+        FileSystem::Ext4 => ext4::make(request),
+        FileSystem::Xfs => xfs::make(request),
+        FileSystem::Btrfs => btrfs::make(request),
+        FileSystem::None => Ok(()),
+    }
 }
 
-/// Makes an XFS file system.
-pub(super) fn xfs(request: &Request) -> Result<()> {
-    xfs::make(request)
-}
-
-/// Makes a btrfs file system.
-pub(super) fn btrfs(request: &Request) -> Result<()> {
-    btrfs::make(request)
+/// An estimate of the size that a file system for `tree` needs.
+pub(super) fn needed(kind: FileSystem, tree: &Tree) -> ByteSize {
+    match kind {
+        FileSystem::Ext4 => ext4::needed(tree),
+        FileSystem::Xfs => xfs::needed(tree),
+        FileSystem::Btrfs => btrfs::needed(tree),
+        FileSystem::None => ByteSize(0),
+    }
 }
 
 /// A uuid of version 8 (made in a way of our own) from a hash.
@@ -72,20 +81,15 @@ fn derived_uuid(uuid: [u8; 16], what: &[u8]) -> [u8; 16] {
 
 /// The usual text form of a uuid.
 pub(super) fn uuid_text(uuid: &[u8; 16]) -> String {
-    let hex = |range: std::ops::Range<usize>| -> String {
-        uuid[range]
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
-    };
-    format!(
-        "{}-{}-{}-{}-{}",
-        hex(0..4),
-        hex(4..6),
-        hex(6..8),
-        hex(8..10),
-        hex(10..16)
-    )
+    let mut text = String::with_capacity(36);
+    for (i, byte) in uuid.iter().enumerate() {
+        if matches!(i, 4 | 6 | 8 | 10) {
+            text.push('-');
+        }
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }
 
 #[cfg(test)]

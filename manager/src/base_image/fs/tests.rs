@@ -9,12 +9,11 @@ use std::process::Command;
 use super::super::tree::Tree;
 use super::*;
 
-type Make = fn(&Request) -> Result<()>;
-
-/// The file systems, their checkers and the smallest size that suits the trees here.
-const FILE_SYSTEMS: [(&str, Make, &[&str]); 2] = [
-    ("ext4", ext4, &["e2fsck", "-fn"]),
-    ("xfs", xfs, &["xfs_repair", "-n", "-f"]),
+/// The file systems and their checkers.
+const FILE_SYSTEMS: [(&str, FileSystem, &[&str]); 3] = [
+    ("ext4", FileSystem::Ext4, &["e2fsck", "-fn"]),
+    ("xfs", FileSystem::Xfs, &["xfs_repair", "-n", "-f"]),
+    ("btrfs", FileSystem::Btrfs, &["btrfs", "check"]),
 ];
 
 fn has(tool: &str) -> bool {
@@ -42,7 +41,7 @@ fn run(command: &mut Command) -> String {
     text
 }
 
-fn build(make: Make, source: &Path, size: u64, image: &Path) -> Result<()> {
+fn build(kind: FileSystem, source: &Path, size: u64, image: &Path) -> Result<()> {
     let tree = Tree::scan(source)?;
     let file = File::options()
         .read(true)
@@ -52,14 +51,15 @@ fn build(make: Make, source: &Path, size: u64, image: &Path) -> Result<()> {
         .unwrap();
     file.set_len(size).unwrap();
     let uuid = *b"base-image-uuid!";
-    make(&Request {
+    let request = Request {
         tree: &tree,
         size,
         label: "web",
         uuid,
         image: &file,
         path: image,
-    })
+    };
+    make(kind, &request)
 }
 
 /// Something of everything that a directory can hold.
@@ -99,6 +99,11 @@ fn sample(root: &Path) {
             file(&format!("{name}/file number {i}"), b"x");
         }
     }
+    sample_attributes(root);
+}
+
+/// Modes, times, owners, devices, extended attributes.
+fn sample_attributes(root: &Path) {
     let mode = |name: &str, mode| {
         fs::set_permissions(root.join(name), fs::Permissions::from_mode(mode)).unwrap();
     };
@@ -213,7 +218,7 @@ fn what_goes_in_is_what_the_kernel_reads() {
     if !is_root() {
         return;
     }
-    for (name, make, checker) in FILE_SYSTEMS {
+    for (name, kind, checker) in FILE_SYSTEMS {
         if !has(checker[0]) {
             continue;
         }
@@ -221,7 +226,7 @@ fn what_goes_in_is_what_the_kernel_reads() {
         let (source, image) = (dir.path().join("source"), dir.path().join("image"));
         fs::create_dir(&source).unwrap();
         sample(&source);
-        build(make, &source, 128 << 20, &image).unwrap();
+        build(kind, &source, 128 << 20, &image).unwrap();
         let check = Command::new(checker[0])
             .args(&checker[1..])
             .arg(&image)
@@ -246,7 +251,7 @@ fn what_goes_in_is_what_the_kernel_reads() {
 
 #[test]
 fn the_same_input_gives_the_same_bytes() {
-    for (name, make, checker) in FILE_SYSTEMS {
+    for (name, kind, checker) in FILE_SYSTEMS {
         if !has(checker[0]) {
             continue;
         }
@@ -254,7 +259,7 @@ fn the_same_input_gives_the_same_bytes() {
         let (source, first) = (dir.path().join("source"), dir.path().join("first"));
         fs::create_dir(&source).unwrap();
         sample(&source);
-        build(make, &source, 128 << 20, &first).unwrap();
+        build(kind, &source, 128 << 20, &first).unwrap();
         // Later, from another place, with other inodes, holes, access and change times, and with the
         // names in another order in their directories.
         std::thread::sleep(std::time::Duration::from_millis(1100));
@@ -270,12 +275,12 @@ fn the_same_input_gives_the_same_bytes() {
             .args(["-a", "-d", "2030-01-01"])
             .arg(elsewhere.join("big")));
         let second = dir.path().join("second");
-        build(make, &elsewhere, 128 << 20, &second).unwrap();
+        build(kind, &elsewhere, 128 << 20, &second).unwrap();
         run(Command::new("cmp").args([&first, &second]));
         // And it is the input that decides.
         fs::write(elsewhere.join("deep/er/new"), b"1").unwrap();
         let third = dir.path().join("third");
-        build(make, &elsewhere, 128 << 20, &third).unwrap();
+        build(kind, &elsewhere, 128 << 20, &third).unwrap();
         let same = Command::new("cmp")
             .arg("-s")
             .args([&first, &third])
@@ -287,7 +292,7 @@ fn the_same_input_gives_the_same_bytes() {
 
 #[test]
 fn contents_that_do_not_fit_are_refused_with_the_size_that_is_needed() {
-    for (name, make, checker) in FILE_SYSTEMS {
+    for (name, kind, checker) in FILE_SYSTEMS {
         if !has(checker[0]) {
             continue;
         }
@@ -295,10 +300,10 @@ fn contents_that_do_not_fit_are_refused_with_the_size_that_is_needed() {
         let source = dir.path().join("source");
         fs::create_dir(&source).unwrap();
         fs::write(source.join("large"), vec![1; 60 << 20]).unwrap();
-        let error = build(make, &source, 48 << 20, &dir.path().join("small")).unwrap_err();
+        let error = build(kind, &source, 48 << 20, &dir.path().join("small")).unwrap_err();
         let super::super::error::Error::TooSmall { needed, .. } = error else {
             panic!("{name}: {error}");
         };
-        build(make, &source, needed.bytes(), &dir.path().join("enough")).unwrap();
+        build(kind, &source, needed.bytes(), &dir.path().join("enough")).unwrap();
     }
 }

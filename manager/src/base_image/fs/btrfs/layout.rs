@@ -46,6 +46,8 @@ const SLACK: u64 = 8 << 20;
 /// 64 KiB.
 const SUPERBLOCKS: [u64; 3] = [64 << 10, 64 << 20, 256 << 30];
 const SUPERBLOCK_ROOM: u64 = 64 << 10;
+/// [`SECTOR`], as the length of a slice.
+const SECTOR_BYTES: usize = 4096;
 /// The checksums in one item: two items fill a leaf.
 const CHECKSUMS_PER_ITEM: usize = 2000;
 
@@ -95,7 +97,7 @@ impl<'a> Layout<'a> {
     /// Writes up to 64 KiB of a file into whole new sectors; returns where they are and how long.
     pub(super) fn write_data(&mut self, contents: &[u8]) -> Result<(u64, u64)> {
         let length = (contents.len() as u64).next_multiple_of(SECTOR);
-        let address = self.place(self.next, length);
+        let address = Self::place(self.next, length);
         let end = address + length;
         if end > self.request.size {
             return Err(full(self.request));
@@ -114,8 +116,7 @@ impl<'a> Layout<'a> {
     }
 
     /// The first place at or after `at` that is in one chunk and clear of superblocks.
-    fn place(&self, at: u64, length: u64) -> u64 {
-        let mut at = at;
+    fn place(mut at: u64, length: u64) -> u64 {
         if (at - DATA_START) / DATA_CHUNK != (at + length - 1 - DATA_START) / DATA_CHUNK {
             at = (at - DATA_START).next_multiple_of(DATA_CHUNK) + DATA_START;
         }
@@ -128,8 +129,8 @@ impl<'a> Layout<'a> {
     }
 
     fn add_checksums(&mut self, address: u64, contents: &[u8]) {
-        let sums = contents.chunks(SECTOR as usize).flat_map(|sector| {
-            let mut whole = [0; SECTOR as usize];
+        let sums = contents.chunks(SECTOR_BYTES).flat_map(|sector| {
+            let mut whole = [0; SECTOR_BYTES];
             whole[..sector.len()].copy_from_slice(sector);
             crc32c::checksum(&whole).to_le_bytes()
         });
@@ -137,12 +138,11 @@ impl<'a> Layout<'a> {
             let count = last.get().len() / 4;
             last.key().offset + count as u64 * SECTOR == address && count + 16 <= CHECKSUMS_PER_ITEM
         });
-        match goes_on {
-            Some(mut last) => last.get_mut().extend(sums),
-            None => {
-                let key = Key::new(CHECKSUMS, kind::EXTENT_CSUM, address);
-                self.checksums.insert(key, sums.collect());
-            }
+        if let Some(mut last) = goes_on {
+            last.get_mut().extend(sums);
+        } else {
+            let key = Key::new(CHECKSUMS, kind::EXTENT_CSUM, address);
+            self.checksums.insert(key, sums.collect());
         }
     }
 
@@ -204,7 +204,7 @@ impl<'a> Layout<'a> {
                 ..Tree::new(RELOCATION_TREE, relocation_items(time))
             },
         ];
-        let known: usize = trees.iter().map(|tree| tree.nodes()).sum();
+        let known: usize = trees.iter().map(Tree::nodes).sum();
         let metadata = self.metadata_chunk(&chunks, known)?;
         chunks.push(metadata);
         // With every chunk listed but not yet its use: right in number and size.

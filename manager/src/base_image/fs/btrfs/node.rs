@@ -80,7 +80,6 @@ fn leaves(sizes: impl Iterator<Item = usize>) -> usize {
 /// A node, ready to be written.
 pub(super) struct Node {
     pub(super) address: u64,
-    pub(super) level: u8,
     pub(super) bytes: Vec<u8>,
 }
 
@@ -96,7 +95,6 @@ pub(super) fn pack(
         let address = addresses.next().expect("levels() counted the nodes");
         Node {
             address,
-            level,
             bytes: header(identity, owner, address, level),
         }
     };

@@ -100,10 +100,7 @@ impl Group {
 
     /// Takes 1 to `want` blocks in a row; `None` when the group is full.
     pub(super) fn take(&mut self, want: u32) -> Option<(u32, u32)> {
-        let room = (self.open.len() as u64)
-            .try_into()
-            .unwrap_or(u32::MAX)
-            .min(NULL);
+        let room = self.open.end.saturating_sub(self.open.start);
         let length = want.min(room.saturating_sub(self.reserve));
         let start = self.open.start;
         (length > 0).then(|| {

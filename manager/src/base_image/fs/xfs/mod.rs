@@ -27,7 +27,7 @@ use space::Space;
 const MKFS: Tool = Tool {
     name: "mkfs.xfs",
     package: "xfsprogs",
-    limit: Duration::from_secs(3600),
+    limit: Duration::from_hours(1),
 };
 
 /// The block of the file systems made here.
@@ -45,7 +45,6 @@ pub(super) fn make(request: &Request) -> Result<()> {
     let mut space = Space::open(request)?;
     let numbers = space.allocate_inodes(tree.len())?;
     let mut filler = Filler {
-        request,
         tree,
         space,
         numbers,
@@ -126,7 +125,6 @@ pub(super) fn needed(tree: &Tree) -> types::ByteSize {
 
 /// The writer at work.
 struct Filler<'a> {
-    request: &'a Request<'a>,
     tree: &'a Tree,
     space: Space<'a>,
     /// The inode number of every file, by [`NodeId`].

@@ -1,0 +1,160 @@
+//! The disk image: a file system made from a directory, a disk of zeros, or an image that is there.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use image::qcow2::CreateOptions;
+use image::{Format, Image};
+use types::ByteSize;
+
+use super::cli::FileSystem;
+use super::error::{Error, Result, io};
+use super::fs::{self, Request};
+use super::plan::{Plan, Source};
+use super::progress::Progress;
+use super::tree::Tree;
+
+/// How often an estimated size is enlarged before giving up. Each time by a quarter.
+const ATTEMPTS: u32 = 8;
+
+/// Makes the disk image that `plan` asks for in `directory`; a disk image that is to be wrapped as it
+/// is stays where it is.
+pub(super) fn make(plan: &Plan, directory: &Path, progress: &Progress) -> Result<PathBuf> {
+    let raw = directory.join("disk.raw");
+    let (source, format) = match &plan.source {
+        Source::Disk { path, format } => (path.clone(), *format),
+        Source::Empty { size } => {
+            make_empty(&raw, *size)?;
+            (raw, Format::Raw)
+        }
+        Source::Directory {
+            path,
+            file_system,
+            size,
+            label,
+            uuid,
+        } => {
+            progress.say(&format!("reading {}", path.display()));
+            let tree = Tree::scan(path)?;
+            let what = Wanted {
+                file_system: *file_system,
+                label,
+                uuid: *uuid,
+            };
+            let (count, name) = (tree.len(), file_system.name());
+            progress.say(&format!("making a file system ({name}) of {count} files"));
+            make_file_system(&tree, &what, *size, &raw)?;
+            (raw, Format::Raw)
+        }
+    };
+    if format == plan.format && !plan.compress {
+        check(&source, format)?;
+        return Ok(source);
+    }
+    convert(plan, &source, format, directory, progress)
+}
+
+fn make_empty(path: &Path, size: u64) -> Result<File> {
+    let mut options = File::options();
+    let options = options.read(true).write(true).create(true).truncate(true);
+    let file = options.open(path).map_err(io("make", path))?;
+    file.set_len(size).map_err(io("enlarge", path))?;
+    Ok(file)
+}
+
+/// What kind of file system is wanted.
+struct Wanted<'a> {
+    file_system: FileSystem,
+    label: &'a str,
+    uuid: Option<[u8; 16]>,
+}
+
+/// Makes the file system, in the size given or the smallest that the estimate finds.
+fn make_file_system(tree: &Tree, wanted: &Wanted, size: Option<u64>, path: &Path) -> Result<()> {
+    let attempt = |size: u64| {
+        let image = make_empty(path, size)?;
+        let uuid = wanted.uuid.unwrap_or_else(|| uuid(tree, wanted, size));
+        let label = wanted.label;
+        fs::make(
+            wanted.file_system,
+            &Request {
+                tree,
+                size,
+                label,
+                uuid,
+                image: &image,
+                path,
+            },
+        )
+    };
+    if let Some(size) = size {
+        return attempt(size);
+    }
+    let mut size = fs::needed(wanted.file_system, tree);
+    for _ in 1..ATTEMPTS {
+        match attempt(size.bytes()) {
+            Err(Error::TooSmall { needed, .. }) => {
+                let larger = ByteSize(size.bytes().saturating_add(size.bytes() / 4));
+                size = larger.max(needed).round_up(1 << 20).unwrap_or(needed);
+            }
+            result => return result,
+        }
+    }
+    attempt(size.bytes())
+}
+
+/// A uuid that follows from what goes in (the contents of files excepted, so that it is known before
+/// they are read), and from the kind, size and label of the file system.
+fn uuid(tree: &Tree, wanted: &Wanted, size: u64) -> [u8; 16] {
+    let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
+    let (name, label) = (wanted.file_system.name(), wanted.label);
+    hash.update(format!("base image uuid 1\0{name}\0{size}\0{label}\0").as_bytes());
+    tree.hash(&mut hash);
+    fs::uuid_from(hash)
+}
+
+/// Whether an image can be opened at all: better told now than by whoever pulls it.
+fn check(path: &Path, format: Format) -> Result<()> {
+    open(path, format).map(|_| ())
+}
+
+fn open(path: &Path, format: Format) -> Result<Image> {
+    let file = File::open(path).map_err(io("open", path))?;
+    Image::open(file, format).map_err(|source| Error::Image {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Makes the image in the format that is wanted from one in another.
+fn convert(
+    plan: &Plan,
+    source: &Path,
+    format: Format,
+    directory: &Path,
+    progress: &Progress,
+) -> Result<PathBuf> {
+    let image = open(source, format)?;
+    let path = directory.join("disk.image");
+    let mut options = File::options();
+    let options = options.read(true).write(true).create_new(true);
+    let mut out = options.open(&path).map_err(io("make", &path))?;
+    let compressed = if plan.compress { "compressed " } else { "" };
+    progress.say(&format!("making a {compressed}{} image", plan.format));
+    let made = match plan.format {
+        Format::Qcow2 => {
+            let compression = plan.compress.then_some(image::qcow2::Compression::Zlib);
+            let options = CreateOptions {
+                compression,
+                ..CreateOptions::default()
+            };
+            image::qcow2::create(&image, &mut out, &options)
+        }
+        Format::Raw => image::convert::to_raw(&image, &out, &mut |_| {}, &|| false).map(drop),
+    };
+    made.map_err(|source| Error::Image {
+        path: path.clone(),
+        source,
+    })?;
+    Ok(path)
+}

@@ -1,0 +1,186 @@
+//! The registry options of the command line, as the `fetch` crate wants them.
+
+use std::fmt::Write as _;
+use std::io::{BufRead, Read};
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use fetch::registry::Client;
+use fetch::{AddressPolicy, Config, Credentials, Network, Reference, Tuning};
+
+use super::cli::RegistryArgs;
+use super::error::{Error, Result, io};
+use super::manifest::ContainerImage;
+use super::progress::Progress;
+
+/// The longest file of credentials or registries that is read, in bytes.
+const MAX_FILE: u64 = 1 << 20;
+/// The longest password, in bytes.
+const MAX_PASSWORD: u64 = 64 << 10;
+
+/// A registry that can be talked to.
+pub(super) struct Registry {
+    pub(super) client: Client,
+    pub(super) credentials: Credentials,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Registry {
+    /// Reads the configuration for the registry of `reference`.
+    pub(super) fn new(args: &RegistryArgs, reference: &Reference) -> Result<Self> {
+        let config = Config::from_toml(&config(args, reference)?)
+            .map_err(failed("use --registry-config"))?;
+        // Whoever runs a command line may reach what this machine reaches.
+        let network = Network::new(config, AddressPolicy::unrestricted(), Tuning::default());
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .map_err(io("start", "the network runtime"))?;
+        let credentials = credentials(args, reference)?;
+        Ok(Self {
+            client: Client::new(network),
+            credentials,
+            runtime,
+        })
+    }
+
+    /// Waits for something that the network does.
+    pub(super) fn wait<T>(&self, work: impl Future<Output = T>) -> T {
+        self.runtime.block_on(work)
+    }
+
+    /// For streams that the network fills.
+    pub(super) fn handle(&self) -> &tokio::runtime::Handle {
+        self.runtime.handle()
+    }
+
+    /// Pushes an image to `reference`.
+    pub(super) fn push(
+        &self,
+        reference: &Reference,
+        image: &ContainerImage,
+        progress: &Progress,
+    ) -> Result<()> {
+        progress.say(&format!(
+            "pushing {} bytes to {reference}",
+            image.layer.size
+        ));
+        let pusher = self.client.pusher(reference, &self.credentials);
+        self.wait(async {
+            let layer = &image.layer;
+            pusher.blob(&layer.digest, layer.size, &layer.path).await?;
+            let config = Bytes::from(image.config.clone());
+            pusher.blob_bytes(&image.config_digest(), config).await?;
+            let manifest = Bytes::from(image.manifest.clone());
+            pusher.manifest(image::oci::OCI_MANIFEST, manifest).await
+        })
+        .map(drop)
+        .map_err(failed("push the image"))
+    }
+}
+
+fn failed(what: &'static str) -> impl FnOnce(fetch::Error) -> Error {
+    move |source| Error::Fetch { what, source }
+}
+
+/// The text of the registries' configuration: the file, or what the flags say of this registry.
+fn config(args: &RegistryArgs, reference: &Reference) -> Result<String> {
+    let mut text = String::new();
+    if let Some(path) = &args.registry_config {
+        if args.insecure || args.ca_file.is_some() {
+            return Err(Error::Option {
+                option: "--registry-config",
+                problem: "says itself what --insecure and --ca-file say: give one or the other"
+                    .into(),
+            });
+        }
+        let file = std::fs::File::open(path).map_err(io("open", path))?;
+        file.take(MAX_FILE)
+            .read_to_string(&mut text)
+            .map_err(io("read", path))?;
+        return Ok(text);
+    }
+    // A reference's host holds nothing that a TOML string would have to escape.
+    let _ = writeln!(
+        text,
+        "[[registry]]\nlocation = \"{}\"",
+        reference.registry()
+    );
+    let _ = writeln!(text, "insecure = {}", args.insecure);
+    if let Some(path) = &args.ca_file {
+        let path = path.canonicalize().map_err(io("open", path))?;
+        let path = path.to_str().ok_or_else(|| Error::Option {
+            option: "--ca-file",
+            problem: "has a path that is not UTF-8".into(),
+        })?;
+        let _ = writeln!(text, "ca-file = {}", toml_string(path));
+    }
+    Ok(text)
+}
+
+/// A TOML basic string.
+fn toml_string(text: &str) -> String {
+    let mut quoted = String::from('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            c if c.is_control() => {
+                let _ = write!(quoted, "\\u{:04X}", u32::from(c));
+            }
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+/// Credentials from the flags, the file named, or where Docker keeps them; none is fine.
+fn credentials(args: &RegistryArgs, reference: &Reference) -> Result<Credentials> {
+    if let Some(user) = &args.username {
+        let mut password = String::new();
+        let read = std::io::stdin()
+            .lock()
+            .take(MAX_PASSWORD)
+            .read_line(&mut password);
+        read.map_err(io("read the password from", "standard input"))?;
+        let password = password.trim_end_matches(['\r', '\n']);
+        return Ok(Credentials::anonymous().with_password(reference.registry(), user, password));
+    }
+    let path = match &args.auth_file {
+        Some(path) => path.clone(),
+        None => match default_auth_file() {
+            Some(path) if path.exists() => path,
+            _ => return Ok(Credentials::anonymous()),
+        },
+    };
+    let file = std::fs::File::open(&path).map_err(io("open", &path))?;
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE + 1)
+        .read_to_end(&mut bytes)
+        .map_err(io("read", &path))?;
+    Credentials::from_docker_config(&bytes).map_err(failed("use the credentials file"))
+}
+
+/// Where `docker login` writes.
+fn default_auth_file() -> Option<PathBuf> {
+    let directory = match std::env::var_os("DOCKER_CONFIG") {
+        Some(directory) => PathBuf::from(directory),
+        None => PathBuf::from(std::env::var_os("HOME")?).join(".docker"),
+    };
+    Some(directory.join("config.json"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_path_can_be_in_the_configuration() {
+        let path = "/a \"b\\c\u{7}/ü";
+        let text = format!("x = {}", toml_string(path));
+        // The parser of the configuration is the judge: an unknown key, not bad TOML.
+        let error = Config::from_toml(&text).unwrap_err();
+        assert!(types::report(&error).to_string().contains('x'), "{error}");
+    }
+}
