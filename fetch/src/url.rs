@@ -110,6 +110,16 @@ fn percent_decoded(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
+impl Source {
+    /// A few digits that tell this URL from another one that is shown alike: a hash of all of it but
+    /// the user and password.
+    pub fn fingerprint(&self) -> String {
+        let hash = ring::digest::digest(&ring::digest::SHA256, self.url.as_str().as_bytes());
+        let head = hash.as_ref().first_chunk::<4>().expect("a SHA-256 has 32 bytes");
+        format!("{:08x}", u32::from_be_bytes(*head))
+    }
+}
+
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&shown(&self.url))
