@@ -1,0 +1,266 @@
+//! The manager's error: what was asked, what is wrong, what to do next.
+
+use std::path::{Path, PathBuf};
+
+use types::{ByteSize, Classify, ErrorKind, ImageId, InvalidName, NodeId, Sha512, VolumeName};
+
+/// What can go wrong in the manager. A variant's text is its own layer only; causes are sources.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A name that cannot be one.
+    #[error(transparent)]
+    Name(#[from] InvalidName),
+    /// A field of a request that can never work.
+    #[error("{field}: {why}")]
+    InvalidField {
+        /// The field, as the API spells it.
+        field: &'static str,
+        /// What is wrong with it and what would be right.
+        why: String,
+    },
+    /// No image of that name (and uuid).
+    #[error("there is no backing image {0}; see `backing-image-manager backing-image list`")]
+    ImageNotFound(String),
+    /// The name is taken by an image from elsewhere.
+    #[error(
+        "backing image {id} exists with another {difference}; delete it or choose another name"
+    )]
+    ImageExists {
+        /// The image that has the name.
+        id: ImageId,
+        /// Which part of the request differs, and how.
+        difference: String,
+    },
+    /// The image cannot be used yet, or any more.
+    #[error("backing image {id} is {state}, not ready{message}")]
+    ImageNotReady {
+        /// Which image.
+        id: ImageId,
+        /// The state as the design spells it.
+        state: &'static str,
+        /// `: ` and the reason, or nothing.
+        message: String,
+    },
+    /// Volumes were made from the image.
+    #[error("backing image {id} is used by volume {volume}; delete its volumes first")]
+    ImageInUse {
+        /// Which image.
+        id: ImageId,
+        /// One of the volumes.
+        volume: VolumeName,
+    },
+    /// No volume of that name.
+    #[error("there is no volume {0}")]
+    VolumeNotFound(String),
+    /// The name is taken by a volume of another shape.
+    #[error("volume {name} exists with another {difference}")]
+    VolumeExists {
+        /// The volume that has the name.
+        name: VolumeName,
+        /// Which part of the request differs, and how.
+        difference: String,
+    },
+    /// Another request works on the volume.
+    #[error("another operation on volume {0} is under way; try again")]
+    VolumeBusy(VolumeName),
+    /// The volume may be in use on a node.
+    #[error("volume {name} is published on node {node}; unpublish it there first")]
+    VolumePublished {
+        /// Which volume.
+        name: VolumeName,
+        /// Where it is published.
+        node: NodeId,
+    },
+    /// The volume is published on that node in another way.
+    #[error("volume {name} is already published on node {node} with readonly={readonly}")]
+    PublishedDifferently {
+        /// Which volume.
+        name: VolumeName,
+        /// Where.
+        node: NodeId,
+        /// How it is published.
+        readonly: bool,
+    },
+    /// A node that this manager has never heard of.
+    #[error("node {0} is unknown to this manager")]
+    NodeUnknown(NodeId),
+    /// A size that cannot be had.
+    #[error("volume size {asked}: {why}")]
+    Size {
+        /// What was asked, in bytes.
+        asked: ByteSize,
+        /// What would be possible.
+        why: String,
+    },
+    /// There is not enough room on the disk.
+    #[error("the disk has {available} bytes free and {needed} are needed; free some space")]
+    NoSpace {
+        /// Bytes that are free.
+        available: u64,
+        /// Bytes that are needed.
+        needed: u64,
+    },
+    /// A directory that is no Longhorn disk: possibly a mount point whose disk is not mounted.
+    #[error(
+        "{} is not a disk of ours: it has no valid longhorn-disk.cfg; mount the disk, or make it one \
+         with `backing-image-manager disk init`", path.display()
+    )]
+    NotADisk {
+        /// The directory.
+        path: PathBuf,
+        /// Why its configuration cannot be used.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Another manager has the disk.
+    #[error("another backing-image-manager serves {}; one disk has one manager", .0.display())]
+    DiskLocked(PathBuf),
+    /// What is mounted at the disk's path is no longer the disk this manager opened.
+    #[error("the disk at {} was replaced while it was served; restart the manager", .0.display())]
+    DiskReplaced(PathBuf),
+    /// A state file that this version must not touch.
+    #[error("{} is of format version {version}, newer than this program; upgrade it", path.display())]
+    NewerFormat {
+        /// The state file.
+        path: PathBuf,
+        /// The version found.
+        version: u32,
+    },
+    /// A state file that cannot be read as what it is.
+    #[error("{} is damaged", path.display())]
+    DamagedRecord {
+        /// The state file.
+        path: PathBuf,
+        /// Where and how.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The bytes are not the expected ones.
+    #[error("checksum mismatch: expected {expected}, got {actual}")]
+    Checksum {
+        /// The SHA-512 that was expected.
+        expected: Box<Sha512>,
+        /// The SHA-512 of what came.
+        actual: Box<Sha512>,
+    },
+    /// Stored bytes are not what was sealed.
+    #[error("backing image {id} is damaged: {what}")]
+    Damaged {
+        /// Which image.
+        id: ImageId,
+        /// What does not agree.
+        what: String,
+    },
+    /// Bytes that are no disk image at all.
+    #[error("what came is not a disk image: {0}")]
+    NotAnImage(String),
+    /// The work was called off.
+    #[error("cancelled: {0}")]
+    Cancelled(&'static str),
+    /// A disk-image format, or a container image around it, is broken or refused.
+    #[error("the disk image cannot be used")]
+    Image(#[from] image::Error),
+    /// No disk image could be taken out of the layers of a container image.
+    #[error("cannot take the disk image out of the container image")]
+    Layer(#[source] Box<image::layer::Error>),
+    /// An OCI image layout or an archive is broken, or does not hold the image.
+    #[error("cannot read the container image")]
+    Container(#[source] Box<image::oci::Error>),
+    /// The network side failed.
+    #[error("cannot fetch the image")]
+    Fetch(#[source] Box<fetch::Error>),
+    /// The operating system said no.
+    #[error("cannot {operation} {}", path.display())]
+    Io {
+        /// What was tried, as a verb.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the kernel answered.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A task of ours ended in a panic.
+    #[error("an internal task failed; the log has the details")]
+    Task(#[source] tokio::task::JoinError),
+}
+
+impl From<fetch::Error> for Error {
+    fn from(error: fetch::Error) -> Self {
+        Self::Fetch(Box::new(error))
+    }
+}
+
+impl From<image::layer::Error> for Error {
+    fn from(error: image::layer::Error) -> Self {
+        Self::Layer(Box::new(error))
+    }
+}
+
+impl From<image::oci::Error> for Error {
+    fn from(error: image::oci::Error) -> Self {
+        Self::Container(Box::new(error))
+    }
+}
+
+/// `Result` with the manager's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Classify for Error {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Name(_) | Self::InvalidField { .. } | Self::NotAnImage(_) => {
+                ErrorKind::InvalidArgument
+            }
+            Self::ImageNotFound(_) | Self::VolumeNotFound(_) | Self::NodeUnknown(_) => {
+                ErrorKind::NotFound
+            }
+            Self::ImageExists { .. }
+            | Self::VolumeExists { .. }
+            | Self::PublishedDifferently { .. } => ErrorKind::AlreadyExists,
+            Self::ImageNotReady { .. }
+            | Self::ImageInUse { .. }
+            | Self::VolumePublished { .. }
+            | Self::NotADisk { .. }
+            | Self::DiskLocked(_)
+            | Self::DiskReplaced(_)
+            | Self::NewerFormat { .. } => ErrorKind::FailedPrecondition,
+            Self::VolumeBusy(_) | Self::Cancelled(_) => ErrorKind::Aborted,
+            Self::Size { .. } => ErrorKind::OutOfRange,
+            Self::NoSpace { .. } => ErrorKind::ResourceExhausted,
+            Self::Checksum { .. } | Self::Damaged { .. } | Self::DamagedRecord { .. } => {
+                ErrorKind::DataLoss
+            }
+            Self::Image(error) => error.kind(),
+            Self::Layer(error) => error.kind(),
+            Self::Container(error) => error.kind(),
+            Self::Fetch(error) => error.kind(),
+            Self::Io { source, .. } => Classify::kind(source),
+            Self::Task(_) => ErrorKind::Internal,
+        }
+    }
+}
+
+impl Error {
+    /// Whether reading the source again from its first byte may help: its bytes were damaged on the
+    /// way.
+    pub(crate) fn wants_restart(&self) -> bool {
+        fetch::Error::in_chain(self).is_some_and(fetch::Error::wants_restart)
+    }
+}
+
+/// Gives an I/O result the operation and the path that it lacks.
+pub(crate) trait IoContext<T> {
+    /// Wraps the error as [`Error::Io`].
+    fn context(self, operation: &'static str, path: &Path) -> Result<T>;
+}
+
+impl<T, E: Into<std::io::Error>> IoContext<T> for std::result::Result<T, E> {
+    fn context(self, operation: &'static str, path: &Path) -> Result<T> {
+        self.map_err(|error| Error::Io {
+            operation,
+            path: path.to_owned(),
+            source: error.into(),
+        })
+    }
+}

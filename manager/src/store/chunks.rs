@@ -1,0 +1,225 @@
+//! The chunk manifest: a digest for each MiB of an image, bound to its SHA-512.
+//!
+//! It lets a reader check any part without the whole, and it tells where an image is damaged. A chunk
+//! of zeros has no digest and no blocks on disk: it is a hole.
+//!
+//! ```text
+//! offset  size  field (little endian)
+//!      0     8  magic "LHCHUNK1"
+//!      8     8  size of the image in bytes
+//!     16    64  SHA-512 of the image
+//!     80  32×n  BLAKE3 of each chunk, zeros for a hole; n = size / CHUNK rounded up
+//!   80+…    32  BLAKE3 of everything above
+//! ```
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use types::{Sha512, crash_point};
+
+use super::durable;
+use crate::error::{IoContext, Result};
+
+/// Bytes in a chunk: 1 MiB hashes at memory speed and keeps the manifest at 1/32768 of the image.
+pub const CHUNK: usize = 1 << 20;
+
+const MAGIC: &[u8; 8] = b"LHCHUNK1";
+const DIGEST: usize = 32;
+const HEADER: usize = 80;
+
+/// What one chunk holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Chunk {
+    /// Zeros, stored as a hole.
+    Hole,
+    /// Bytes with this digest.
+    Data(blake3::Hash),
+}
+
+impl Chunk {
+    /// The chunk that `bytes` make.
+    pub fn of(bytes: &[u8]) -> Self {
+        if is_zero(bytes) {
+            Self::Hole
+        } else {
+            Self::Data(blake3::hash(bytes))
+        }
+    }
+}
+
+/// Whether all bytes are zero.
+pub fn is_zero(bytes: &[u8]) -> bool {
+    // A line at a time, so that the compiler can compare with vector instructions.
+    let (lines, tail) = bytes.as_chunks::<64>();
+    lines
+        .iter()
+        .all(|line| line.iter().fold(0, |all, byte| all | byte) == 0)
+        && tail.iter().all(|byte| *byte == 0)
+}
+
+/// The digests of a whole image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Manifest {
+    /// Bytes of the image.
+    pub size: u64,
+    /// Its checksum.
+    pub checksum: Sha512,
+    /// One entry for each [`CHUNK`] bytes; the last may be shorter.
+    pub chunks: Vec<Chunk>,
+}
+
+/// The first place where a file is not what its manifest says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mismatch {
+    /// The file has another length.
+    Size(u64),
+    /// The chunk at this offset has other bytes.
+    Chunk(u64),
+}
+
+impl Manifest {
+    /// Writes the manifest durably (see [`durable::replace`]).
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let mut bytes = Vec::with_capacity(HEADER + (self.chunks.len() + 1) * DIGEST);
+        bytes.extend_from_slice(MAGIC);
+        bytes.extend_from_slice(&self.size.to_le_bytes());
+        bytes.extend_from_slice(self.checksum.as_bytes());
+        for chunk in &self.chunks {
+            bytes.extend_from_slice(match chunk {
+                Chunk::Hole => &[0; DIGEST],
+                Chunk::Data(digest) => digest.as_bytes(),
+            });
+        }
+        let seal = blake3::hash(&bytes);
+        bytes.extend_from_slice(seal.as_bytes());
+        durable::replace(path, &bytes)?;
+        crash_point!("store.manifest.written");
+        Ok(())
+    }
+
+    /// Reads the manifest of an image of `size` bytes; `None` when it is missing, damaged, or of
+    /// another size: then it is only a help that is not there.
+    pub fn read(path: &Path, size: u64) -> Result<Option<Self>> {
+        let mut file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).context("open", path),
+        };
+        let Ok(count) = usize::try_from(size.div_ceil(CHUNK as u64)) else {
+            return Ok(None);
+        };
+        let length = HEADER + (count + 1) * DIGEST;
+        if file.metadata().context("look at", path)?.len() != length as u64 {
+            return Ok(None);
+        }
+        let mut bytes = Vec::with_capacity(length);
+        file.read_to_end(&mut bytes).context("read", path)?;
+        Ok(Self::parse(&bytes, size))
+    }
+
+    fn parse(bytes: &[u8], size: u64) -> Option<Self> {
+        let (body, seal) = bytes.split_last_chunk::<DIGEST>()?;
+        let (header, digests) = body.split_at_checked(HEADER)?;
+        let sealed = blake3::hash(body).as_bytes() == seal;
+        if !sealed || header[..8] != *MAGIC || header[8..16] != size.to_le_bytes() {
+            return None;
+        }
+        let checksum = Sha512::from_bytes(header[16..HEADER].try_into().ok()?);
+        let chunks = digests
+            .as_chunks::<DIGEST>()
+            .0
+            .iter()
+            .map(|digest| match digest {
+                [0, ..] if is_zero(digest) => Chunk::Hole,
+                digest => Chunk::Data(blake3::Hash::from_bytes(*digest)),
+            })
+            .collect();
+        Some(Self {
+            size,
+            checksum,
+            chunks,
+        })
+    }
+
+    /// Reads the whole of `file` and compares it; `Ok(None)` when every byte is right. Holes are
+    /// read too: a hole that got bytes is damage.
+    pub fn verify(&self, file: &File, path: &Path) -> Result<Option<Mismatch>> {
+        let length = file.metadata().context("look at", path)?.len();
+        if length != self.size {
+            return Ok(Some(Mismatch::Size(length)));
+        }
+        let mut buffer = vec![0; CHUNK];
+        let mut offset = 0;
+        for chunk in &self.chunks {
+            let length = usize::try_from(self.size - offset).map_or(CHUNK, |rest| rest.min(CHUNK));
+            let bytes = &mut buffer[..length];
+            file.read_exact_at(bytes, offset).context("read", path)?;
+            if Chunk::of(bytes) != *chunk {
+                return Ok(Some(Mismatch::Chunk(offset)));
+            }
+            offset += length as u64;
+        }
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> (tempfile::TempDir, Vec<u8>, Manifest) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut bytes = vec![0; 3 * CHUNK + 512];
+        bytes[7] = 1;
+        bytes[2 * CHUNK + 9] = 2;
+        let chunks = bytes.chunks(CHUNK).map(Chunk::of).collect::<Vec<_>>();
+        assert_eq!(chunks[1], Chunk::Hole);
+        let manifest = Manifest {
+            size: bytes.len() as u64,
+            checksum: Sha512::of(&bytes),
+            chunks,
+        };
+        (dir, bytes, manifest)
+    }
+
+    #[test]
+    fn a_manifest_reads_back_and_a_damaged_one_does_not() {
+        let (dir, _, manifest) = sample();
+        let path = dir.path().join("backing.chunks");
+        manifest.write(&path).unwrap();
+        assert_eq!(
+            Manifest::read(&path, manifest.size).unwrap(),
+            Some(manifest.clone())
+        );
+        assert_eq!(Manifest::read(&path, manifest.size + 1).unwrap(), None);
+        let good = std::fs::read(&path).unwrap();
+        for at in [0, 9, 20, 90, good.len() - 1] {
+            let mut bad = good.clone();
+            bad[at] ^= 1;
+            assert_eq!(Manifest::parse(&bad, manifest.size), None, "byte {at}");
+        }
+        assert_eq!(Manifest::parse(&good[..40], manifest.size), None);
+    }
+
+    #[test]
+    fn every_kind_of_damage_is_found_and_placed() {
+        let (dir, bytes, manifest) = sample();
+        let path = dir.path().join("backing");
+        let check = |bytes: &[u8]| {
+            let mut file = durable::create_file(&path).unwrap();
+            io::Write::write_all(&mut file, bytes).unwrap();
+            let found = manifest.verify(&file, &path).unwrap();
+            std::fs::remove_file(&path).unwrap();
+            found
+        };
+        assert_eq!(check(&bytes), None);
+        for (at, chunk) in [(7, 0), (CHUNK + 5, CHUNK), (3 * CHUNK + 511, 3 * CHUNK)] {
+            let mut bad = bytes.clone();
+            bad[at] ^= 0x10;
+            assert_eq!(check(&bad), Some(Mismatch::Chunk(chunk as u64)));
+        }
+        assert_eq!(check(&bytes[..CHUNK]), Some(Mismatch::Size(CHUNK as u64)));
+    }
+}

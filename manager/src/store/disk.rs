@@ -1,0 +1,262 @@
+//! One disk: its identity, its lock and its free space.
+//!
+//! A directory is a disk when it holds `longhorn-disk.cfg`; that file is written by `disk init` (or
+//! by Longhorn) and by nothing else, so an empty mount point whose disk is not mounted is never
+//! mistaken for one. One process serves a disk: it holds an exclusive flock(2) on a file of it, which
+//! also holds against a second mount of the same file system.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use rustix::fs::{FlockOperation, flock, statvfs};
+use serde::{Deserialize, Serialize};
+use types::DiskUuid;
+
+use super::durable;
+use super::layout::Layout;
+use crate::error::{Error, IoContext, Result};
+
+/// The content of `longhorn-disk.cfg`, in Longhorn's spelling.
+#[derive(Debug, Serialize, Deserialize)]
+struct DiskConfig {
+    #[serde(rename = "diskUUID")]
+    disk_uuid: DiskUuid,
+}
+
+/// A disk that this process serves. The lock is given back on drop.
+#[derive(Debug)]
+pub struct Disk {
+    layout: Layout,
+    uuid: DiskUuid,
+    /// The root directory as it was opened: what is mounted there later must be the same.
+    root: File,
+    /// Holds the flock.
+    _lock: File,
+    reflink: bool,
+    file_system: &'static str,
+}
+
+/// Free and total bytes of a disk.
+#[derive(Debug, Clone, Copy)]
+pub struct Space {
+    /// Bytes of the file system.
+    pub size: u64,
+    /// Bytes that an unprivileged process may still take.
+    pub available: u64,
+}
+
+/// The largest `longhorn-disk.cfg` that is read: the real one has about 60 bytes.
+const DISK_CONFIG_MAX: u64 = 4096;
+
+impl Disk {
+    /// Makes the directory a disk and tells its uuid. A directory that is one already keeps its uuid,
+    /// and another `uuid` for it is refused.
+    pub fn init(path: &Path, uuid: Option<DiskUuid>) -> Result<DiskUuid> {
+        let layout = Layout::new(path);
+        let config = layout.disk_config();
+        if config.try_exists().context("look for", &config)? {
+            let found = read_config(&layout)?;
+            return match uuid {
+                Some(uuid) if uuid != found => Err(Error::InvalidField {
+                    field: "uuid",
+                    why: format!("{} is already a disk with uuid {found}", path.display()),
+                }),
+                _ => Ok(found),
+            };
+        }
+        let uuid = match uuid {
+            Some(uuid) => uuid,
+            None => DiskUuid::new(&super::random_uuid()).expect("a uuid is a valid name"),
+        };
+        let content = serde_json::to_vec(&DiskConfig {
+            disk_uuid: uuid.clone(),
+        })
+        .expect("a disk configuration is plain JSON");
+        durable::replace(&config, &content)?;
+        Ok(uuid)
+    }
+
+    /// Opens and locks the disk at `path`, and makes its directories.
+    pub fn open(path: &Path) -> Result<Self> {
+        let path = &fs::canonicalize(path).context("open the disk", path)?;
+        let layout = Layout::new(path);
+        let uuid = read_config(&layout)?;
+        let root = File::open(path).context("open the disk", path)?;
+        let lock_path = layout.lock();
+        let lock = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(&lock_path)
+            .context("open", &lock_path)?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(Error::DiskLocked(path.clone())),
+            Err(error) => return Err(error).context("lock", &lock_path),
+        }
+        durable::create_dir(&layout.images())?;
+        durable::create_dir(&layout.volumes())?;
+        let reflink = probe_reflink(&layout)?;
+        let file_system = file_system_name(&root);
+        Ok(Self {
+            layout,
+            uuid,
+            root,
+            _lock: lock,
+            reflink,
+            file_system,
+        })
+    }
+
+    /// Every path on this disk.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The uuid in `longhorn-disk.cfg`.
+    pub fn uuid(&self) -> &DiskUuid {
+        &self.uuid
+    }
+
+    /// Whether files can share extents here (FICLONE), found by doing it once.
+    pub fn reflink(&self) -> bool {
+        self.reflink
+    }
+
+    /// The file system's name, for people.
+    pub fn file_system(&self) -> &'static str {
+        self.file_system
+    }
+
+    /// Refuses when the path of the disk leads elsewhere by now: the disk was unmounted under us, or
+    /// another one mounted over it. Called before anything is written.
+    pub fn check(&self) -> Result<()> {
+        let path = self.layout.root();
+        let opened = self.root.metadata().context("look at the disk", path)?;
+        let now = fs::metadata(path).context("look at the disk", path)?;
+        if (opened.dev(), opened.ino()) != (now.dev(), now.ino())
+            || read_config(&self.layout)? != self.uuid
+        {
+            return Err(Error::DiskReplaced(path.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// How much room there is.
+    pub fn space(&self) -> Result<Space> {
+        let stat = statvfs(self.layout.root()).context("look at the disk", self.layout.root())?;
+        Ok(Space {
+            size: stat.f_blocks.saturating_mul(stat.f_frsize),
+            available: stat.f_bavail.saturating_mul(stat.f_frsize),
+        })
+    }
+
+    /// Refuses to start what cannot fit.
+    pub fn require_space(&self, needed: u64) -> Result<()> {
+        let available = self.space()?.available;
+        if needed > available {
+            return Err(Error::NoSpace { available, needed });
+        }
+        Ok(())
+    }
+}
+
+fn read_config(layout: &Layout) -> Result<DiskUuid> {
+    let not_a_disk = |source| Error::NotADisk {
+        path: layout.root().to_owned(),
+        source,
+    };
+    let path = layout.disk_config();
+    let meta = fs::symlink_metadata(&path).map_err(not_a_disk)?;
+    if !meta.is_file() || meta.len() > DISK_CONFIG_MAX {
+        return Err(not_a_disk(io::Error::other(
+            "longhorn-disk.cfg is not a small regular file",
+        )));
+    }
+    let content = fs::read(&path).map_err(not_a_disk)?;
+    let config: DiskConfig =
+        serde_json::from_slice(&content).map_err(|error| not_a_disk(error.into()))?;
+    Ok(config.disk_uuid)
+}
+
+/// Clones a small file to see whether the file system can. Being told "not supported" is an answer;
+/// other errors mean that the disk cannot be used.
+fn probe_reflink(layout: &Layout) -> Result<bool> {
+    let paths = [".reflink-probe.1", ".reflink-probe.2"].map(|name| layout.images().join(name));
+    let [from, to] = &paths;
+    let remove = || paths.iter().try_for_each(|path| durable::remove_file(path));
+    remove()?;
+    let source = durable::create_file(from)?;
+    rustix::io::pwrite(&source, &[1; 4096], 0).context("write", from)?;
+    let target = durable::create_file(to)?;
+    let cloned = rustix::fs::ioctl_ficlone(&target, &source).is_ok();
+    remove()?;
+    Ok(cloned)
+}
+
+/// Names from statfs(2)'s magic numbers, for the file systems that people put disks on.
+fn file_system_name(root: &File) -> &'static str {
+    match rustix::fs::fstatfs(root).map(|stat| stat.f_type) {
+        Ok(0x5846_5342) => "xfs",
+        Ok(0x9123_683e) => "btrfs",
+        Ok(0xef53) => "ext4",
+        Ok(0x0102_1994) => "tmpfs",
+        Ok(0x794c_7630) => "overlay",
+        Ok(0x6969) => "nfs",
+        _ => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Row 65: an empty mount point is not a disk, and nothing is written into it.
+    #[test]
+    fn row_65_a_directory_without_configuration_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(matches!(
+            Disk::open(dir.path()),
+            Err(Error::NotADisk { .. })
+        ));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    /// Row 66: one manager at a time.
+    #[test]
+    fn row_66_the_second_manager_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        Disk::init(dir.path(), None).unwrap();
+        let first = Disk::open(dir.path()).unwrap();
+        assert!(matches!(Disk::open(dir.path()), Err(Error::DiskLocked(_))));
+        drop(first);
+        Disk::open(dir.path()).unwrap();
+    }
+
+    /// Row 65: another disk under the same path is noticed before the next write.
+    #[test]
+    fn row_65_a_replaced_disk_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        fs::create_dir(&path).unwrap();
+        Disk::init(&path, None).unwrap();
+        let disk = Disk::open(&path).unwrap();
+        disk.check().unwrap();
+        fs::rename(&path, dir.path().join("old")).unwrap();
+        fs::create_dir(&path).unwrap();
+        Disk::init(&path, None).unwrap();
+        assert!(matches!(disk.check(), Err(Error::DiskReplaced(_))));
+    }
+
+    #[test]
+    fn a_disk_keeps_its_uuid() {
+        let dir = tempfile::tempdir().unwrap();
+        let uuid = Disk::init(dir.path(), None).unwrap();
+        assert_eq!(Disk::init(dir.path(), None).unwrap(), uuid);
+        assert!(Disk::init(dir.path(), Some(DiskUuid::new("other").unwrap())).is_err());
+    }
+}

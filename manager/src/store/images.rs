@@ -1,0 +1,301 @@
+//! Sealed images: how received bytes become one, how it is read, checked, set aside and deleted.
+//!
+//! Blocking. Knows nothing of sources, tasks or the wire.
+
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use image::Format;
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+use types::{ImageId, Sha512, crash_point};
+
+use super::chunks::{Manifest, Mismatch};
+use super::disk::Disk;
+use super::durable;
+use super::ingest::{Ingest, Received};
+use super::layout::ImagePaths;
+use super::sidecar::{Seal, Sidecar, Stamp, VERSION};
+use crate::content::Content;
+use crate::error::{Error, IoContext, Result};
+
+/// The images of one disk.
+#[derive(Debug, Clone)]
+pub struct ImageStore {
+    disk: Arc<Disk>,
+}
+
+/// What is known of an image besides its bytes.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    /// The SHA-512 it must have.
+    pub expected: Option<Sha512>,
+    /// The format it was said to have; `None`: told by its magic, this once.
+    pub format: Option<Format>,
+    /// The source as text, without secrets.
+    pub source: String,
+    /// Digest of the container image's manifest.
+    pub manifest_digest: String,
+    /// Something besides the bytes vouches for the bytes: a checksum, or a registry's digest.
+    pub verified: bool,
+}
+
+/// A complete, durable image. There is no other way to one than [`ImageStore::seal`] and recovery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SealedImage {
+    /// Whose bytes these are.
+    pub id: ImageId,
+    /// All that is known of it.
+    pub sidecar: Sidecar,
+    /// Our part of the sidecar.
+    pub seal: Seal,
+}
+
+impl SealedImage {
+    /// The format the image was sealed with.
+    pub fn format(&self) -> Format {
+        if self.seal.format == "qcow2" {
+            Format::Qcow2
+        } else {
+            Format::Raw
+        }
+    }
+
+    /// The SHA-512 of its bytes.
+    pub fn checksum(&self) -> Result<Sha512> {
+        self.sidecar
+            .current_checksum
+            .parse()
+            .map_err(|_| Error::Damaged {
+                id: self.id.clone(),
+                what: "its recorded checksum is not one".to_owned(),
+            })
+    }
+}
+
+impl ImageStore {
+    /// The images of `disk`.
+    pub fn new(disk: Arc<Disk>) -> Self {
+        Self { disk }
+    }
+
+    /// The disk they are on.
+    pub fn disk(&self) -> &Arc<Disk> {
+        &self.disk
+    }
+
+    /// The paths of an image.
+    pub fn paths(&self, id: &ImageId) -> ImagePaths {
+        self.disk.layout().image(id)
+    }
+
+    /// Opens the way in for an image's bytes.
+    pub fn begin(&self, id: &ImageId, cancel: CancellationToken) -> Result<Ingest> {
+        self.disk.check()?;
+        let paths = self.paths(id);
+        durable::create_dir(&paths.dir)?; // 1
+        crash_point!("store.begin.directory");
+        Ingest::create(paths.backing_tmp, cancel) // 2
+    }
+
+    /// Makes received bytes an image, or removes them and says why not.
+    pub fn seal(&self, id: &ImageId, mut received: Received, facts: &Facts) -> Result<SealedImage> {
+        let paths = self.paths(id);
+        let manifest = &received.manifest;
+        if let Some(expected) = facts.expected.filter(|sum| *sum != manifest.checksum) {
+            let (expected, actual) = (Box::new(expected), Box::new(manifest.checksum));
+            return Err(Error::Checksum { expected, actual }); // 4
+        }
+        let examined = Examined::of(&received.file, &received.path, facts.format)?; // 4
+        received.file.sync_all().context("sync", &received.path)?; // 5
+        crash_point!("store.seal.synced");
+        manifest.write(&paths.chunks)?; // 6
+        durable::rename(&received.path, &paths.backing)?; // 6
+        received.armed = false;
+        crash_point!("store.seal.renamed");
+        durable::sync_dir(&paths.dir)?; // 7
+        crash_point!("store.seal.named");
+        self.write_sidecar(id, manifest.checksum, examined, facts) // 8, 9
+    }
+
+    /// Steps 8 and 9, for bytes that are in place and known to be right.
+    pub(super) fn write_sidecar(
+        &self,
+        id: &ImageId,
+        checksum: Sha512,
+        examined: Examined,
+        facts: &Facts,
+    ) -> Result<SealedImage> {
+        let paths = self.paths(id);
+        let stamp = Stamp::of(&paths.backing)?.ok_or_else(|| gone(id))?;
+        let seal = Seal {
+            version: VERSION,
+            format: examined.format.to_string(),
+            source: facts.source.clone(),
+            manifest_digest: facts.manifest_digest.clone(),
+            unverified: !facts.verified && facts.expected.is_none(),
+            content: examined.content,
+            created_at: Timestamp::now().to_string(),
+            extents: examined.extents,
+            stamp,
+        };
+        let sidecar = Sidecar {
+            name: paths.backing.to_string_lossy().into_owned(),
+            uuid: id.uuid.clone(),
+            size: seal.stamp.size,
+            virtual_size: examined.virtual_size,
+            real_size: examined.real_size,
+            expected_checksum: facts.expected.map(String::from).unwrap_or_default(),
+            current_checksum: checksum.to_string(),
+            modification_time: seal.stamp.modification_time(),
+            seal: Some(seal.clone()),
+        };
+        sidecar.write(&paths.sidecar)?; // 8, 9
+        crash_point!("store.seal.recorded");
+        Ok(SealedImage {
+            id: id.clone(),
+            sidecar,
+            seal,
+        })
+    }
+
+    /// Whether the file still is as it was sealed, by stat(2) alone.
+    pub fn is_untouched(&self, image: &SealedImage) -> Result<bool> {
+        let stamp = Stamp::of(&self.paths(&image.id).backing)?;
+        Ok(stamp.as_ref() == Some(&image.seal.stamp))
+    }
+
+    /// Reads the whole image and compares it with its manifest, or with its checksum where the
+    /// manifest is missing. The same bytes under a new stamp are sealed again.
+    pub fn verify(&self, image: &SealedImage) -> Result<SealedImage> {
+        let paths = self.paths(&image.id);
+        let file = File::open(&paths.backing).context("open", &paths.backing)?;
+        let checksum = image.checksum()?;
+        let damaged = |what| Error::Damaged {
+            id: image.id.clone(),
+            what,
+        };
+        let manifest = Manifest::read(&paths.chunks, image.sidecar.size)?
+            .filter(|manifest| manifest.checksum == checksum);
+        if let Some(manifest) = manifest {
+            match manifest.verify(&file, &paths.backing)? {
+                None => {}
+                Some(Mismatch::Size(size)) => {
+                    let expected = image.sidecar.size;
+                    return Err(damaged(format!(
+                        "it has {size} bytes instead of {expected}"
+                    )));
+                }
+                Some(Mismatch::Chunk(offset)) => {
+                    return Err(damaged(format!(
+                        "the MiB at offset {offset} has other bytes"
+                    )));
+                }
+            }
+        } else {
+            let manifest = super::recovery::hash_file(&file, &paths.backing)?;
+            if manifest.checksum != checksum {
+                return Err(damaged(format!("its SHA-512 is {}", manifest.checksum)));
+            }
+            manifest.write(&paths.chunks)?;
+        }
+        self.restamp(image)
+    }
+
+    /// Seals known-good bytes again after their file was touched.
+    fn restamp(&self, image: &SealedImage) -> Result<SealedImage> {
+        let paths = self.paths(&image.id);
+        let mut fresh = image.clone();
+        fresh.seal.stamp = Stamp::of(&paths.backing)?.ok_or_else(|| gone(&image.id))?;
+        if fresh.seal != image.seal {
+            fresh.sidecar.modification_time = fresh.seal.stamp.modification_time();
+            fresh.sidecar.seal = Some(fresh.seal.clone());
+            fresh.sidecar.write(&paths.sidecar)?;
+        }
+        Ok(fresh)
+    }
+
+    /// Sets a damaged image aside, where no request finds it and nothing deletes it.
+    pub fn quarantine(&self, id: &ImageId) -> Result<std::path::PathBuf> {
+        let from = self.paths(id).dir;
+        let layout = self.disk.layout();
+        for n in 1.. {
+            let to = layout.image_quarantine(id, n);
+            if !to.try_exists().context("look for", &to)? {
+                durable::rename(&from, &to)?;
+                durable::sync_dir(&layout.images())?;
+                return Ok(to);
+            }
+        }
+        unreachable!("u32 directories of one image do not fit on a disk")
+    }
+
+    /// Deletes an image's directory; nothing there is no error.
+    pub fn delete(&self, id: &ImageId) -> Result<()> {
+        self.disk.check()?;
+        let (from, to) = (self.paths(id).dir, self.disk.layout().image_deleting(id));
+        durable::remove_dir(&to)?;
+        match durable::rename(&from, &to) {
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(());
+            }
+            other => other?,
+        }
+        durable::sync_dir(&self.disk.layout().images())?;
+        crash_point!("store.delete.renamed");
+        durable::remove_dir(&to)
+    }
+}
+
+fn gone(id: &ImageId) -> Error {
+    Error::Damaged {
+        id: id.clone(),
+        what: "its file is gone".to_owned(),
+    }
+}
+
+/// What looking into an image's file tells.
+#[derive(Debug)]
+pub(super) struct Examined {
+    format: Format,
+    virtual_size: u64,
+    real_size: u64,
+    content: Content,
+    extents: u64,
+}
+
+impl Examined {
+    /// Step 4: refuses what is no disk image, or one that reaches outside itself.
+    pub(super) fn of(file: &File, path: &Path, declared: Option<Format>) -> Result<Self> {
+        let meta = file.metadata().context("look at", path)?;
+        if meta.len() == 0 {
+            return Err(Error::NotAnImage("it is empty".to_owned()));
+        }
+        let format = match declared {
+            Some(format) => format,
+            None => Format::detect(file)?,
+        };
+        let opened = file.try_clone().context("keep open", path)?;
+        let disk = image::Image::open(opened, format)?;
+        let virtual_size = probe::Disk::size(&disk);
+        if format == Format::Raw && !virtual_size.is_multiple_of(types::SECTOR) {
+            return Err(Error::NotAnImage(format!(
+                "a raw image is a whole number of 512-byte sectors, and this has {virtual_size} \
+                 bytes; pad it with `truncate -s %512`"
+            )));
+        }
+        let content = probe::probe(&disk).context("probe", path)?.into();
+        // A file system that does not tell is one without reflink: the cost of cloning is no matter.
+        let extents = u64::from(image::extents::count(file)?.unwrap_or(1));
+        let real_size = fs::metadata(path).context("look at", path)?.blocks() * types::SECTOR;
+        Ok(Self {
+            format,
+            virtual_size,
+            real_size,
+            content,
+            extents,
+        })
+    }
+}

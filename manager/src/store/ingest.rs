@@ -1,0 +1,356 @@
+//! Takes in the bytes of an image in one pass: written and hashed as they come, holes kept.
+//!
+//! The caller's thread cuts the stream into chunks, digests and writes them; a second thread computes
+//! the SHA-512, which is the slowest part of all (docs/architecture.md, "Ingest"). Memory is bounded
+//! by [`QUEUE`] chunks. Dropping an [`Ingest`] removes its file: bytes become an image only through
+//! [`Ingest::finish`] and then `ImageStore::seal`.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{self, JoinHandle};
+
+use ring::digest::{Context, SHA512};
+use tokio_util::sync::CancellationToken;
+use types::{Sha512, crash_point};
+
+use super::chunks::{CHUNK, Chunk, Manifest};
+use super::durable;
+use crate::error::{Error, IoContext, Result};
+
+/// Chunks that may wait for the hash thread.
+const QUEUE: usize = 4;
+/// Write-back is started after this many bytes, so that the final sync finds little to do.
+const WRITE_BACK: u64 = 16 << 20;
+/// The largest image, in bytes of its stored form: 64 TiB, far above any disk this was run on.
+pub const IMAGE_SIZE_MAX: u64 = 64 << 40;
+
+/// An image on its way in.
+#[derive(Debug)]
+pub struct Ingest {
+    file: File,
+    path: PathBuf,
+    /// The chunk being filled.
+    chunk: Vec<u8>,
+    /// Bytes before `chunk`.
+    offset: u64,
+    /// Where write-back was last started.
+    written_back: u64,
+    chunks: Vec<Chunk>,
+    hash: HashThread,
+    cancel: CancellationToken,
+    /// Unset once the file belongs to a [`Received`].
+    armed: bool,
+}
+
+/// All bytes are there and counted, but nothing is durable yet. Dropping it removes the file.
+#[derive(Debug)]
+pub struct Received {
+    /// The file, open for reading and writing.
+    pub file: File,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Digests of the whole and of each chunk.
+    pub manifest: Manifest,
+    /// Unset once the file has its final name.
+    pub(super) armed: bool,
+}
+
+impl Ingest {
+    /// Creates the work file at `path`. A leftover of an earlier attempt is void and removed.
+    pub fn create(path: PathBuf, cancel: CancellationToken) -> Result<Self> {
+        durable::remove_file(&path)?;
+        let file = durable::create_file(&path)?;
+        let hash = HashThread::start().context("start a thread for", &path)?;
+        Ok(Self {
+            file,
+            path,
+            chunk: hash.buffer(),
+            offset: 0,
+            written_back: 0,
+            chunks: Vec::new(),
+            hash,
+            cancel,
+            armed: true,
+        })
+    }
+
+    /// Bytes taken in so far.
+    pub fn size(&self) -> u64 {
+        self.offset + self.chunk.len() as u64
+    }
+
+    /// Appends bytes.
+    pub fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            let (now, rest) = bytes.split_at(bytes.len().min(CHUNK - self.chunk.len()));
+            self.chunk.extend_from_slice(now);
+            bytes = rest;
+            if self.chunk.len() == CHUNK {
+                self.flush()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends zeros.
+    pub fn hole(&mut self, mut length: u64) -> Result<()> {
+        while length > 0 {
+            let now = length.min((CHUNK - self.chunk.len()) as u64);
+            if now == CHUNK as u64 {
+                self.put(Chunk::Hole, CHUNK)?;
+                self.hash.zeros()?;
+            } else {
+                let filled = self.chunk.len() + usize::try_from(now).expect("less than a chunk");
+                self.chunk.resize(filled, 0);
+                if self.chunk.len() == CHUNK {
+                    self.flush()?;
+                }
+            }
+            length -= now;
+        }
+        Ok(())
+    }
+
+    /// Sends the chunk on its three ways: digest, disk, checksum.
+    fn flush(&mut self) -> Result<()> {
+        let chunk = Chunk::of(&self.chunk);
+        if let Chunk::Data(_) = chunk {
+            self.file
+                .write_all_at(&self.chunk, self.offset)
+                .context("write", &self.path)?;
+        }
+        self.put(chunk, self.chunk.len())?;
+        let next = self.hash.buffer();
+        self.hash.data(std::mem::replace(&mut self.chunk, next))
+    }
+
+    fn put(&mut self, chunk: Chunk, length: usize) -> Result<()> {
+        if self.cancel.is_cancelled() {
+            return Err(Error::Cancelled(
+                "the image is being deleted or the manager stops",
+            ));
+        }
+        self.chunks.push(chunk);
+        self.offset += length as u64;
+        if self.offset > IMAGE_SIZE_MAX {
+            return Err(Error::NotAnImage(format!(
+                "it is larger than {IMAGE_SIZE_MAX} bytes"
+            )));
+        }
+        if self.offset - self.written_back >= WRITE_BACK {
+            start_write_back(
+                &self.file,
+                self.written_back,
+                self.offset - self.written_back,
+            );
+            self.written_back = self.offset;
+        }
+        Ok(())
+    }
+
+    /// Ends the stream: gives the file its length and computes the checksum.
+    pub fn finish(mut self) -> Result<Received> {
+        if !self.chunk.is_empty() {
+            self.flush()?;
+        }
+        let size = self.offset;
+        self.file
+            .set_len(size)
+            .context("set the length of", &self.path)?;
+        let checksum = self.hash.finish()?;
+        crash_point!("store.ingest.received");
+        self.armed = false;
+        Ok(Received {
+            file: self.file.try_clone().context("keep open", &self.path)?,
+            path: self.path.clone(),
+            manifest: Manifest {
+                size,
+                checksum,
+                chunks: std::mem::take(&mut self.chunks),
+            },
+            armed: true,
+        })
+    }
+}
+
+impl Drop for Ingest {
+    fn drop(&mut self) {
+        if self.armed {
+            // What cannot be removed now is a leftover that the next start removes.
+            let _ = durable::remove_file(&self.path);
+        }
+    }
+}
+
+impl Drop for Received {
+    fn drop(&mut self) {
+        if self.armed {
+            let _ = durable::remove_file(&self.path);
+        }
+    }
+}
+
+/// Asks the kernel to start writing a range; it is a hint, so its failure means nothing.
+#[expect(
+    unsafe_code,
+    reason = "sync_file_range has no safe wrapper among our dependencies"
+)]
+fn start_write_back(file: &File, offset: u64, length: u64) {
+    let (Ok(offset), Ok(length)) = (i64::try_from(offset), i64::try_from(length)) else {
+        return;
+    };
+    // SAFETY: the descriptor is open for the whole call and no memory is passed.
+    unsafe {
+        libc::sync_file_range(
+            file.as_raw_fd(),
+            offset,
+            length,
+            libc::SYNC_FILE_RANGE_WRITE,
+        );
+    }
+}
+
+/// The thread that computes the SHA-512, and the buffers that go round.
+#[derive(Debug)]
+struct HashThread {
+    queue: Option<SyncSender<Piece>>,
+    used: Receiver<Vec<u8>>,
+    thread: Option<JoinHandle<Sha512>>,
+}
+
+enum Piece {
+    Data(Vec<u8>),
+    ZeroChunk,
+}
+
+impl HashThread {
+    fn start() -> std::io::Result<Self> {
+        let (queue, pieces) = sync_channel(QUEUE);
+        let (give_back, used) = sync_channel(QUEUE + 2);
+        let run = move || {
+            let zeros = vec![0; CHUNK];
+            let mut sum = Context::new(&SHA512);
+            for piece in pieces {
+                match piece {
+                    Piece::Data(bytes) => {
+                        sum.update(&bytes);
+                        // A full or closed channel only means that the buffer is not needed.
+                        let _ = give_back.try_send(bytes);
+                    }
+                    Piece::ZeroChunk => sum.update(&zeros),
+                }
+            }
+            Sha512::from_digest(&sum.finish())
+        };
+        let thread = thread::Builder::new()
+            .name("sha512".to_owned())
+            .spawn(run)?;
+        Ok(Self {
+            queue: Some(queue),
+            used,
+            thread: Some(thread),
+        })
+    }
+
+    /// An empty buffer of a chunk's capacity.
+    fn buffer(&self) -> Vec<u8> {
+        let mut buffer = self
+            .used
+            .try_recv()
+            .unwrap_or_else(|_| Vec::with_capacity(CHUNK));
+        buffer.clear();
+        buffer
+    }
+
+    fn data(&self, bytes: Vec<u8>) -> Result<()> {
+        self.send(Piece::Data(bytes))
+    }
+
+    fn zeros(&self) -> Result<()> {
+        self.send(Piece::ZeroChunk)
+    }
+
+    fn send(&self, piece: Piece) -> Result<()> {
+        let queue = self.queue.as_ref().expect("the queue is open until finish");
+        queue
+            .send(piece)
+            .map_err(|_| Error::Cancelled("the hash thread ended"))
+    }
+
+    fn finish(&mut self) -> Result<Sha512> {
+        drop(self.queue.take());
+        let thread = self.thread.take().expect("finish is called once");
+        thread
+            .join()
+            .map_err(|_| Error::Cancelled("the hash thread ended"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    fn ingest(dir: &tempfile::TempDir) -> Ingest {
+        Ingest::create(dir.path().join("backing.tmp"), CancellationToken::new()).unwrap()
+    }
+
+    #[test]
+    fn what_goes_in_is_on_disk_with_its_checksum_and_holes() {
+        // Lengths around the chunk: empty, tiny, one less, exact, one more, a tail.
+        for size in [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 513] {
+            let dir = tempfile::tempdir().unwrap();
+            let bytes: Vec<u8> = (0..size)
+                .map(|i| u8::try_from(i % 251).unwrap() + 1)
+                .collect();
+            let mut ingest = ingest(&dir);
+            for piece in bytes.chunks(70_001) {
+                ingest.write(piece).unwrap();
+            }
+            ingest.hole(5 * CHUNK as u64 + 3).unwrap();
+            let received = ingest.finish().unwrap();
+            let mut expected = bytes;
+            expected.resize(size + 5 * CHUNK + 3, 0);
+            assert_eq!(received.manifest.checksum, Sha512::of(&expected), "{size}");
+            assert_eq!(std::fs::read(&received.path).unwrap(), expected, "{size}");
+            assert_eq!(
+                received
+                    .manifest
+                    .verify(&received.file, &received.path)
+                    .unwrap(),
+                None
+            );
+            let blocks = received.file.metadata().unwrap().blocks() * 512;
+            assert!(
+                blocks <= (size + 2 * CHUNK) as u64,
+                "{blocks} bytes on disk for {size}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_dropped_ingest_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut first = ingest(&dir);
+        first.write(&[1; 5000]).unwrap();
+        drop(first);
+        drop(ingest(&dir).finish().unwrap());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn cancelling_ends_the_next_chunk() {
+        let dir = tempfile::tempdir().unwrap();
+        let cancel = CancellationToken::new();
+        let mut ingest = Ingest::create(dir.path().join("x"), cancel.clone()).unwrap();
+        ingest.write(&vec![1; CHUNK]).unwrap();
+        cancel.cancel();
+        assert!(matches!(
+            ingest.write(&vec![1; CHUNK]),
+            Err(Error::Cancelled(_))
+        ));
+    }
+}

@@ -1,0 +1,82 @@
+//! The store: what a disk holds, and how it gets there.
+//!
+//! # The durability recipe
+//!
+//! An image becomes ready in these steps; code that performs one carries its number.
+//!
+//! 1. create the image's directory, sync its parent
+//! 2. create `backing.tmp`
+//! 3. write and hash in one pass
+//! 4. compare size, checksum and format
+//! 5. sync the file
+//! 6. write `backing.chunks` (temp, sync, rename), rename `backing.tmp` to `backing`
+//! 7. sync the directory
+//! 8. write `backing.cfg` (temp, sync, rename)
+//! 9. sync the directory
+//! 10. only now: announce `ready`
+//!
+//! What a crash leaves, and what the next start does with it:
+//!
+//! | leftover | then |
+//! |---|---|
+//! | `*.tmp` | void: removed |
+//! | directory without `backing` | removed, the sidecar with it |
+//! | `backing` without (readable) `backing.cfg` | its bytes are read once: against `backing.chunks` if that is whole, else hashed; then it is sealed again |
+//! | both, and stat agrees with the seal | ready, nothing is read |
+//! | both, and stat disagrees | read once; the same bytes: sealed again; other bytes: set aside |
+//! | `raw` without an agreeing `raw.cfg` | removed: it can be made again |
+//! | `.deleting-*`, `.creating-*` | removed |
+//! | `.quarantine-*` | kept and said |
+//! | a sidecar of a newer version | nothing is touched |
+//! | any other name | left alone and logged |
+//!
+//! Deleting is one rename to `.deleting-*`, a sync of the parent, then the removal of the files.
+
+pub mod chunks;
+pub mod disk;
+pub mod durable;
+pub mod images;
+pub mod ingest;
+pub mod layout;
+pub mod raw_form;
+pub mod recovery;
+pub mod sidecar;
+
+pub use disk::Disk;
+pub use images::{Facts, ImageStore, SealedImage};
+pub use ingest::{Ingest, Received};
+
+use ring::rand::SecureRandom;
+
+/// A random version 4 UUID (RFC 9562) as text.
+pub fn random_uuid() -> String {
+    let mut bytes = random::<16>();
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let hex = format!("{:032x}", u128::from_be_bytes(bytes));
+    format!(
+        "{}-{}-{}-{}-{}",
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..16],
+        &hex[16..20],
+        &hex[20..]
+    )
+}
+
+/// A random uuid of an image: 8 hexadecimal digits, as Longhorn makes them.
+pub fn random_image_uuid() -> types::ImageUuid {
+    let hex = format!("{:08x}", u32::from_be_bytes(random()));
+    types::ImageUuid::new(&hex).expect("hexadecimal digits are a valid uuid")
+}
+
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    ring::rand::SystemRandom::new()
+        .fill(&mut bytes)
+        .expect("getrandom(2) fails only before the kernel's pool is ready, at boot");
+    bytes
+}
+
+#[cfg(test)]
+mod tests;
