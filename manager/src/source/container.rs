@@ -1,0 +1,225 @@
+//! A disk image inside a container image: from a registry, an OCI image layout or an archive.
+//!
+//! Layers are unpacked as they come, from the top down, and the one file under `/base_image/` goes
+//! straight into the store: no layer is stored on the way.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use fetch::{BlockingReader, Credentials, Platform, Reference};
+use image::layer::{self, Directory, Input, Limits, Sink};
+use image::oci::Package;
+use rustix::fs::{Mode, OFlags};
+use tokio::runtime::Handle;
+
+use super::{Job, Local, Report, Source, Sources};
+use crate::error::{Error, IoContext, Result};
+use crate::store::ingest::IMAGE_SIZE_MAX;
+use crate::store::{Facts, Ingest, Received};
+
+impl Sources {
+    pub(super) async fn take_registry(
+        &self,
+        source: &Source,
+        reference: &Reference,
+        (platform, credentials): (&Platform, &Credentials),
+        job: &Job,
+    ) -> Result<(Received, Facts)> {
+        let resolving = self.registries.resolve(reference, platform, credentials);
+        let resolved = tokio::select! {
+            resolved = resolving => resolved?,
+            () = job.cancel.cancelled() => return Err(Error::Cancelled("the image is not wanted")),
+        };
+        let digest = resolved.manifest_digest.to_string();
+        job.report.pinned(&digest);
+        job.report.progress(0, resolved.packed_size());
+        let facts = Facts {
+            manifest_digest: digest,
+            verified: true,
+            ..job.facts(source)
+        };
+        let (registries, handle, job) = (self.registries.clone(), Handle::current(), job.clone());
+        let take_in = move || {
+            let counted = Counted::new(&job, resolved.packed_size());
+            let layers = resolved.layers.iter().rev().map(|layer| {
+                // Opened only when the search comes to it: it may be settled before.
+                let blob = registries.blob(&resolved, layer, job.pass);
+                let reader = BlockingReader::spawn(&handle, blob.into_stream());
+                Input {
+                    name: layer.digest.to_string(),
+                    packing: layer.packing,
+                    digest: Some(layer.digest.clone()),
+                    diff_id: layer.diff_id.clone(),
+                    reader: Box::new(counted.reader(reader)),
+                }
+            });
+            search(layers, &job)
+        };
+        let received = tokio::task::spawn_blocking(take_in)
+            .await
+            .map_err(Error::Task)??;
+        Ok((received, facts))
+    }
+
+    pub(super) async fn take_layout(
+        &self,
+        source: &Source,
+        local: &Local,
+        job: &Job,
+    ) -> Result<(Received, Facts)> {
+        let (path, job) = (self.confine(&local.path)?, job.clone());
+        let directory = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let open = move || {
+            let file = rustix::fs::open(&path, directory, Mode::empty()).context("open", &path)?;
+            Package::layout(file.into(), &path).map_err(Error::from)
+        };
+        from_package(source, local, job, open).await
+    }
+
+    pub(super) async fn take_archive(
+        &self,
+        source: &Source,
+        local: &Local,
+        job: &Job,
+    ) -> Result<(Received, Facts)> {
+        let (path, job) = (self.confine(&local.path)?, job.clone());
+        let open = move || Package::archive(super::file::open(&path)?, &path).map_err(Error::from);
+        from_package(source, local, job, open).await
+    }
+}
+
+/// Takes in an image of this machine; `open` opens what it is packed in.
+async fn from_package(
+    source: &Source,
+    local: &Local,
+    job: Job,
+    open: impl FnOnce() -> Result<Package> + Send + 'static,
+) -> Result<(Received, Facts)> {
+    let (facts, local) = (job.facts(source), local.clone());
+    let take_in = move || {
+        let package = open()?;
+        let image = package.select(local.reference.as_deref(), &local.platform)?;
+        let digest = image.digest.to_string();
+        job.report.pinned(&digest);
+        let total = image.layers.iter().filter_map(|layer| layer.size).sum();
+        let counted = Counted::new(&job, total);
+        let layers = package.inputs(&image)?;
+        let layers = layers.into_iter().map(|input| Input {
+            reader: Box::new(counted.reader(input.reader)),
+            ..input
+        });
+        let received = search(layers, &job)?;
+        Ok((
+            received,
+            Facts {
+                manifest_digest: digest,
+                verified: true,
+                ..facts
+            },
+        ))
+    };
+    tokio::task::spawn_blocking(take_in)
+        .await
+        .map_err(Error::Task)?
+}
+
+/// Finds the disk image in `layers` and takes it in.
+fn search(layers: impl Iterator<Item = Input>, job: &Job) -> Result<Received> {
+    let mut door = Door { job, ingest: None };
+    let limits = Limits {
+        file: IMAGE_SIZE_MAX,
+        unpacked: IMAGE_SIZE_MAX,
+        ..Limits::default()
+    };
+    layer::find(layers, limits, &mut door)?;
+    let ingest = door
+        .ingest
+        .take()
+        .expect("a search that found a file has handed it over");
+    ingest.finish()
+}
+
+/// Where the search puts the candidate it found: a work file in the store.
+struct Door<'a> {
+    job: &'a Job,
+    ingest: Option<Ingest>,
+}
+
+impl Sink for Door<'_> {
+    type Error = Error;
+
+    fn begin(&mut self, _: Directory, _: &str, size: u64) -> Result<()> {
+        self.ingest = None;
+        // The holes of a raw image take no room, so only what is surely too much is refused here.
+        if self.job.format == Some(image::Format::Qcow2) {
+            self.job.store.disk().require_space(size)?;
+        }
+        self.ingest = Some(
+            self.job
+                .store
+                .begin(&self.job.id, self.job.cancel.clone())?,
+        );
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.ingest
+            .as_mut()
+            .map_or(Ok(()), |ingest| ingest.write(bytes))
+    }
+
+    fn hole(&mut self, length: u64) -> Result<()> {
+        self.ingest
+            .as_mut()
+            .map_or(Ok(()), |ingest| ingest.hole(length))
+    }
+
+    fn end(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn discard(&mut self) -> Result<()> {
+        self.ingest = None;
+        Ok(())
+    }
+}
+
+/// Tells the progress of several readers as one.
+#[derive(Debug, Clone)]
+struct Counted {
+    report: Arc<dyn Report>,
+    processed: Arc<AtomicU64>,
+    total: u64,
+}
+
+impl Counted {
+    fn new(job: &Job, total: u64) -> Self {
+        Self {
+            report: job.report.clone(),
+            processed: Arc::default(),
+            total,
+        }
+    }
+
+    fn reader<R>(&self, inner: R) -> CountedReader<R> {
+        CountedReader {
+            inner,
+            counted: self.clone(),
+        }
+    }
+}
+
+struct CountedReader<R> {
+    inner: R,
+    counted: Counted,
+}
+
+impl<R: std::io::Read> std::io::Read for CountedReader<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        let now = read as u64;
+        let processed = self.counted.processed.fetch_add(now, Ordering::Relaxed) + now;
+        self.counted.report.progress(processed, self.counted.total);
+        Ok(read)
+    }
+}
