@@ -1,0 +1,305 @@
+//! Making images, and reading again the ones in doubt: the catalog's tasks.
+//!
+//! A task is a fallible body (`make`, `look_again`) and a thin wrapper that turns its outcome into the
+//! image's state. Dropping a caller never ends a task; deleting the image or stopping the daemon does.
+
+use std::sync::Arc;
+
+use fetch::Platform;
+use fetch::registry::PASSES;
+use image::Format;
+use ring::digest::{SHA256, digest};
+use tracing::{Instrument, error, info_span, warn};
+use types::{Classify, ErrorKind, ImageId, ImageName, ImageUuid, Sha512, report};
+
+use super::lifecycle::Lifecycle;
+use super::status::{Reporter, Status};
+use super::{Catalog, Entry, checksum_text};
+use crate::error::{Error, Result};
+use crate::source::{Job, Source};
+use crate::store::recovery::Found;
+use crate::store::{SealedImage, random_image_uuid};
+
+/// A request for an image, checked.
+#[derive(Debug, Clone)]
+pub struct NewImage {
+    /// `None`: derived from the registry reference.
+    pub name: Option<ImageName>,
+    /// `None`: the uuid of the image of that name, else a new one.
+    pub uuid: Option<ImageUuid>,
+    /// Where the bytes come from.
+    pub source: Source,
+    /// The SHA-512 they must have.
+    pub expected: Option<Sha512>,
+    /// The format they are in; `None`: told by magic, once.
+    pub format: Option<Format>,
+}
+
+impl NewImage {
+    /// The name asked for, or one that every caller who names the same reference arrives at:
+    /// `<repository>-<tag>-<8 digits of its hash>`.
+    fn name(&self) -> Result<ImageName> {
+        if let Some(name) = &self.name {
+            return Ok(name.clone());
+        }
+        let Source::Registry {
+            reference,
+            platform,
+            ..
+        } = &self.source
+        else {
+            return Err(Error::InvalidField {
+                field: "name",
+                why: "it is needed for every source but a registry".to_owned(),
+            });
+        };
+        Ok(derived_name(&reference.to_string(), platform))
+    }
+}
+
+fn derived_name(reference: &str, platform: &Platform) -> ImageName {
+    let whole = format!("{reference} {platform}");
+    let hash = digest(&SHA256, whole.as_bytes());
+    let head = hash
+        .as_ref()
+        .first_chunk::<4>()
+        .expect("a SHA-256 has 32 bytes");
+    let hash = format!("{:08x}", u32::from_be_bytes(*head));
+    let last = reference.rsplit('/').next().unwrap_or(reference);
+    let last = last.split('@').next().unwrap_or(last);
+    let safe: String = last
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || c == '.' {
+                c
+            } else {
+                '-'
+            }
+        })
+        .skip_while(|c| !c.is_ascii_alphanumeric())
+        .take(60)
+        .collect();
+    let name = if safe.is_empty() {
+        format!("image-{hash}")
+    } else {
+        format!("{safe}-{hash}")
+    };
+    ImageName::new(&name).expect("made of safe characters only")
+}
+
+impl Catalog {
+    /// Starts to make an image, or joins the making of it. The same request again gives the same
+    /// image; a failed one is started anew.
+    pub fn create(&self, new: NewImage) -> Result<Status> {
+        let name = new.name()?;
+        let text = new.source.text();
+        let mut images = self.images();
+        let taken = images.values().find(|entry| {
+            entry.id.name == name && new.uuid.as_ref().is_none_or(|uuid| entry.id.uuid == *uuid)
+        });
+        if let Some(entry) = taken.cloned() {
+            drop(images);
+            return self.join(&entry, new, &text);
+        }
+        let uuid = new.uuid.clone().unwrap_or_else(random_image_uuid);
+        let id = ImageId { name, uuid };
+        let entry = Entry::new(
+            Status::pending(id.clone(), text, new.expected),
+            &self.inner.stop,
+        );
+        images.insert(id, entry.clone());
+        drop(images);
+        let status = entry.status();
+        self.make_later(&entry, new);
+        Ok(status)
+    }
+
+    /// Answers a request for an image that is there.
+    fn join(&self, entry: &Arc<Entry>, new: NewImage, text: &str) -> Result<Status> {
+        let status = entry.status();
+        if entry.cancel.is_cancelled() {
+            return Err(Error::Cancelled("the image is being deleted; try again"));
+        }
+        if let Lifecycle::Failed(_) = status.state {
+            // Two callers may come here at once: the first one's retry wins, the other joins it.
+            let mut restarted = false;
+            entry.status.send_if_modified(|status| {
+                restarted = matches!(status.state, Lifecycle::Failed(_));
+                if restarted {
+                    text.clone_into(&mut status.source);
+                    status.expected = new.expected;
+                    status.manifest_digest.clear();
+                }
+                restarted
+            });
+            if restarted {
+                Reporter::new(entry.status.clone()).retry();
+                self.make_later(entry, new);
+            }
+            return Ok(entry.status());
+        }
+        let differs = |difference: String| {
+            Err(Error::ImageExists {
+                id: entry.id.clone(),
+                difference,
+            })
+        };
+        if !status.source.is_empty() && status.source != text {
+            return differs(format!("source: it is from {}, not {text}", status.source));
+        }
+        if let Some(expected) = new.expected {
+            let has = match &status.state {
+                Lifecycle::Ready(image) => Some(image.checksum()?),
+                _ => status.expected,
+            };
+            if has != Some(expected) {
+                return differs(format!(
+                    "checksum: it has {:?}, not {expected}",
+                    checksum_text(has)
+                ));
+            }
+        }
+        if let (Some(format), Lifecycle::Ready(image)) = (new.format, &status.state)
+            && image.format() != format
+        {
+            return differs(format!("format: it is {}, not {format}", image.format()));
+        }
+        Ok(status)
+    }
+
+    fn make_later(&self, entry: &Arc<Entry>, new: NewImage) {
+        let (catalog, task) = (self.clone(), entry.clone());
+        let span = info_span!("image", id = %entry.id);
+        let work = async move {
+            let reporter = Reporter::new(task.status.clone());
+            reporter.begin();
+            match catalog.make(&task, &new, &reporter).await {
+                Ok(image) => reporter.sealed(image),
+                Err(error) => {
+                    catalog.remove_remains(&task.id).await;
+                    reporter.failed(&error);
+                }
+            }
+        };
+        entry.tasks.spawn(work.instrument(span));
+    }
+
+    async fn make(
+        &self,
+        entry: &Entry,
+        new: &NewImage,
+        report_to: &Reporter,
+    ) -> Result<SealedImage> {
+        let mut job = Job {
+            id: entry.id.clone(),
+            store: self.inner.store.clone(),
+            expected: new.expected,
+            format: new.format,
+            pass: 0,
+            cancel: entry.cancel.clone(),
+            report: Arc::new(report_to.clone()),
+        };
+        let (received, facts) = loop {
+            match self.inner.sources.take_in(&new.source, &job).await {
+                Ok(done) => break done,
+                Err(error) if error.wants_restart() && job.pass + 1 < PASSES => {
+                    warn!(pass = job.pass, error = %report(&error), "came damaged: read again");
+                    job.pass += 1;
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        let (store, id) = (job.store, job.id);
+        tokio::task::spawn_blocking(move || store.seal(&id, received, &facts))
+            .await
+            .map_err(Error::Task)?
+    }
+
+    /// Removes what a failed making left. What cannot be removed is found by the next start.
+    async fn remove_remains(&self, id: &ImageId) {
+        let (store, id) = (self.inner.store.clone(), id.clone());
+        let removed = tokio::task::spawn_blocking(move || store.delete(&id)).await;
+        if let Ok(Err(error)) = removed {
+            error!(error = %report(&error), "cannot remove what is left of a failed image");
+        }
+    }
+
+    /// Reads images in doubt, one after the other, each in a task of its own entry.
+    pub(super) fn verify_later(&self, doubtful: Vec<(Arc<Entry>, Found)>) {
+        // One disk, one reader: more would only seek.
+        let one = Arc::new(tokio::sync::Semaphore::new(1));
+        for (entry, found) in doubtful {
+            let (catalog, task, one) = (self.clone(), entry.clone(), one.clone());
+            let span = info_span!("image", id = %entry.id);
+            let work = async move {
+                let _turn = one.acquire().await;
+                let reporter = Reporter::new(task.status.clone());
+                match catalog.look_again(&task, found).await {
+                    Ok(image) => reporter.sealed(image),
+                    Err(error) => reporter.failed(&catalog.set_aside(&task.id, error)),
+                }
+            };
+            entry.tasks.spawn(work.instrument(span));
+        }
+    }
+
+    async fn look_again(&self, entry: &Entry, found: Found) -> Result<SealedImage> {
+        let _files = entry.files.read().await;
+        let store = self.inner.store.clone();
+        let look = move || match found {
+            Found::Touched(image) | Found::Ready(image) => store.verify(&image),
+            Found::Unsealed(id, sidecar) => store.adopt(&id, sidecar.as_deref()),
+            Found::Unusable(_, error) => Err(error),
+        };
+        tokio::task::spawn_blocking(look)
+            .await
+            .map_err(Error::Task)?
+    }
+
+    /// Sets damaged bytes aside; any other error leaves them where they are.
+    fn set_aside(&self, id: &ImageId, error: Error) -> Error {
+        if error.kind() != ErrorKind::DataLoss {
+            return error;
+        }
+        match self.inner.store.quarantine(id) {
+            Ok(path) => {
+                error!(image = %id, path = %path.display(), "damaged: set aside");
+                Error::Damaged {
+                    id: id.clone(),
+                    what: format!(
+                        "{}; its files were set aside in {}",
+                        report(&error),
+                        path.display()
+                    ),
+                }
+            }
+            Err(second) => {
+                error!(image = %id, error = %report(&second), "damaged, and cannot be set aside");
+                error
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_reference_gives_one_name_and_another_another() {
+        let platform = Platform::host();
+        let name = |reference| derived_name(reference, &platform).to_string();
+        let first = name("docker.io/rancher/longhorn-test:baseimage-ext4");
+        assert!(
+            first.starts_with("longhorn-test-baseimage-ext4-"),
+            "{first}"
+        );
+        assert_eq!(
+            first,
+            name("docker.io/rancher/longhorn-test:baseimage-ext4")
+        );
+        assert_ne!(first, name("quay.io/rancher/longhorn-test:baseimage-ext4"));
+        let long = format!("host:5000/{}:{}", "a".repeat(200), "b".repeat(128));
+        assert!(name(&long).len() < 80);
+    }
+}

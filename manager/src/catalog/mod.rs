@@ -1,0 +1,303 @@
+//! The images that this manager has or makes: one entry and at most one task for each.
+//!
+//! The catalog is a view of the disk: it is filled from it at the start, and an image that is `ready`
+//! here is sealed there. What exists only here is the progress of images on their way, and why the
+//! last attempt failed.
+
+pub mod lifecycle;
+mod making;
+mod status;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{OwnedRwLockReadGuard, RwLock, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+use types::{ImageId, ImageName, ImageUuid, Sha512, report};
+
+pub use self::lifecycle::{Lifecycle, Progress};
+pub use self::making::NewImage;
+use self::status::Reporter;
+pub use self::status::Status;
+use crate::error::{Error, Result};
+use crate::source::Sources;
+use crate::store::recovery::Found;
+use crate::store::{ImageStore, SealedImage};
+
+/// The images of one disk. Cheap to clone: clones share everything.
+#[derive(Debug, Clone)]
+pub struct Catalog {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    store: ImageStore,
+    sources: Sources,
+    /// Never held across an await.
+    images: Mutex<BTreeMap<ImageId, Arc<Entry>>>,
+    /// Cancelled when the daemon stops; every task's token is a child of it.
+    stop: CancellationToken,
+}
+
+/// One image.
+#[derive(Debug)]
+struct Entry {
+    id: ImageId,
+    status: watch::Sender<Status>,
+    cancel: CancellationToken,
+    /// The tasks that work on this image; deleting joins them.
+    tasks: TaskTracker,
+    /// Held shared by who reads the image's files, exclusively by who deletes them.
+    files: Arc<RwLock<()>>,
+    /// Held while the raw form is made, so that it is made once.
+    raw_form: tokio::sync::Mutex<()>,
+}
+
+/// Keeps the files of an image where they are for as long as a clone of it lives.
+pub type FilesGuard = Arc<OwnedRwLockReadGuard<()>>;
+
+impl Entry {
+    fn new(status: Status, stop: &CancellationToken) -> Arc<Self> {
+        Arc::new(Self {
+            id: status.id.clone(),
+            status: watch::Sender::new(status),
+            cancel: stop.child_token(),
+            tasks: TaskTracker::new(),
+            files: Arc::new(RwLock::new(())),
+            raw_form: tokio::sync::Mutex::new(()),
+        })
+    }
+
+    fn status(&self) -> Status {
+        self.status.borrow().clone()
+    }
+}
+
+impl Catalog {
+    /// Reads what the disk holds. Images whose bytes must be read first are `unknown` until then; that
+    /// work goes on after this returns, one image at a time.
+    pub fn load(store: ImageStore, sources: Sources, stop: CancellationToken) -> Result<Self> {
+        let mut images = BTreeMap::new();
+        let mut doubtful = Vec::new();
+        for found in store.load()? {
+            let status = Status::found(&found);
+            let entry = Entry::new(status, &stop);
+            images.insert(entry.id.clone(), entry.clone());
+            match found {
+                Found::Ready(_) => {}
+                Found::Touched(_) | Found::Unsealed(..) => doubtful.push((entry, found)),
+                Found::Unusable(id, error) => {
+                    warn!(image = %id, error = %report(&error), "left alone");
+                }
+            }
+        }
+        info!(
+            images = images.len(),
+            doubtful = doubtful.len(),
+            "loaded the disk"
+        );
+        let inner = Inner {
+            store,
+            sources,
+            images: Mutex::new(images),
+            stop,
+        };
+        let catalog = Self {
+            inner: Arc::new(inner),
+        };
+        catalog.verify_later(doubtful);
+        Ok(catalog)
+    }
+
+    fn images(&self) -> MutexGuard<'_, BTreeMap<ImageId, Arc<Entry>>> {
+        // A panic elsewhere leaves the map whole: each change of it is one insert or remove.
+        self.inner
+            .images
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The entry of that name, and of that uuid if one is given.
+    fn entry(&self, name: &ImageName, uuid: Option<&ImageUuid>) -> Result<Arc<Entry>> {
+        let images = self.images();
+        let mut matching = images
+            .values()
+            .filter(|entry| entry.id.name == *name && uuid.is_none_or(|u| entry.id.uuid == *u));
+        let text = || uuid.map_or_else(|| name.to_string(), |uuid| format!("{name}-{uuid}"));
+        let entry = matching
+            .next()
+            .ok_or_else(|| Error::ImageNotFound(text()))?;
+        if matching.next().is_some() {
+            return Err(Error::InvalidField {
+                field: "uuid",
+                why: format!("there are several images named {name}; say which one"),
+            });
+        }
+        Ok(entry.clone())
+    }
+
+    /// One image as it is now.
+    pub fn get(&self, name: &ImageName, uuid: Option<&ImageUuid>) -> Result<Status> {
+        let entry = self.entry(name, uuid)?;
+        self.notice_changes(&entry);
+        Ok(entry.status())
+    }
+
+    /// All images, in the order of their names.
+    pub fn list(&self) -> Vec<Status> {
+        let entries: Vec<_> = self.images().values().cloned().collect();
+        entries
+            .iter()
+            .map(|entry| {
+                self.notice_changes(entry);
+                entry.status()
+            })
+            .collect()
+    }
+
+    /// One image as it is now and at each change.
+    pub fn watch(
+        &self,
+        name: &ImageName,
+        uuid: Option<&ImageUuid>,
+    ) -> Result<watch::Receiver<Status>> {
+        let entry = self.entry(name, uuid)?;
+        self.notice_changes(&entry);
+        Ok(entry.status.subscribe())
+    }
+
+    /// Looks whether a ready image's file is as it was sealed, by stat alone; if not it is `unknown`
+    /// until its bytes were read.
+    fn notice_changes(&self, entry: &Arc<Entry>) {
+        let Lifecycle::Ready(image) = entry.status.borrow().state.clone() else {
+            return;
+        };
+        let why = match self.inner.store.is_untouched(&image) {
+            Ok(true) => return,
+            Ok(false) => "its file was changed or replaced; reading it".to_owned(),
+            Err(error) => report(&error).to_string(),
+        };
+        if Reporter::new(entry.status.clone()).touched(&why) {
+            warn!(image = %entry.id, why, "a ready image was touched");
+            self.verify_later(vec![(entry.clone(), Found::Touched(image))]);
+        }
+    }
+
+    /// A ready image, and a guard that keeps its files in place.
+    pub async fn ready(
+        &self,
+        name: &ImageName,
+        uuid: Option<&ImageUuid>,
+    ) -> Result<(SealedImage, FilesGuard)> {
+        let entry = self.entry(name, uuid)?;
+        let guard = entry.files.clone().read_owned().await;
+        // It may have been deleted while this waited.
+        let entry = self.entry(name, Some(&entry.id.uuid))?;
+        self.notice_changes(&entry);
+        let status = entry.status();
+        match status.state {
+            Lifecycle::Ready(image) => Ok((*image, Arc::new(guard))),
+            state => Err(not_ready(&entry.id, &state)),
+        }
+    }
+
+    /// The file to clone for a ready image, made now if it is not there. The work goes on when the
+    /// caller is gone; who asks meanwhile waits for the same work.
+    pub async fn raw_form(&self, image: &SealedImage, files: &FilesGuard) -> Result<PathBuf> {
+        let store = self.inner.store.clone();
+        if let Some(path) = store.raw_form(image)? {
+            return Ok(path);
+        }
+        let entry = self.entry(&image.id.name, Some(&image.id.uuid))?;
+        let (task_entry, image, files) = (entry.clone(), image.clone(), files.clone());
+        let work = async move {
+            let _one = task_entry.raw_form.lock().await;
+            let _files = files;
+            let cancel = task_entry.cancel.clone();
+            let make = move || store.make_raw_form(&image, &cancel);
+            tokio::task::spawn_blocking(make)
+                .await
+                .map_err(Error::Task)?
+        };
+        entry.tasks.spawn(work).await.map_err(Error::Task)?
+    }
+
+    /// Whether volumes can be cloned from the image at once. An answer that the disk does not give
+    /// counts as no.
+    pub fn has_raw_form(&self, image: &SealedImage) -> bool {
+        matches!(self.inner.store.raw_form(image), Ok(Some(_)))
+    }
+
+    /// Deletes an image and ends the work on it. `in_use` is asked, with the image's files held, for
+    /// a reason not to.
+    pub async fn delete<F>(&self, id: &ImageId, in_use: F) -> Result<()>
+    where
+        F: FnOnce() -> Result<()> + Send,
+    {
+        let entry = match self.entry(&id.name, Some(&id.uuid)) {
+            Ok(entry) => entry,
+            Err(Error::ImageNotFound(_)) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        if entry.status.borrow().newer {
+            return Err(not_ready(id, &entry.status.borrow().state));
+        }
+        // Nobody can use an image that is being made, so its work need not be waited for.
+        if !matches!(entry.status.borrow().state, Lifecycle::Ready(_)) {
+            entry.cancel.cancel();
+        }
+        let files = entry.files.clone().write_owned().await;
+        in_use()?;
+        entry.cancel.cancel();
+        drop(files);
+        entry.tasks.close();
+        entry.tasks.wait().await;
+        let _files = entry.files.write().await;
+        let (store, id) = (self.inner.store.clone(), id.clone());
+        let remove = move || store.delete(&id);
+        tokio::task::spawn_blocking(remove)
+            .await
+            .map_err(Error::Task)??;
+        self.images().remove(&entry.id);
+        info!(image = %entry.id, "deleted");
+        Ok(())
+    }
+
+    /// Is done when the daemon stops.
+    pub fn stopped(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.inner.stop.clone().cancelled_owned()
+    }
+
+    /// Ends all work and waits for it.
+    pub async fn stop(&self) {
+        self.inner.stop.cancel();
+        let entries: Vec<_> = self.images().values().cloned().collect();
+        for entry in entries {
+            entry.tasks.close();
+            entry.tasks.wait().await;
+        }
+    }
+}
+
+fn not_ready(id: &ImageId, state: &Lifecycle) -> Error {
+    let message = match state {
+        Lifecycle::Failed(failure) => format!(": {}", failure.message),
+        Lifecycle::Unknown(why) => format!(": {why}"),
+        Lifecycle::InProgress(progress) => format!(": {}% of it has come", progress.percent()),
+        Lifecycle::Pending | Lifecycle::Starting | Lifecycle::Ready(_) => String::new(),
+    };
+    Error::ImageNotReady {
+        id: id.clone(),
+        state: state.name(),
+        message,
+    }
+}
+
+/// Text of a checksum, or nothing.
+fn checksum_text(checksum: Option<Sha512>) -> String {
+    checksum.map(String::from).unwrap_or_default()
+}
