@@ -1,0 +1,528 @@
+//! Volumes: made as clones of images, grown, published, deleted.
+//!
+//! Nothing is kept in memory but who works on which volume: each answer is read from the disk.
+//!
+//! A volume becomes visible in one step:
+//!
+//! 1. make the directory `.creating-<name>`
+//! 2. make its file: clone or copy the raw form, set the length, sync
+//! 3. write its record (temp, sync, rename, sync the directory)
+//! 4. rename the directory to `<name>`, sync the parent
+//! 5. only now: answer
+//!
+//! A crash before 4 leaves a directory whose name says that it is void.
+
+pub mod record;
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::Timestamp;
+use tracing::{info, warn};
+use types::{BLOCK, ByteSize, ImageId, NodeId, VolumeName, crash_point, report};
+
+use self::record::{ImageRef, MadeBy, Publication, Record, Replica, VERSION};
+use crate::error::{Error, IoContext, Result};
+use crate::store::layout::{EntryName, Layout, VolumePaths};
+use crate::store::{Disk, SealedImage, durable};
+
+/// The size of a blank volume when none is asked for: 1 GiB, as the first CSI driver had it.
+const DEFAULT_SIZE: ByteSize = ByteSize(1 << 30);
+
+/// The volumes of one disk. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Volumes {
+    disk: Arc<Disk>,
+    node_id: NodeId,
+    /// Volumes that a request works on: a second one is told to come again.
+    busy: Arc<Mutex<HashSet<VolumeName>>>,
+}
+
+/// A request for a volume, checked.
+#[derive(Debug, Clone)]
+pub struct NewVolume {
+    /// Its name.
+    pub name: VolumeName,
+    /// Bytes it must have at least.
+    pub required: Option<ByteSize>,
+    /// Bytes it must not exceed.
+    pub limit: Option<ByteSize>,
+    /// On how many disks its data shall be.
+    pub number_of_replicas: u32,
+    /// Minutes after which a lost replica is given up.
+    pub stale_replica_timeout: u32,
+    /// The file system asked for, or empty.
+    pub fs_type: String,
+    /// What else is compared when it is asked for again.
+    pub parameters: BTreeMap<String, String>,
+}
+
+/// A volume as it is now.
+#[derive(Debug, Clone)]
+pub struct Volume {
+    /// What its record says.
+    pub record: Record,
+    /// Bytes of the disk that its file takes, shared extents included.
+    pub real_size: u64,
+}
+
+/// Says that a volume is worked on, until it is dropped.
+#[derive(Debug)]
+struct Busy {
+    name: VolumeName,
+    all: Arc<Mutex<HashSet<VolumeName>>>,
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.all
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.name);
+    }
+}
+
+impl Volumes {
+    /// Removes what interrupted requests left, and opens the volumes of `disk`.
+    pub fn load(disk: Arc<Disk>, node_id: NodeId) -> Result<Self> {
+        let dir = disk.layout().volumes();
+        for entry in fs::read_dir(&dir).context("list", &dir)? {
+            let entry = entry.context("list", &dir)?;
+            if EntryName::of(&entry.file_name().to_string_lossy()) == EntryName::Leftover {
+                info!(path = %entry.path().display(), "removed what a crash left");
+                durable::remove_dir(&entry.path())?;
+            }
+        }
+        Ok(Self {
+            disk,
+            node_id,
+            busy: Arc::default(),
+        })
+    }
+
+    /// The node whose disk this is.
+    pub fn node_id(&self) -> &NodeId {
+        &self.node_id
+    }
+
+    fn lock(&self, name: &VolumeName) -> Result<Busy> {
+        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        if !busy.insert(name.clone()) {
+            return Err(Error::VolumeBusy(name.clone()));
+        }
+        Ok(Busy {
+            name: name.clone(),
+            all: self.busy.clone(),
+        })
+    }
+
+    /// One volume.
+    pub fn get(&self, name: &VolumeName) -> Result<Volume> {
+        let paths = self.disk.layout().volume(name);
+        match Record::read(&paths.record, name) {
+            Ok(record) => {
+                let meta = fs::symlink_metadata(&paths.data).context("look at", &paths.data)?;
+                Ok(Volume {
+                    record,
+                    real_size: meta.blocks() * types::SECTOR,
+                })
+            }
+            Err(Error::Io { source, .. })
+                if source.kind() == io::ErrorKind::NotFound && !paths.dir.exists() =>
+            {
+                Err(Error::VolumeNotFound(name.to_string()))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Up to `max` volumes whose names come after `after`, in the order of their names, and whether
+    /// there are more. A volume whose record cannot be read is logged and left out.
+    pub fn list(&self, after: &str, max: usize) -> Result<(Vec<Volume>, bool)> {
+        let mut names = self.names()?;
+        names.retain(|name| name.as_str() > after);
+        names.sort_unstable();
+        let more = names.len() > max;
+        names.truncate(max);
+        let volumes = names
+            .iter()
+            .filter_map(|name| match self.get(name) {
+                Ok(volume) => Some(volume),
+                Err(Error::VolumeNotFound(_)) => None,
+                Err(error) => {
+                    warn!(volume = %name, error = %report(&error), "cannot be read");
+                    None
+                }
+            })
+            .collect();
+        Ok((volumes, more))
+    }
+
+    fn names(&self) -> Result<Vec<VolumeName>> {
+        let dir = self.disk.layout().volumes();
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&dir).context("list", &dir)? {
+            let name = entry.context("list", &dir)?.file_name();
+            if let Some(name) = name.to_str().and_then(|name| VolumeName::new(name).ok()) {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    /// A volume that was made from the image, if there is one.
+    pub fn user_of(&self, image: &ImageId) -> Result<Option<VolumeName>> {
+        let (volumes, _) = self.list("", usize::MAX)?;
+        let uses = |volume: &Volume| volume.record.image.as_ref().is_some_and(|i| i.id == *image);
+        Ok(volumes
+            .into_iter()
+            .find(uses)
+            .map(|volume| volume.record.name))
+    }
+
+    /// The volume of that name if it is what `new` asks for; an error when it is something else.
+    pub fn find(&self, new: &NewVolume, image: Option<&ImageId>) -> Result<Option<Volume>> {
+        match self.get(&new.name) {
+            Ok(volume) => match difference(&volume.record, new, image) {
+                None => Ok(Some(volume)),
+                Some(difference) => Err(Error::VolumeExists {
+                    name: new.name.clone(),
+                    difference,
+                }),
+            },
+            Err(Error::VolumeNotFound(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes a volume: a clone of `image`'s raw form, or blank. The same request again gives the same
+    /// volume.
+    pub fn create(&self, new: &NewVolume, image: Option<(&SealedImage, &Path)>) -> Result<Volume> {
+        let _busy = self.lock(&new.name)?;
+        if let Some(volume) = self.find(new, image.map(|(image, _)| &image.id))? {
+            return Ok(volume);
+        }
+        self.disk.check()?;
+        let size = size_of(new, image.map(|(image, _)| image))?;
+        let creating = self.disk.layout().volume_creating(&new.name);
+        durable::remove_dir(&creating.dir)?;
+        match self.create_in(&creating, size, new, image) {
+            Ok(record) => {
+                info!(volume = %new.name, %size, by = record.made_by.as_str(), "created");
+                if let Some(degraded) = record.degraded() {
+                    warn!(volume = %new.name, degraded, "the volume is degraded");
+                }
+                self.get(&new.name)
+            }
+            Err(error) => {
+                durable::remove_dir(&creating.dir)?;
+                Err(error)
+            }
+        }
+    }
+
+    fn create_in(
+        &self,
+        creating: &VolumePaths,
+        size: ByteSize,
+        new: &NewVolume,
+        image: Option<(&SealedImage, &Path)>,
+    ) -> Result<Record> {
+        durable::create_dir(&creating.dir)?; // 1
+        crash_point!("volume.create.directory");
+        let file = durable::create_file(&creating.data)?;
+        let made_by = match image {
+            Some((_, raw)) => self.clone_raw(raw, &file)?,
+            None => MadeBy::Blank,
+        };
+        set_size(&file, size, &creating.data)?;
+        file.sync_all().context("sync", &creating.data)?; // 2
+        crash_point!("volume.create.data");
+        let record = Record {
+            version: VERSION,
+            name: new.name.clone(),
+            size,
+            image: image.map(|(image, _)| image_ref(image)).transpose()?,
+            number_of_replicas: new.number_of_replicas,
+            stale_replica_timeout: new.stale_replica_timeout,
+            fs_type: new.fs_type.clone(),
+            parameters: new.parameters.clone(),
+            replicas: vec![Replica {
+                node_id: self.node_id.clone(),
+                disk_uuid: self.disk.uuid().clone(),
+                path: Layout::volume_data_relative(&new.name),
+            }],
+            published: Vec::new(),
+            made_by,
+            created_at: Timestamp::now().to_string(),
+        };
+        record.write(&creating.record)?; // 3
+        crash_point!("volume.create.record");
+        let dir = self.disk.layout().volume(&new.name).dir;
+        durable::rename(&creating.dir, &dir)?; // 4
+        crash_point!("volume.create.renamed");
+        durable::sync_parent(&dir)?;
+        Ok(record)
+    }
+
+    /// Gives `file` the image's content: shared where the disk can, else copied extent by extent.
+    fn clone_raw(&self, raw: &Path, file: &File) -> Result<MadeBy> {
+        let source = File::open(raw).context("open", raw)?;
+        if self.disk.reflink() && image::extents::reflink(&source, file)? {
+            return Ok(MadeBy::Reflink);
+        }
+        let needed = source.metadata().context("look at", raw)?.blocks() * types::SECTOR;
+        self.disk.require_space(needed)?;
+        info!(
+            file_system = self.disk.file_system(),
+            needed,
+            "the disk cannot share extents: the image is copied; XFS or btrfs would not need to"
+        );
+        image::extents::copy_sparse(&source, file, &mut |_| true)?;
+        Ok(MadeBy::SparseCopy)
+    }
+
+    /// Deletes a volume that no node uses; none there is no error.
+    pub fn delete(&self, name: &VolumeName) -> Result<()> {
+        let _busy = self.lock(name)?;
+        self.disk.check()?;
+        match self.get(name) {
+            Ok(volume) => {
+                if let Some(publication) = volume.record.published.first() {
+                    let node = publication.node_id.clone();
+                    return Err(Error::VolumePublished {
+                        name: name.clone(),
+                        node,
+                    });
+                }
+            }
+            Err(Error::VolumeNotFound(_)) => return Ok(()),
+            // Nothing may be stuck deleting: a broken record cannot say that the volume is in use.
+            Err(error @ Error::DamagedRecord { .. }) => {
+                warn!(volume = %name, error = %report(&error), "deleted nevertheless");
+            }
+            Err(error) => return Err(error),
+        }
+        let (from, to) = (
+            self.disk.layout().volume(name).dir,
+            self.disk.layout().volume_deleting(name),
+        );
+        durable::remove_dir(&to)?;
+        durable::rename(&from, &to)?;
+        durable::sync_parent(&to)?;
+        crash_point!("volume.delete.renamed");
+        durable::remove_dir(&to)?;
+        info!(volume = %name, "deleted");
+        Ok(())
+    }
+
+    /// Grows a volume to at least `required` bytes; one that is that large is left as it is.
+    pub fn grow(
+        &self,
+        name: &VolumeName,
+        required: ByteSize,
+        limit: Option<ByteSize>,
+    ) -> Result<Volume> {
+        let _busy = self.lock(name)?;
+        let mut volume = self.get(name)?;
+        let size = rounded(required)?.max(volume.record.size);
+        if let Some(limit) = limit.filter(|limit| size > *limit) {
+            return Err(Error::Size {
+                asked: required,
+                why: format!("it would be {size}, more than the limit of {limit}"),
+            });
+        }
+        self.disk.check()?;
+        let paths = self.disk.layout().volume(name);
+        let file = File::options()
+            .write(true)
+            .open(&paths.data)
+            .context("open", &paths.data)?;
+        // The file first: a record that promises more than there is would be wrong.
+        if file.metadata().context("look at", &paths.data)?.len() < size.bytes() {
+            set_size(&file, size, &paths.data)?;
+            file.sync_all().context("sync", &paths.data)?;
+        }
+        crash_point!("volume.grow.data");
+        if volume.record.size < size {
+            volume.record.size = size;
+            volume.record.write(&paths.record)?;
+        }
+        Ok(volume)
+    }
+
+    /// Records that a node may use a volume.
+    pub fn publish(&self, name: &VolumeName, publication: Publication) -> Result<Volume> {
+        let _busy = self.lock(name)?;
+        let mut volume = self.get(name)?;
+        if publication.node_id != self.node_id {
+            return Err(Error::NodeUnknown(publication.node_id));
+        }
+        let published = &mut volume.record.published;
+        match published
+            .iter()
+            .find(|known| known.node_id == publication.node_id)
+        {
+            Some(known) if *known == publication => return Ok(volume),
+            Some(known) => {
+                return Err(Error::PublishedDifferently {
+                    name: name.clone(),
+                    node: known.node_id.clone(),
+                    readonly: known.readonly,
+                });
+            }
+            None => {}
+        }
+        if let Some(other) = published
+            .iter()
+            .find(|p| !(p.multi_node && publication.multi_node))
+        {
+            let node = other.node_id.clone();
+            return Err(Error::VolumePublished {
+                name: name.clone(),
+                node,
+            });
+        }
+        published.push(publication);
+        self.disk.check()?;
+        volume
+            .record
+            .write(&self.disk.layout().volume(name).record)?;
+        crash_point!("volume.publish.recorded");
+        Ok(volume)
+    }
+
+    /// Takes a publication back, or all of them; none there is no error.
+    pub fn unpublish(&self, name: &VolumeName, node: Option<&NodeId>) -> Result<()> {
+        let _busy = self.lock(name)?;
+        let mut volume = match self.get(name) {
+            Err(Error::VolumeNotFound(_)) => return Ok(()),
+            other => other?,
+        };
+        let before = volume.record.published.len();
+        volume
+            .record
+            .published
+            .retain(|p| node.is_some_and(|node| p.node_id != *node));
+        if volume.record.published.len() < before {
+            self.disk.check()?;
+            volume
+                .record
+                .write(&self.disk.layout().volume(name).record)?;
+            crash_point!("volume.unpublish.recorded");
+        }
+        Ok(())
+    }
+}
+
+fn image_ref(image: &SealedImage) -> Result<ImageRef> {
+    Ok(ImageRef {
+        id: image.id.clone(),
+        checksum: image.checksum()?,
+        virtual_size: ByteSize(image.sidecar.virtual_size),
+        content: image.seal.content.clone(),
+    })
+}
+
+fn set_size(file: &File, size: ByteSize, path: &Path) -> Result<()> {
+    match file.set_len(size.bytes()) {
+        Err(error) if error.kind() == io::ErrorKind::FileTooLarge => Err(Error::Size {
+            asked: size,
+            why: "the disk's file system has no such files".into(),
+        }),
+        other => other.context("set the length of", path),
+    }
+}
+
+fn rounded(size: ByteSize) -> Result<ByteSize> {
+    size.round_up(BLOCK)
+        .filter(|size| i64::try_from(size.bytes()).is_ok())
+        .ok_or_else(|| Error::Size {
+            asked: size,
+            why: "it is more than 8 EiB".to_owned(),
+        })
+}
+
+/// The size a new volume gets (csi-and-flexvolume.md §6).
+fn size_of(new: &NewVolume, image: Option<&SealedImage>) -> Result<ByteSize> {
+    let content = image.map(|image| ByteSize(image.sidecar.virtual_size));
+    let asked = new.required.or(content).unwrap_or_else(|| match new.limit {
+        Some(limit) => limit.min(DEFAULT_SIZE),
+        None => DEFAULT_SIZE,
+    });
+    if let Some(content) = content.filter(|content| asked < *content) {
+        return Err(Error::Size {
+            asked,
+            why: format!("the image's virtual size is {content}; ask for at least that"),
+        });
+    }
+    let size = rounded(asked)?;
+    if let Some(limit) = new.limit.filter(|limit| size > *limit) {
+        return Err(Error::Size {
+            asked,
+            why: format!(
+                "it would be {size} with whole 4 KiB blocks, more than the limit of {limit}"
+            ),
+        });
+    }
+    Ok(size)
+}
+
+/// The first part of a request that an existing volume does not satisfy.
+fn difference(record: &Record, new: &NewVolume, image: Option<&ImageId>) -> Option<String> {
+    let has = |what: &str, has: &dyn std::fmt::Display, asked: &dyn std::fmt::Display| {
+        Some(format!("{what}: it has {has}, not {asked}"))
+    };
+    let none = "none".to_owned();
+    let text = |id: Option<&ImageId>| id.map_or_else(|| none.clone(), ImageId::to_string);
+    let own_image = record.image.as_ref().map(|image| &image.id);
+    if own_image != image {
+        return has("image", &text(own_image), &text(image));
+    }
+    if let Some(required) = new.required.filter(|required| record.size < *required) {
+        return has("size", &record.size, &required);
+    }
+    if let Some(limit) = new.limit.filter(|limit| record.size > *limit) {
+        return has("size", &record.size, &format!("at most {limit}"));
+    }
+    if record.number_of_replicas != new.number_of_replicas {
+        return has(
+            "numberOfReplicas",
+            &record.number_of_replicas,
+            &new.number_of_replicas,
+        );
+    }
+    if record.stale_replica_timeout != new.stale_replica_timeout {
+        return has(
+            "staleReplicaTimeout",
+            &record.stale_replica_timeout,
+            &new.stale_replica_timeout,
+        );
+    }
+    if record.fs_type != new.fs_type {
+        return has(
+            "fsType",
+            &format!("{:?}", record.fs_type),
+            &format!("{:?}", new.fs_type),
+        );
+    }
+    let keys: std::collections::BTreeSet<_> = record
+        .parameters
+        .keys()
+        .chain(new.parameters.keys())
+        .collect();
+    keys.into_iter().find_map(|key| {
+        let (own, asked) = (record.parameters.get(key), new.parameters.get(key));
+        (own != asked).then(|| {
+            let text = |value: Option<&String>| value.cloned().unwrap_or_default();
+            format!("{key}: it has {:?}, not {:?}", text(own), text(asked))
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,167 @@
+//! `volume.cfg`: all that is known of a volume besides its bytes.
+//!
+//! Replicas are a list from the start, though one manager makes one: what a volume is made of is told
+//! by its record, never assumed.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use types::{ByteSize, DiskUuid, ImageId, NodeId, Sha512, VolumeName};
+
+use crate::content::Content;
+use crate::error::{Error, IoContext, Result};
+use crate::store::durable;
+
+/// The version of the record that this program writes and understands.
+pub const VERSION: u32 = 1;
+/// The largest record that is read: parameters are at most 4 KiB in CSI.
+const RECORD_MAX: u64 = 1 << 20;
+
+/// The record of a volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    /// See [`VERSION`].
+    pub version: u32,
+    /// The volume's name, which is its directory's.
+    pub name: VolumeName,
+    /// Bytes that the volume offers.
+    pub size: ByteSize,
+    /// The image it was cloned from; `None`: it was blank.
+    pub image: Option<ImageRef>,
+    /// On how many disks its data shall be.
+    pub number_of_replicas: u32,
+    /// Minutes after which a lost replica is given up.
+    pub stale_replica_timeout: u32,
+    /// The file system that was asked for, or empty.
+    #[serde(default)]
+    pub fs_type: String,
+    /// What else the creator wants compared.
+    #[serde(default)]
+    pub parameters: BTreeMap<String, String>,
+    /// Where its data is.
+    pub replicas: Vec<Replica>,
+    /// The nodes that may use it.
+    #[serde(default)]
+    pub published: Vec<Publication>,
+    /// How its file was made.
+    pub made_by: MadeBy,
+    /// When, RFC 3339.
+    pub created_at: String,
+}
+
+/// The image of a volume, as it was when the volume was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageRef {
+    /// Which image.
+    #[serde(flatten)]
+    pub id: ImageId,
+    /// Its SHA-512.
+    pub checksum: Sha512,
+    /// Bytes that a guest sees.
+    pub virtual_size: ByteSize,
+    /// What it holds.
+    pub content: Content,
+}
+
+/// One copy of a volume's data.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Replica {
+    /// The node of the disk.
+    pub node_id: NodeId,
+    /// The disk.
+    pub disk_uuid: DiskUuid,
+    /// Of the data, relative to the disk.
+    pub path: String,
+}
+
+/// A node that may use a volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Publication {
+    /// Which node.
+    pub node_id: NodeId,
+    /// Whether it may only read.
+    pub readonly: bool,
+    /// Whether other nodes may use the volume at the same time.
+    pub multi_node: bool,
+}
+
+/// How a volume's file came to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MadeBy {
+    /// Its extents are shared with the image's: O(1) in time and space.
+    Reflink,
+    /// The image's allocated extents were copied.
+    SparseCopy,
+    /// It is one hole.
+    Blank,
+}
+
+impl MadeBy {
+    /// As the API and the record spell it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Reflink => "reflink",
+            Self::SparseCopy => "sparse-copy",
+            Self::Blank => "blank",
+        }
+    }
+}
+
+impl Record {
+    /// Writes the record durably.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let content = serde_json::to_vec(self).expect("a record is plain JSON");
+        durable::replace(path, &content)
+    }
+
+    /// Reads the record of `name` at `path`. NotFound is the caller's to interpret.
+    pub fn read(path: &Path, name: &VolumeName) -> Result<Self> {
+        let meta = fs::symlink_metadata(path).context("look at", path)?;
+        if !meta.is_file() || meta.len() > RECORD_MAX {
+            return Err(std::io::Error::from(std::io::ErrorKind::InvalidData))
+                .context("read", path);
+        }
+        let content = fs::read(path).context("read", path)?;
+        let damaged = |source| Error::DamagedRecord {
+            path: path.to_owned(),
+            source,
+        };
+        let version: Version = serde_json::from_slice(&content).map_err(damaged)?;
+        if version.version > VERSION {
+            return Err(Error::NewerFormat {
+                path: PathBuf::from(path),
+                version: version.version,
+            });
+        }
+        let record: Self = serde_json::from_slice(&content).map_err(damaged)?;
+        if record.name != *name {
+            let text = format!("it is the record of volume {}", record.name);
+            return Err(damaged(serde::de::Error::custom(text)));
+        }
+        Ok(record)
+    }
+
+    /// Why the volume has fewer replicas than it shall have; `None`: it has enough.
+    pub fn degraded(&self) -> Option<String> {
+        let (has, wants) = (self.replicas.len(), self.number_of_replicas);
+        (u32::try_from(has).unwrap_or(u32::MAX) < wants).then(|| {
+            format!(
+                "{has} of {wants} replicas: this manager has one disk and no peers; the data is on \
+                 that disk alone"
+            )
+        })
+    }
+}
+
+/// The version alone, so that a newer shape of the rest does not read as damage.
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
+}

@@ -1,0 +1,197 @@
+//! Volumes on a directory that is a disk: no root, no reflink needed.
+
+use super::*;
+use types::DiskUuid;
+
+fn volumes() -> (tempfile::TempDir, Volumes) {
+    let dir = tempfile::tempdir().unwrap();
+    Disk::init(dir.path(), Some(DiskUuid::new("disk-1").unwrap())).unwrap();
+    let disk = Arc::new(Disk::open(dir.path()).unwrap());
+    let volumes = Volumes::load(disk, NodeId::new("node-1").unwrap()).unwrap();
+    (dir, volumes)
+}
+
+fn new(name: &str, size: u64) -> NewVolume {
+    NewVolume {
+        name: VolumeName::new(name).unwrap(),
+        required: Some(ByteSize(size)),
+        limit: None,
+        number_of_replicas: 1,
+        stale_replica_timeout: 20,
+        fs_type: String::new(),
+        parameters: BTreeMap::new(),
+    }
+}
+
+fn publication(node: &str, readonly: bool) -> Publication {
+    Publication {
+        node_id: NodeId::new(node).unwrap(),
+        readonly,
+        multi_node: false,
+    }
+}
+
+#[test]
+fn a_32mi_volume_is_32_mib_and_takes_no_space() {
+    let (dir, volumes) = volumes();
+    let volume = volumes.create(&new("v", 32 << 20), None).unwrap();
+    assert_eq!(volume.record.size, ByteSize(32 << 20));
+    assert_eq!(volume.real_size, 0);
+    let file = dir.path().join(&volume.record.replicas[0].path);
+    assert_eq!(fs::metadata(file).unwrap().len(), 32 << 20);
+}
+
+/// Row 69: the same request gives the same volume, another one says what differs.
+#[test]
+fn row_69_a_taken_name_says_what_differs() {
+    let (_dir, volumes) = volumes();
+    let first = volumes.create(&new("v", 1 << 20), None).unwrap();
+    let again = volumes.create(&new("v", 1 << 20), None).unwrap();
+    assert_eq!(first.record, again.record);
+    let differs = |change: &dyn Fn(&mut NewVolume), what: &str| {
+        let mut other = new("v", 1 << 20);
+        change(&mut other);
+        let error = volumes.create(&other, None).unwrap_err();
+        assert!(matches!(error, Error::VolumeExists { .. }), "{error}");
+        assert!(error.to_string().contains(what), "{error}");
+    };
+    differs(&|v| v.required = Some(ByteSize(2 << 20)), "size");
+    differs(
+        &|v| (v.required, v.limit) = (None, Some(ByteSize(1 << 19))),
+        "size",
+    );
+    differs(&|v| v.number_of_replicas = 3, "numberOfReplicas");
+    differs(&|v| v.stale_replica_timeout = 30, "staleReplicaTimeout");
+    differs(&|v| v.fs_type = "xfs".to_owned(), "fsType");
+    differs(
+        &|v| drop(v.parameters.insert("baseImage".into(), "x".into())),
+        "baseImage",
+    );
+}
+
+#[test]
+fn sizes_round_up_to_whole_blocks_within_the_limit() {
+    let (_dir, volumes) = volumes();
+    let size = |name: &str, required: Option<u64>, limit: Option<u64>| {
+        let mut new = new(name, 1);
+        (new.required, new.limit) = (required.map(ByteSize), limit.map(ByteSize));
+        volumes
+            .create(&new, None)
+            .map(|volume| volume.record.size.bytes())
+    };
+    assert_eq!(size("a", Some(1), None).unwrap(), 4096);
+    assert_eq!(size("b", None, None).unwrap(), 1 << 30);
+    assert_eq!(size("c", None, Some(1 << 20)).unwrap(), 1 << 20);
+    assert!(matches!(
+        size("d", Some(4097), Some(4100)),
+        Err(Error::Size { .. })
+    ));
+    assert!(matches!(
+        size("e", Some(u64::MAX), None),
+        Err(Error::Size { .. })
+    ));
+}
+
+#[test]
+fn a_volume_in_use_is_not_deleted() {
+    let (_dir, volumes) = volumes();
+    let name = VolumeName::new("v").unwrap();
+    volumes.create(&new("v", 4096), None).unwrap();
+    volumes
+        .publish(&name, publication("node-1", false))
+        .unwrap();
+    volumes
+        .publish(&name, publication("node-1", false))
+        .unwrap();
+    assert!(matches!(
+        volumes.publish(&name, publication("node-1", true)),
+        Err(Error::PublishedDifferently { .. })
+    ));
+    assert!(matches!(
+        volumes.publish(&name, publication("node-9", false)),
+        Err(Error::NodeUnknown(_))
+    ));
+    assert!(matches!(
+        volumes.delete(&name),
+        Err(Error::VolumePublished { .. })
+    ));
+    volumes.unpublish(&name, None).unwrap();
+    volumes.unpublish(&name, None).unwrap();
+    volumes.delete(&name).unwrap();
+    volumes.delete(&name).unwrap();
+    assert!(matches!(volumes.get(&name), Err(Error::VolumeNotFound(_))));
+}
+
+#[test]
+fn volumes_grow_and_never_shrink() {
+    let (_dir, volumes) = volumes();
+    let name = VolumeName::new("v").unwrap();
+    volumes.create(&new("v", 4096), None).unwrap();
+    let grow = |to, limit: Option<u64>| {
+        volumes
+            .grow(&name, ByteSize(to), limit.map(ByteSize))
+            .map(|v| v.record.size.bytes())
+    };
+    assert_eq!(grow(8193, None).unwrap(), 12288);
+    assert_eq!(grow(4096, None).unwrap(), 12288);
+    assert!(matches!(grow(20000, Some(16384)), Err(Error::Size { .. })));
+    assert_eq!(volumes.get(&name).unwrap().record.size.bytes(), 12288);
+}
+
+#[test]
+fn pages_of_a_list_meet_without_gap_or_overlap() {
+    let (_dir, volumes) = volumes();
+    for name in ["b", "a", "d", "c", "B"] {
+        volumes.create(&new(name, 4096), None).unwrap();
+    }
+    let page = |after: &str| {
+        let (found, more) = volumes.list(after, 2).unwrap();
+        (
+            found
+                .into_iter()
+                .map(|v| v.record.name.to_string())
+                .collect::<Vec<_>>(),
+            more,
+        )
+    };
+    assert_eq!(page(""), (vec!["B".into(), "a".into()], true));
+    assert_eq!(page("a"), (vec!["b".into(), "c".into()], true));
+    assert_eq!(page("c"), (vec!["d".into()], false));
+}
+
+/// Row 62: a damaged record is an error that names it, a newer one is not touched.
+#[test]
+fn row_62_damaged_and_newer_records() {
+    let (dir, volumes) = volumes();
+    let name = VolumeName::new("v").unwrap();
+    let volume = volumes.create(&new("v", 4096), None).unwrap();
+    let path = dir.path().join("volumes/v/volume.cfg");
+    let good = fs::read_to_string(&path).unwrap();
+    let put = |text: &str| durable::replace(&path, text.as_bytes()).unwrap();
+    for bad in ["", "{", &good.replace("\"v\"", "\"w\"")] {
+        put(bad);
+        assert!(
+            matches!(volumes.get(&name), Err(Error::DamagedRecord { .. })),
+            "{bad}"
+        );
+        assert!(volumes.create(&new("v", 4096), None).is_err());
+    }
+    put(r#"{"version":2,"more":[]}"#);
+    assert!(matches!(
+        volumes.delete(&name),
+        Err(Error::NewerFormat { version: 2, .. })
+    ));
+    put(&good);
+    assert_eq!(volumes.get(&name).unwrap().record, volume.record);
+}
+
+#[test]
+fn a_start_removes_what_a_crash_left() {
+    let (dir, first) = volumes();
+    first.create(&new("v", 4096), None).unwrap();
+    fs::create_dir(dir.path().join("volumes/.creating-x")).unwrap();
+    fs::create_dir(dir.path().join("volumes/.deleting-y")).unwrap();
+    let again = Volumes::load(first.disk.clone(), first.node_id.clone()).unwrap();
+    assert_eq!(fs::read_dir(dir.path().join("volumes")).unwrap().count(), 1);
+    assert!(again.get(&VolumeName::new("v").unwrap()).is_ok());
+}
