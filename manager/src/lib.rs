@@ -1,3 +1,20 @@
-//! Being written.
+//! The backing image manager: one daemon per disk that stores, verifies and serves images, and makes
+//! volumes from them; and the command line that drives it.
+//!
+//! From the bottom up: [`store`] keeps bytes, [`source`] brings them, [`catalog`] leads each image
+//! through its life, [`volume`] clones, [`service`] answers gRPC, [`daemon`] wires it all, [`cli`] is
+//! what people type. [`base_image`] builds base images and needs no daemon.
 
 pub mod base_image;
+pub mod catalog;
+pub mod cli;
+pub mod content;
+pub mod daemon;
+mod error;
+pub mod observe;
+pub mod service;
+pub mod source;
+pub mod store;
+pub mod volume;
+
+pub use error::{Error, Result};

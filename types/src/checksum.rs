@@ -31,7 +31,12 @@ impl Sha512 {
     /// # Panics
     /// When `digest` is not a SHA-512 one: that is a slip in the caller, not in its input.
     pub fn from_digest(digest: &ring::digest::Digest) -> Self {
-        Self(digest.as_ref().try_into().expect("a SHA-512 digest has 64 bytes"))
+        Self(
+            digest
+                .as_ref()
+                .try_into()
+                .expect("a SHA-512 digest has 64 bytes"),
+        )
     }
 
     /// The raw 64 bytes.
@@ -60,7 +65,11 @@ impl FromStr for Sha512 {
         if text.len() != 128 {
             return Err(InvalidChecksum);
         }
-        let digit = |b: u8| char::from(b).to_digit(16).and_then(|d| u8::try_from(d).ok());
+        let digit = |b: u8| {
+            char::from(b)
+                .to_digit(16)
+                .and_then(|d| u8::try_from(d).ok())
+        };
         let mut bytes = [0; 64];
         for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
             let (high, low) = digit(pair[0]).zip(digit(pair[1])).ok_or(InvalidChecksum)?;
@@ -101,7 +110,13 @@ mod tests {
 
     #[test]
     fn other_texts_are_refused() {
-        for bad in ["", "abc", &ABC[1..], &format!("{ABC}0"), &ABC.replace('d', "g")] {
+        for bad in [
+            "",
+            "abc",
+            &ABC[1..],
+            &format!("{ABC}0"),
+            &ABC.replace('d', "g"),
+        ] {
             assert!(bad.parse::<Sha512>().is_err(), "{bad:?} was taken");
         }
     }

@@ -44,7 +44,10 @@ pub fn at(name: &'static str) {
 
 /// Kills this process as `kill -9` does: no destructor, no buffer, no handler runs.
 #[cfg(feature = "failpoints")]
-#[expect(unsafe_code, reason = "raise has no safe wrapper among our dependencies")]
+#[expect(
+    unsafe_code,
+    reason = "raise has no safe wrapper among our dependencies"
+)]
 fn kill() {
     // SAFETY: raise(3) takes no pointer and SIGKILL cannot be handled.
     unsafe { libc::raise(libc::SIGKILL) };

@@ -30,13 +30,21 @@ fn check(what: &'static str, text: &str, max: usize) -> Result<(), InvalidName> 
         "it is too long"
     } else if !text.as_bytes()[0].is_ascii_alphanumeric() {
         "it starts with another character"
-    } else if !text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b)) {
+    } else if !text
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
+    {
         "it holds another character"
     } else {
         return Ok(());
     };
     let text = text.chars().take(64).collect();
-    Err(InvalidName { what, text, why, max })
+    Err(InvalidName {
+        what,
+        text,
+        why,
+        max,
+    })
 }
 
 macro_rules! name {
@@ -121,7 +129,10 @@ pub struct ImageId {
 impl ImageId {
     /// Checks both halves.
     pub fn new(name: &str, uuid: &str) -> Result<Self, InvalidName> {
-        Ok(Self { name: ImageName::new(name)?, uuid: ImageUuid::new(uuid)? })
+        Ok(Self {
+            name: ImageName::new(name)?,
+            uuid: ImageUuid::new(uuid)?,
+        })
     }
 }
 
@@ -137,7 +148,20 @@ mod tests {
 
     #[test]
     fn names_that_could_leave_the_directory_are_refused() {
-        for bad in ["", ".", "..", "../x", "a/b", "-rf", "$(reboot)", "a\nb", "a\0b", "ü", " a", "_a"] {
+        for bad in [
+            "",
+            ".",
+            "..",
+            "../x",
+            "a/b",
+            "-rf",
+            "$(reboot)",
+            "a\nb",
+            "a\0b",
+            "ü",
+            " a",
+            "_a",
+        ] {
             assert!(ImageName::new(bad).is_err(), "{bad:?} was taken");
             assert!(VolumeName::new(bad).is_err(), "{bad:?} was taken");
         }
@@ -149,7 +173,9 @@ mod tests {
 
     #[test]
     fn an_error_never_repeats_a_long_name() {
-        let text = ImageName::new(&"x".repeat(1 << 20)).unwrap_err().to_string();
+        let text = ImageName::new(&"x".repeat(1 << 20))
+            .unwrap_err()
+            .to_string();
         assert!(text.len() < 300, "{} bytes", text.len());
     }
 

@@ -27,7 +27,9 @@ fn parse(text: &str) -> Result<u64, &'static str> {
     if text.len() > 64 {
         return Err("it is too long");
     }
-    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let split = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
     let (number, suffix) = text.split_at(split);
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     if whole.is_empty() && fraction.is_empty() {
@@ -43,9 +45,14 @@ fn parse(text: &str) -> Result<u64, &'static str> {
     let (binary, decimal) = multiplier(suffix)?;
     let exponent = decimal - places;
 
-    let mut value = digits.checked_shl(binary).filter(|v| v >> binary == digits).ok_or(TOO_LARGE)?;
+    let mut value = digits
+        .checked_shl(binary)
+        .filter(|v| v >> binary == digits)
+        .ok_or(TOO_LARGE)?;
     if exponent >= 0 {
-        let power = 10u128.checked_pow(exponent.unsigned_abs()).ok_or(TOO_LARGE)?;
+        let power = 10u128
+            .checked_pow(exponent.unsigned_abs())
+            .ok_or(TOO_LARGE)?;
         value = value.checked_mul(power).ok_or(TOO_LARGE)?;
     } else if value > 0 {
         // A divisor past u128 leaves less than one byte, and that rounds up to one.
@@ -54,7 +61,10 @@ fn parse(text: &str) -> Result<u64, &'static str> {
             None => 1,
         };
     }
-    u64::try_from(value).ok().filter(|v| i64::try_from(*v).is_ok()).ok_or(TOO_LARGE)
+    u64::try_from(value)
+        .ok()
+        .filter(|v| i64::try_from(*v).is_ok())
+        .ok_or(TOO_LARGE)
 }
 
 /// Sizes travel as `int64` in CSI, so that is the bound.
@@ -80,12 +90,18 @@ fn multiplier(suffix: &str) -> Result<(u32, i32), &'static str> {
         "P" => (0, 15),
         "E" => (0, 18),
         _ => {
-            let exponent = suffix.strip_prefix(['e', 'E']).ok_or("its unit is unknown")?;
+            let exponent = suffix
+                .strip_prefix(['e', 'E'])
+                .ok_or("its unit is unknown")?;
             let digits = exponent.strip_prefix(['+', '-']).unwrap_or(exponent);
-            if digits.is_empty() || digits.len() > 2 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+            if digits.is_empty() || digits.len() > 2 || !digits.bytes().all(|b| b.is_ascii_digit())
+            {
                 return Err("its exponent is not valid");
             }
-            (0, exponent.parse().map_err(|_| "its exponent is not valid")?)
+            (
+                0,
+                exponent.parse().map_err(|_| "its exponent is not valid")?,
+            )
         }
     })
 }
@@ -118,8 +134,22 @@ mod tests {
     #[test]
     fn what_is_no_quantity_is_refused() {
         for text in [
-            "", "Mi", "-1", "+1", " 1", "1 ", "1mi", "1KiB", "1..2", "0x10", "1e", "1e999", "8Ei",
-            "99999999999999999999999999999999999999999", "1e99", "１",
+            "",
+            "Mi",
+            "-1",
+            "+1",
+            " 1",
+            "1 ",
+            "1mi",
+            "1KiB",
+            "1..2",
+            "0x10",
+            "1e",
+            "1e999",
+            "8Ei",
+            "99999999999999999999999999999999999999999",
+            "1e99",
+            "１",
         ] {
             assert!(parse_quantity(text).is_err(), "{text:?} was taken");
         }

@@ -47,6 +47,9 @@ mod tests {
     #[test]
     fn the_whole_chain_is_shown_once() {
         let error = Outer(std::io::Error::other("disk on fire"));
-        assert_eq!(report(&error).to_string(), "cannot seal the image: disk on fire");
+        assert_eq!(
+            report(&error).to_string(),
+            "cannot seal the image: disk on fire"
+        );
     }
 }

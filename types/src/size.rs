@@ -39,9 +39,16 @@ impl ByteSize {
 impl fmt::Display for ByteSize {
     /// Exact bytes, with the binary unit where the number is whole in it: `33554432 (32Mi)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let unit = [(60, "Ei"), (50, "Pi"), (40, "Ti"), (30, "Gi"), (20, "Mi"), (10, "Ki")]
-            .into_iter()
-            .find(|(shift, _)| self.0 >> shift > 0 && self.0.trailing_zeros() >= *shift);
+        let unit = [
+            (60, "Ei"),
+            (50, "Pi"),
+            (40, "Ti"),
+            (30, "Gi"),
+            (20, "Mi"),
+            (10, "Ki"),
+        ]
+        .into_iter()
+        .find(|(shift, _)| self.0 >> shift > 0 && self.0.trailing_zeros() >= *shift);
         match unit {
             Some((shift, unit)) => write!(f, "{} ({}{unit})", self.0, self.0 >> shift),
             None => write!(f, "{}", self.0),

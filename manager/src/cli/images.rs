@@ -1,0 +1,305 @@
+//! `backing-image-manager backing-image`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use client::{Client, wire};
+use serde::Serialize;
+use types::{ImageName, ImageUuid};
+
+use super::output::{self, Form};
+use super::{Failure, progress};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// List the images of the disk
+    #[command(visible_alias = "ls")]
+    List {
+        /// How the answer is printed
+        #[arg(short, long, value_enum, default_value = "json")]
+        output: Form,
+    },
+    /// Show one image
+    Get(Key),
+    /// Make an image from a container image, a file or a URL
+    Create(Box<CreateArgs>),
+    /// Delete an image; fine when there is none
+    #[command(visible_alias = "del")]
+    Delete(Key),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Key {
+    /// Name of the image
+    #[arg(long)]
+    name: ImageName,
+    /// Uuid of the image, needed only where several have the name
+    #[arg(long)]
+    uuid: Option<ImageUuid>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CreateArgs {
+    /// Name of the image [default: made from the registry reference]
+    #[arg(long)]
+    name: Option<ImageName>,
+    /// Uuid of the image [default: a random one]
+    #[arg(long)]
+    uuid: Option<ImageUuid>,
+    #[command(flatten)]
+    source: SourceArgs,
+    /// Name of the image in a layout or archive that holds several
+    #[arg(long, value_name = "NAME:TAG")]
+    reference: Option<String>,
+    /// Platform to take from a multi-platform image [default: linux and this machine's]
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<String>,
+    /// Credentials of this pull, as `docker login` writes them [default: the daemon's]
+    #[arg(long, value_name = "FILE", requires = "registry")]
+    auth_file: Option<PathBuf>,
+    /// SHA-512 that the disk image must have
+    #[arg(long, value_name = "SHA512")]
+    checksum: Option<String>,
+    /// Format of the disk image: raw or qcow2 [default: told by its first bytes, once]
+    #[arg(long)]
+    format: Option<String>,
+    /// Wait until the image is ready, showing progress
+    #[arg(long)]
+    wait: bool,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct SourceArgs {
+    /// A container image in a registry, for example rancher/longhorn-test:baseimage-ext4
+    #[arg(long, value_name = "REF")]
+    registry: Option<String>,
+    /// A container image in an OCI image layout (a directory that the daemon can read)
+    #[arg(long, value_name = "DIR")]
+    oci_layout: Option<PathBuf>,
+    /// A container image in an OCI archive or a `docker save` file
+    #[arg(long, value_name = "FILE")]
+    archive: Option<PathBuf>,
+    /// A disk image in a file
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// A disk image behind an http or https URL
+    #[arg(long, value_name = "URL")]
+    download_url: Option<String>,
+}
+
+/// An image in the shape of Longhorn's own command, and what only this program knows after it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ImageView {
+    name: String,
+    uuid: String,
+    size: u64,
+    virtual_size: u64,
+    real_size: u64,
+    expected_checksum: String,
+    status: StatusView,
+    format: String,
+    source: String,
+    manifest_digest: String,
+    unverified: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content: Option<ContentView>,
+    created_at: String,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct StatusView {
+    state: &'static str,
+    current_checksum: String,
+    sending_reference: u32,
+    error_msg: String,
+    sender_manager_address: String,
+    progress: u32,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ContentView {
+    kind: String,
+    #[serde(rename = "type")]
+    what: String,
+    label: String,
+    uuid: String,
+}
+
+pub(super) fn content_view(content: &wire::Content) -> ContentView {
+    let kind = content.kind().as_str_name().trim_start_matches("KIND_");
+    ContentView {
+        kind: kind.to_ascii_lowercase().replace('_', "-"),
+        what: content.r#type.clone(),
+        label: content.label.clone(),
+        uuid: content.uuid.clone(),
+    }
+}
+
+/// A state as the design, the daemon's logs and Longhorn spell it.
+pub(super) fn state_name(image: &wire::BackingImage) -> &'static str {
+    match image.state() {
+        wire::State::Pending => "pending",
+        wire::State::Starting => "starting",
+        wire::State::InProgress => "in-progress",
+        wire::State::ReadyForTransfer => "ready-for-transfer",
+        wire::State::Ready => "ready",
+        wire::State::Failed => "failed",
+        wire::State::Unspecified | wire::State::Unknown => "unknown",
+    }
+}
+
+impl From<wire::BackingImage> for ImageView {
+    fn from(image: wire::BackingImage) -> Self {
+        Self {
+            size: image.size,
+            virtual_size: image.virtual_size,
+            real_size: image.real_size,
+            status: StatusView {
+                state: state_name(&image),
+                current_checksum: image.current_checksum,
+                sending_reference: 0,
+                error_msg: image.message,
+                sender_manager_address: String::new(),
+                progress: image.progress,
+            },
+            name: image.name,
+            uuid: image.uuid,
+            expected_checksum: image.expected_checksum,
+            format: image.format,
+            source: image.source,
+            manifest_digest: image.manifest_digest,
+            unverified: image.unverified,
+            content: image.content.as_ref().map(content_view),
+            created_at: image.created_at,
+        }
+    }
+}
+
+pub(super) async fn run(client: &Client, command: Command) -> Result<(), Failure> {
+    match command {
+        Command::List { output } => list(client.list_images().await?, output)?,
+        Command::Get(Key { name, uuid }) => {
+            let image = client.image(&name, uuid.as_ref()).await?;
+            output::json(&ImageView::from(image))?;
+        }
+        Command::Create(args) => create(client, *args).await?,
+        Command::Delete(Key { name, uuid }) => client.delete_image(&name, uuid.as_ref()).await?,
+    }
+    Ok(())
+}
+
+fn list(images: Vec<wire::BackingImage>, form: Form) -> std::io::Result<()> {
+    if form == Form::Table {
+        let rows: Vec<_> = images
+            .iter()
+            .map(|image| {
+                [
+                    image.name.clone(),
+                    image.uuid.clone(),
+                    state_name(image).to_owned(),
+                    format!("{}%", image.progress),
+                    image.format.clone(),
+                    image.virtual_size.to_string(),
+                    image.real_size.to_string(),
+                    image.source.clone(),
+                ]
+            })
+            .collect();
+        let head = [
+            "NAME", "UUID", "STATE", "PROGRESS", "FORMAT", "VIRTUAL", "REAL", "SOURCE",
+        ];
+        return output::table(head, &rows);
+    }
+    // Longhorn keys the list by name; a second image of one name gets its uuid into the key, so that
+    // neither hides the other.
+    let mut by_name = BTreeMap::new();
+    for image in images {
+        let mut key = image.name.clone();
+        if by_name.contains_key(&key) {
+            key = format!("{key}-{}", image.uuid);
+        }
+        by_name.insert(key, ImageView::from(image));
+    }
+    output::json(&by_name)
+}
+
+async fn create(client: &Client, args: CreateArgs) -> Result<(), Failure> {
+    let request = request(&args)?;
+    let mut image = client.create_image(request).await?;
+    if args.wait {
+        image = progress::wait(client, image).await?;
+    }
+    let (state, message) = (image.state(), image.message.clone());
+    let name = image.name.clone();
+    output::json(&ImageView::from(image))?;
+    if state == wire::State::Failed {
+        return Err(format!("backing image {name} failed: {message}").into());
+    }
+    Ok(())
+}
+
+fn request(args: &CreateArgs) -> Result<wire::CreateBackingImageRequest, Failure> {
+    let (reference, platform) = (
+        args.reference.clone().unwrap_or_default(),
+        args.platform.clone().unwrap_or_default(),
+    );
+    // The daemon wants absolute paths: it does not know where this command was typed.
+    let absolute =
+        |path: &PathBuf| std::path::absolute(path).map(|path| path.to_string_lossy().into_owned());
+    let from = &args.source;
+    let source = if let Some(registry) = &from.registry {
+        let docker_config_json = match &args.auth_file {
+            Some(path) => std::fs::read(path)
+                .map_err(|error| format!("cannot read {}: {error}", path.display()))?,
+            None => Vec::new(),
+        };
+        wire::source::Source::Registry(wire::RegistrySource {
+            reference: registry.clone(),
+            platform,
+            docker_config_json,
+        })
+    } else if let Some(dir) = &from.oci_layout {
+        let path = absolute(dir)?;
+        wire::source::Source::OciLayout(wire::OciLayoutSource {
+            path,
+            reference,
+            platform,
+        })
+    } else if let Some(file) = &from.archive {
+        let path = absolute(file)?;
+        wire::source::Source::Archive(wire::ArchiveSource {
+            path,
+            reference,
+            platform,
+        })
+    } else if let Some(file) = &from.file {
+        wire::source::Source::File(wire::FileSource {
+            path: absolute(file)?,
+        })
+    } else {
+        let url = from.download_url.clone().unwrap_or_default();
+        wire::source::Source::Url(wire::UrlSource { url })
+    };
+    Ok(wire::CreateBackingImageRequest {
+        name: args
+            .name
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        uuid: args
+            .uuid
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        source: Some(wire::Source {
+            source: Some(source),
+        }),
+        expected_checksum: args.checksum.clone().unwrap_or_default(),
+        format: args.format.clone().unwrap_or_default(),
+    })
+}

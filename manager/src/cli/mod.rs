@@ -1,0 +1,146 @@
+//! The command line: what people and scripts type.
+//!
+//! Results go to standard output, as JSON in Longhorn's shape unless `-o table` is asked for; progress
+//! and errors go to standard error. Exit codes: 0 done, 1 it failed, 2 the command line is wrong.
+
+mod disk;
+mod images;
+mod output;
+mod progress;
+mod volumes;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use client::{Address, Client};
+use tracing_subscriber::EnvFilter;
+use types::report;
+
+use crate::base_image;
+use crate::daemon::{self, DaemonArgs};
+
+/// Stores, verifies and serves the backing images of one disk, and makes volumes from them.
+#[derive(Debug, Parser)]
+#[command(name = "backing-image-manager", version, max_term_width = 100)]
+struct Args {
+    /// Messages to log, as tracing's filters: error, warn, info, debug, or per module
+    #[arg(
+        long,
+        global = true,
+        env = "LOG_LEVEL",
+        default_value = "info",
+        value_name = "FILTER"
+    )]
+    log_level: String,
+    /// Form of log lines
+    #[arg(long, global = true, value_enum, default_value = "text")]
+    log_format: LogFormat,
+    /// Log everything; the same as --log-level debug
+    #[arg(long, global = true)]
+    debug: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve one disk
+    Daemon(DaemonArgs),
+    /// List, show, create and delete backing images
+    BackingImage {
+        /// Address of the daemon: HOST:PORT or unix:/path
+        #[arg(
+            long,
+            default_value = "127.0.0.1:8000",
+            value_name = "ADDR",
+            global = true
+        )]
+        url: Address,
+        #[command(subcommand)]
+        command: images::Command,
+    },
+    /// List, show, create, grow and delete volumes
+    Volume {
+        /// Address of the daemon: HOST:PORT or unix:/path
+        #[arg(
+            long,
+            default_value = "127.0.0.1:8000",
+            value_name = "ADDR",
+            global = true
+        )]
+        url: Address,
+        #[command(subcommand)]
+        command: volumes::Command,
+    },
+    /// Make a directory a disk, or show the disk that a daemon serves
+    #[command(subcommand)]
+    Disk(disk::Command),
+    /// Build base images, and look into them; needs no daemon
+    #[command(subcommand)]
+    BaseImage(base_image::cli::Command),
+}
+
+/// An error of a command: any crate's, printed with its causes.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Runs the command line of this process.
+pub fn run() -> ExitCode {
+    let args = Args::parse();
+    start_log(&args);
+    match execute(args.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) if is_broken_pipe(failure.as_ref()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            let line = format!("backing-image-manager: {}\n", report(failure.as_ref()));
+            // With nowhere to write to, the exit code is all there is to say.
+            let _ = std::io::stderr().write_all(line.as_bytes());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `backing-image list | head` ends the reader early; that is no failure.
+fn is_broken_pipe(failure: &(dyn std::error::Error + 'static)) -> bool {
+    failure
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+fn start_log(args: &Args) {
+    let filter = if args.debug { "debug" } else { &args.log_level };
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match args.log_format {
+        LogFormat::Text => builder.with_ansi(false).init(),
+        LogFormat::Json => builder.json().init(),
+    }
+}
+
+fn execute(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Daemon(args) => Ok(runtime()?.block_on(daemon::run(args))?),
+        Command::BackingImage { url, command } => {
+            runtime()?.block_on(async { images::run(&Client::new(url)?, command).await })
+        }
+        Command::Volume { url, command } => {
+            runtime()?.block_on(async { volumes::run(&Client::new(url)?, command).await })
+        }
+        Command::Disk(command) => disk::run(command),
+        Command::BaseImage(command) => Ok(base_image::cli::run(command)?),
+    }
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+}

@@ -1,0 +1,49 @@
+//! Answers on standard output: JSON as Longhorn prints it, or a table.
+
+use std::io::{self, Write};
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+/// How an answer is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Form {
+    /// Indented with tabs, as Longhorn's command prints it
+    Json,
+    /// Columns for people
+    Table,
+}
+
+/// Prints a value as JSON, indented with tabs.
+pub(super) fn json<T: Serialize>(value: &T) -> io::Result<()> {
+    let mut text = Vec::new();
+    let indented = serde_json::ser::PrettyFormatter::with_indent(b"\t");
+    value.serialize(&mut serde_json::Serializer::with_formatter(
+        &mut text, indented,
+    ))?;
+    text.push(b'\n');
+    io::stdout().lock().write_all(&text)
+}
+
+/// Prints rows under a head, in columns as wide as they need to be.
+pub(super) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> io::Result<()> {
+    let mut widths = head.map(str::len);
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |cells: [&str; N]| {
+        let cells: Vec<_> = cells
+            .iter()
+            .zip(widths)
+            .map(|(cell, width)| format!("{cell:width$}"))
+            .collect();
+        format!("{}\n", cells.join("  ").trim_end())
+    };
+    let mut text = line(head);
+    for row in rows {
+        text.push_str(&line(row.each_ref().map(String::as_str)));
+    }
+    io::stdout().lock().write_all(text.as_bytes())
+}

@@ -1,0 +1,206 @@
+//! `backing-image-manager volume`.
+
+use clap::{Args, Subcommand};
+use client::{Client, wire};
+use serde::Serialize;
+use types::{ByteSize, ImageName, VolumeName, parse_quantity};
+
+use super::Failure;
+use super::images::{ContentView, content_view};
+use super::output::{self, Form};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Make a volume: a clone of an image, or a blank one
+    Create(CreateArgs),
+    /// Show one volume
+    Get {
+        /// Name of the volume
+        #[arg(long)]
+        name: VolumeName,
+    },
+    /// List the volumes of the disk
+    #[command(visible_alias = "ls")]
+    List {
+        /// How the answer is printed
+        #[arg(short, long, value_enum, default_value = "json")]
+        output: Form,
+    },
+    /// Delete a volume that no node uses; fine when there is none
+    Delete {
+        /// Name of the volume
+        #[arg(long)]
+        name: VolumeName,
+    },
+    /// Grow a volume; its file system grows when it is next mounted
+    Grow {
+        /// Name of the volume
+        #[arg(long)]
+        name: VolumeName,
+        /// Size it must have at least, for example 20Gi
+        #[arg(long, value_parser = parse_quantity)]
+        size: ByteSize,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CreateArgs {
+    /// Name of the volume
+    #[arg(long)]
+    name: VolumeName,
+    /// Size it must have at least, for example 32Mi [default: the image's, or 1Gi]
+    #[arg(long, value_parser = parse_quantity)]
+    size: Option<ByteSize>,
+    /// Image to clone [default: none, a blank volume]
+    #[arg(long, value_name = "NAME")]
+    backing_image: Option<ImageName>,
+    /// On how many disks the data shall be
+    #[arg(long, default_value_t = 1)]
+    number_of_replicas: u32,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct VolumeView {
+    name: String,
+    size: u64,
+    real_size: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backing_image: Option<BackingImageView>,
+    made_by: String,
+    number_of_replicas: u32,
+    replicas: Vec<ReplicaView>,
+    published: Vec<PublicationView>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    degraded: String,
+    created_at: String,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct BackingImageView {
+    name: String,
+    uuid: String,
+    checksum: String,
+    content: Option<ContentView>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ReplicaView {
+    node_id: String,
+    #[serde(rename = "diskUUID")]
+    disk_uuid: String,
+    path: String,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct PublicationView {
+    node_id: String,
+    readonly: bool,
+}
+
+impl From<wire::Volume> for VolumeView {
+    fn from(volume: wire::Volume) -> Self {
+        let backing_image = (!volume.image_name.is_empty()).then(|| BackingImageView {
+            name: volume.image_name,
+            uuid: volume.image_uuid,
+            checksum: volume.image_checksum,
+            content: volume.content.as_ref().map(content_view),
+        });
+        let replica = |replica: wire::Replica| ReplicaView {
+            node_id: replica.node_id,
+            disk_uuid: replica.disk_uuid,
+            path: replica.path,
+        };
+        let publication = |publication: wire::Publication| PublicationView {
+            node_id: publication.node_id,
+            readonly: publication.readonly,
+        };
+        Self {
+            name: volume.name,
+            size: volume.size,
+            real_size: volume.real_size,
+            backing_image,
+            made_by: volume.made_by,
+            number_of_replicas: volume.number_of_replicas,
+            replicas: volume.replicas.into_iter().map(replica).collect(),
+            published: volume.published.into_iter().map(publication).collect(),
+            degraded: volume.degraded,
+            created_at: volume.created_at,
+        }
+    }
+}
+
+/// Volumes asked for in one call of a listing.
+const PAGE: u32 = 1000;
+
+pub(super) async fn run(client: &Client, command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Create(args) => {
+            let volume = client.create_volume(request(args)).await?;
+            output::json(&VolumeView::from(volume))?;
+        }
+        Command::Get { name } => output::json(&VolumeView::from(client.volume(&name).await?))?,
+        Command::List { output } => list(client, output).await?,
+        Command::Delete { name } => client.delete_volume(&name).await?,
+        Command::Grow { name, size } => {
+            let volume = client.grow_volume(&name, size, None).await?;
+            output::json(&VolumeView::from(volume))?;
+        }
+    }
+    Ok(())
+}
+
+fn request(args: CreateArgs) -> wire::CreateVolumeRequest {
+    wire::CreateVolumeRequest {
+        name: args.name.into(),
+        required_bytes: args.size.map_or(0, ByteSize::bytes),
+        image_name: args.backing_image.map(String::from).unwrap_or_default(),
+        number_of_replicas: args.number_of_replicas,
+        ..Default::default()
+    }
+}
+
+async fn list(client: &Client, form: Form) -> Result<(), Failure> {
+    let mut volumes: Vec<wire::Volume> = Vec::new();
+    loop {
+        let after = volumes
+            .last()
+            .map(|volume| volume.name.clone())
+            .unwrap_or_default();
+        let (page, more) = client.list_volumes(PAGE, &after).await?;
+        volumes.extend(page);
+        if !more {
+            break;
+        }
+    }
+    if form == Form::Json {
+        let views: Vec<_> = volumes.into_iter().map(VolumeView::from).collect();
+        return Ok(output::json(&views)?);
+    }
+    let rows: Vec<_> = volumes
+        .into_iter()
+        .map(|volume| {
+            let nodes: Vec<_> = volume.published.into_iter().map(|p| p.node_id).collect();
+            [
+                volume.name,
+                volume.size.to_string(),
+                volume.real_size.to_string(),
+                volume.image_name,
+                volume.made_by,
+                nodes.join(","),
+            ]
+        })
+        .collect();
+    let head = [
+        "NAME",
+        "SIZE",
+        "REAL",
+        "BACKING IMAGE",
+        "MADE BY",
+        "PUBLISHED",
+    ];
+    Ok(output::table(head, &rows)?)
+}

@@ -1,0 +1,119 @@
+//! `longhorn.storage.v1.BackingImages`.
+
+use std::pin::Pin;
+
+use proto::storage::v1 as pb;
+use proto::storage::v1::backing_images_server::BackingImages;
+use tokio_stream::{Stream, StreamExt, wrappers::WatchStream};
+use tonic::{Request, Response, Status};
+
+use super::{Service, status, wire};
+use crate::catalog::{Lifecycle, Status as ImageStatus};
+use crate::error::{Error, Result};
+
+impl Service {
+    fn wire_image(&self, image: &ImageStatus) -> pb::BackingImage {
+        let has_raw_form = match &image.state {
+            Lifecycle::Ready(sealed) => self.catalog.has_raw_form(sealed),
+            _ => false,
+        };
+        wire::image(image, has_raw_form)
+    }
+
+    fn get_image(&self, request: &pb::GetBackingImageRequest) -> Result<pb::BackingImage> {
+        let (name, uuid) = wire::image_key(&request.name, &request.uuid)?;
+        Ok(self.wire_image(&self.catalog.get(&name, uuid.as_ref())?))
+    }
+
+    async fn delete_image(&self, request: &pb::DeleteBackingImageRequest) -> Result<()> {
+        let (name, uuid) = wire::image_key(&request.name, &request.uuid)?;
+        let id = match self.catalog.get(&name, uuid.as_ref()) {
+            Ok(image) => image.id,
+            Err(Error::ImageNotFound(_)) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let in_use = || match self.volumes.user_of(&id)? {
+            Some(volume) => Err(Error::ImageInUse {
+                id: id.clone(),
+                volume,
+            }),
+            None => Ok(()),
+        };
+        self.catalog.delete(&id, in_use).await
+    }
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+
+#[tonic::async_trait]
+impl BackingImages for Service {
+    async fn create_backing_image(
+        &self,
+        request: Request<pb::CreateBackingImageRequest>,
+    ) -> Answer<pb::BackingImage> {
+        let created =
+            wire::new_image(request.into_inner()).and_then(|new| self.catalog.create(new));
+        let image = created.map_err(|error| status::of(&error))?;
+        Ok(Response::new(self.wire_image(&image)))
+    }
+
+    async fn get_backing_image(
+        &self,
+        request: Request<pb::GetBackingImageRequest>,
+    ) -> Answer<pb::BackingImage> {
+        let image = self
+            .get_image(request.get_ref())
+            .map_err(|error| status::of(&error))?;
+        Ok(Response::new(image))
+    }
+
+    async fn list_backing_images(
+        &self,
+        _: Request<pb::ListBackingImagesRequest>,
+    ) -> Answer<pb::ListBackingImagesResponse> {
+        let images = self.catalog.list();
+        let backing_images = images.iter().map(|image| self.wire_image(image)).collect();
+        Ok(Response::new(pb::ListBackingImagesResponse {
+            backing_images,
+        }))
+    }
+
+    async fn delete_backing_image(
+        &self,
+        request: Request<pb::DeleteBackingImageRequest>,
+    ) -> Answer<pb::DeleteBackingImageResponse> {
+        self.delete_image(request.get_ref())
+            .await
+            .map_err(|error| status::of(&error))?;
+        Ok(Response::new(pb::DeleteBackingImageResponse {}))
+    }
+
+    type WatchBackingImageStream =
+        Pin<Box<dyn Stream<Item = Result<pb::BackingImage, Status>> + Send>>;
+
+    async fn watch_backing_image(
+        &self,
+        request: Request<pb::GetBackingImageRequest>,
+    ) -> Answer<Self::WatchBackingImageStream> {
+        let request = request.get_ref();
+        let watched = wire::image_key(&request.name, &request.uuid)
+            .and_then(|(name, uuid)| self.catalog.watch(&name, uuid.as_ref()))
+            .map_err(|error| status::of(&error))?;
+        // `None` once the last state was told: the stream ends with it, not with the next change.
+        let images = futures_util::stream::unfold(
+            Some((self.clone(), WatchStream::new(watched))),
+            |watching| async move {
+                let (service, mut states) = watching?;
+                let image = states.next().await?;
+                let wire = Ok(service.wire_image(&image));
+                Some((
+                    wire,
+                    (!image.state.is_settled()).then_some((service, states)),
+                ))
+            },
+        );
+        // A daemon that stops does not wait for those who watch.
+        let images = futures_util::StreamExt::take_until(images, self.catalog.stopped());
+        Ok(Response::new(Box::pin(images)))
+    }
+}

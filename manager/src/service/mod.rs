@@ -1,0 +1,71 @@
+//! The gRPC face: requests are checked here, answered by the catalog and the volumes, and put back
+//! into wire form. No decision is made here.
+
+mod disks;
+mod images;
+mod status;
+mod volumes;
+mod wire;
+
+use std::sync::Arc;
+
+use proto::storage::v1::backing_images_server::BackingImagesServer;
+use proto::storage::v1::disks_server::DisksServer;
+use proto::storage::v1::volumes_server::VolumesServer;
+use tonic::transport::server::Router;
+
+use crate::catalog::Catalog;
+use crate::store::Disk;
+use crate::volume::Volumes;
+
+/// What every handler needs. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Service {
+    catalog: Catalog,
+    volumes: Volumes,
+    disk: Arc<Disk>,
+}
+
+/// Requests are small; the largest field is a Docker configuration with credentials.
+const REQUEST_BYTES_MAX: usize = 1 << 20;
+/// Answers may list thousands of images.
+const RESPONSE_BYTES_MAX: usize = 64 << 20;
+
+impl Service {
+    /// The faces of what this process serves.
+    pub fn new(catalog: Catalog, volumes: Volumes, disk: Arc<Disk>) -> Self {
+        Self {
+            catalog,
+            volumes,
+            disk,
+        }
+    }
+
+    /// Adds every service of the manager's own API to a server.
+    pub fn route(self, mut server: tonic::transport::Server) -> Router {
+        macro_rules! limited {
+            ($service:ident) => {
+                $service::new(self.clone())
+                    .max_decoding_message_size(REQUEST_BYTES_MAX)
+                    .max_encoding_message_size(RESPONSE_BYTES_MAX)
+            };
+        }
+        server
+            .add_service(limited!(BackingImagesServer))
+            .add_service(limited!(VolumesServer))
+            .add_service(limited!(DisksServer))
+    }
+}
+
+/// Runs blocking work off the async threads. The work goes on when the caller is gone, so it must
+/// leave things whole by itself.
+async fn blocking<T, F>(work: F) -> Result<T, tonic::Status>
+where
+    T: Send + 'static,
+    F: FnOnce() -> crate::Result<T> + Send + 'static,
+{
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| status::of(&crate::Error::Task(error)))?
+        .map_err(|error| status::of(&error))
+}

@@ -1,0 +1,280 @@
+//! Domain values to wire messages and back: the only place that knows both.
+
+use fetch::{Credentials, Platform, Reference};
+use image::Format;
+use proto::storage::v1 as pb;
+use types::{ByteSize, ImageName, ImageUuid, NodeId, Sha512, VolumeName};
+
+use super::status::code;
+use crate::catalog::{Lifecycle, NewImage, Status};
+use crate::content::{Content, ContentKind};
+use crate::error::{Error, Result};
+use crate::source::{Local, Source};
+use crate::volume::record::Publication;
+use crate::volume::{NewVolume, Volume};
+
+/// `Some` checked text, or `None` for an empty field.
+pub(super) fn optional<T, E>(
+    text: &str,
+    parse: impl FnOnce(&str) -> Result<T, E>,
+) -> Result<Option<T>>
+where
+    Error: From<E>,
+{
+    if text.is_empty() {
+        Ok(None)
+    } else {
+        Ok(Some(parse(text)?))
+    }
+}
+
+fn invalid(field: &'static str, why: impl std::fmt::Display) -> Error {
+    Error::InvalidField {
+        field,
+        why: why.to_string(),
+    }
+}
+
+pub(super) fn image_key(name: &str, uuid: &str) -> Result<(ImageName, Option<ImageUuid>)> {
+    Ok((ImageName::new(name)?, optional(uuid, ImageUuid::new)?))
+}
+
+pub(super) fn new_image(request: pb::CreateBackingImageRequest) -> Result<NewImage> {
+    let source = request
+        .source
+        .and_then(|source| source.source)
+        .ok_or_else(|| invalid("source", "it is missing; say where the image comes from"))?;
+    Ok(NewImage {
+        name: optional(&request.name, ImageName::new)?,
+        uuid: optional(&request.uuid, ImageUuid::new)?,
+        source: new_source(source)?,
+        expected: checksum(&request.expected_checksum)?,
+        format: format(&request.format)?,
+    })
+}
+
+fn checksum(text: &str) -> Result<Option<Sha512>> {
+    optional(text, |text| {
+        text.parse()
+            .map_err(|error| invalid("expected_checksum", error))
+    })
+}
+
+fn format(text: &str) -> Result<Option<Format>> {
+    optional(text, |text| {
+        text.parse().map_err(|error| invalid("format", error))
+    })
+}
+
+fn platform(text: &str) -> Result<Platform> {
+    let parsed = optional(text, |text| {
+        text.parse().map_err(|error| invalid("platform", error))
+    })?;
+    Ok(parsed.unwrap_or_else(Platform::host))
+}
+
+fn new_source(source: pb::source::Source) -> Result<Source> {
+    let local = |path: String, reference: String, platform_text: &str| {
+        Ok::<_, Error>(Local {
+            path: absolute(path)?,
+            reference: (!reference.is_empty()).then_some(reference),
+            platform: platform(platform_text)?,
+        })
+    };
+    Ok(match source {
+        pb::source::Source::Registry(registry) => Source::Registry {
+            reference: registry.reference.parse::<Reference>()?,
+            platform: platform(&registry.platform)?,
+            credentials: if registry.docker_config_json.is_empty() {
+                None
+            } else {
+                Some(Credentials::from_docker_config(
+                    &registry.docker_config_json,
+                )?)
+            },
+        },
+        pb::source::Source::OciLayout(l) => {
+            Source::OciLayout(local(l.path, l.reference, &l.platform)?)
+        }
+        pb::source::Source::Archive(a) => Source::Archive(local(a.path, a.reference, &a.platform)?),
+        pb::source::Source::File(file) => Source::File(absolute(file.path)?),
+        pb::source::Source::Url(url) => Source::Url(url.url.parse()?),
+    })
+}
+
+fn absolute(path: String) -> Result<std::path::PathBuf> {
+    if path.len() > 4096 || path.contains('\0') {
+        return Err(invalid(
+            "path",
+            "it is longer than 4096 bytes or holds a NUL",
+        ));
+    }
+    let path = std::path::PathBuf::from(path);
+    if !path.is_absolute() {
+        return Err(invalid(
+            "path",
+            "it must be absolute, as the manager sees it",
+        ));
+    }
+    Ok(path)
+}
+
+pub(super) fn image(status: &Status, has_raw_form: bool) -> pb::BackingImage {
+    let mut image = pb::BackingImage {
+        name: status.id.name.to_string(),
+        uuid: status.id.uuid.to_string(),
+        state: state(&status.state).into(),
+        source: status.source.clone(),
+        manifest_digest: status.manifest_digest.clone(),
+        expected_checksum: status.expected.map(String::from).unwrap_or_default(),
+        has_raw_form,
+        ..Default::default()
+    };
+    match &status.state {
+        Lifecycle::Pending | Lifecycle::Starting => {}
+        Lifecycle::InProgress(progress) => {
+            image.processed_size = progress.processed;
+            image.total_size = progress.total;
+            image.progress = progress.percent();
+        }
+        Lifecycle::Ready(sealed) => {
+            let sidecar = &sealed.sidecar;
+            image.size = sidecar.size;
+            image.virtual_size = sidecar.virtual_size;
+            image.real_size = sidecar.real_size;
+            image.format = sealed.format().to_string();
+            image.current_checksum.clone_from(&sidecar.current_checksum);
+            image.unverified = sealed.seal.unverified;
+            image.processed_size = sidecar.size;
+            image.total_size = sidecar.size;
+            image.progress = 100;
+            image.content = Some(content(&sealed.seal.content));
+            image.created_at.clone_from(&sealed.seal.created_at);
+        }
+        Lifecycle::Failed(failure) => {
+            image.message.clone_from(&failure.message);
+            image.failure_code = code(failure.kind) as u32;
+        }
+        Lifecycle::Unknown(why) => image.message.clone_from(why),
+    }
+    image
+}
+
+fn state(state: &Lifecycle) -> pb::State {
+    match state {
+        Lifecycle::Pending => pb::State::Pending,
+        Lifecycle::Starting => pb::State::Starting,
+        Lifecycle::InProgress(_) => pb::State::InProgress,
+        Lifecycle::Ready(_) => pb::State::Ready,
+        Lifecycle::Failed(_) => pb::State::Failed,
+        Lifecycle::Unknown(_) => pb::State::Unknown,
+    }
+}
+
+fn content(content: &Content) -> pb::Content {
+    let kind = match content.kind {
+        ContentKind::Unspecified => pb::content::Kind::Unspecified,
+        ContentKind::FileSystem => pb::content::Kind::FileSystem,
+        ContentKind::PartitionTable => pb::content::Kind::PartitionTable,
+        ContentKind::Other => pb::content::Kind::Other,
+        ContentKind::Ambiguous => pb::content::Kind::Ambiguous,
+        ContentKind::Unknown => pb::content::Kind::Unknown,
+        ContentKind::Blank => pb::content::Kind::Blank,
+    };
+    pb::Content {
+        kind: kind.into(),
+        r#type: content.what.clone(),
+        label: content.label.clone(),
+        uuid: content.uuid.clone(),
+    }
+}
+
+pub(super) fn new_volume(request: pb::CreateVolumeRequest) -> Result<NewVolume> {
+    let size = |bytes| (bytes > 0).then_some(ByteSize(bytes));
+    let (required, limit) = (size(request.required_bytes), size(request.limit_bytes));
+    if let (Some(required), Some(limit)) = (required, limit)
+        && limit < required
+    {
+        return Err(invalid(
+            "limit_bytes",
+            format!("{limit} is less than required_bytes, {required}"),
+        ));
+    }
+    let parameters: std::collections::BTreeMap<_, _> = request.parameters.into_iter().collect();
+    let total: usize = parameters
+        .iter()
+        .map(|(key, value)| key.len() + value.len())
+        .sum();
+    if total > PARAMETERS_MAX {
+        return Err(invalid(
+            "parameters",
+            format!("they have {total} bytes; {PARAMETERS_MAX} at most"),
+        ));
+    }
+    Ok(NewVolume {
+        name: VolumeName::new(&request.name)?,
+        required,
+        limit,
+        number_of_replicas: request.number_of_replicas.max(1),
+        stale_replica_timeout: request.stale_replica_timeout,
+        fs_type: request.fs_type,
+        parameters,
+    })
+}
+
+/// The CSI limit of a map, in bytes.
+const PARAMETERS_MAX: usize = 4096;
+
+pub(super) fn publication(node: &str, readonly: bool, multi_node: bool) -> Result<Publication> {
+    Ok(Publication {
+        node_id: NodeId::new(node)?,
+        readonly,
+        multi_node,
+    })
+}
+
+pub(super) fn volume(volume: Volume) -> pb::Volume {
+    let (real_size, record) = (volume.real_size, volume.record);
+    let degraded = record.degraded().unwrap_or_default();
+    let image = record.image.as_ref();
+    pb::Volume {
+        size: record.size.bytes(),
+        real_size,
+        image_name: image
+            .map(|image| image.id.name.to_string())
+            .unwrap_or_default(),
+        image_uuid: image
+            .map(|image| image.id.uuid.to_string())
+            .unwrap_or_default(),
+        image_checksum: image
+            .map(|image| image.checksum.to_string())
+            .unwrap_or_default(),
+        content: image.map(|image| content(&image.content)),
+        degraded,
+        name: record.name.into(),
+        number_of_replicas: record.number_of_replicas,
+        stale_replica_timeout: record.stale_replica_timeout,
+        fs_type: record.fs_type,
+        parameters: record.parameters.into_iter().collect(),
+        replicas: record
+            .replicas
+            .into_iter()
+            .map(|replica| pb::Replica {
+                node_id: replica.node_id.into(),
+                disk_uuid: replica.disk_uuid.into(),
+                path: replica.path,
+            })
+            .collect(),
+        published: record
+            .published
+            .into_iter()
+            .map(|publication| pb::Publication {
+                node_id: publication.node_id.into(),
+                readonly: publication.readonly,
+                multi_node: publication.multi_node,
+            })
+            .collect(),
+        made_by: record.made_by.as_str().to_owned(),
+        created_at: record.created_at,
+    }
+}
