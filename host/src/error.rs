@@ -269,6 +269,18 @@ pub enum Error {
         /// The end of the checker's output.
         said: String,
     },
+    /// This process may not grow the file system while it is mounted.
+    #[error(
+        "{fs_type} at {} cannot be grown in use without CAP_SYS_RESOURCE; it grows when it is \
+         staged next",
+        path.display()
+    )]
+    CannotGrowInUse {
+        /// Where it is mounted.
+        path: PathBuf,
+        /// Its type.
+        fs_type: FsType,
+    },
     /// A file system call did not return in time.
     #[error("{} does not answer within {} seconds", path.display(), limit.as_secs())]
     Hung {
@@ -311,6 +323,7 @@ impl Classify for Error {
             | Self::ForeignLoop { .. }
             | Self::StillInUse { .. }
             | Self::NoLoopDevice { .. }
+            | Self::CannotGrowInUse { .. }
             | Self::ToolMissing { .. } => ErrorKind::FailedPrecondition,
             Self::VolumeMissing { .. } | Self::NotHere { .. } => ErrorKind::NotFound,
             Self::VolumeDamaged { .. } | Self::NeedsRepair { .. } => ErrorKind::DataLoss,

@@ -16,6 +16,7 @@ use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use host::staging::{self, Access, NodeVolume, StageRequest};
 use rig::{MIB, Rig, make_image, size_of};
@@ -148,6 +149,17 @@ fn crash_at(point: &str, kind: Kind) -> Option<(Rig, Life)> {
         Some(9),
         "{kind:?} did not reach {point}: {said}"
     );
+    if kind != Kind::Block && ["host.stage.attached", "host.stage.checked"].contains(&point) {
+        // The kernel gives back what was attached and not mounted, without any call of ours.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !rig.loops().is_empty() {
+            assert!(
+                Instant::now() < deadline,
+                "{kind:?} killed at {point} left a loop device"
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
     Some((rig, life))
 }
 

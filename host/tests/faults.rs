@@ -1,6 +1,10 @@
 //! Disks that fail or cannot do what is usual: read errors, large sectors, no direct I/O, no write.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may print and panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test may print and panic"
+)]
 
 mod rig;
 
@@ -33,7 +37,10 @@ impl FaultyFile {
         let size = fs::metadata(backing).unwrap().len();
         let daemon = Command::new("qemu-storage-daemon")
             .arg("--blockdev")
-            .arg(format!("driver=file,node-name=f0,filename={}", text(backing)))
+            .arg(format!(
+                "driver=file,node-name=f0,filename={}",
+                text(backing)
+            ))
             .arg("--blockdev")
             .arg(format!(
                 "driver=blkdebug,node-name=bd,image=f0,inject-error.0.event=none,\
@@ -72,9 +79,17 @@ fn row_74_a_disk_that_cannot_be_read_is_never_blank() {
     for (number, sector) in [0, 2, 128, 5000].into_iter().enumerate() {
         // All zeros, and written: a hole would not be read at all.
         let backing = rig.path(&format!("zeros{number}"));
-        File::create(&backing).unwrap().write_all(&vec![0; 4 << 20]).unwrap();
-        let Some(faulty) = FaultyFile::new(&rig, &backing, sector) else { return };
-        let volume = NodeVolume { file: faulty.path.clone(), ..rig.volume("faulty", 4 * MIB) };
+        File::create(&backing)
+            .unwrap()
+            .write_all(&vec![0; 4 << 20])
+            .unwrap();
+        let Some(faulty) = FaultyFile::new(&rig, &backing, sector) else {
+            return;
+        };
+        let volume = NodeVolume {
+            file: faulty.path.clone(),
+            ..rig.volume("faulty", 4 * MIB)
+        };
         for asked in [None, Some(FsType::Ext4)] {
             let error = staging::stage(&rig.mount_request(&volume, asked)).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Unavailable, "{sector}: {error}");
@@ -92,7 +107,10 @@ fn works_on(rig: &Rig, disk: &Path) -> bool {
     let mut volume = rig.volume_on(disk, "unusual", 32 * MIB);
     let request = rig.mount_request(&volume, None);
     let staged = rig.stage(&request);
-    File::create(request.staging_path.join("x")).unwrap().write_all(b"x").unwrap();
+    File::create(request.staging_path.join("x"))
+        .unwrap()
+        .write_all(b"x")
+        .unwrap();
     rig.unstage(&request);
     volume.has_source = true;
     rig.stage(&request);
@@ -106,13 +124,23 @@ fn a_disk_with_large_sectors_works_and_says_how() {
     let Some(rig) = Rig::new() else { return };
     let (image, disk) = (rig.path("disk.img"), rig.path("disk"));
     make_image(&image, "ext4", 256 * MIB);
-    let options = ["-f", "--show", "--sector-size", "4096", "--direct-io=on", text(&image)];
+    let options = [
+        "-f",
+        "--show",
+        "--sector-size",
+        "4096",
+        "--direct-io=on",
+        text(&image),
+    ];
     let device = run("losetup", &options);
     let device = device.trim();
     run("mkfs.ext4", &["-q", "-F", device]);
     fs::create_dir(&disk).unwrap();
     run("mount", &[device, text(&disk)]);
-    assert!(!works_on(&rig, &disk), "direct I/O in sectors that the disk does not have");
+    assert!(
+        !works_on(&rig, &disk),
+        "direct I/O in sectors that the disk does not have"
+    );
     run("umount", &[text(&disk)]);
     run("losetup", &["-d", device]);
 }
@@ -122,7 +150,10 @@ fn a_disk_in_memory_works() {
     let Some(rig) = Rig::new() else { return };
     let disk = rig.path("disk");
     fs::create_dir(&disk).unwrap();
-    run("mount", &["-t", "tmpfs", "-o", "size=200m", "memory", text(&disk)]);
+    run(
+        "mount",
+        &["-t", "tmpfs", "-o", "size=200m", "memory", text(&disk)],
+    );
     println!("direct I/O: {}", works_on(&rig, &disk));
     run("umount", &[text(&disk)]);
 }
@@ -132,7 +163,10 @@ fn a_disk_that_cannot_be_written_to_serves_readers() {
     let Some(rig) = Rig::new() else { return };
     let disk = rig.path("disk");
     fs::create_dir(&disk).unwrap();
-    run("mount", &["-t", "tmpfs", "-o", "size=200m", "memory", text(&disk)]);
+    run(
+        "mount",
+        &["-t", "tmpfs", "-o", "size=200m", "memory", text(&disk)],
+    );
     let image = rig.path("image");
     make_image(&image, "ext4", 32 * MIB);
     let mut volume = rig.volume_on(&disk, "reader", 32 * MIB);
@@ -141,8 +175,14 @@ fn a_disk_that_cannot_be_written_to_serves_readers() {
     let before = digest(&volume.file);
     run("mount", &["-o", "remount,ro", text(&disk)]);
     let writer = rig.mount_request(&volume, None);
-    assert_eq!(staging::stage(&writer).unwrap_err().kind(), ErrorKind::FailedPrecondition);
-    let reader = StageRequest { read_only: true, ..writer };
+    assert_eq!(
+        staging::stage(&writer).unwrap_err().kind(),
+        ErrorKind::FailedPrecondition
+    );
+    let reader = StageRequest {
+        read_only: true,
+        ..writer
+    };
     rig.stage(&reader);
     assert!(reader.staging_path.join("lost+found").exists());
     rig.unstage(&reader);

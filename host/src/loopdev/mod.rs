@@ -241,8 +241,12 @@ impl LoopDevice {
         let mut pause = Duration::from_millis(1);
         while is_attached(&name, file)? {
             if Instant::now() > deadline {
+                let mut users = users(&name)?;
+                if users.is_empty() {
+                    users.push_str(" by a process, or mounted in another container");
+                }
                 return Err(Error::StillInUse {
-                    users: users(&name)?,
+                    users,
                     device: path,
                 });
             }
@@ -336,9 +340,6 @@ pub fn users(name: &str) -> Result<String> {
                 mapper.trim()
             );
         }
-    }
-    if text.is_empty() && block.join(name).join("loop").exists() {
-        text.push_str(", by a process or a mount of another container");
     }
     Ok(text)
 }

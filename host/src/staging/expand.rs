@@ -4,19 +4,23 @@ use std::path::Path;
 
 use types::{ByteSize, VolumeName};
 
-use super::inspect;
-use super::place_of_volume;
-use crate::Result;
-use crate::filesystem;
+use super::{inspect, locate};
+use crate::{Error, Result, filesystem};
 
 pub(super) fn expand(volume: &VolumeName, path: &Path) -> Result<ByteSize> {
-    let here = place_of_volume(volume, path)?;
+    let here = locate::find(volume, path)?;
     here.device.refresh_size()?;
     if let Some(mount) = &here.mount
         && !inspect::is_device_node(mount)
         && !mount.is_read_only()
         && let Ok(fs_type) = mount.fs_type.parse()
     {
+        if filesystem::grows_only_unmounted(fs_type, &here.device)? {
+            return Err(Error::CannotGrowInUse {
+                path: mount.point.clone(),
+                fs_type,
+            });
+        }
         filesystem::grow(fs_type, &here.device, &mount.point)?;
     }
     here.device.size().map(ByteSize)

@@ -18,9 +18,11 @@
 //! A loop device that is attached to be mounted is *autoclear*: the kernel gives it back when the
 //! last user is gone, so that a process killed between 3 and 5 leaves none.
 
+mod adopt;
 mod bounded;
 mod expand;
 mod inspect;
+mod locate;
 mod plan;
 mod publish;
 mod record;
@@ -29,7 +31,7 @@ mod stats;
 mod survey;
 mod unstage;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use probe::FsType;
 use types::{ByteSize, VolumeName};
@@ -174,7 +176,7 @@ pub fn stage(request: &StageRequest) -> Result<Staged> {
 /// # Errors
 /// `FailedPrecondition` while the volume is published or used by somebody; `Aborted` while another
 /// operation on it is under way.
-pub fn unstage(volume: &VolumeName, staging_path: &std::path::Path) -> Result<()> {
+pub fn unstage(volume: &VolumeName, staging_path: &Path) -> Result<()> {
     unstage::unstage(volume, staging_path)
 }
 
@@ -188,7 +190,7 @@ pub fn publish(request: &PublishRequest) -> Result<()> {
 }
 
 /// Undoes [`publish`] and removes the target, never with anything in it. Nothing there is success.
-pub fn unpublish(volume: &VolumeName, target_path: &std::path::Path) -> Result<()> {
+pub fn unpublish(volume: &VolumeName, target_path: &Path) -> Result<()> {
     publish::unpublish(volume, target_path)
 }
 
@@ -197,7 +199,7 @@ pub fn unpublish(volume: &VolumeName, target_path: &std::path::Path) -> Result<(
 ///
 /// # Errors
 /// `NotFound` when the volume is not at `path`.
-pub fn expand(volume: &VolumeName, path: &std::path::Path) -> Result<ByteSize> {
+pub fn expand(volume: &VolumeName, path: &Path) -> Result<ByteSize> {
     expand::expand(volume, path)
 }
 
@@ -206,7 +208,7 @@ pub fn expand(volume: &VolumeName, path: &std::path::Path) -> Result<ByteSize> {
 ///
 /// # Errors
 /// `NotFound` when the volume is not at `path`.
-pub fn stats(volume: &VolumeName, path: &std::path::Path) -> Result<Stats> {
+pub fn stats(volume: &VolumeName, path: &Path) -> Result<Stats> {
     stats::stats(volume, path)
 }
 
@@ -235,58 +237,12 @@ pub enum SurvivorState {
 /// Tells what earlier processes staged below `directory` (for CSI, kubelet's
 /// `plugins/kubernetes.io/csi`), for the log of a program that starts. A missing directory holds
 /// nothing.
-pub fn survey(directory: &std::path::Path) -> Result<Vec<Survivor>> {
+pub fn survey(directory: &Path) -> Result<Vec<Survivor>> {
     survey::survey(directory)
 }
 
-/// The volume that is mounted at `path`: for FlexVolume's `unmount`, which is told a path only. `None` when
-/// nothing of ours is mounted there, or when the volume's name is longer than 54 bytes.
-pub fn volume_at(path: &std::path::Path) -> Result<Option<VolumeName>> {
-    let place = crate::paths::Place::open(path)?;
-    let mounts = crate::mountinfo::read()?;
-    let Some(mount) = crate::mountinfo::at(&mounts, place.path()) else {
-        return Ok(None);
-    };
-    let device = inspect::device_of(mount)?;
-    Ok(device.and_then(|(_, status)| inspect::volume_of(&status.mark)))
-}
-
-/// A volume at a path: mounted there, or a block device staged there.
-struct Here {
-    /// `None` for a block device at its staging path, where nothing is mounted.
-    mount: Option<crate::mountinfo::Mount>,
-    device: crate::loopdev::LoopDevice,
-}
-
-/// Finds the volume at `path`, a staging path or a target.
-fn place_of_volume(volume: &VolumeName, path: &std::path::Path) -> Result<Here> {
-    use crate::{Error, paths::Place};
-
-    let not_here = || Error::NotHere {
-        volume: volume.clone(),
-        path: path.to_owned(),
-    };
-    let Ok(place) = Place::open(path) else {
-        return Err(not_here());
-    };
-    match inspect::at(&place, volume)? {
-        inspect::AtPlace::Ours(found) => {
-            return Ok(Here {
-                mount: Some(found.mount),
-                device: found.device,
-            });
-        }
-        inspect::AtPlace::Foreign(_) => return Err(not_here()),
-        inspect::AtPlace::Nothing => {}
-    }
-    // A staged block device has nothing mounted; its record says where it is.
-    let record = record::peek(path, volume)
-        .filter(|record| record.kind == record::Kind::Block && record.staging_path == path)
-        .ok_or_else(not_here)?;
-    let devices = inspect::devices_of(volume, Some(&record.file))?;
-    let (device, _) = devices.into_iter().next().ok_or_else(not_here)?;
-    Ok(Here {
-        mount: None,
-        device,
-    })
+/// The volume that is mounted at `path`: for FlexVolume's `unmount`, which is told a path only.
+/// `None` when nothing of ours is mounted there, or when the volume's name is longer than 54 bytes.
+pub fn volume_at(path: &Path) -> Result<Option<VolumeName>> {
+    locate::volume_at(path)
 }

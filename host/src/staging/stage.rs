@@ -2,27 +2,26 @@
 
 use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
 
 use probe::FsType;
 use types::{VolumeName, crash_point};
 
-use super::inspect::{self, AtPlace, Found};
+use super::inspect;
 use super::plan::{self, Plan};
-use super::record::{self, Kind, Record, RecordLock};
+use super::record::{Kind, Record, RecordLock};
 use super::{Access, NodeVolume, StageRequest, Staged};
 use crate::filesystem;
-use crate::loopdev::{self, AttachOptions, FileId, LoopDevice, Status};
+use crate::loopdev::{AttachOptions, FileId, LoopDevice, Status};
 use crate::mounts::{self, MountOptions, Unmount};
 use crate::paths::{self, Place};
 use crate::{Error, Result};
 
 /// A stage under way: what was asked, and the lock that makes it the only one.
-struct Stage<'a> {
-    request: &'a StageRequest,
-    place: Place,
-    lock: RecordLock,
-    wanted: Record,
+pub(super) struct Stage<'a> {
+    pub(super) request: &'a StageRequest,
+    pub(super) place: Place,
+    pub(super) lock: RecordLock,
+    pub(super) wanted: Record,
 }
 
 pub(super) fn stage(request: &StageRequest) -> Result<Staged> {
@@ -63,11 +62,11 @@ enum Undo {
 }
 
 impl Stage<'_> {
-    fn volume(&self) -> &NodeVolume {
+    pub(super) fn volume(&self) -> &NodeVolume {
         &self.request.volume
     }
 
-    fn name(&self) -> &VolumeName {
+    pub(super) fn name(&self) -> &VolumeName {
         &self.request.volume.name
     }
 
@@ -89,128 +88,6 @@ impl Stage<'_> {
             Access::Mount { fs_type, flags } => self.stage_mount(device, *fs_type, flags),
         };
         staged.map_err(|error| (error, if in_use { Undo::Keep } else { Undo::Record }))
-    }
-
-    /// Finds the mount of an earlier stage. A dead one is taken away first.
-    fn clear_place(&self) -> Result<Option<Found>> {
-        match inspect::at(&self.place, self.name())? {
-            AtPlace::Nothing => Ok(None),
-            AtPlace::Foreign(mount) => Err(inspect::foreign(&mount)),
-            AtPlace::Ours(found) if inspect::is_dead(&found)? => {
-                tracing::warn!(volume = %self.name(), path = %self.place.path().display(),
-                    "dead mount is taken away");
-                mounts::unmount(&self.place, Unmount::Lazy)?;
-                // A new device beside the old one could see late writes of the old one.
-                found.device.wait_gone(found.status.file)?;
-                self.clear_place()
-            }
-            AtPlace::Ours(found) => {
-                // Killed between mount and growth, where growing needs the file system unmounted.
-                if cannot_grow(&found)?
-                    && inspect::mounted_elsewhere(found.device.name(), &[self.place.path()])?
-                        .is_empty()
-                {
-                    mounts::unmount(&self.place, Unmount::Plain)?;
-                    found.device.wait_gone(found.status.file)?;
-                    return Ok(None);
-                }
-                Ok(Some(*found))
-            }
-        }
-    }
-
-    /// Takes an existing mount for the result, if it is what was asked for.
-    fn adopt_mount(&mut self, found: &Found) -> Result<Staged> {
-        let Access::Mount { fs_type, .. } = &self.request.access else {
-            return Err(self.incompatible(Kind::Mount.describe(), Kind::Block.describe()));
-        };
-        let present = &found.mount.fs_type;
-        if let Some(asked) = fs_type.filter(|asked| asked.as_str() != present.as_str()) {
-            return Err(self.incompatible(&format!("as {present}"), asked.as_str()));
-        }
-        let read_only = found.mount.has_option("ro");
-        if read_only != self.wanted.read_only {
-            return Err(self.incompatible(writing(read_only), writing(self.wanted.read_only)));
-        }
-        if let Some(flags) = self.lock.record().map(|record| &record.flags)
-            && *flags != self.wanted.flags
-        {
-            let (flags, wanted) = (flags.join(","), self.wanted.flags.join(","));
-            return Err(self.incompatible(
-                &format!("with the mount flags {flags:?}"),
-                &format!("{wanted:?}"),
-            ));
-        }
-        let file = self.open_file(false)?;
-        if file_id(&file, &self.volume().file)? != found.status.file {
-            return Err(self.incompatible("from another file", "this one"));
-        }
-        self.lock.store(self.wanted.clone())?;
-        let fs_type = present.parse().ok();
-        if cannot_grow(found)? {
-            tracing::warn!(volume = %self.name(), "the file system grows when it is staged next");
-        } else if let Some(fs_type) = fs_type.filter(|_| !found.mount.is_read_only()) {
-            self.grow(fs_type, &found.device)?;
-        }
-        Ok(staged(&found.device, &found.status, fs_type))
-    }
-
-    /// The device of ours that the volume's file is attached to and that may be used again. One
-    /// that a crash left unused is detached.
-    fn existing_device(&self) -> Result<Option<(LoopDevice, Status)>> {
-        let file = self.open_file(false)?;
-        let id = file_id(&file, &self.volume().file)?;
-        drop(file);
-        let mark = inspect::mark(self.name());
-        for (device, status) in loopdev::find(|status| status.file == id)? {
-            if status.mark != mark {
-                return Err(Error::ForeignLoop {
-                    file: self.volume().file.clone(),
-                    device: device.path(),
-                    users: loopdev::users(device.name())?,
-                });
-            }
-            if self.may_reuse(&device, &status)? {
-                return Ok(Some((device, status)));
-            }
-            device.detach()?;
-        }
-        Ok(None)
-    }
-
-    /// Whether a device of ours is in use, so that it must be used again and never be detached.
-    fn may_reuse(&self, device: &LoopDevice, status: &Status) -> Result<bool> {
-        let others = inspect::mounted_elsewhere(device.name(), &[])?;
-        for mount in &others {
-            let record = record::peek(&mount.point, self.name());
-            if record.is_some_and(|record| record.staging_path == mount.point) {
-                return Err(Error::Incompatible {
-                    volume: self.name().clone(),
-                    path: mount.point.clone(),
-                    present: "staged".to_owned(),
-                    asked: format!("{} as a second place", self.place.path().display()),
-                });
-            }
-        }
-        let recorded = self.lock.record().map(|record| record.kind);
-        let is_block = !status.autoclear
-            && (recorded == Some(Kind::Block) || others.iter().any(inspect::is_device_node));
-        let is_mounted = others.iter().any(|mount| !inspect::is_device_node(mount));
-        let kind = Kind::of(&self.request.access);
-        match kind {
-            Kind::Block if is_mounted => {
-                Err(self.incompatible(Kind::Mount.describe(), kind.describe()))
-            }
-            Kind::Mount if is_block => {
-                Err(self.incompatible(Kind::Block.describe(), kind.describe()))
-            }
-            Kind::Block if is_block && status.read_only != self.wanted.read_only => {
-                let (is, asked) = (writing(status.read_only), writing(self.wanted.read_only));
-                Err(self.incompatible(is, asked))
-            }
-            Kind::Block => Ok(is_block),
-            Kind::Mount => Ok(is_mounted),
-        }
     }
 
     fn stage_block(&mut self, device: Option<(LoopDevice, Status)>) -> Result<Staged> {
@@ -307,7 +184,7 @@ impl Stage<'_> {
         Ok(())
     }
 
-    fn grow(&self, fs_type: FsType, device: &LoopDevice) -> Result<()> {
+    pub(super) fn grow(&self, fs_type: FsType, device: &LoopDevice) -> Result<()> {
         device.refresh_size()?;
         filesystem::grow(fs_type, device, &self.place.pinned_path()).map(drop)
     }
@@ -354,7 +231,7 @@ impl Stage<'_> {
     }
 
     /// Opens the volume's file and looks that it is all there.
-    fn open_file(&self, writable: bool) -> Result<File> {
+    pub(super) fn open_file(&self, writable: bool) -> Result<File> {
         let volume = self.volume();
         let file = match paths::open_regular(&volume.file, writable) {
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
@@ -376,26 +253,6 @@ impl Stage<'_> {
         }
         Ok(file)
     }
-
-    fn incompatible(&self, present: &str, asked: &str) -> Error {
-        Error::Incompatible {
-            volume: self.name().clone(),
-            path: self.request.staging_path.clone(),
-            present: present.to_owned(),
-            asked: asked.to_owned(),
-        }
-    }
-}
-
-/// Whether a mount for writing is too small and can grow only while it is not mounted.
-fn cannot_grow(found: &Found) -> Result<bool> {
-    match found.mount.fs_type.parse() {
-        Ok(fs_type) if !found.mount.is_read_only() => {
-            found.device.refresh_size()?;
-            filesystem::grows_only_unmounted(fs_type, &found.device)
-        }
-        _ => Ok(false),
-    }
 }
 
 /// Whether a read-only mount failed because the journal has to be replayed first, which needs a
@@ -411,22 +268,9 @@ fn is_denied(error: &io::Error) -> bool {
     )
 }
 
-fn file_id(file: &File, path: &Path) -> Result<FileId> {
-    FileId::of(file).map_err(Error::io("look at", path))
-}
-
-fn writing(read_only: bool) -> &'static str {
-    if read_only {
-        "read-only"
-    } else {
-        "for writing"
-    }
-}
-
-fn staged(device: &LoopDevice, status: &Status, fs_type: Option<FsType>) -> Staged {
-    let device: PathBuf = device.path();
+pub(super) fn staged(device: &LoopDevice, status: &Status, fs_type: Option<FsType>) -> Staged {
     Staged {
-        device,
+        device: device.path(),
         fs_type,
         direct_io: status.direct_io,
     }

@@ -6,12 +6,13 @@ use rustix::fs::StatVfs;
 use types::{ByteSize, VolumeName};
 
 use super::inspect::{self, ANSWER_WITHIN};
-use super::{Amounts, Condition, Here, Stats, Usage, bounded, place_of_volume};
+use super::locate::{self, Here};
+use super::{Amounts, Condition, Stats, Usage, bounded};
 use crate::mountinfo::Mount;
 use crate::{Error, Result};
 
 pub(super) fn stats(volume: &VolumeName, path: &Path) -> Result<Stats> {
-    let here = place_of_volume(volume, path)?;
+    let here = locate::find(volume, path)?;
     let trouble = file_trouble(&here);
     let (usage, more) = match here
         .mount

@@ -1,0 +1,62 @@
+//! Which volume is at a path, and what it is there.
+
+use std::path::Path;
+
+use types::VolumeName;
+
+use super::inspect::{self, AtPlace};
+use super::record::{self, Kind};
+use crate::loopdev::LoopDevice;
+use crate::mountinfo::{self, Mount};
+use crate::paths::Place;
+use crate::{Error, Result};
+
+/// A volume at a path: mounted there, or a block device staged there.
+pub(super) struct Here {
+    /// `None` for a block device at its staging path, where nothing is mounted.
+    pub(super) mount: Option<Mount>,
+    pub(super) device: LoopDevice,
+}
+
+/// Finds the volume at `path`, a staging path or a target.
+pub(super) fn find(volume: &VolumeName, path: &Path) -> Result<Here> {
+    let not_here = || Error::NotHere {
+        volume: volume.clone(),
+        path: path.to_owned(),
+    };
+    // What cannot be a place of ours is not the place of this volume.
+    let Ok(place) = Place::open(path) else {
+        return Err(not_here());
+    };
+    match inspect::at(&place, volume)? {
+        AtPlace::Ours(found) => {
+            return Ok(Here {
+                mount: Some(found.mount),
+                device: found.device,
+            });
+        }
+        AtPlace::Foreign(_) => return Err(not_here()),
+        AtPlace::Nothing => {}
+    }
+    // A staged block device has nothing mounted; its record says where it is.
+    let record = record::peek(path, volume)
+        .filter(|record| record.kind == Kind::Block && record.staging_path == path)
+        .ok_or_else(not_here)?;
+    let devices = inspect::devices_of(volume, Some(&record.file))?;
+    let (device, _) = devices.into_iter().next().ok_or_else(not_here)?;
+    Ok(Here {
+        mount: None,
+        device,
+    })
+}
+
+/// See [`super::volume_at`].
+pub(super) fn volume_at(path: &Path) -> Result<Option<VolumeName>> {
+    let place = Place::open(path)?;
+    let mounts = mountinfo::read()?;
+    let Some(mount) = mountinfo::at(&mounts, place.path()) else {
+        return Ok(None);
+    };
+    let device = inspect::device_of(mount)?;
+    Ok(device.and_then(|(_, status)| inspect::volume_of(&status.mark)))
+}
