@@ -74,3 +74,75 @@ pub(crate) fn node() -> Vec<csi::NodeServiceCapability> {
     };
     NODE.iter().map(wire).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use client::Client;
+    use csi::controller_server::Controller as _;
+    use csi::node_server::Node as _;
+    use tonic::{Code, Request, Response, Status};
+    use types::NodeId;
+
+    use super::*;
+    use crate::controller::ControllerService;
+    use crate::location::Disks;
+    use crate::node::NodeService;
+    use crate::volumes::Volumes;
+
+    /// Whether an empty request is answered by more than "not offered".
+    fn offered<T>(reply: Result<Response<T>, Status>) -> bool {
+        reply.map_or_else(|status| status.code() != Code::Unimplemented, |_| true)
+    }
+
+    macro_rules! agree {
+        ($service:ident, $table:ident, $(($capability:ident, $call:ident)),+ $(,)?) => {
+            $(
+                let is_offered = offered($service.$call(Request::new(Default::default())).await);
+                let is_advertised = $table.contains(&$capability);
+                assert_eq!(is_offered, is_advertised, stringify!($call));
+            )+
+        };
+    }
+
+    #[tokio::test]
+    async fn what_is_advertised_is_offered_and_the_rest_is_not() {
+        use Controller::{
+            CreateDeleteSnapshot, CreateDeleteVolume, ExpandVolume, GetCapacity, GetSnapshot,
+            GetVolume, ListSnapshots, ListVolumes, ModifyVolume, PublishUnpublishVolume,
+        };
+        use Node::{GetVolumeStats, StageUnstageVolume};
+        let client = Client::new("unix:/nonexistent/manager.sock".parse().unwrap()).unwrap();
+        let volumes = Volumes::new(client, "driver.example/node".to_owned(), Duration::ZERO);
+        let controller = ControllerService::new(volumes);
+        agree!(
+            controller,
+            CONTROLLER,
+            (CreateDeleteVolume, create_volume),
+            (CreateDeleteVolume, delete_volume),
+            (PublishUnpublishVolume, controller_publish_volume),
+            (PublishUnpublishVolume, controller_unpublish_volume),
+            (ListVolumes, list_volumes),
+            (GetCapacity, get_capacity),
+            (CreateDeleteSnapshot, create_snapshot),
+            (CreateDeleteSnapshot, delete_snapshot),
+            (ListSnapshots, list_snapshots),
+            (GetSnapshot, get_snapshot),
+            (ExpandVolume, controller_expand_volume),
+            (GetVolume, controller_get_volume),
+            (ModifyVolume, controller_modify_volume),
+        );
+        let node_id = NodeId::new("node").unwrap();
+        let node = NodeService::new(node_id, String::new(), Disks::new(Vec::new()));
+        let expand = Node::ExpandVolume;
+        agree!(
+            node,
+            NODE,
+            (StageUnstageVolume, node_stage_volume),
+            (StageUnstageVolume, node_unstage_volume),
+            (GetVolumeStats, node_get_volume_stats),
+            (expand, node_expand_volume),
+        );
+    }
+}

@@ -33,7 +33,6 @@ pub use config::{Args, Config, DriverName, LogFormat, Mode};
 pub use error::{Error, Result};
 
 use client::Client;
-use config::{ControllerConfig, NodeConfig};
 use controller::ControllerService;
 use identity::IdentityService;
 use location::Disks;
@@ -43,48 +42,39 @@ use volumes::Volumes;
 
 /// Runs the plugin until `shutdown` resolves. Needs a tokio runtime.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<()> {
-    let Config {
-        socket: path,
-        driver_name,
-        topology_key,
-        controller,
-        node,
-    } = config;
-    let (mut client, mut volumes) = (None, None);
-    if let Some(ControllerConfig {
-        manager,
-        image_wait,
-    }) = controller
-    {
-        let manager = Client::new(manager)?;
-        volumes = Some(Volumes::new(
-            manager.clone(),
-            topology_key.clone(),
-            image_wait,
-        ));
+    let kubelet_dir = config.node.as_ref().map(|node| node.kubelet_dir.clone());
+    let (listener, socket) = socket::Socket::bind(&config.socket)?;
+    let services = services(config)?;
+    if let (Some(node), Some(kubelet_dir)) = (&services.node, kubelet_dir) {
+        node.report(kubelet_dir).await;
+    }
+    tracing::info!(socket = %socket.path().display(), version = env!("CARGO_PKG_VERSION"), "serving");
+    server::serve(listener, services, shutdown).await
+}
+
+/// Wires the services that the mode asks for.
+fn services(config: Config) -> Result<Services> {
+    let topology_key = config.topology_key;
+    let (mut client, mut controller, mut node) = (None, None, None);
+    if let Some(asked) = config.controller {
+        let manager = Client::new(asked.manager)?;
+        let volumes = Volumes::new(manager.clone(), topology_key.clone(), asked.image_wait);
+        controller = Some(ControllerService::new(volumes));
         client = Some(manager);
     }
-    let node = node.map(
-        |NodeConfig {
-             node_id,
-             disks,
-             kubelet_dir,
-         }| {
-            node::warn_without_propagation(&kubelet_dir);
-            NodeService::new(node_id, topology_key, Disks::new(disks))
-        },
-    );
+    if let Some(asked) = config.node {
+        let disks = Disks::new(asked.disks);
+        node = Some(NodeService::new(asked.node_id, topology_key, disks));
+    }
+    let name = config.driver_name;
     let identity = IdentityService {
-        name: driver_name,
+        name,
         client,
         node: node.clone(),
     };
-    let services = Services {
+    Ok(Services {
         identity,
-        controller: volumes.map(ControllerService::new),
+        controller,
         node,
-    };
-    let (listener, _socket) = socket::Socket::bind(&path)?;
-    tracing::info!(socket = %path.display(), version = env!("CARGO_PKG_VERSION"), "serving");
-    server::serve(listener, services, shutdown).await
+    })
 }

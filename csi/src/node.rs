@@ -1,8 +1,9 @@
 //! The node service: a thin translation to `host::staging`, on threads of its own.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use host::staging::{self, PublishRequest, StageRequest, Stats, Usage};
+use host::staging::{self, PublishRequest, StageRequest, Stats, Survivor, SurvivorState, Usage};
 use proto::csi::v1 as csi;
 use tonic::{Request, Response, Status};
 use types::{ByteSize, NodeId, VolumeName};
@@ -271,8 +272,44 @@ impl csi::node_server::Node for NodeService {
     }
 }
 
+/// How long the look at what earlier processes left may hold up the start.
+const SURVEY: Duration = Duration::from_secs(5);
+
+impl NodeService {
+    /// Tells the log how this node is: whether the kubelet will see what is mounted here, and what
+    /// earlier processes left staged. It changes nothing: the next call for a volume does.
+    pub(crate) async fn report(&self, kubelet_dir: PathBuf) {
+        let look = move || {
+            warn_without_propagation(&kubelet_dir);
+            Ok(staging::survey(
+                &kubelet_dir.join("plugins/kubernetes.io/csi"),
+            )?)
+        };
+        match tokio::time::timeout(SURVEY, self.blocking.run(look)).await {
+            Ok(Ok(survivors)) => survivors.iter().for_each(tell),
+            Ok(Err(error)) => {
+                tracing::warn!("cannot tell what is staged: {}", types::report(&error));
+            }
+            Err(_) => tracing::warn!("what is staged does not answer; a disk may be dead"),
+        }
+    }
+}
+
+fn tell(survivor: &Survivor) {
+    let (volume, path) = (&survivor.volume, survivor.staging_path.display());
+    match survivor.state {
+        SurvivorState::Staged => tracing::info!(%volume, %path, "staged by an earlier process"),
+        SurvivorState::Dead => {
+            tracing::warn!(%volume, %path, "its mount is dead; the next stage replaces it");
+        }
+        SurvivorState::Interrupted => {
+            tracing::info!(%volume, %path, "half staged; the next stage or unstage finishes it");
+        }
+    }
+}
+
 /// Says so when mounts made here would not be seen by the kubelet: the usual slip of a manifest.
-pub(crate) fn warn_without_propagation(kubelet_dir: &Path) {
+fn warn_without_propagation(kubelet_dir: &Path) {
     let Ok(mounts) = host::mountinfo::read() else {
         return;
     };

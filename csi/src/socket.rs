@@ -52,6 +52,13 @@ impl Socket {
     }
 }
 
+impl Socket {
+    /// Where it lies.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
 impl Drop for Socket {
     fn drop(&mut self) {
         let still_ours = fs::symlink_metadata(&self.path)
