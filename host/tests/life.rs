@@ -303,3 +303,31 @@ fn volumes_of_one_node_do_not_get_into_each_others_way() {
     });
     rig.assert_clean();
 }
+
+#[test]
+fn a_device_that_somebody_holds_open_is_not_handed_on() {
+    let Some(rig) = Rig::new() else { return };
+    let (mounted, block) = (rig.volume("held", 32 * MIB), rig.volume("held-block", MIB));
+    let requests = [rig.mount_request(&mounted, None), rig.block_request(&block)];
+    std::thread::scope(|scope| {
+        for staged in &requests {
+            let rig = &rig;
+            scope.spawn(move || {
+                let device = rig.stage(staged).device;
+                let holder = File::open(&device).unwrap();
+                let unstage = || staging::unstage(&staged.volume.name, &staged.staging_path);
+                let error = unstage().unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::FailedPrecondition, "{error}");
+                assert!(
+                    error.to_string().contains(device.to_str().unwrap()),
+                    "{error}"
+                );
+                assert!(rig.loops().contains(&device));
+                // Once it is let go the same call succeeds.
+                drop(holder);
+                unstage().unwrap();
+            });
+        }
+    });
+    rig.assert_clean();
+}

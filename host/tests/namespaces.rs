@@ -1,0 +1,88 @@
+//! Other mount namespaces: containers that share kubelet's directory see what we mount there.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test may print and panic"
+)]
+
+mod rig;
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use host::staging;
+use rig::{MIB, Rig, run, text};
+
+/// A process in a mount namespace of its own. It holds on to every other mount of the machine, so it
+/// must not live long.
+struct Container(Child);
+
+impl Container {
+    fn new() -> Self {
+        let child = Command::new("unshare")
+            .args(["--mount", "--propagation", "slave", "sleep", "600"])
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let container = Self(child);
+        let own = fs::read_link("/proc/self/ns/mnt").unwrap();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while fs::read_link(container.proc("ns/mnt")).unwrap() == own
+            || !fs::read_to_string(container.proc("comm"))
+                .unwrap()
+                .starts_with("sleep")
+        {
+            assert!(Instant::now() < deadline, "unshare does not start");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        container
+    }
+
+    fn proc(&self, name: &str) -> String {
+        format!("/proc/{}/{name}", self.0.id())
+    }
+
+    fn sees(&self, path: &Path) -> bool {
+        let mounts = fs::read(self.proc("mountinfo")).unwrap();
+        let mounts = host::mountinfo::parse(&mounts).unwrap();
+        host::mountinfo::at(&mounts, path).is_some()
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn mounts_reach_the_containers_that_share_kubelets_directory() {
+    let Some(rig) = Rig::new() else { return };
+    // As a kubelet directory is mounted into a node plugin with Bidirectional propagation.
+    run("mount", &["--bind", text(rig.dir()), text(rig.dir())]);
+    run("mount", &["--make-shared", text(rig.dir())]);
+    let mounts = host::mountinfo::read().unwrap();
+    assert!(
+        host::mountinfo::containing(&mounts, &rig.path("x"))
+            .unwrap()
+            .shared
+            .is_some()
+    );
+    let container = Container::new();
+    let volume = rig.volume("shared", 32 * MIB);
+    let staged = rig.mount_request(&volume, None);
+    let target = rig.target("pod");
+    rig.stage(&staged);
+    staging::publish(&rig.publish_request(&staged, &target)).unwrap();
+    assert!(container.sees(&target) && container.sees(&staged.staging_path));
+    staging::unpublish(&volume.name, &target).unwrap();
+    rig.unstage(&staged);
+    assert!(!container.sees(&target) && !container.sees(&staged.staging_path));
+    drop(container);
+    run("umount", &[text(rig.dir())]);
+    rig.assert_clean();
+}
