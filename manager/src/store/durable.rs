@@ -27,8 +27,18 @@ pub fn sync_parent(path: &Path) -> Result<()> {
 
 /// Creates `dir` (mode 0700) if it is not there, durably. Tells whether it was made.
 pub fn create_dir(dir: &Path) -> Result<bool> {
+    let made = create_work_dir(dir)?;
+    if made {
+        sync_parent(dir)?;
+    }
+    Ok(made)
+}
+
+/// Creates `dir` (mode 0700) if it is not there. Its name need not last: it is renamed before it
+/// counts.
+pub fn create_work_dir(dir: &Path) -> Result<bool> {
     match DirBuilder::new().mode(0o700).create(dir) {
-        Ok(()) => sync_parent(dir).map(|()| true),
+        Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
         Err(error) => Err(error).context("create the directory", dir),
     }
@@ -52,17 +62,20 @@ pub fn replace(path: &Path, content: &[u8]) -> Result<()> {
     tmp.push(".tmp");
     let tmp = Path::new(&tmp);
     remove_file(tmp)?;
-    let written = create_file(tmp).and_then(|mut file| {
-        file.write_all(content)
-            .and_then(|()| file.sync_all())
-            .context("write", tmp)
-    });
-    if let Err(error) = written.and_then(|()| rename(tmp, path)) {
+    if let Err(error) = write_new(tmp, content).and_then(|()| rename(tmp, path)) {
         // The old content stands; the work file would only confuse.
         let _ = fs::remove_file(tmp);
         return Err(error);
     }
     sync_parent(path)
+}
+
+/// Writes a new file and syncs its content; the caller syncs its directory at its numbered step.
+pub fn write_new(path: &Path, content: &[u8]) -> Result<()> {
+    let mut file = create_file(path)?;
+    file.write_all(content)
+        .and_then(|()| file.sync_all())
+        .context("write", path)
 }
 
 /// Renames without syncing; the caller syncs the directory at its numbered step.

@@ -6,7 +6,7 @@
 //!
 //! 1. make the directory `.creating-<name>`
 //! 2. make its file: clone or copy the raw form, set the length, sync
-//! 3. write its record (temp, sync, rename, sync the directory)
+//! 3. write and sync its record, sync the directory
 //! 4. rename the directory to `<name>`, sync the parent
 //! 5. only now: answer
 //!
@@ -232,7 +232,7 @@ impl Volumes {
         new: &NewVolume,
         image: Option<(&SealedImage, &Path)>,
     ) -> Result<Record> {
-        durable::create_dir(&creating.dir)?; // 1
+        durable::create_work_dir(&creating.dir)?; // 1
         crash_point!("volume.create.directory");
         let file = durable::create_file(&creating.data)?;
         let made_by = match image {
@@ -260,7 +260,8 @@ impl Volumes {
             made_by,
             created_at: Timestamp::now().to_string(),
         };
-        record.write(&creating.record)?; // 3
+        durable::write_new(&creating.record, &record.to_bytes())?; // 3
+        durable::sync_dir(&creating.dir)?;
         crash_point!("volume.create.record");
         let dir = self.disk.layout().volume(&new.name).dir;
         durable::rename(&creating.dir, &dir)?; // 4

@@ -115,10 +115,14 @@ impl MadeBy {
 }
 
 impl Record {
-    /// Writes the record durably.
+    /// The record as it is stored.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a record is plain JSON")
+    }
+
+    /// Replaces the record durably.
     pub fn write(&self, path: &Path) -> Result<()> {
-        let content = serde_json::to_vec(self).expect("a record is plain JSON");
-        durable::replace(path, &content)
+        durable::replace(path, &self.to_bytes())
     }
 
     /// Reads the record of `name` at `path`. NotFound is the caller's to interpret.
