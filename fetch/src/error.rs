@@ -81,6 +81,19 @@ pub enum Error {
         /// The kind of address.
         why: &'static str,
     },
+    /// Who answers cannot prove to be the one that was asked.
+    #[error("{what}: {host} is not trusted: {why}")]
+    Untrusted {
+        /// What was asked for.
+        what: String,
+        /// Who was asked.
+        host: String,
+        /// What to do.
+        why: &'static str,
+        /// What TLS says.
+        #[source]
+        source: Box<rustls::Error>,
+    },
     /// No usable answer came.
     #[error("{what}: no answer from {host}")]
     Unreachable {
@@ -298,9 +311,10 @@ impl Classify for Error {
             | Self::Config { .. }
             | Self::Forbidden { .. } => ErrorKind::InvalidArgument,
             Self::File { source, .. } => Classify::kind(source),
-            Self::Tls { .. } | Self::Answer { .. } | Self::Status { .. } => {
-                ErrorKind::FailedPrecondition
-            }
+            Self::Tls { .. }
+            | Self::Untrusted { .. }
+            | Self::Answer { .. }
+            | Self::Status { .. } => ErrorKind::FailedPrecondition,
             Self::Unreachable { .. }
             | Self::Interrupted { .. }
             | Self::Unavailable { .. }

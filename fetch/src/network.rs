@@ -258,7 +258,8 @@ pub(crate) fn shown(url: &Url) -> String {
     format!("{}://{}{path}{query}", url.scheme(), authority(url))
 }
 
-/// Looks for a refusal of ours inside the HTTP client's error.
+/// Looks inside the HTTP client's error for what will be the same the next time: a refusal of ours,
+/// and a TLS handshake that cannot succeed.
 fn unreachable(what: &str, host: String, error: reqwest::Error) -> Error {
     let mut next: Option<&(dyn StdError + 'static)> = error.source();
     while let Some(cause) = next {
@@ -269,12 +270,43 @@ fn unreachable(what: &str, host: String, error: reqwest::Error) -> Error {
                 why,
             };
         }
-        next = cause.source();
+        if let Some(source) = cause.downcast_ref::<rustls::Error>()
+            && let Some(why) = why_untrusted(source)
+        {
+            let (what, source) = (what.to_owned(), Box::new(source.clone()));
+            return Error::Untrusted {
+                what,
+                host,
+                why,
+                source,
+            };
+        }
+        // An I/O error shows what it wraps by `get_ref` alone.
+        let wrapped = cause
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::get_ref);
+        next = match wrapped {
+            Some(wrapped) => Some(wrapped),
+            None => cause.source(),
+        };
     }
     Error::Unreachable {
         what: what.to_owned(),
         host,
         source: error.without_url(),
+    }
+}
+
+fn why_untrusted(error: &rustls::Error) -> Option<&'static str> {
+    match error {
+        rustls::Error::InvalidCertificate(_) => Some(
+            "name the authority that signed its certificate as ca-file in the registry configuration",
+        ),
+        rustls::Error::InvalidMessage(_) => Some(
+            "it does not speak TLS; if this is meant, set insecure = true for it in the registry \
+             configuration",
+        ),
+        _ => None,
     }
 }
 

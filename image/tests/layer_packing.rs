@@ -11,7 +11,7 @@ use layers::{described, file, gzip, input, search, search_within, tar, zstd};
 use types::{Classify, ErrorKind};
 
 fn layer() -> Vec<u8> {
-    let content: Vec<u8> = (0..300_000u32).flat_map(|n| n.to_le_bytes()).collect();
+    let content: Vec<u8> = (0..300_000u32).flat_map(u32::to_le_bytes).collect();
     tar(&[file("base_image/disk.raw", &content)])
 }
 

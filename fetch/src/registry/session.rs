@@ -101,7 +101,9 @@ impl Session {
         let probe = Request::new(Method::GET, https.clone());
         match self.network.send(what, probe, &self.endpoint.trust).await {
             Ok(_) => Ok(https),
-            Err(Error::Unreachable { .. } | Error::Stalled { .. }) => base("http"),
+            Err(Error::Unreachable { .. } | Error::Untrusted { .. } | Error::Stalled { .. }) => {
+                base("http")
+            }
             Err(error) => Err(error),
         }
     }
