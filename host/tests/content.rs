@@ -224,3 +224,34 @@ fn a_clean_read_only_volume_is_not_written_to() {
     }
     rig.assert_clean();
 }
+
+#[test]
+fn an_ext4_that_cannot_grow_in_use_grows_before_it_is() {
+    let Some(rig) = Rig::new() else { return };
+    for (name, options) in [
+        ("no-resize-inode", &["-O", "^resize_inode"][..]),
+        ("1k-blocks", &["-b", "1024"]),
+        ("no-64bit", &["-O", "^64bit,^metadata_csum"]),
+    ] {
+        let image = rig.path(&format!("{name}.img"));
+        File::create(&image).unwrap().set_len(16 * MIB).unwrap();
+        run(
+            "mkfs.ext4",
+            &[&["-q", "-F"], options, &[text(&image)]].concat(),
+        );
+        let volume = rig.clone_of(&image, name, 300 * MIB);
+        let staged = rig.mount_request(&volume, None);
+        rig.stage(&staged);
+        assert!(
+            size_of(&staged.staging_path) > 250 * MIB,
+            "{name} was not grown"
+        );
+        File::create(staged.staging_path.join("x")).unwrap();
+        rig.unstage(&staged);
+        rig.stage(&staged);
+        assert!(staged.staging_path.join("x").exists());
+        rig.unstage(&staged);
+        run("e2fsck", &["-f", "-n", text(&volume.file)]);
+    }
+    rig.assert_clean();
+}

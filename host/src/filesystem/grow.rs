@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use rustix::ioctl::{Getter, Opcode, Setter, ioctl, opcode};
 use rustix::thread::CapabilitySet;
 
-use super::{CHECK_LIMIT, E2FSCK};
+use super::{CHECK_LIMIT, E2FSCK, is_ext};
 use crate::command::Tool;
 use crate::loopdev::LoopDevice;
 use crate::{Error, Result};
@@ -95,11 +95,15 @@ fn u32_at(bytes: &[u8], offset: usize) -> u64 {
 /// Whether the file system is smaller than its device and this process may grow it only while it is
 /// not mounted.
 pub fn grows_only_unmounted(fs_type: FsType, device: &LoopDevice) -> Result<bool> {
-    let is_ext = matches!(fs_type, FsType::Ext2 | FsType::Ext3 | FsType::Ext4);
-    if !is_ext || may_grow_ext() {
+    if !is_ext(fs_type) || may_grow_ext() {
         return Ok(false);
     }
     Ok(ext_target(device)?.is_some())
+}
+
+/// Whether [`grow_unmounted`] can grow a file system of this type.
+pub fn can_grow_unmounted(fs_type: FsType) -> bool {
+    is_ext(fs_type)
 }
 
 /// Grows an ext file system that is not mounted and has just been checked, to fill `device`.
@@ -139,6 +143,14 @@ fn ext_target(device: &LoopDevice) -> Result<Option<u64>> {
         present |= u32_at(&superblock, 0x150) << 32;
     }
     let blocks = device.size()? / block_size;
+    // A last block group that has no room for its own tables and 50 blocks is not made.
+    let (group, first) = (u32_at(&superblock, 32).max(1), u32_at(&superblock, 20));
+    let (inodes, inode_size) = (u32_at(&superblock, 40), u32_at(&superblock, 88) & 0xffff);
+    let rest = blocks.saturating_sub(first) % group;
+    let is_useless = rest < 2 + inodes.saturating_mul(inode_size).div_ceil(block_size) + 50;
+    if is_useless && present == blocks - rest {
+        return Ok(None);
+    }
     Ok((present < blocks).then_some(blocks))
 }
 

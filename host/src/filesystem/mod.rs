@@ -11,7 +11,7 @@ use probe::FsType;
 
 pub use format::{can_format, format};
 pub(crate) use format::{content, describe};
-pub use grow::{grow, grow_unmounted, grows_only_unmounted};
+pub use grow::{can_grow_unmounted, grow, grow_unmounted, grows_only_unmounted};
 
 use crate::command::Tool;
 use crate::{Error, Result};
@@ -32,7 +32,7 @@ const CHECK_LIMIT: Duration = Duration::from_mins(10);
 /// # Errors
 /// [`Error::NeedsRepair`] when a person has to decide.
 pub fn check(fs_type: FsType, device: &Path) -> Result<()> {
-    if !matches!(fs_type, FsType::Ext2 | FsType::Ext3 | FsType::Ext4) {
+    if !is_ext(fs_type) {
         return Ok(());
     }
     let outcome = E2FSCK.run(&["-p".as_ref(), device.as_os_str()], CHECK_LIMIT)?;
@@ -49,4 +49,8 @@ pub fn check(fs_type: FsType, device: &Path) -> Result<()> {
         }),
         _ => Err(E2FSCK.failed(outcome)),
     }
+}
+
+fn is_ext(fs_type: FsType) -> bool {
+    matches!(fs_type, FsType::Ext2 | FsType::Ext3 | FsType::Ext4)
 }

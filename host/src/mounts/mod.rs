@@ -9,6 +9,7 @@ mod flags;
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use probe::FsType;
 use rustix::io::Errno;
@@ -23,6 +24,8 @@ use crate::{Error, Result};
 
 /// How many messages of the kernel an error repeats.
 const MESSAGES_MAX: usize = 4;
+/// How long a mount may be busy before that is an error.
+const BUSY_WITHIN: Duration = Duration::from_secs(1);
 
 /// Whether this node mounts file systems of this type at all, and whether it can write to them.
 ///
@@ -109,12 +112,22 @@ pub fn unmount(place: &Place, how: Unmount) -> Result<()> {
         Unmount::Plain => UnmountFlags::empty(),
         Unmount::Lazy => UnmountFlags::DETACH,
     };
-    match rustix::mount::unmount(place.pinned_path(), UnmountFlags::NOFOLLOW | lazy) {
-        Ok(()) | Err(Errno::INVAL | Errno::NOENT) => Ok(()),
-        Err(errno) => Err(Error::Unmount {
-            path: place.path().to_owned(),
-            source: errno.into(),
-        }),
+    let deadline = Instant::now() + BUSY_WITHIN;
+    loop {
+        match rustix::mount::unmount(place.pinned_path(), UnmountFlags::NOFOLLOW | lazy) {
+            Ok(()) | Err(Errno::INVAL | Errno::NOENT) => return Ok(()),
+            // A child that another thread has just forked holds copies of our open files until it
+            // executes its tool.
+            Err(Errno::BUSY) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Err(errno) => {
+                return Err(Error::Unmount {
+                    path: place.path().to_owned(),
+                    source: errno.into(),
+                });
+            }
+        }
     }
 }
 

@@ -28,7 +28,8 @@ impl Stage<'_> {
             }
             AtPlace::Ours(found) => {
                 // Killed between mount and growth, where growing needs the file system unmounted.
-                if cannot_grow(&found)?
+                if self.lock.record() == Some(&self.wanted)
+                    && cannot_grow(&found)?
                     && inspect::mounted_elsewhere(found.device.name(), &[self.place.path()])?
                         .is_empty()
                 {

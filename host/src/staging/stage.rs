@@ -175,13 +175,28 @@ impl Stage<'_> {
         if !options.read_only
             && let Err(error) = self.grow(fs_type, device)
         {
-            if let Err(failure) = mounts::unmount(&self.place, Unmount::Plain) {
-                tracing::warn!(error = %types::report(&failure), "a failed stage leaves its mount");
-            }
-            return Err(error);
+            self.grow_unmounted(fs_type, options, device, error)?;
         }
         crash_point!("host.stage.grown");
         Ok(())
+    }
+
+    /// Grows a file system that the kernel cannot grow in use (an ext4 without room for more group
+    /// descriptors, for one), or fails with `error`.
+    fn grow_unmounted(
+        &self,
+        fs_type: FsType,
+        options: &MountOptions,
+        device: &LoopDevice,
+        error: Error,
+    ) -> Result<()> {
+        mounts::unmount(&self.place, Unmount::Plain)?;
+        if !filesystem::can_grow_unmounted(fs_type) {
+            return Err(error);
+        }
+        tracing::info!(error = %types::report(&error), "growing the file system unmounted");
+        filesystem::grow_unmounted(device)?;
+        mounts::mount_device(&device.path(), fs_type, options, &self.place)
     }
 
     pub(super) fn grow(&self, fs_type: FsType, device: &LoopDevice) -> Result<()> {
