@@ -76,6 +76,19 @@ pub fn has_test(text: &str, name: &str) -> bool {
     })
 }
 
+/// The `parameters:` of a StorageClass in YAML, as one writes them: `  key: 'value'`.
+pub fn storage_class_parameters(text: &str) -> Vec<(String, String)> {
+    let lines = text
+        .lines()
+        .skip_while(|line| *line != "parameters:")
+        .skip(1);
+    lines
+        .take_while(|line| line.starts_with("  "))
+        .filter_map(|line| line.trim().split_once(": "))
+        .map(|(key, value)| (key.to_owned(), value.trim_matches('\'').to_owned()))
+        .collect()
+}
+
 /// Whether a file holds nothing but tests: `tests.rs`, `…_tests.rs`, or a file of `CRATE/tests/`.
 pub fn is_test(path: &Path) -> bool {
     let name = path

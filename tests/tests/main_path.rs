@@ -9,8 +9,9 @@ use std::path::Path;
 use e2e::baseimage::{Build, WIZARD, web_page};
 use e2e::csi::{Claim, Plugin, block, claim};
 use e2e::manager::{Options, init_disk};
+use e2e::programs::sources;
 use e2e::web::Nginx;
-use e2e::{Disk, FileSystem, Manager, Need, Registry, Sandbox, gif, needs};
+use e2e::{Disk, FileSystem, Manager, Need, Registry, Sandbox, documents, gif, needs};
 
 const MIB: u64 = 1 << 20;
 
@@ -233,6 +234,53 @@ fn a_raw_block_volume_holds_its_image() {
     assert_eq!(kind.trim(), "ext4");
     let size = e2e::command::run("blockdev", ["--getsize64", &device.display().to_string()]);
     assert_eq!(size.trim(), (64 * MIB).to_string());
+    cluster.plugin.end_pod(&claim, "pod").unwrap();
+    cluster.plugin.delete(&claim).unwrap();
+    cluster.assert_empty(&sandbox);
+}
+
+/// The StorageClass that users copy, with the image in a registry of ours.
+#[test]
+fn the_example_storage_class_makes_a_volume() {
+    needs!(
+        Need::Root,
+        Need::FileSystem("xfs"),
+        Need::Tool("docker-registry"),
+        Need::Tool("htpasswd")
+    );
+    let sandbox = Sandbox::new("example");
+    let cluster = Cluster::new(&sandbox, FileSystem::Xfs);
+    let reference = cluster.push(&sandbox, "ext4", "64Mi");
+    let example = documents::read(&sources().join("examples/storageclass.yaml"));
+    let mut parameters = documents::storage_class_parameters(&example);
+    let base_image = parameters
+        .iter_mut()
+        .find(|(key, _)| key == "baseImage")
+        .unwrap();
+    base_image.1 = reference;
+    let borrowed: Vec<(&str, &str)> = parameters
+        .iter()
+        .map(|(key, value)| (key.as_str(), value.as_str()))
+        .collect();
+    let mut claim = cluster
+        .plugin
+        .provision(&claim("pvc", 1 << 30, &borrowed))
+        .unwrap();
+    let target = cluster.plugin.run_pod(&mut claim, "pod").unwrap();
+    assert!(fs::read(target.join(WIZARD)).unwrap() == gif::party_wizard());
+    let volume = &cluster.manager.list_volumes().unwrap()[0];
+    assert_eq!(
+        (
+            volume.size,
+            volume.number_of_replicas,
+            volume.stale_replica_timeout
+        ),
+        (1 << 30, 3, 30)
+    );
+    assert!(
+        !volume.degraded.is_empty(),
+        "one disk holds one replica of three, and says so"
+    );
     cluster.plugin.end_pod(&claim, "pod").unwrap();
     cluster.plugin.delete(&claim).unwrap();
     cluster.assert_empty(&sandbox);
