@@ -254,12 +254,11 @@ pub fn assert_no_orphans(disk: &Path, images: usize, volumes: usize) {
         volumes,
         "volumes of nobody among {volume_dirs:?}"
     );
-    let temporary = image_dirs.iter().chain(&volume_dirs).flat_map(|dir| {
+    let inside = image_dirs.iter().chain(&volume_dirs).flat_map(|dir| {
         let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-        entries
-            .map(|entry| entry.path())
-            .filter(|path| path.display().to_string().contains("tmp"))
+        entries.map(|entry| entry.path())
     });
-    let temporary: Vec<_> = temporary.chain(list("tmp")).collect();
+    let unfinished = |path: &PathBuf| path.extension().is_some_and(|end| end == "tmp");
+    let temporary: Vec<_> = inside.filter(unfinished).chain(list("tmp")).collect();
     assert!(temporary.is_empty(), "half-made files: {temporary:?}");
 }
