@@ -116,7 +116,10 @@ fn docker_config(address: SocketAddr) -> String {
 }
 
 fn registry_config(address: SocketAddr, ca: &std::path::Path) -> String {
-    format!("[registry.\"{address}\"]\nca = \"{}\"\n", ca.display())
+    format!(
+        "[[registry]]\nlocation = \"{address}\"\nca-file = \"{}\"\n",
+        ca.display()
+    )
 }
 
 /// Makes a CA, and with it a certificate for 127.0.0.1 and localhost: (CA, certificate, key).
