@@ -10,7 +10,8 @@ use std::sync::Arc;
 use image::Format;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
-use types::{ImageId, Sha512, crash_point};
+use tracing::warn;
+use types::{ImageId, Sha512, crash_point, report};
 
 use super::chunks::{Manifest, Mismatch};
 use super::disk::Disk;
@@ -112,15 +113,23 @@ impl ImageStore {
         received.file.sync_all().context("sync", &received.path)?; // 5
         crash_point!("store.seal.synced");
         manifest.write(&paths.chunks)?; // 6
-        durable::rename(&received.path, &paths.backing)?; // 6
+        // What only the request knows (the source, a declared format) must outlive a crash from the
+        // moment at which the bytes do.
+        let image = self.described(id, &received.path, manifest.checksum, examined, facts)?;
+        image.sidecar.write(&paths.sidecar)?; // 7
+        crash_point!("store.seal.described");
+        durable::rename(&received.path, &paths.backing)?; // 8
         received.armed = false;
         crash_point!("store.seal.renamed");
-        durable::sync_dir(&paths.dir)?; // 7
+        durable::sync_dir(&paths.dir)?; // 9
         crash_point!("store.seal.named");
-        self.write_sidecar(id, manifest.checksum, examined, facts) // 8, 9
+        let image = self.stamped(&image)?;
+        image.sidecar.write(&paths.sidecar)?; // 10
+        crash_point!("store.seal.recorded");
+        Ok(image)
     }
 
-    /// Steps 8 and 9, for bytes that are in place and known to be right.
+    /// Seals bytes that are in place and known to be right.
     pub(super) fn write_sidecar(
         &self,
         id: &ImageId,
@@ -129,7 +138,21 @@ impl ImageStore {
         facts: &Facts,
     ) -> Result<SealedImage> {
         let paths = self.paths(id);
-        let stamp = Stamp::of(&paths.backing)?.ok_or_else(|| gone(id))?;
+        let image = self.described(id, &paths.backing, checksum, examined, facts)?;
+        image.sidecar.write(&paths.sidecar)?;
+        Ok(image)
+    }
+
+    /// All that is known of an image whose bytes are at `path`, with a stamp of them there.
+    fn described(
+        &self,
+        id: &ImageId,
+        path: &Path,
+        checksum: Sha512,
+        examined: Examined,
+        facts: &Facts,
+    ) -> Result<SealedImage> {
+        let stamp = Stamp::of(path)?.ok_or_else(|| gone(id))?;
         let seal = Seal {
             version: VERSION,
             format: examined.format.to_string(),
@@ -142,7 +165,7 @@ impl ImageStore {
             stamp,
         };
         let sidecar = Sidecar {
-            name: paths.backing.to_string_lossy().into_owned(),
+            name: self.paths(id).backing.to_string_lossy().into_owned(),
             uuid: id.uuid.clone(),
             size: seal.stamp.size,
             virtual_size: examined.virtual_size,
@@ -152,8 +175,6 @@ impl ImageStore {
             modification_time: seal.stamp.modification_time(),
             seal: Some(seal.clone()),
         };
-        sidecar.write(&paths.sidecar)?; // 8, 9
-        crash_point!("store.seal.recorded");
         Ok(SealedImage {
             id: id.clone(),
             sidecar,
@@ -204,16 +225,25 @@ impl ImageStore {
         self.restamp(image)
     }
 
-    /// Seals known-good bytes again after their file was touched.
+    /// Seals known-good bytes again after their file was touched. Where the new seal cannot be written
+    /// the image is as good as before, and the next start reads its bytes once more.
     fn restamp(&self, image: &SealedImage) -> Result<SealedImage> {
-        let paths = self.paths(&image.id);
-        let mut fresh = image.clone();
-        fresh.seal.stamp = Stamp::of(&paths.backing)?.ok_or_else(|| gone(&image.id))?;
-        if fresh.seal != image.seal {
-            fresh.sidecar.modification_time = fresh.seal.stamp.modification_time();
-            fresh.sidecar.seal = Some(fresh.seal.clone());
-            fresh.sidecar.write(&paths.sidecar)?;
+        let fresh = self.stamped(image)?;
+        if fresh.seal != image.seal
+            && let Err(error) = fresh.sidecar.write(&self.paths(&image.id).sidecar)
+        {
+            warn!(image = %image.id, error = %report(&error), "its new seal cannot be written");
         }
+        Ok(fresh)
+    }
+
+    /// The image with a stamp of its file as it is now.
+    fn stamped(&self, image: &SealedImage) -> Result<SealedImage> {
+        let mut fresh = image.clone();
+        let stamp = Stamp::of(&self.paths(&image.id).backing)?;
+        fresh.seal.stamp = stamp.ok_or_else(|| gone(&image.id))?;
+        fresh.sidecar.modification_time = fresh.seal.stamp.modification_time();
+        fresh.sidecar.seal = Some(fresh.seal.clone());
         Ok(fresh)
     }
 

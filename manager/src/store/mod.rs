@@ -9,11 +9,12 @@
 //! 3. write and hash in one pass
 //! 4. compare size, checksum and format
 //! 5. sync the file
-//! 6. write `backing.chunks` (temp, sync, rename), rename `backing.tmp` to `backing`
-//! 7. sync the directory
-//! 8. write `backing.cfg` (temp, sync, rename)
+//! 6. write `backing.chunks` (temp, sync, rename)
+//! 7. write `backing.cfg` likewise: from here on a crash does not lose what only the request knew
+//! 8. rename `backing.tmp` to `backing`
 //! 9. sync the directory
-//! 10. only now: announce `ready`
+//! 10. write `backing.cfg` again, with what stat says of the file under its name
+//! 11. only now: announce `ready`
 //!
 //! What a crash leaves, and what the next start does with it:
 //!
