@@ -40,12 +40,14 @@ const SLACK: u64 = 16 << 20;
 /// The granule in which zeros are looked for.
 const GRANULE: usize = 64 << 10;
 /// What one worker reads, and writes, at a time.
-const CHUNK: u64 = 4 << 20;
+const CHUNK: u64 = 2 << 20;
 /// Space is given this far ahead: far enough for large extents, not so far that an image whose data
 /// turns out to be zeros needs room for all of them.
 const SEGMENT: u64 = 256 << 20;
-/// More workers do not make one disk faster.
-const WORKERS: usize = 4;
+/// Workers for each processor: while one waits for the disk, another decompresses.
+const WORKERS_PER_CPU: usize = 2;
+/// More workers do not make one disk faster, and each holds a chunk in memory.
+const WORKERS_MAX: usize = 4;
 /// How long a caller that cancels waits at most before it is heard.
 const PATIENCE: Duration = Duration::from_millis(100);
 
@@ -76,9 +78,8 @@ pub fn to_raw(
     progress(Progress { done, total });
     thread::scope(|scope| -> Result<()> {
         let (sender, receiver) = mpsc::channel();
-        let count = thread::available_parallelism()
-            .map_or(1, NonZero::get)
-            .min(WORKERS);
+        let count = thread::available_parallelism().map_or(1, NonZero::get);
+        let count = (count * WORKERS_PER_CPU).min(WORKERS_MAX);
         for index in 0..count {
             let (job, sender) = (&job, sender.clone());
             let spawned = thread::Builder::new()
