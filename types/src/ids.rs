@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_that_could_leave_the_directory_are_refused() {
+    fn row_32_names_that_could_leave_the_directory_are_refused() {
         for bad in [
             "",
             ".",
