@@ -13,6 +13,9 @@
 //! location = "mirror.example.com/proxy"
 //! ```
 //!
+//! `insecure` means that nobody vouches for the registry: who stands between can read the password that
+//! is sent to it, and change what no digest names, such as a tag.
+//!
 //! A key that is not known is refused: a misspelled `insecure` must not go unnoticed.
 
 use std::path::PathBuf;

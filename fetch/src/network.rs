@@ -201,6 +201,10 @@ impl Network {
             }
             let trust = self.trust_at(&url, &first, trust);
             let response = self.send(what, request, &trust).await?;
+            // What another host asks for is not the first one's challenge to answer.
+            if response.status() == StatusCode::UNAUTHORIZED && url.origin() != first.origin() {
+                return Err(refuse("the place that it redirects to wants credentials"));
+            }
             if !is_redirect(response.status()) {
                 return Ok(response);
             }

@@ -115,7 +115,10 @@ impl Source {
     /// the user and password.
     pub fn fingerprint(&self) -> String {
         let hash = ring::digest::digest(&ring::digest::SHA256, self.url.as_str().as_bytes());
-        let head = hash.as_ref().first_chunk::<4>().expect("a SHA-256 has 32 bytes");
+        let head = hash
+            .as_ref()
+            .first_chunk::<4>()
+            .expect("a SHA-256 has 32 bytes");
         format!("{:08x}", u32::from_be_bytes(*head))
     }
 }
@@ -222,7 +225,7 @@ impl Download {
 
     /// The next bytes; `None` after the last one, when as many came as were announced.
     ///
-    /// Safe to drop between calls; a call that is dropped may have lost bytes.
+    /// A call that is dropped loses nothing.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>> {
         while !self.ended {
             match self.next().await {

@@ -315,7 +315,41 @@ async fn row_08_redirects_are_followed_without_credentials_and_not_for_ever() {
             .all(|seen| seen.header("authorization").is_none())
             && !cdn.seen().is_empty()
     );
+}
 
+#[tokio::test]
+async fn row_08_the_place_of_a_redirect_cannot_ask_for_credentials() {
+    let nosy =
+        Server::plain(|_| Answer::new(401, "").with("WWW-Authenticate", "Basic realm=\"x\"")).await;
+    let (image, to) = (TestImage::new(100), nosy.url("/x"));
+    let server = Server::plain(move |seen| {
+        if image.is_layer(seen) {
+            Answer::redirect(&to)
+        } else {
+            image.serve(seen)
+        }
+    })
+    .await;
+    let client = Client::new(network(&insecure(&server.host)));
+    let credentials = Credentials::anonymous().with_password(&server.host, "tester", "s3cret");
+    let name = reference(&format!("{}/x/y", server.host));
+    let resolved = client
+        .resolve(&name, &"linux/amd64".parse().unwrap(), &credentials)
+        .await
+        .unwrap();
+    let error = read_layer(&client, &resolved, 0).await.unwrap_err();
+    assert!(matches!(error, Error::Answer { .. }), "{error}");
+    assert!(
+        server
+            .seen()
+            .iter()
+            .chain(&nosy.seen())
+            .all(|seen| seen.header("authorization").is_none())
+    );
+}
+
+#[tokio::test]
+async fn row_08_redirects_that_lead_astray_are_refused() {
     for to in [
         "/v2/x/y/again",
         "file:///etc/passwd",

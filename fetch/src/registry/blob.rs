@@ -72,7 +72,7 @@ impl Blob {
 
     /// The next bytes; `None` after the last one, when size and digest were found right.
     ///
-    /// Safe to drop between calls; a call that is dropped may have lost bytes.
+    /// A call that is dropped loses nothing: the next one asks for the rest anew.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>> {
         if self.hasher.is_none() {
             return Ok(None);
