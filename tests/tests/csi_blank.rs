@@ -69,6 +69,10 @@ fn with_flags(flags: &[&str]) -> csi::VolumeCapability {
     capability
 }
 
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "the field of the message is optional"
+)]
 fn range(required_bytes: u64, limit_bytes: u64) -> Option<csi::CapacityRange> {
     Some(csi::CapacityRange {
         required_bytes: i64::try_from(required_bytes).unwrap(),

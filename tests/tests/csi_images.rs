@@ -402,7 +402,7 @@ fn row_74_images_without_one_file_system_are_for_raw_block_use() {
         at(file, 28, &[4, 0]);
     });
     let unknown = raw(&sandbox, "unknown", |_, file| {
-        at(file, 40 * MIB, b"something")
+        at(file, 40 * MIB, b"something");
     });
     for (name, from, fs_type, words) in [
         ("blank", None, Some("none"), &["no file system"][..]),
