@@ -26,7 +26,7 @@ pub(super) struct Tool {
 
 impl Tool {
     /// Runs the program to its end with an environment of nothing but `environment`, so that the
-    /// user's does not change the result. Returns what it said on standard output.
+    /// user's does not change the result.
     pub(super) fn run(&self, arguments: &[&OsStr], environment: &[(&str, OsString)]) -> Result<()> {
         let mut command = Command::new(self.name);
         command
@@ -94,5 +94,38 @@ impl Tool {
             thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(50));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tool(name: &'static str, limit: Duration) -> Tool {
+        Tool {
+            name,
+            package: "e2fsprogs",
+            limit,
+        }
+    }
+
+    #[test]
+    fn a_missing_tool_is_named_with_its_package() {
+        let error = tool("mkfs.no-such", Duration::from_secs(1))
+            .run(&[], &[])
+            .unwrap_err();
+        assert!(
+            error.to_string().contains("install the package e2fsprogs"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_tool_that_fails_or_does_not_end_is_told_with_what_it_said() {
+        let long = tool("sleep", Duration::from_millis(100));
+        let error = long.run(&[OsStr::new("60")], &[]).unwrap_err();
+        assert!(error.to_string().contains("not done after"), "{error}");
+        let error = tool("ls", Duration::from_mins(1)).run(&[OsStr::new("/no/such")], &[]);
+        assert!(error.unwrap_err().to_string().contains("/no/such"));
     }
 }
