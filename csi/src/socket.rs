@@ -3,7 +3,7 @@
 //! 1 the directory is made (0700), or narrowed to 0700 where the socket is all it holds · 2 it is
 //! locked, so that of two plugins that start at once one sees the other's socket · 3 what lies at
 //! the path is removed only if it is a socket of ours that nobody serves · 4 the socket is bound
-//! under a umask that leaves it 0600 from its first moment.
+//! with the mode 0600, which it has from its first moment.
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
@@ -17,6 +17,9 @@ use rustix::fs::{FlockOperation, Mode};
 
 use crate::error::{Error, Result};
 
+/// Callers that may wait to be accepted: a kubelet and half a dozen sidecars connect once each.
+const BACKLOG: i32 = 128;
+
 /// A bound socket. The file is removed when this is dropped, if it is still the one bound here.
 #[derive(Debug)]
 pub(crate) struct Socket {
@@ -26,21 +29,14 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
-    /// Binds the socket; see the module for the steps. Call it while the process has one thread that
-    /// makes files: the umask is the process's.
+    /// Binds the socket; see the module for the steps.
     pub(crate) fn bind(path: &Path) -> Result<(UnixListener, Self)> {
         let directory = path.parent().unwrap_or(Path::new("/"));
         let lock = private_directory(directory, path)?;
         rustix::fs::flock(&lock, FlockOperation::LockExclusive)
             .map_err(Error::io("lock", directory))?;
         remove_stale(path)?;
-        let umask = rustix::process::umask(Mode::from_raw_mode(0o177));
-        let bound = UnixListener::bind(path);
-        rustix::process::umask(umask);
-        let listener = bound.map_err(Error::io("bind", path))?;
-        listener
-            .set_nonblocking(true)
-            .map_err(Error::io("prepare", path))?;
+        let listener = bind_private(path).map_err(Error::io("bind", path))?;
         let meta = fs::symlink_metadata(path).map_err(Error::io("look at", path))?;
         Ok((
             listener,
@@ -67,6 +63,19 @@ impl Drop for Socket {
             tracing::warn!("cannot remove {}: {error}", self.path.display());
         }
     }
+}
+
+/// Step 4. Linux gives the file the mode that the socket itself has when it is bound (unix(7) is
+/// silent about it, `unix_bind` of the kernel is not); a umask would be the whole process's.
+fn bind_private(path: &Path) -> io::Result<UnixListener> {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let (family, kind) = (AddressFamily::UNIX, SocketType::STREAM);
+    let socket = rustix::net::socket_with(family, kind, flags, None)?;
+    rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(UnixListener::from(socket))
 }
 
 /// Step 1. A directory that holds other things is left as it is, provided that nobody else can put a
