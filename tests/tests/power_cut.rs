@@ -68,6 +68,9 @@ fn cut_everywhere(file_system: FileSystem) {
             .filter(|position| **position <= count)
             .count();
         let begun = made.iter().filter(|position| **position <= count).count();
+        let _where = Place(format!(
+            "{cut:?} after write {count} of {begin} to {end}, requests {done} to {begun}"
+        ));
         let target = sandbox.path("replayed.img");
         recording.replay(count, cut, &target).unwrap();
         let disk = Disk::mount(&sandbox, "replayed", target);
@@ -81,5 +84,16 @@ fn cut_everywhere(file_system: FileSystem) {
             );
         }
         disk.detach();
+    }
+}
+
+/// Says where a failing test was.
+struct Place(String);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("at: {}", self.0);
+        }
     }
 }
