@@ -91,6 +91,17 @@ pub fn remove_file(path: &Path) -> Result<()> {
     }
 }
 
+/// Removes the work files that a crash left in a directory of ours: all that end in `.tmp`.
+pub fn remove_work_files(dir: &Path) -> Result<()> {
+    for entry in fs::read_dir(dir).context("list", dir)? {
+        let path = entry.context("list", dir)?.path();
+        if path.extension().is_some_and(|end| end == "tmp") {
+            remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
 /// Removes a directory of ours with the files in it, if it is there. Never follows a link.
 pub fn remove_dir(dir: &Path) -> Result<()> {
     match fs::remove_dir_all(dir) {

@@ -84,9 +84,7 @@ impl ImageStore {
             }
         };
         let paths = self.paths(&id);
-        for tmp in [&paths.backing_tmp, &paths.raw_tmp] {
-            durable::remove_file(tmp)?;
-        }
+        durable::remove_work_files(&paths.dir)?;
         match fs::symlink_metadata(&paths.backing) {
             Ok(meta) if meta.is_file() => {}
             Ok(_) => return Ok(Some(Found::Unusable(id.clone(), not_regular(id)))),

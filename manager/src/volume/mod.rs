@@ -92,9 +92,15 @@ impl Volumes {
         let dir = disk.layout().volumes();
         for entry in fs::read_dir(&dir).context("list", &dir)? {
             let entry = entry.context("list", &dir)?;
-            if EntryName::of(&entry.file_name().to_string_lossy()) == EntryName::Leftover {
-                info!(path = %entry.path().display(), "removed what a crash left");
-                durable::remove_dir(&entry.path())?;
+            match EntryName::of(&entry.file_name().to_string_lossy()) {
+                EntryName::Leftover => {
+                    info!(path = %entry.path().display(), "removed what a crash left");
+                    durable::remove_dir(&entry.path())?;
+                }
+                EntryName::Item(_) if entry.path().is_dir() => {
+                    durable::remove_work_files(&entry.path())?;
+                }
+                _ => {}
             }
         }
         Ok(Self {
