@@ -30,7 +30,7 @@ impl fmt::Display for Need {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Root => f.write_str("root"),
-            Self::LoopMount => f.write_str("loop devices and the right to mount"),
+            Self::LoopMount => f.write_str("loop devices that can be mounted"),
             Self::FileSystem(name) => write!(f, "the {name} file system"),
             Self::Fuse => f.write_str("/dev/fuse"),
             Self::Tool(name) => f.write_str(name),
