@@ -10,6 +10,7 @@
 //! that workers may finish in any order. Nothing is synced: that is the store's recipe.
 
 use std::fs::File;
+use std::io;
 use std::num::NonZero;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
@@ -56,7 +57,8 @@ const PATIENCE: Duration = Duration::from_millis(100);
 /// A fragmented raw image is laid out anew by the same function: give it as a
 /// [`FileDisk`](probe::FileDisk). `progress` is called on the calling thread, and so is `cancelled`,
 /// several times a second; once it says true, the result is [`Error::Cancelled`] and `out` is of no
-/// use. Returns the bytes of data that the image holds.
+/// use. Fails before it writes anything when the data cannot fit the file system of `out`. Returns the
+/// bytes of data that the image holds.
 pub fn to_raw(
     image: &(dyn Disk + Sync),
     out: &File,
@@ -65,6 +67,7 @@ pub fn to_raw(
 ) -> Result<u64> {
     const PREPARE: &str = "prepare the raw form";
     let total = data_bytes(image, cancelled)?;
+    check_room(out, total)?;
     out.set_len(0).map_err(Error::io(PREPARE))?;
     out.set_len(image.size()).map_err(Error::io(PREPARE))?;
     let job = Job {
@@ -132,6 +135,22 @@ fn data_bytes(image: &dyn Disk, cancelled: &dyn Fn() -> bool) -> Result<u64> {
         }
     }
     Ok(sum)
+}
+
+/// Refuses before the first byte is written what cannot fit. A few kilobytes of tables can claim
+/// terabytes of data, and a disk that such an image has filled is full for every volume on it.
+fn check_room(out: &File, total: u64) -> Result<()> {
+    const FIND_ROOM: &str = "find room for the raw form";
+    let system = rustix::fs::fstatvfs(out).map_err(Error::io(FIND_ROOM))?;
+    let free = system.f_bavail.saturating_mul(system.f_frsize);
+    // What the target holds already is given back first.
+    if total <= free.saturating_add(extents::allocated(out)?) {
+        return Ok(());
+    }
+    Err(Error::Io {
+        operation: FIND_ROOM,
+        source: io::ErrorKind::StorageFull.into(),
+    })
 }
 
 const FIND: &str = "look for the image's data";

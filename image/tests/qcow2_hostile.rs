@@ -14,6 +14,7 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::time::{Duration, Instant};
 
+use image::convert::to_raw;
 use image::{Error, Format, Image, Limits, Refusal};
 use oracle::{Bench, Noise, bench, open, read_all};
 use probe::Disk as _;
@@ -423,6 +424,39 @@ fn row_41_a_broken_compressed_cluster_fails_and_nothing_is_read_past_it() {
             );
         }
     }
+}
+
+/// One cluster, claimed by every cluster of a disk of 4 TiB: it must not fill the disk it lands on.
+#[test]
+fn row_40_one_cluster_for_a_whole_disk_is_refused_before_it_fills_ours() {
+    let Some(bench) = bench() else { return };
+    let size = 2 << 20;
+    let create = [
+        "create",
+        "-q",
+        "-f",
+        "qcow2",
+        "-o",
+        "cluster_size=2M",
+        "image",
+        "4T",
+    ];
+    bench.run("qemu-img", &create);
+    let bytes = std::fs::read(bench.path("image")).unwrap();
+    let (l1, _) = tables(&bytes);
+    let end = (bytes.len() as u64).next_multiple_of(size);
+    let table = (1u64 << 63 | (end + size)).to_be_bytes().repeat(1 << 18);
+    let l1_table = (1u64 << 63 | end).to_be_bytes().repeat(8);
+    let changes: &[(u64, &[u8])] = &[
+        (l1, &l1_table),
+        (end, &table),
+        (end + size, &vec![7; 2 << 20]),
+    ];
+    let image = open_changed(&bench, &bytes, changes).unwrap();
+    let out = File::create(bench.path("out")).unwrap();
+    let error = to_raw(&image, &out, &mut |_| {}, &|| false).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ResourceExhausted, "{error}");
+    assert_eq!(out.metadata().unwrap().len(), 0);
 }
 
 #[test]
