@@ -353,7 +353,7 @@ fn row_40_entries_that_lead_nowhere_fail_for_their_cluster_alone() {
         assert_read_fails(&changed.unwrap());
     }
     // To itself, to the L1 table, to one cluster twice: bytes like any other, QEMU's bytes.
-    let data = 1 << 63 | 5 * 65_536u64;
+    let data = (1 << 63) | (5 * 65_536u64);
     for changes in [
         &[(l2, (1 << 63 | l2).to_be_bytes())][..],
         &[(l2, (1 << 63 | l1).to_be_bytes())],
@@ -581,7 +581,7 @@ fn row_43_random_mutations_are_read_as_qemu_reads_them_or_refused() {
                 // Mostly in the header and in what the tables say, where a bit decides.
                 let end = [112, 20 << 10, mutant.len()][usize::try_from(noise.next() % 3).unwrap()];
                 let mut at = usize::try_from(noise.next()).unwrap() % end.min(mutant.len());
-                while mutant[at] == 0 && noise.next() % 16 != 0 {
+                while mutant[at] == 0 && !noise.next().is_multiple_of(16) {
                     at = usize::try_from(noise.next()).unwrap() % end.min(mutant.len());
                 }
                 match noise.next() % 3 {
@@ -593,9 +593,10 @@ fn row_43_random_mutations_are_read_as_qemu_reads_them_or_refused() {
             std::fs::remove_file(bench.path("changed")).ok();
             let mut file = File::create(bench.path("changed")).unwrap();
             io::Write::write_all(&mut file, &mutant).unwrap();
-            match same_or_refused(&bench, &format!("{options:?} round {round}")) {
-                true => read += 1,
-                false => refused += 1,
+            if same_or_refused(&bench, &format!("{options:?} round {round}")) {
+                read += 1;
+            } else {
+                refused += 1;
             }
         }
     }
