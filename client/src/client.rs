@@ -14,6 +14,9 @@ use crate::{Address, Error, Result};
 /// without reflink is a copy, so this is minutes where a mere answer would need seconds.
 pub const DEADLINE: Duration = Duration::from_secs(90);
 
+/// A listing may hold thousands of images; this is what the manager sends at the most.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
 /// To connect takes a round trip; more than this means that nobody is there.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -66,11 +69,11 @@ impl Client {
     }
 
     pub(crate) fn images(&self) -> BackingImagesClient<Channel> {
-        BackingImagesClient::new(self.channel.clone())
+        BackingImagesClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
     pub(crate) fn volumes(&self) -> VolumesClient<Channel> {
-        VolumesClient::new(self.channel.clone())
+        VolumesClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
     /// Waits for an answer, but not beyond the deadline. `operation` is a verb for the error.

@@ -29,8 +29,9 @@ use crate::source::Sources;
 use crate::store::{Disk, ImageStore};
 use crate::volume::Volumes;
 
-/// Time that running work has to end after the stop signal; kubelet grants a pod 30 s by default.
-const GRACE: Duration = Duration::from_secs(20);
+/// Time that connections, and then running work, have to end after the stop signal: together less than
+/// the 30 s that a kubelet grants a pod by default.
+const GRACE: Duration = Duration::from_secs(12);
 
 /// What the user of the daemon says.
 #[derive(Debug, Clone, Args)]

@@ -378,3 +378,73 @@ async fn row_04_a_damaged_layer_is_read_again_and_then_given_up() {
         Sha512::of(&disk())
     );
 }
+
+/// Many callers come back to a failed image at once: one of them makes it, the others join.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_image_that_many_ask_for_again_is_made_once() {
+    let fixture = fixture();
+    fixture.failure(fixture.url("/disk")).await;
+    fixture
+        .server
+        .put("/disk", ok("application/octet-stream", &disk()));
+    let before = fixture.server.requests();
+    let calls: Vec<_> = (0..50)
+        .map(|_| {
+            let (catalog, new) = (fixture.catalog.clone(), fixture.url("/disk"));
+            tokio::spawn(async move { catalog.create(new).unwrap() })
+        })
+        .collect();
+    for call in calls {
+        call.await.unwrap();
+    }
+    checksum(&fixture.make(fixture.url("/disk")).await);
+    assert_eq!(fixture.server.requests() - before, 1);
+}
+
+/// Name and uuid together name a directory: two images must not share one.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_images_never_share_a_directory() {
+    let fixture = fixture();
+    fixture
+        .server
+        .put("/disk", ok("application/octet-stream", &disk()));
+    let named = |name: &str, uuid: &str| NewImage {
+        name: Some(name.parse().unwrap()),
+        uuid: Some(uuid.parse().unwrap()),
+        ..fixture.url("/disk")
+    };
+    checksum(&fixture.make(named("a", "b-c")).await);
+    let error = fixture.catalog.create(named("a-b", "c")).unwrap_err();
+    assert!(error.to_string().contains("directory"), "{error}");
+}
+
+/// A deletion that is refused changes nothing, and one that goes on ends the work first.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_deletion_leaves_the_image_ready_and_a_granted_one_nothing() {
+    let fixture = fixture();
+    fixture
+        .server
+        .put("/disk", ok("application/octet-stream", &disk()));
+    let id = fixture.make(fixture.url("/disk")).await.id;
+    let refuse = || Err(manager::Error::Cancelled("it is in use"));
+    assert!(fixture.catalog.delete(&id, refuse).await.is_err());
+    let (image, files) = fixture.catalog.ready(&id.name, None).await.unwrap();
+    let deleting = tokio::spawn({
+        let (catalog, id) = (fixture.catalog.clone(), id.clone());
+        async move { catalog.delete(&id, || Ok(())).await }
+    });
+    // Who has the files keeps them for as long as it needs them.
+    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    assert!(
+        fixture
+            .catalog
+            .raw_form(&image, &files)
+            .await
+            .unwrap()
+            .exists()
+    );
+    drop(files);
+    deleting.await.unwrap().unwrap();
+    assert!(fixture.catalog.ready(&id.name, None).await.is_err());
+    assert_eq!(fixture.left(), 0);
+}

@@ -12,7 +12,7 @@ use ring::digest::{SHA256, digest};
 use tracing::{Instrument, error, info_span, warn};
 use types::{Classify, ErrorKind, ImageId, ImageName, ImageUuid, Sha512, report};
 
-use super::lifecycle::Lifecycle;
+use super::lifecycle::{Event, Lifecycle};
 use super::status::{Reporter, Status};
 use super::{Catalog, Entry, checksum_text};
 use crate::error::{Error, Result};
@@ -103,6 +103,17 @@ impl Catalog {
         }
         let uuid = new.uuid.clone().unwrap_or_else(random_image_uuid);
         let id = ImageId { name, uuid };
+        // `a` with `b-c` and `a-b` with `c` are different images of one directory.
+        let directory = id.to_string();
+        if let Some(other) = images.keys().find(|other| other.to_string() == directory) {
+            return Err(Error::InvalidField {
+                field: "uuid",
+                why: format!(
+                    "with this name it would share a directory with {} (uuid {}); choose another",
+                    other.name, other.uuid
+                ),
+            });
+        }
         let entry = Entry::new(
             Status::pending(id.clone(), text, new.expected),
             &self.inner.stop,
@@ -117,23 +128,25 @@ impl Catalog {
     /// Answers a request for an image that is there.
     fn join(&self, entry: &Arc<Entry>, new: NewImage, text: &str) -> Result<Status> {
         let status = entry.status();
-        if entry.cancel.is_cancelled() {
+        if status.newer {
+            return Err(super::not_ready(&entry.id, &status.state));
+        }
+        if entry.cancel().is_cancelled() {
             return Err(Error::Cancelled("the image is being deleted; try again"));
         }
         if let Lifecycle::Failed(_) = status.state {
-            // Two callers may come here at once: the first one's retry wins, the other joins it.
-            let mut restarted = false;
-            entry.status.send_if_modified(|status| {
-                restarted = matches!(status.state, Lifecycle::Failed(_));
-                if restarted {
-                    text.clone_into(&mut status.source);
-                    status.expected = new.expected;
-                    status.manifest_digest.clear();
-                }
-                restarted
+            // Two callers may come here at once: one of them makes the move, the other joins it.
+            let restarted = entry.status.send_if_modified(|status| {
+                let Ok(next) = status.state.on(Event::Retry) else {
+                    return false;
+                };
+                status.state = next;
+                text.clone_into(&mut status.source);
+                status.expected = new.expected;
+                status.manifest_digest.clear();
+                true
             });
             if restarted {
-                Reporter::new(entry.status.clone()).retry();
                 self.make_later(entry, new);
             }
             return Ok(entry.status());
@@ -173,6 +186,10 @@ impl Catalog {
         let work = async move {
             let reporter = Reporter::new(task.status.clone());
             reporter.begin();
+            // Nothing is removed that was not made here.
+            if let Err(error) = catalog.clear_the_way(&task.id).await {
+                return reporter.failed(&error);
+            }
             match catalog.make(&task, &new, &reporter).await {
                 Ok(image) => reporter.sealed(image),
                 Err(error) => {
@@ -182,6 +199,22 @@ impl Catalog {
             }
         };
         entry.tasks.spawn(work.instrument(span));
+    }
+
+    /// Sets aside what a failed image left under its name: bytes that could not be read or verified
+    /// are for people to look at, never overwritten, and its raw form is not that of the next bytes.
+    async fn clear_the_way(&self, id: &ImageId) -> Result<()> {
+        let (store, id) = (self.inner.store.clone(), id.clone());
+        let clear = move || {
+            if std::fs::symlink_metadata(store.paths(&id).backing).is_ok() {
+                let path = store.quarantine(&id)?;
+                warn!(image = %id, path = %path.display(), "an unusable image was set aside");
+            }
+            Ok(())
+        };
+        tokio::task::spawn_blocking(clear)
+            .await
+            .map_err(Error::Task)?
     }
 
     async fn make(
@@ -196,8 +229,12 @@ impl Catalog {
             expected: new.expected,
             format: new.format,
             pass: 0,
-            cancel: entry.cancel.clone(),
+            cancel: entry.cancel(),
             report: Arc::new(report_to.clone()),
+        };
+        let _turn = tokio::select! {
+            turn = self.inner.making.acquire() => turn,
+            () = job.cancel.cancelled() => return Err(Error::Cancelled("the image is not wanted")),
         };
         let (received, facts) = loop {
             match self.inner.sources.take_in(&new.source, &job).await {
@@ -226,13 +263,10 @@ impl Catalog {
 
     /// Reads images in doubt, one after the other, each in a task of its own entry.
     pub(super) fn verify_later(&self, doubtful: Vec<(Arc<Entry>, Found)>) {
-        // One disk, one reader: more would only seek.
-        let one = Arc::new(tokio::sync::Semaphore::new(1));
         for (entry, found) in doubtful {
-            let (catalog, task, one) = (self.clone(), entry.clone(), one.clone());
+            let (catalog, task) = (self.clone(), entry.clone());
             let span = info_span!("image", id = %entry.id);
             let work = async move {
-                let _turn = one.acquire().await;
                 let reporter = Reporter::new(task.status.clone());
                 match catalog.look_again(&task, found).await {
                     Ok(image) => reporter.sealed(image),
@@ -244,11 +278,21 @@ impl Catalog {
     }
 
     async fn look_again(&self, entry: &Entry, found: Found) -> Result<SealedImage> {
-        let _files = entry.files.read().await;
-        let store = self.inner.store.clone();
+        let cancel = entry.cancel();
+        let waiting = async {
+            (
+                self.inner.verifying.acquire().await,
+                entry.files.read().await,
+            )
+        };
+        let _turn = tokio::select! {
+            turn = waiting => turn,
+            () = cancel.cancelled() => return Err(Error::Cancelled("it was not read to its end")),
+        };
+        let (store, reading) = (self.inner.store.clone(), cancel.clone());
         let look = move || match found {
-            Found::Touched(image) | Found::Ready(image) => store.verify(&image),
-            Found::Unsealed(id, sidecar) => store.adopt(&id, sidecar.as_deref()),
+            Found::Touched(image) | Found::Ready(image) => store.verify(&image, &reading),
+            Found::Unsealed(id, sidecar) => store.adopt(&id, sidecar.as_deref(), &reading),
             Found::Unusable(_, error) => Err(error),
         };
         tokio::task::spawn_blocking(look)

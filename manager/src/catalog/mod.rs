@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{OwnedRwLockReadGuard, RwLock, watch};
+use tokio::sync::{OwnedRwLockReadGuard, RwLock, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -27,6 +27,9 @@ use crate::source::Sources;
 use crate::store::recovery::Found;
 use crate::store::{ImageStore, SealedImage};
 
+/// Makings at once; more wait as `starting`. Each holds a few MiB of buffers and up to four threads.
+const MAKINGS_MAX: usize = 8;
+
 /// The images of one disk. Cheap to clone: clones share everything.
 #[derive(Debug, Clone)]
 pub struct Catalog {
@@ -39,6 +42,10 @@ struct Inner {
     sources: Sources,
     /// Never held across an await.
     images: Mutex<BTreeMap<ImageId, Arc<Entry>>>,
+    /// One disk, one verifying reader: more would only seek.
+    verifying: Arc<Semaphore>,
+    /// Bounds the makings that run at once, and with them threads, memory and open connections.
+    making: Arc<Semaphore>,
     /// Cancelled when the daemon stops; every task's token is a child of it.
     stop: CancellationToken,
 }
@@ -48,7 +55,8 @@ struct Inner {
 struct Entry {
     id: ImageId,
     status: watch::Sender<Status>,
-    cancel: CancellationToken,
+    /// Ends the work on this image. Cancelled while it is being deleted; renewed if that is refused.
+    cancel: Mutex<CancellationToken>,
     /// The tasks that work on this image; deleting joins them.
     tasks: TaskTracker,
     /// Held shared by who reads the image's files, exclusively by who deletes them.
@@ -65,11 +73,24 @@ impl Entry {
         Arc::new(Self {
             id: status.id.clone(),
             status: watch::Sender::new(status),
-            cancel: stop.child_token(),
+            cancel: Mutex::new(stop.child_token()),
             tasks: TaskTracker::new(),
             files: Arc::new(RwLock::new(())),
             raw_form: tokio::sync::Mutex::new(()),
         })
+    }
+
+    /// The token of the work on this image.
+    fn cancel(&self) -> CancellationToken {
+        self.cancel
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Lets the image be worked on again after its deletion was refused.
+    fn renew(&self, stop: &CancellationToken) {
+        *self.cancel.lock().unwrap_or_else(PoisonError::into_inner) = stop.child_token();
     }
 
     fn status(&self) -> Status {
@@ -104,6 +125,8 @@ impl Catalog {
             store,
             sources,
             images: Mutex::new(images),
+            verifying: Arc::new(Semaphore::new(1)),
+            making: Arc::new(Semaphore::new(MAKINGS_MAX)),
             stop,
         };
         let catalog = Self {
@@ -173,6 +196,9 @@ impl Catalog {
     /// Looks whether a ready image's file is as it was sealed, by stat alone; if not it is `unknown`
     /// until its bytes were read.
     fn notice_changes(&self, entry: &Arc<Entry>) {
+        if entry.cancel().is_cancelled() {
+            return;
+        }
         let Lifecycle::Ready(image) = entry.status.borrow().state.clone() else {
             return;
         };
@@ -193,16 +219,29 @@ impl Catalog {
         name: &ImageName,
         uuid: Option<&ImageUuid>,
     ) -> Result<(SealedImage, FilesGuard)> {
-        let entry = self.entry(name, uuid)?;
-        let guard = entry.files.clone().read_owned().await;
-        // It may have been deleted while this waited.
-        let entry = self.entry(name, Some(&entry.id.uuid))?;
+        let (entry, guard) = loop {
+            let entry = self.entry(name, uuid)?;
+            let guard = entry.files.clone().read_owned().await;
+            // It may have been deleted, and made anew, while this waited.
+            if self.is_current(&entry) {
+                break (entry, guard);
+            }
+        };
+        if entry.cancel().is_cancelled() {
+            return Err(Error::Cancelled("the image is being deleted; try again"));
+        }
         self.notice_changes(&entry);
-        let status = entry.status();
-        match status.state {
+        match entry.status().state {
             Lifecycle::Ready(image) => Ok((*image, Arc::new(guard))),
             state => Err(not_ready(&entry.id, &state)),
         }
+    }
+
+    /// Whether this entry still is the one of its image.
+    fn is_current(&self, entry: &Arc<Entry>) -> bool {
+        self.images()
+            .get(&entry.id)
+            .is_some_and(|now| Arc::ptr_eq(now, entry))
     }
 
     /// The file to clone for a ready image, made now if it is not there. The work goes on when the
@@ -217,7 +256,7 @@ impl Catalog {
         let work = async move {
             let _one = task_entry.raw_form.lock().await;
             let _files = files;
-            let cancel = task_entry.cancel.clone();
+            let cancel = task_entry.cancel();
             let make = move || store.make_raw_form(&image, &cancel);
             tokio::task::spawn_blocking(make)
                 .await
@@ -232,36 +271,55 @@ impl Catalog {
         matches!(self.inner.store.raw_form(image), Ok(Some(_)))
     }
 
-    /// Deletes an image and ends the work on it. `in_use` is asked, with the image's files held, for
-    /// a reason not to.
+    /// Deletes an image and ends the work on it. `in_use` tells a reason not to; it may block, and is
+    /// asked once more when nobody can use the image any longer. Goes on when the caller is gone.
     pub async fn delete<F>(&self, id: &ImageId, in_use: F) -> Result<()>
     where
-        F: FnOnce() -> Result<()> + Send,
+        F: Fn() -> Result<()> + Send + Sync + 'static,
     {
+        let (catalog, id) = (self.clone(), id.clone());
+        let work = async move { catalog.delete_now(&id, Arc::new(in_use)).await };
+        tokio::spawn(work).await.map_err(Error::Task)?
+    }
+
+    async fn delete_now<F>(&self, id: &ImageId, in_use: Arc<F>) -> Result<()>
+    where
+        F: Fn() -> Result<()> + Send + Sync + 'static,
+    {
+        let ask = || {
+            let in_use = in_use.clone();
+            let asked = tokio::task::spawn_blocking(move || in_use());
+            async { asked.await.map_err(Error::Task)? }
+        };
         let entry = match self.entry(&id.name, Some(&id.uuid)) {
             Ok(entry) => entry,
             Err(Error::ImageNotFound(_)) => return Ok(()),
             Err(error) => return Err(error),
         };
-        if entry.status.borrow().newer {
-            return Err(not_ready(id, &entry.status.borrow().state));
+        let status = entry.status();
+        if status.newer {
+            return Err(not_ready(id, &status.state));
         }
-        // Nobody can use an image that is being made, so its work need not be waited for.
-        if !matches!(entry.status.borrow().state, Lifecycle::Ready(_)) {
-            entry.cancel.cancel();
+        ask().await?;
+        entry.cancel().cancel();
+        // From here on nobody begins to use the image, and who uses it has finished.
+        let _files = entry.files.write().await;
+        if !self.is_current(&entry) {
+            return Ok(());
         }
-        let files = entry.files.clone().write_owned().await;
-        in_use()?;
-        entry.cancel.cancel();
-        drop(files);
+        if let Err(refused) = ask().await {
+            entry.renew(&self.inner.stop);
+            return Err(refused);
+        }
         entry.tasks.close();
         entry.tasks.wait().await;
-        let _files = entry.files.write().await;
         let (store, id) = (self.inner.store.clone(), id.clone());
-        let remove = move || store.delete(&id);
-        tokio::task::spawn_blocking(remove)
-            .await
-            .map_err(Error::Task)??;
+        let removed = tokio::task::spawn_blocking(move || store.delete(&id)).await;
+        if let Err(error) = removed.map_err(Error::Task).and_then(|removed| removed) {
+            entry.tasks.reopen();
+            entry.renew(&self.inner.stop);
+            return Err(error);
+        }
         self.images().remove(&entry.id);
         info!(image = %entry.id, "deleted");
         Ok(())

@@ -64,9 +64,13 @@ impl Status {
             Found::Ready(image) => sealed(image, Lifecycle::Ready(image.clone())),
             Found::Touched(image) => sealed(image, unknown("its file was touched; reading it")),
             Found::Unsealed(id, _) => bare(id, unknown("it has no seal; reading it"), false),
+            Found::Unusable(id, error @ Error::NewerFormat { .. }) => {
+                bare(id, Lifecycle::Unknown(report(error).to_string()), true)
+            }
             Found::Unusable(id, error) => {
-                let newer = matches!(error, Error::NewerFormat { .. });
-                bare(id, Lifecycle::Unknown(report(error).to_string()), newer)
+                let message = report(error).to_string();
+                let kind = error.kind();
+                bare(id, Lifecycle::Failed(Failure { kind, message }), false)
             }
         }
     }
@@ -131,10 +135,6 @@ impl Reporter {
     pub(super) fn touched(&self, why: &str) -> bool {
         let ready = matches!(self.status.borrow().state, Lifecycle::Ready(_));
         ready && self.apply(Event::Touched(why.to_owned()))
-    }
-
-    pub(super) fn retry(&self) {
-        self.apply(Event::Retry);
     }
 }
 

@@ -127,7 +127,13 @@ fn start_log(args: &Args) {
 
 fn execute(command: Command) -> Result<(), Failure> {
     match command {
-        Command::Daemon(args) => Ok(runtime()?.block_on(daemon::run(args))?),
+        Command::Daemon(args) => {
+            let runtime = runtime()?;
+            let served = runtime.block_on(daemon::run(args));
+            // Blocking work that did not end in the time it had must not hold up the exit.
+            runtime.shutdown_background();
+            Ok(served?)
+        }
         Command::BackingImage { url, command } => {
             runtime()?.block_on(async { images::run(&Client::new(url)?, command).await })
         }

@@ -32,9 +32,10 @@ impl Service {
             Err(Error::ImageNotFound(_)) => return Ok(()),
             Err(error) => return Err(error),
         };
-        let in_use = || match self.volumes.user_of(&id)? {
+        let (volumes, asked) = (self.volumes.clone(), id.clone());
+        let in_use = move || match volumes.user_of(&asked)? {
             Some(volume) => Err(Error::ImageInUse {
-                id: id.clone(),
+                id: asked.clone(),
                 volume,
             }),
             None => Ok(()),
@@ -108,7 +109,7 @@ impl BackingImages for Service {
                 let wire = Ok(service.wire_image(&image));
                 Some((
                     wire,
-                    (!image.state.is_settled()).then_some((service, states)),
+                    (!image.state.is_settled() && !image.newer).then_some((service, states)),
                 ))
             },
         );

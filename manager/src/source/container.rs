@@ -9,12 +9,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use fetch::{BlockingReader, Credentials, Platform, Reference};
 use image::layer::{self, Directory, Input, Limits, Sink};
 use image::oci::Package;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::OFlags;
 use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
 
 use super::{Job, Local, Report, Source, Sources};
-use crate::error::{Error, IoContext, Result};
-use crate::store::ingest::IMAGE_SIZE_MAX;
+use crate::error::{Error, Result};
 use crate::store::{Facts, Ingest, Received};
 
 impl Sources {
@@ -44,7 +44,8 @@ impl Sources {
             let layers = resolved.layers.iter().rev().map(|layer| {
                 // Opened only when the search comes to it: it may be settled before.
                 let blob = registries.blob(&resolved, layer, job.pass);
-                let reader = BlockingReader::spawn(&handle, blob.into_stream());
+                let ended = job.cancel.clone().cancelled_owned();
+                let reader = BlockingReader::spawn_until(&handle, blob.into_stream(), ended);
                 Input {
                     name: layer.digest.to_string(),
                     packing: layer.packing,
@@ -67,12 +68,9 @@ impl Sources {
         local: &Local,
         job: &Job,
     ) -> Result<(Received, Facts)> {
-        let (path, job) = (self.confine(&local.path)?, job.clone());
-        let directory = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let open = move || {
-            let file = rustix::fs::open(&path, directory, Mode::empty()).context("open", &path)?;
-            Package::layout(file.into(), &path).map_err(Error::from)
-        };
+        let directory = self.open_import(&local.path, OFlags::DIRECTORY)?;
+        let (path, job) = (local.path.clone(), job.clone());
+        let open = move || Ok(Package::layout(directory, &path)?);
         from_package(source, local, job, open).await
     }
 
@@ -82,8 +80,9 @@ impl Sources {
         local: &Local,
         job: &Job,
     ) -> Result<(Received, Facts)> {
-        let (path, job) = (self.confine(&local.path)?, job.clone());
-        let open = move || Package::archive(super::file::open(&path)?, &path).map_err(Error::from);
+        let file = self.open_import_file(&local.path)?;
+        let (path, job) = (local.path.clone(), job.clone());
+        let open = move || Ok(Package::archive(file, &path)?);
         from_package(source, local, job, open).await
     }
 }
@@ -126,11 +125,7 @@ async fn from_package(
 /// Finds the disk image in `layers` and takes it in.
 fn search(layers: impl Iterator<Item = Input>, job: &Job) -> Result<Received> {
     let mut door = Door { job, ingest: None };
-    let limits = Limits {
-        file: IMAGE_SIZE_MAX,
-        unpacked: IMAGE_SIZE_MAX,
-        ..Limits::default()
-    };
+    let limits = Limits::default();
     layer::find(layers, limits, &mut door)?;
     let ingest = door
         .ingest
@@ -190,6 +185,7 @@ struct Counted {
     report: Arc<dyn Report>,
     processed: Arc<AtomicU64>,
     total: u64,
+    cancel: CancellationToken,
 }
 
 impl Counted {
@@ -198,6 +194,7 @@ impl Counted {
             report: job.report.clone(),
             processed: Arc::default(),
             total,
+            cancel: job.cancel.clone(),
         }
     }
 
@@ -216,6 +213,9 @@ struct CountedReader<R> {
 
 impl<R: std::io::Read> std::io::Read for CountedReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if self.counted.cancel.is_cancelled() {
+            return Err(std::io::Error::other("the image is not wanted"));
+        }
         let read = self.inner.read(buffer)?;
         let now = read as u64;
         let processed = self.counted.processed.fetch_add(now, Ordering::Relaxed) + now;

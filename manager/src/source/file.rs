@@ -1,7 +1,6 @@
 //! A disk image in a file of this machine. Its holes stay holes.
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
 use std::path::Path;
 
 use probe::{Disk as _, FileDisk};
@@ -20,30 +19,15 @@ impl Sources {
         path: &Path,
         job: &Job,
     ) -> Result<(Received, Facts)> {
-        let path = self.confine(path)?;
-        let (facts, job) = (job.facts(source), job.clone());
-        let received = tokio::task::spawn_blocking(move || take_in(&path, &job));
+        let file = self.open_import_file(path)?;
+        let (facts, job, path) = (job.facts(source), job.clone(), path.to_owned());
+        let received = tokio::task::spawn_blocking(move || take_in(file, &path, &job));
         Ok((received.await.map_err(Error::Task)??, facts))
     }
 }
 
-/// Opens a regular file; what was swapped for a link, a device or a pipe since it was looked at is
-/// refused, and opening a pipe does not wait for its writer.
-pub(super) fn open(path: &Path) -> Result<File> {
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(path)
-        .context("open", path)?;
-    if !file.metadata().context("look at", path)?.is_file() {
-        let why = format!("{} is not a regular file", path.display());
-        return Err(Error::InvalidField { field: "path", why });
-    }
-    Ok(file)
-}
-
-fn take_in(path: &Path, job: &Job) -> Result<Received> {
-    let disk = FileDisk::new(open(path)?).context("open", path)?;
+fn take_in(file: File, path: &Path, job: &Job) -> Result<Received> {
+    let disk = FileDisk::new(file).context("open", path)?;
     let size = disk.size();
     let mut ingest = job.store.begin(&job.id, job.cancel.clone())?;
     let mut buffer = vec![0; BUFFER];

@@ -5,15 +5,17 @@ mod container;
 mod file;
 mod url;
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use fetch::{Credentials, Network, Platform, Reference};
 use image::Format;
+use rustix::fs::{Mode, OFlags, ResolveFlags};
 use tokio_util::sync::CancellationToken;
 use types::{ImageId, Sha512};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, IoContext, Result};
 use crate::store::{Facts, ImageStore, Received};
 
 /// What an image is made from; checked, and never wrong in form.
@@ -163,19 +165,43 @@ impl Sources {
         }
     }
 
-    /// Refuses a path outside the import directories: the manager reads files for whoever may ask it
-    /// for an image, and must not become a way to read others.
-    fn confine(&self, path: &std::path::Path) -> Result<PathBuf> {
-        let refused = |why: String| Error::InvalidField { field: "path", why };
-        let real = std::fs::canonicalize(path)
-            .map_err(|error| refused(format!("{}: {error}", path.display())))?;
-        if self.import_dirs.iter().any(|dir| real.starts_with(dir)) {
-            return Ok(real);
+    /// Opens a path below an import directory: the manager reads files for whoever may ask it for an
+    /// image, and must not become a way to read others, nor to learn which there are. A link that is
+    /// put into the path meanwhile is not followed.
+    fn open_import(&self, path: &Path, flags: OFlags) -> Result<File> {
+        let refused = || Error::InvalidField {
+            field: "path",
+            why: format!(
+                "there is no {} below an import directory; put the file there, or start the daemon \
+                 with --import-dir",
+                path.display()
+            ),
+        };
+        let real = std::fs::canonicalize(path).map_err(|_| refused())?;
+        let found = self
+            .import_dirs
+            .iter()
+            .find_map(|dir| Some((dir, real.strip_prefix(dir).ok()?)));
+        let (dir, relative) = found.ok_or_else(refused)?;
+        let relative = if relative.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            relative
+        };
+        let root = File::open(dir).context("open the import directory", dir)?;
+        let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let flags = flags | OFlags::RDONLY | OFlags::CLOEXEC;
+        let file = rustix::fs::openat2(root, relative, flags, Mode::empty(), beneath);
+        Ok(file.context("open", path)?.into())
+    }
+
+    /// Opens a regular file below an import directory. Opening a pipe does not wait for its writer.
+    fn open_import_file(&self, path: &Path) -> Result<File> {
+        let file = self.open_import(path, OFlags::NONBLOCK | OFlags::NOCTTY)?;
+        if !file.metadata().context("look at", path)?.is_file() {
+            let why = format!("{} is not a regular file", path.display());
+            return Err(Error::InvalidField { field: "path", why });
         }
-        Err(refused(format!(
-            "{} is not below an import directory; start the daemon with --import-dir, or move the \
-             file there",
-            path.display()
-        )))
+        Ok(file)
     }
 }

@@ -17,10 +17,11 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use tokio_util::sync::CancellationToken;
 use types::{Sha512, crash_point};
 
 use super::durable;
-use crate::error::{IoContext, Result};
+use crate::error::{Error, IoContext, Result};
 
 /// Bytes in a chunk: 1 MiB hashes at memory speed and keeps the manifest at 1/32768 of the image.
 pub const CHUNK: usize = 1 << 20;
@@ -68,6 +69,14 @@ pub struct Manifest {
     pub checksum: Sha512,
     /// One entry for each [`CHUNK`] bytes; the last may be shorter.
     pub chunks: Vec<Chunk>,
+}
+
+/// Ends long reading that nobody waits for any more.
+pub(super) fn still_wanted(cancel: &CancellationToken) -> Result<()> {
+    if cancel.is_cancelled() {
+        return Err(Error::Cancelled("the image was not read to its end"));
+    }
+    Ok(())
 }
 
 /// The first place where a file is not what its manifest says.
@@ -144,8 +153,13 @@ impl Manifest {
     }
 
     /// Reads the whole of `file` and compares it; `Ok(None)` when every byte is right. Holes are
-    /// read too: a hole that got bytes is damage.
-    pub fn verify(&self, file: &File, path: &Path) -> Result<Option<Mismatch>> {
+    /// read too: a hole that got bytes is damage. `cancel` ends it at the next chunk.
+    pub fn verify(
+        &self,
+        file: &File,
+        path: &Path,
+        cancel: &CancellationToken,
+    ) -> Result<Option<Mismatch>> {
         let length = file.metadata().context("look at", path)?.len();
         if length != self.size {
             return Ok(Some(Mismatch::Size(length)));
@@ -153,6 +167,7 @@ impl Manifest {
         let mut buffer = vec![0; CHUNK];
         let mut offset = 0;
         for chunk in &self.chunks {
+            still_wanted(cancel)?;
             let length = usize::try_from(self.size - offset).map_or(CHUNK, |rest| rest.min(CHUNK));
             let bytes = &mut buffer[..length];
             file.read_exact_at(bytes, offset).context("read", path)?;
@@ -210,7 +225,9 @@ mod tests {
         let check = |bytes: &[u8]| {
             let mut file = durable::create_file(&path).unwrap();
             io::Write::write_all(&mut file, bytes).unwrap();
-            let found = manifest.verify(&file, &path).unwrap();
+            let found = manifest
+                .verify(&file, &path, &CancellationToken::new())
+                .unwrap();
             std::fs::remove_file(&path).unwrap();
             found
         };

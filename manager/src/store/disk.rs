@@ -12,7 +12,8 @@ use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock, statvfs};
 use serde::{Deserialize, Serialize};
-use types::DiskUuid;
+use tracing::warn;
+use types::{Classify, DiskUuid, ErrorKind, report};
 
 use super::durable;
 use super::layout::Layout;
@@ -100,7 +101,18 @@ impl Disk {
         }
         durable::create_dir(&layout.images())?;
         durable::create_dir(&layout.volumes())?;
-        let reflink = probe_reflink(&layout)?;
+        // What an earlier process renamed and was killed before it synced is made durable before it
+        // is reported as done.
+        rustix::fs::syncfs(&root).context("sync the disk", path)?;
+        let reflink = match probe_reflink(&layout) {
+            // A full disk must start, or nothing on it could be deleted. A clone that cannot be made
+            // is a copy.
+            Err(error) if error.kind() == ErrorKind::ResourceExhausted => {
+                warn!(error = %report(&error), "the disk is full");
+                true
+            }
+            other => other?,
+        };
         let file_system = file_system_name(&root);
         Ok(Self {
             layout,

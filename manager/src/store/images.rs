@@ -190,7 +190,7 @@ impl ImageStore {
 
     /// Reads the whole image and compares it with its manifest, or with its checksum where the
     /// manifest is missing. The same bytes under a new stamp are sealed again.
-    pub fn verify(&self, image: &SealedImage) -> Result<SealedImage> {
+    pub fn verify(&self, image: &SealedImage, cancel: &CancellationToken) -> Result<SealedImage> {
         let paths = self.paths(&image.id);
         let file = File::open(&paths.backing).context("open", &paths.backing)?;
         let checksum = image.checksum()?;
@@ -201,7 +201,7 @@ impl ImageStore {
         let manifest = Manifest::read(&paths.chunks, image.sidecar.size)?
             .filter(|manifest| manifest.checksum == checksum);
         if let Some(manifest) = manifest {
-            match manifest.verify(&file, &paths.backing)? {
+            match manifest.verify(&file, &paths.backing, cancel)? {
                 None => {}
                 Some(Mismatch::Size(size)) => {
                     let expected = image.sidecar.size;
@@ -216,7 +216,7 @@ impl ImageStore {
                 }
             }
         } else {
-            let manifest = super::recovery::hash_file(&file, &paths.backing)?;
+            let manifest = super::recovery::hash_file(&file, &paths.backing, cancel)?;
             if manifest.checksum != checksum {
                 return Err(damaged(format!("its SHA-512 is {}", manifest.checksum)));
             }

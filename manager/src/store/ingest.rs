@@ -24,8 +24,13 @@ use crate::error::{Error, IoContext, Result};
 const QUEUE: usize = 4;
 /// Write-back is started after this many bytes, so that the final sync finds little to do.
 const WRITE_BACK: u64 = 16 << 20;
-/// The largest image, in bytes of its stored form: 64 TiB, far above any disk this was run on.
-pub const IMAGE_SIZE_MAX: u64 = 64 << 40;
+/// The largest image, in bytes of its stored form: 4 TiB. Its chunk manifest has 128 MiB and its
+/// SHA-512 takes two hours.
+pub const IMAGE_SIZE_MAX: u64 = 4 << 40;
+/// Images may not take the last of a disk: one part in this many stays free, at most 256 MiB, so that
+/// volumes that share extents can still be written to and records can be kept.
+const RESERVE_PART: u64 = 64;
+const RESERVE_MAX: u64 = 256 << 20;
 
 /// An image on its way in.
 #[derive(Debug)]
@@ -141,12 +146,24 @@ impl Ingest {
             )));
         }
         if self.offset - self.written_back >= WRITE_BACK {
+            self.leave_reserve()?;
             start_write_back(
                 &self.file,
                 self.written_back,
                 self.offset - self.written_back,
             );
             self.written_back = self.offset;
+        }
+        Ok(())
+    }
+
+    /// Refuses to go on when the disk is all but full.
+    fn leave_reserve(&self) -> Result<()> {
+        let stat = rustix::fs::fstatvfs(&self.file).context("look at the disk of", &self.path)?;
+        let needed = (stat.f_blocks.saturating_mul(stat.f_frsize) / RESERVE_PART).min(RESERVE_MAX);
+        let available = stat.f_bavail.saturating_mul(stat.f_frsize);
+        if available < needed {
+            return Err(Error::NoSpace { available, needed });
         }
         Ok(())
     }
@@ -319,7 +336,7 @@ mod tests {
             assert_eq!(
                 received
                     .manifest
-                    .verify(&received.file, &received.path)
+                    .verify(&received.file, &received.path, &CancellationToken::new())
                     .unwrap(),
                 None
             );

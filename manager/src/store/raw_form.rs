@@ -33,6 +33,8 @@ pub const EXTENTS_MAX: u64 = 128;
 #[serde(rename_all = "camelCase")]
 struct RawSeal {
     version: u32,
+    /// SHA-512 of the image that it is the raw form of.
+    checksum: String,
     stamp: Stamp,
 }
 
@@ -51,7 +53,13 @@ impl ImageStore {
             .ok()
             .and_then(|content| serde_json::from_slice::<RawSeal>(&content).ok());
         Ok(match sealed {
-            Some(seal) if seal.version == VERSION && seal.stamp == stamp => Some(paths.raw),
+            Some(seal)
+                if seal.version == VERSION
+                    && seal.checksum == image.sidecar.current_checksum
+                    && seal.stamp == stamp =>
+            {
+                Some(paths.raw)
+            }
             _ => None,
         })
     }
@@ -91,6 +99,7 @@ impl ImageStore {
         })?;
         let seal = serde_json::to_vec(&RawSeal {
             version: VERSION,
+            checksum: image.sidecar.current_checksum.clone(),
             stamp,
         })
         .expect("a raw form's seal is plain JSON");

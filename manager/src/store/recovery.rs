@@ -3,10 +3,11 @@
 use std::fs::{self, File};
 use std::path::Path;
 
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use types::{ImageId, Sha512, report};
 
-use super::chunks::{CHUNK, Chunk, Manifest};
+use super::chunks::{CHUNK, Chunk, Manifest, still_wanted};
 use super::durable;
 use super::images::{Examined, Facts, ImageStore, SealedImage};
 use super::layout::{EntryName, split_image_dir};
@@ -35,7 +36,7 @@ impl ImageStore {
             let entry = entry.context("list", &dir)?;
             let name = entry.file_name();
             match EntryName::of(name.to_str().unwrap_or(".")) {
-                EntryName::Leftover => durable::remove_dir(&entry.path())?,
+                EntryName::Leftover => remove_leftover(&entry.path()),
                 EntryName::Quarantined(of) => {
                     warn!(of, path = %entry.path().display(), "a damaged image is set aside here");
                 }
@@ -47,6 +48,8 @@ impl ImageStore {
                     Ok(None) => {}
                     Err(error) => {
                         warn!(name, error = %report(&error), "cannot be read: left alone");
+                        let id = split_image_dir(name, None);
+                        found.extend(id.map(|id| Found::Unusable(id, error)));
                     }
                 },
             }
@@ -84,6 +87,11 @@ impl ImageStore {
             }
         };
         let paths = self.paths(&id);
+        // An operator's `old-images` has the shape of a name and is not ours to clear up.
+        if !paths.backing.exists() && !holds_only_ours(&paths.dir)? {
+            info!(path = %paths.dir.display(), "holds files of others: left alone");
+            return Ok(None);
+        }
         durable::remove_work_files(&paths.dir)?;
         match fs::symlink_metadata(&paths.backing) {
             Ok(meta) if meta.is_file() => {}
@@ -112,7 +120,12 @@ impl ImageStore {
 
     /// Reads bytes that have no seal of ours and seals them: they become an image only when they are
     /// what a sidecar or a manifest says, or when neither says anything.
-    pub fn adopt(&self, id: &ImageId, sidecar: Option<&Sidecar>) -> Result<SealedImage> {
+    pub fn adopt(
+        &self,
+        id: &ImageId,
+        sidecar: Option<&Sidecar>,
+        cancel: &CancellationToken,
+    ) -> Result<SealedImage> {
         let paths = self.paths(id);
         let file = File::open(&paths.backing).context("open", &paths.backing)?;
         let length = file.metadata().context("look at", &paths.backing)?.len();
@@ -121,7 +134,7 @@ impl ImageStore {
         let checksum = match manifest {
             // The manifest was written before the bytes got their name: they must agree.
             Some(manifest) if told.is_none_or(|sum| sum == manifest.checksum) => {
-                if manifest.verify(&file, &paths.backing)?.is_some() {
+                if manifest.verify(&file, &paths.backing, cancel)?.is_some() {
                     let what = "its bytes are not those of its chunk manifest".to_owned();
                     return Err(Error::Damaged {
                         id: id.clone(),
@@ -131,7 +144,7 @@ impl ImageStore {
                 manifest.checksum
             }
             _ => {
-                let manifest = hash_file(&file, &paths.backing)?;
+                let manifest = hash_file(&file, &paths.backing, cancel)?;
                 if let Some(expected) = told.filter(|sum| *sum != manifest.checksum) {
                     let what = format!(
                         "its SHA-512 is {} and its backing.cfg says {expected}",
@@ -146,16 +159,46 @@ impl ImageStore {
                 manifest.checksum
             }
         };
-        let expected = sidecar.and_then(|s| s.expected_checksum.parse().ok());
+        let expected: Option<Sha512> = sidecar.and_then(|s| s.expected_checksum.parse().ok());
+        if let Some(expected) = expected.filter(|expected| *expected != checksum) {
+            let what = format!("its SHA-512 is {checksum} and {expected} was expected");
+            return Err(Error::Damaged {
+                id: id.clone(),
+                what,
+            });
+        }
         let facts = Facts {
             expected,
-            source: "found on the disk".to_owned(),
+            // Whoever asks for this name next may say where it is from.
+            source: String::new(),
             verified: told.is_some(),
             ..Facts::default()
         };
         let examined = Examined::of(&file, &paths.backing, None)?;
         self.write_sidecar(id, checksum, examined, &facts)
     }
+}
+
+/// Removes what an interrupted create or delete left. What cannot be removed now is only in the way
+/// of itself.
+pub(crate) fn remove_leftover(path: &Path) {
+    match durable::remove_dir(path) {
+        Ok(()) => info!(path = %path.display(), "removed what a crash left"),
+        Err(error) => warn!(error = %report(&error), "a leftover cannot be removed"),
+    }
+}
+
+/// Whether all names in a directory are ones that this program gives to files of an image.
+fn holds_only_ours(dir: &Path) -> Result<bool> {
+    const OURS: [&str; 5] = ["backing", "backing.cfg", "backing.chunks", "raw", "raw.cfg"];
+    for entry in fs::read_dir(dir).context("list", dir)? {
+        let name = entry.context("list", dir)?.file_name();
+        let name = name.to_str().unwrap_or_default();
+        if !OURS.contains(&name.strip_suffix(".tmp").unwrap_or(name)) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn not_regular(id: ImageId) -> Error {
@@ -166,7 +209,7 @@ fn not_regular(id: ImageId) -> Error {
 }
 
 /// Computes every digest of a file, holes included.
-pub(super) fn hash_file(file: &File, path: &Path) -> Result<Manifest> {
+pub(super) fn hash_file(file: &File, path: &Path, cancel: &CancellationToken) -> Result<Manifest> {
     use std::os::unix::fs::FileExt;
 
     let size = file.metadata().context("look at", path)?.len();
@@ -175,6 +218,7 @@ pub(super) fn hash_file(file: &File, path: &Path) -> Result<Manifest> {
     let mut chunks = Vec::new();
     let mut offset = 0;
     while offset < size {
+        still_wanted(cancel)?;
         let length = usize::try_from(size - offset).map_or(CHUNK, |rest| rest.min(CHUNK));
         let bytes = &mut buffer[..length];
         file.read_exact_at(bytes, offset).context("read", path)?;

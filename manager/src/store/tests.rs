@@ -130,7 +130,7 @@ fn row_29_an_unverified_image_says_so_and_is_held_to_its_own_checksum() {
         .write_all_at(b"x", 0)
         .unwrap();
     assert!(matches!(
-        fixture.store.verify(&sealed),
+        fixture.store.verify(&sealed, &CancellationToken::new()),
         Err(Error::Damaged { .. })
     ));
 }
@@ -176,7 +176,10 @@ fn row_62_an_image_without_a_usable_sidecar_is_read_and_sealed_again() {
         let [Found::Unsealed(id, None)] = &fixture.load()[..] else {
             panic!("{sidecar:?}")
         };
-        let adopted = fixture.store.adopt(id, None).unwrap();
+        let adopted = fixture
+            .store
+            .adopt(id, None, &CancellationToken::new())
+            .unwrap();
         assert_eq!(
             adopted.sidecar.current_checksum,
             sealed.sidecar.current_checksum
@@ -186,7 +189,10 @@ fn row_62_an_image_without_a_usable_sidecar_is_read_and_sealed_again() {
     // Without the manifest too, the bytes are hashed.
     fs::remove_file(fixture.store.paths(&fixture.id).sidecar).unwrap();
     fs::remove_file(fixture.store.paths(&fixture.id).chunks).unwrap();
-    let adopted = fixture.store.adopt(&fixture.id, None).unwrap();
+    let adopted = fixture
+        .store
+        .adopt(&fixture.id, None, &CancellationToken::new())
+        .unwrap();
     assert_eq!(
         adopted.sidecar.current_checksum,
         sealed.sidecar.current_checksum
@@ -220,7 +226,9 @@ fn row_62_damaged_bytes_are_not_adopted() {
         .write_all_at(b"x", 1 << 20)
         .unwrap();
     assert!(matches!(
-        fixture.store.adopt(&fixture.id, None),
+        fixture
+            .store
+            .adopt(&fixture.id, None, &CancellationToken::new()),
         Err(Error::Damaged { .. })
     ));
 }
@@ -242,7 +250,9 @@ fn an_image_that_longhorn_sealed_is_adopted_by_its_checksum() {
         panic!()
     };
     assert!(matches!(
-        fixture.store.adopt(id, told.as_deref()),
+        fixture
+            .store
+            .adopt(id, told.as_deref(), &CancellationToken::new()),
         Err(Error::Damaged { .. })
     ));
     assert!(
@@ -256,7 +266,7 @@ fn an_image_that_longhorn_sealed_is_adopted_by_its_checksum() {
     assert!(
         !fixture
             .store
-            .adopt(id, told.as_deref())
+            .adopt(id, told.as_deref(), &CancellationToken::new())
             .unwrap()
             .seal
             .unverified
@@ -279,12 +289,18 @@ fn row_64_a_touched_image_is_read_and_a_forged_time_does_not_help() {
     touch(&[7; 16]);
     assert!(!fixture.store.is_untouched(&sealed).unwrap());
     assert!(matches!(fixture.load()[..], [Found::Touched(_)]));
-    let fresh = fixture.store.verify(&sealed).unwrap();
+    let fresh = fixture
+        .store
+        .verify(&sealed, &CancellationToken::new())
+        .unwrap();
     assert!(fixture.store.is_untouched(&fresh).unwrap());
     assert!(matches!(fixture.load()[..], [Found::Ready(_)]));
 
     touch(&[8; 16]);
-    let error = fixture.store.verify(&fresh).unwrap_err();
+    let error = fixture
+        .store
+        .verify(&fresh, &CancellationToken::new())
+        .unwrap_err();
     assert!(error.to_string().contains("offset 0"), "{error}");
     let aside = fixture.store.quarantine(&fixture.id).unwrap();
     assert!(aside.join("backing").exists());
@@ -302,7 +318,10 @@ fn row_64_a_file_that_is_gone_or_cut_is_noticed() {
         .unwrap()
         .set_len(512)
         .unwrap();
-    let error = fixture.store.verify(&sealed).unwrap_err();
+    let error = fixture
+        .store
+        .verify(&sealed, &CancellationToken::new())
+        .unwrap_err();
     assert!(error.to_string().contains("512 bytes"), "{error}");
     fs::remove_file(fixture.backing()).unwrap();
     assert!(!fixture.store.is_untouched(&sealed).unwrap());
@@ -390,4 +409,32 @@ fn what_is_no_disk_image_is_refused() {
         assert!(error.to_string().contains(what), "{error}");
         assert_eq!(fixture.files(), [""; 0]);
     }
+}
+
+#[test]
+fn a_directory_of_others_is_left_alone_whatever_it_is_called() {
+    let fixture = fixture();
+    let theirs = fixture.store.disk().layout().images().join("old-images");
+    fs::create_dir(&theirs).unwrap();
+    File::create(theirs.join("debian.qcow2")).unwrap();
+    File::create(theirs.join("notes.tmp")).unwrap();
+    assert!(fixture.load().is_empty());
+    assert_eq!(fs::read_dir(&theirs).unwrap().count(), 2);
+}
+
+/// Nobody waits for the end of a long read that is no longer wanted.
+#[test]
+fn verifying_ends_when_it_is_called_off() {
+    let fixture = fixture();
+    let sealed = fixture.seal();
+    let cancel = CancellationToken::new();
+    cancel.cancel();
+    assert!(matches!(
+        fixture.store.verify(&sealed, &cancel),
+        Err(Error::Cancelled(_))
+    ));
+    assert!(matches!(
+        fixture.store.adopt(&fixture.id, None, &cancel),
+        Err(Error::Cancelled(_))
+    ));
 }

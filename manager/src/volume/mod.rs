@@ -23,11 +23,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use tracing::{info, warn};
-use types::{BLOCK, ByteSize, ImageId, NodeId, VolumeName, crash_point, report};
+use types::{
+    BLOCK, ByteSize, Classify, ErrorKind, ImageId, NodeId, VolumeName, crash_point, report,
+};
 
 use self::record::{ImageRef, MadeBy, Publication, Record, Replica, VERSION};
 use crate::error::{Error, IoContext, Result};
 use crate::store::layout::{EntryName, Layout, VolumePaths};
+use crate::store::recovery::remove_leftover;
 use crate::store::{Disk, SealedImage, durable};
 
 /// The size of a blank volume when none is asked for: 1 GiB, as the first CSI driver had it.
@@ -93,10 +96,7 @@ impl Volumes {
         for entry in fs::read_dir(&dir).context("list", &dir)? {
             let entry = entry.context("list", &dir)?;
             match EntryName::of(&entry.file_name().to_string_lossy()) {
-                EntryName::Leftover => {
-                    info!(path = %entry.path().display(), "removed what a crash left");
-                    durable::remove_dir(&entry.path())?;
-                }
+                EntryName::Leftover => remove_leftover(&entry.path()),
                 EntryName::Item(_) if entry.path().is_dir() => {
                     durable::remove_work_files(&entry.path())?;
                 }
@@ -182,12 +182,17 @@ impl Volumes {
 
     /// A volume that was made from the image, if there is one.
     pub fn user_of(&self, image: &ImageId) -> Result<Option<VolumeName>> {
-        let (volumes, _) = self.list("", usize::MAX)?;
-        let uses = |volume: &Volume| volume.record.image.as_ref().is_some_and(|i| i.id == *image);
-        Ok(volumes
-            .into_iter()
-            .find(uses)
-            .map(|volume| volume.record.name))
+        for name in self.names()? {
+            match self.get(&name) {
+                Ok(volume) if volume.record.image.as_ref().is_some_and(|i| i.id == *image) => {
+                    return Ok(Some(name));
+                }
+                Ok(_) | Err(Error::VolumeNotFound(_) | Error::DamagedRecord { .. }) => {}
+                // What cannot be read may be a user.
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
     }
 
     /// The volume of that name if it is what `new` asks for; an error when it is something else.
@@ -310,6 +315,11 @@ impl Volumes {
             Err(Error::VolumeNotFound(_)) => return Ok(()),
             // Nothing may be stuck deleting: a broken record cannot say that the volume is in use.
             Err(error @ Error::DamagedRecord { .. }) => {
+                warn!(volume = %name, error = %report(&error), "deleted nevertheless");
+            }
+            Err(error @ Error::Io { .. })
+                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::DataLoss) =>
+            {
                 warn!(volume = %name, error = %report(&error), "deleted nevertheless");
             }
             Err(error) => return Err(error),
