@@ -13,8 +13,9 @@
 //! A crash before 4 leaves a directory whose name says that it is void.
 
 pub mod record;
+mod request;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -23,18 +24,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use tracing::{info, warn};
-use types::{
-    BLOCK, ByteSize, Classify, ErrorKind, ImageId, NodeId, VolumeName, crash_point, report,
-};
+use types::{ByteSize, Classify, ErrorKind, ImageId, NodeId, VolumeName, crash_point, report};
 
 use self::record::{ImageRef, MadeBy, Publication, Record, Replica, VERSION};
+pub use self::request::NewVolume;
+use self::request::{difference, rounded, size_of};
 use crate::error::{Error, IoContext, Result};
 use crate::store::layout::{EntryName, Layout, VolumePaths};
 use crate::store::recovery::remove_leftover;
 use crate::store::{Disk, SealedImage, durable};
-
-/// The size of a blank volume when none is asked for: 1 GiB, as the first CSI driver had it.
-const DEFAULT_SIZE: ByteSize = ByteSize(1 << 30);
 
 /// The volumes of one disk. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -43,25 +41,6 @@ pub struct Volumes {
     node_id: NodeId,
     /// Volumes that a request works on: a second one is told to come again.
     busy: Arc<Mutex<HashSet<VolumeName>>>,
-}
-
-/// A request for a volume, checked.
-#[derive(Debug, Clone)]
-pub struct NewVolume {
-    /// Its name.
-    pub name: VolumeName,
-    /// Bytes it must have at least.
-    pub required: Option<ByteSize>,
-    /// Bytes it must not exceed.
-    pub limit: Option<ByteSize>,
-    /// On how many disks its data shall be.
-    pub number_of_replicas: u32,
-    /// Minutes after which a lost replica is given up.
-    pub stale_replica_timeout: u32,
-    /// The file system asked for, or empty.
-    pub fs_type: String,
-    /// What else is compared when it is asked for again.
-    pub parameters: BTreeMap<String, String>,
 }
 
 /// A volume as it is now.
@@ -453,92 +432,6 @@ fn set_size(file: &File, size: ByteSize, path: &Path) -> Result<()> {
         }),
         other => other.context("set the length of", path),
     }
-}
-
-fn rounded(size: ByteSize) -> Result<ByteSize> {
-    size.round_up(BLOCK)
-        .filter(|size| i64::try_from(size.bytes()).is_ok())
-        .ok_or_else(|| Error::Size {
-            asked: size,
-            why: "it is more than 8 EiB".to_owned(),
-        })
-}
-
-/// The size a new volume gets (csi-and-flexvolume.md §6).
-fn size_of(new: &NewVolume, image: Option<&SealedImage>) -> Result<ByteSize> {
-    let content = image.map(|image| ByteSize(image.sidecar.virtual_size));
-    let asked = new.required.or(content).unwrap_or_else(|| match new.limit {
-        Some(limit) => limit.min(DEFAULT_SIZE),
-        None => DEFAULT_SIZE,
-    });
-    if let Some(content) = content.filter(|content| asked < *content) {
-        return Err(Error::Size {
-            asked,
-            why: format!("the image's virtual size is {content}; ask for at least that"),
-        });
-    }
-    let size = rounded(asked)?;
-    if let Some(limit) = new.limit.filter(|limit| size > *limit) {
-        return Err(Error::Size {
-            asked,
-            why: format!(
-                "it would be {size} with whole 4 KiB blocks, more than the limit of {limit}"
-            ),
-        });
-    }
-    Ok(size)
-}
-
-/// The first part of a request that an existing volume does not satisfy.
-fn difference(record: &Record, new: &NewVolume, image: Option<&ImageId>) -> Option<String> {
-    let has = |what: &str, has: &dyn std::fmt::Display, asked: &dyn std::fmt::Display| {
-        Some(format!("{what}: it has {has}, not {asked}"))
-    };
-    let none = "none".to_owned();
-    let text = |id: Option<&ImageId>| id.map_or_else(|| none.clone(), ImageId::to_string);
-    let own_image = record.image.as_ref().map(|image| &image.id);
-    if own_image != image {
-        return has("image", &text(own_image), &text(image));
-    }
-    if let Some(required) = new.required.filter(|required| record.size < *required) {
-        return has("size", &record.size, &required);
-    }
-    if let Some(limit) = new.limit.filter(|limit| record.size > *limit) {
-        return has("size", &record.size, &format!("at most {limit}"));
-    }
-    if record.number_of_replicas != new.number_of_replicas {
-        return has(
-            "numberOfReplicas",
-            &record.number_of_replicas,
-            &new.number_of_replicas,
-        );
-    }
-    if record.stale_replica_timeout != new.stale_replica_timeout {
-        return has(
-            "staleReplicaTimeout",
-            &record.stale_replica_timeout,
-            &new.stale_replica_timeout,
-        );
-    }
-    if record.fs_type != new.fs_type {
-        return has(
-            "fsType",
-            &format!("{:?}", record.fs_type),
-            &format!("{:?}", new.fs_type),
-        );
-    }
-    let keys: std::collections::BTreeSet<_> = record
-        .parameters
-        .keys()
-        .chain(new.parameters.keys())
-        .collect();
-    keys.into_iter().find_map(|key| {
-        let (own, asked) = (record.parameters.get(key), new.parameters.get(key));
-        (own != asked).then(|| {
-            let text = |value: Option<&String>| value.cloned().unwrap_or_default();
-            format!("{key}: it has {:?}, not {:?}", text(own), text(asked))
-        })
-    })
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Volumes on a directory that is a disk: no root, no reflink needed.
 
+use std::collections::BTreeMap;
+
 use super::*;
 use types::DiskUuid;
 

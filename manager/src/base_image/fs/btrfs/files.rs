@@ -2,8 +2,9 @@
 
 use super::super::super::tree::{Kind, Node, NodeId, Tree};
 use super::items::{self, InodeItem, kind};
-use super::layout::{FILE_TREE, Layout};
+use super::layout::Layout;
 use super::node::{Items, Key, MAX_ITEM};
+use super::trees::FILE_TREE;
 use super::{Error, Result, SECTOR, copy};
 
 /// Files up to this size are kept in the tree, as the kernel does by default (`max_inline`).

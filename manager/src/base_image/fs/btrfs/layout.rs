@@ -2,25 +2,17 @@
 
 use std::os::unix::fs::FileExt;
 
-use super::super::super::tree::Time;
-use super::super::bytes::{array, put};
 use super::files::FIRST_INODE;
-use super::items::{self, Fields, RootItem, kind};
-use super::node::{self, GENERATION, Identity, Items, Key};
+use super::items::{Fields, kind};
+use super::node::{self, Identity, Items, Key};
+use super::superblock::SUPERBLOCKS;
+use super::trees::{
+    CHECKSUM_TREE, CHUNK_TREE, DEVICE_TREE, EXTENT_TREE, FILE_TREE, FREE_SPACE_TREE,
+    RELOCATION_TREE, ROOT_TREE, Tree, UUID_TREE, relocation_items, root_items, uuid_items,
+};
 use super::{NODE, Request, Result, SECTOR, crc32c, full, io};
 
 /// The trees, by their object ids.
-const ROOT_TREE: u64 = 1;
-const EXTENT_TREE: u64 = 2;
-const CHUNK_TREE: u64 = 3;
-const DEVICE_TREE: u64 = 4;
-pub(super) const FILE_TREE: u64 = 5;
-const CHECKSUM_TREE: u64 = 7;
-const UUID_TREE: u64 = 9;
-const FREE_SPACE_TREE: u64 = 10;
-const RELOCATION_TREE: u64 = 0u64.wrapping_sub(9);
-/// The directory of the root tree, which names the default subvolume.
-const ROOT_TREE_DIRECTORY: u64 = 6;
 /// The object of all checksums, and of all chunks.
 const CHECKSUMS: u64 = 0u64.wrapping_sub(10);
 const CHUNKS: u64 = 256;
@@ -42,9 +34,6 @@ pub(super) const DATA_CHUNK: u64 = 1 << 30;
 const CHUNK_UNIT: u64 = 1 << 20;
 /// Room left in the last data chunk and in the metadata chunk, if the disk has it.
 const SLACK: u64 = 8 << 20;
-/// The superblock, and its copies where the disk reaches that far. Nothing else may be in their
-/// 64 KiB.
-const SUPERBLOCKS: [u64; 3] = [64 << 10, 64 << 20, 256 << 30];
 const SUPERBLOCK_ROOM: u64 = 64 << 10;
 /// [`SECTOR`], as the length of a slice.
 const SECTOR_BYTES: usize = 4096;
@@ -53,17 +42,17 @@ const CHECKSUMS_PER_ITEM: usize = 2000;
 
 /// A chunk, which is its own block group and device extent.
 #[derive(Debug, Clone, Copy)]
-struct Chunk {
+pub(super) struct Chunk {
     start: u64,
     length: u64,
     holds: u64,
-    used: u64,
+    pub(super) used: u64,
 }
 
 /// A file system that is being written.
 pub(super) struct Layout<'a> {
-    request: &'a Request<'a>,
-    identity: Identity,
+    pub(super) request: &'a Request<'a>,
+    pub(super) identity: Identity,
     /// Where the next data goes.
     next: u64,
     /// The data extents, as runs of used bytes.
@@ -340,7 +329,7 @@ impl<'a> Layout<'a> {
         items
     }
 
-    fn device_item(&self, chunks: &[Chunk]) -> Vec<u8> {
+    pub(super) fn device_item(&self, chunks: &[Chunk]) -> Vec<u8> {
         let used = chunks.iter().map(|chunk| chunk.length).sum();
         let sector = u32::try_from(SECTOR).unwrap_or(4096);
         let size = self.request.size / SECTOR * SECTOR;
@@ -399,69 +388,20 @@ impl<'a> Layout<'a> {
         items
     }
 
-    fn write(&self, bytes: &[u8], at: u64) -> Result<()> {
+    pub(super) fn write(&self, bytes: &[u8], at: u64) -> Result<()> {
         self.request
             .image
             .write_all_at(bytes, at)
             .map_err(io("write", self.request.path))
     }
-
-    fn write_superblocks(&self, chunks: &[Chunk], root: &Tree, chunk_root: &Tree) -> Result<()> {
-        // Back references, extended references, skinny metadata, no holes.
-        const FEATURES: u64 = 0x341;
-        // The tree of free space, and that it is valid.
-        const READ_ONLY_FEATURES: u64 = 3;
-        let size = self.request.size / SECTOR * SECTOR;
-        let used: u64 = chunks.iter().map(|chunk| chunk.used).sum();
-        let (sector, node) = (u32::try_from(SECTOR), u32::try_from(NODE));
-        let (sector, node) = (sector.unwrap_or(4096), node.unwrap_or(16384));
-        let mut array = chunks[0].key().encode().to_vec();
-        array.extend(chunks[0].encode(&self.identity));
-        let array_length = u32::try_from(array.len()).unwrap_or(0);
-        for at in SUPERBLOCKS.into_iter().filter(|at| at + SECTOR <= size) {
-            let fields = Fields::default()
-                .zeros(32)
-                .bytes(&self.identity.file_system)
-                .u64(at);
-            let fields = fields
-                .u64(1)
-                .bytes(b"_BHRfS_M")
-                .u64(GENERATION)
-                .u64(root.root());
-            let fields = fields
-                .u64(chunk_root.root())
-                .u64(0)
-                .u64(0)
-                .u64(size)
-                .u64(used);
-            let fields = fields
-                .u64(ROOT_TREE_DIRECTORY)
-                .u64(1)
-                .u32(sector)
-                .u32(node)
-                .u32(node);
-            let fields = fields.u32(sector).u32(array_length).u64(GENERATION).u64(0);
-            let fields = fields.u64(READ_ONLY_FEATURES).u64(FEATURES).u16(0);
-            let fields = fields.u8(root.level()).u8(chunk_root.level()).u8(0);
-            let mut superblock = fields.bytes(&self.device_item(chunks)).0;
-            superblock.resize(4096, 0);
-            put(&mut superblock, 299, self.request.label.as_bytes());
-            // No free-space cache of the old kind; the uuid tree is as old as everything.
-            put(&mut superblock, 563, &GENERATION.to_le_bytes());
-            put(&mut superblock, 811, &array);
-            node::seal(&mut superblock);
-            self.write(&superblock, at)?;
-        }
-        Ok(())
-    }
 }
 
 impl Chunk {
-    fn key(&self) -> Key {
+    pub(super) fn key(&self) -> Key {
         Key::new(CHUNKS, kind::CHUNK_ITEM, self.start)
     }
 
-    fn encode(&self, identity: &Identity) -> Vec<u8> {
+    pub(super) fn encode(&self, identity: &Identity) -> Vec<u8> {
         const STRIPE: u32 = 65536;
         let fields = Fields::default()
             .u64(self.length)
@@ -476,111 +416,4 @@ impl Chunk {
             .u16(1);
         fields.u64(DEVICE).u64(self.start).bytes(&identity.device).0
     }
-}
-
-/// A tree and its place: its nodes are in a row, the root last.
-struct Tree {
-    id: u64,
-    items: Items,
-    first: u64,
-    /// The inode of its root directory, if it holds files.
-    directory: u64,
-    uuid: [u8; 16],
-}
-
-impl Tree {
-    fn new(id: u64, items: Items) -> Self {
-        Self {
-            id,
-            items,
-            first: 0,
-            directory: 0,
-            uuid: [0; 16],
-        }
-    }
-
-    fn levels(&self) -> Vec<usize> {
-        node::levels(self.items.values().map(Vec::len))
-    }
-
-    fn nodes(&self) -> usize {
-        self.levels().iter().sum()
-    }
-
-    fn root(&self) -> u64 {
-        self.first + ((self.nodes() - 1) * NODE) as u64
-    }
-
-    fn level(&self) -> u8 {
-        u8::try_from(self.levels().len() - 1).unwrap_or(u8::MAX)
-    }
-
-    /// Adds the items of the extent tree for this tree's nodes.
-    fn describe(&self, levels: &[usize], items: &mut Items) {
-        let mut at = self.first;
-        for (level, count) in (0..).zip(levels) {
-            for _ in 0..*count {
-                let key = Key::new(at, kind::METADATA_ITEM, level);
-                items.insert(key, items::node_reference(self.id));
-                at += NODE as u64;
-            }
-        }
-    }
-
-    /// Whether `key` describes one of this tree's `nodes` nodes.
-    fn contains(&self, key: &Key, nodes: usize) -> bool {
-        let end = self.first + (nodes * NODE) as u64;
-        key.item_type == kind::METADATA_ITEM && (self.first..end).contains(&key.object)
-    }
-}
-
-/// The root tree: where all others are, and the name of the default subvolume.
-fn root_items(trees: &[Tree], time: Time) -> Items {
-    let mut roots = Items::new();
-    for tree in trees {
-        let item = RootItem {
-            address: tree.root(),
-            level: tree.level(),
-            used: (tree.nodes() * NODE) as u64,
-            directory: tree.directory,
-            uuid: tree.uuid,
-            time,
-        };
-        roots.insert(Key::new(tree.id, kind::ROOT_ITEM, 0), item.encode());
-    }
-    let directory = ROOT_TREE_DIRECTORY;
-    let mut inode = items::internal_directory(time);
-    inode.bytes = NODE as u64;
-    roots.insert(Key::new(directory, kind::INODE_ITEM, 0), inode.encode());
-    roots.insert(
-        Key::new(directory, kind::INODE_REF, directory),
-        items::inode_ref(0, b".."),
-    );
-    let to = Key::new(FILE_TREE, kind::ROOT_ITEM, u64::MAX);
-    let name = Key::new(directory, kind::DIR_ITEM, items::name_hash(b"default"));
-    roots.insert(name, items::dir_item(to, 2, b"default", &[]));
-    let back = Key::new(FILE_TREE, kind::INODE_REF, directory);
-    roots.insert(back, items::inode_ref(0, b"default"));
-    roots
-}
-
-fn uuid_items(uuid: &[u8; 16]) -> Items {
-    let half = |at: usize| u64::from_le_bytes(array(uuid, at));
-    let key = Key::new(half(0), kind::UUID_KEY_SUBVOL, half(8));
-    Items::from([(key, FILE_TREE.to_le_bytes().to_vec())])
-}
-
-/// The tree that the kernel uses when it moves data: an empty directory.
-fn relocation_items(time: Time) -> Items {
-    let inode = FIRST_INODE;
-    Items::from([
-        (
-            Key::new(inode, kind::INODE_ITEM, 0),
-            items::internal_directory(time).encode(),
-        ),
-        (
-            Key::new(inode, kind::INODE_REF, inode),
-            items::inode_ref(0, b".."),
-        ),
-    ])
 }

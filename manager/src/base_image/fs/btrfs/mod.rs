@@ -15,6 +15,8 @@ mod files;
 mod items;
 mod layout;
 mod node;
+mod superblock;
+mod trees;
 
 use super::super::error::{Error, Result, io};
 use super::super::tree::{Kind, Tree};

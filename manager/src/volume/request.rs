@@ -1,0 +1,121 @@
+//! What is asked of a volume: the size it gets, and whether an existing one is it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use types::{BLOCK, ByteSize, ImageId, VolumeName};
+
+use super::record::Record;
+use crate::error::{Error, Result};
+use crate::store::SealedImage;
+
+/// The size of a blank volume when none is asked for: 1 GiB, as the first CSI driver had it.
+const DEFAULT_SIZE: ByteSize = ByteSize(1 << 30);
+
+/// A request for a volume, checked.
+#[derive(Debug, Clone)]
+pub struct NewVolume {
+    /// Its name.
+    pub name: VolumeName,
+    /// Bytes it must have at least.
+    pub required: Option<ByteSize>,
+    /// Bytes it must not exceed.
+    pub limit: Option<ByteSize>,
+    /// On how many disks its data shall be.
+    pub number_of_replicas: u32,
+    /// Minutes after which a lost replica is given up.
+    pub stale_replica_timeout: u32,
+    /// The file system asked for, or empty.
+    pub fs_type: String,
+    /// What else is compared when it is asked for again.
+    pub parameters: BTreeMap<String, String>,
+}
+
+pub(super) fn rounded(size: ByteSize) -> Result<ByteSize> {
+    size.round_up(BLOCK)
+        .filter(|size| i64::try_from(size.bytes()).is_ok())
+        .ok_or_else(|| Error::Size {
+            asked: size,
+            why: "it is more than 8 EiB".to_owned(),
+        })
+}
+
+/// The size a new volume gets (csi-and-flexvolume.md §6).
+pub(super) fn size_of(new: &NewVolume, image: Option<&SealedImage>) -> Result<ByteSize> {
+    let content = image.map(|image| ByteSize(image.sidecar.virtual_size));
+    let asked = new.required.or(content).unwrap_or_else(|| match new.limit {
+        Some(limit) => limit.min(DEFAULT_SIZE),
+        None => DEFAULT_SIZE,
+    });
+    if let Some(content) = content.filter(|content| asked < *content) {
+        return Err(Error::Size {
+            asked,
+            why: format!("the image's virtual size is {content}; ask for at least that"),
+        });
+    }
+    let size = rounded(asked)?;
+    if let Some(limit) = new.limit.filter(|limit| size > *limit) {
+        return Err(Error::Size {
+            asked,
+            why: format!(
+                "it would be {size} with whole 4 KiB blocks, more than the limit of {limit}"
+            ),
+        });
+    }
+    Ok(size)
+}
+
+/// The first part of a request that an existing volume does not satisfy.
+pub(super) fn difference(
+    record: &Record,
+    new: &NewVolume,
+    image: Option<&ImageId>,
+) -> Option<String> {
+    let has = |what: &str, has: &dyn std::fmt::Display, asked: &dyn std::fmt::Display| {
+        Some(format!("{what}: it has {has}, not {asked}"))
+    };
+    let none = "none".to_owned();
+    let text = |id: Option<&ImageId>| id.map_or_else(|| none.clone(), ImageId::to_string);
+    let own_image = record.image.as_ref().map(|image| &image.id);
+    if own_image != image {
+        return has("image", &text(own_image), &text(image));
+    }
+    if let Some(required) = new.required.filter(|required| record.size < *required) {
+        return has("size", &record.size, &required);
+    }
+    if let Some(limit) = new.limit.filter(|limit| record.size > *limit) {
+        return has("size", &record.size, &format!("at most {limit}"));
+    }
+    if record.number_of_replicas != new.number_of_replicas {
+        return has(
+            "numberOfReplicas",
+            &record.number_of_replicas,
+            &new.number_of_replicas,
+        );
+    }
+    if record.stale_replica_timeout != new.stale_replica_timeout {
+        return has(
+            "staleReplicaTimeout",
+            &record.stale_replica_timeout,
+            &new.stale_replica_timeout,
+        );
+    }
+    if record.fs_type != new.fs_type {
+        return has(
+            "fsType",
+            &format!("{:?}", record.fs_type),
+            &format!("{:?}", new.fs_type),
+        );
+    }
+    let keys: BTreeSet<_> = record
+        .parameters
+        .keys()
+        .chain(new.parameters.keys())
+        .collect();
+    keys.into_iter().find_map(|key| {
+        let (own, asked) = (record.parameters.get(key), new.parameters.get(key));
+        (own != asked).then(|| {
+            let text = |value: Option<&String>| value.cloned().unwrap_or_default();
+            format!("{key}: it has {:?}, not {:?}", text(own), text(asked))
+        })
+    })
+}
