@@ -92,11 +92,13 @@ pub(crate) fn on_xfs(report: &mut Report) {
         );
     }
     // What the disk needs for a sync of one new small file: the unit of all durable work.
-    let probe = images.disk.dir().join("probe");
+    let mut number = 0;
     let runs = Runs::interleaved(
         RUNS,
         || create(&images.manager, "small", "ours"),
         || {
+            number += 1;
+            let probe = images.disk.dir().join(format!("probe-{number}"));
             let start = Instant::now();
             let file = File::create(&probe).unwrap();
             file.write_all_at(b"x", 0).unwrap();
