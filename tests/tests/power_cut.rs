@@ -1,5 +1,5 @@
 //! Row 57: the power goes after every single write of an image's and its volumes' whole life.
-#![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test")]
 
 use e2e::life::{LIFE, Life, state_after};
 use e2e::manager::init_disk;
