@@ -11,6 +11,7 @@ mod status;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{OwnedRwLockReadGuard, RwLock, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -29,6 +30,9 @@ use crate::store::{ImageStore, SealedImage};
 
 /// Makings at once; more wait as `starting`. Each holds a few MiB of buffers and up to four threads.
 const MAKINGS_MAX: usize = 8;
+
+/// How long who needs an image waits while its bytes are being read again: some GiB.
+const PATIENCE: Duration = Duration::from_secs(8);
 
 /// The images of one disk. Cheap to clone: clones share everything.
 #[derive(Debug, Clone)]
@@ -231,6 +235,14 @@ impl Catalog {
             return Err(Error::Cancelled("the image is being deleted; try again"));
         }
         self.notice_changes(&entry);
+        // An image that somebody merely touched is ready again as soon as it was read.
+        let mut watch = entry.status.subscribe();
+        let doubtful = |status: &Status| matches!(status.state, Lifecycle::Unknown(_));
+        if doubtful(&entry.status()) {
+            let settled = watch.wait_for(|status| !doubtful(status));
+            // When the time is up, the state says so below.
+            let _ = tokio::time::timeout(PATIENCE, settled).await;
+        }
         match entry.status().state {
             Lifecycle::Ready(image) => Ok((*image, Arc::new(guard))),
             state => Err(not_ready(&entry.id, &state)),
