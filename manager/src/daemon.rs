@@ -15,9 +15,10 @@ use fetch::{AddressPolicy, Credentials, Network, Tuning};
 use ipnet::IpNet;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 use tracing::{info, warn};
 use types::NodeId;
 
@@ -137,7 +138,8 @@ async fn serve(listen: &Address, service: Service, stop: CancellationToken) -> R
                 let listener = TcpListener::bind(address)
                     .await
                     .context("listen on", address.as_ref())?;
-                let incoming = TcpListenerStream::new(listener);
+                // Small answers must not wait for the acknowledgement of the ones before.
+                let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
                 router.serve_with_incoming_shutdown(incoming, stopped).await
             }
             Address::Unix(path) => {
