@@ -50,14 +50,16 @@ pub fn loops_below(dir: &Path) -> Vec<(PathBuf, PathBuf)> {
 pub fn end(dir: &Path) {
     // Each round ends at least one layer; five are more than any test stacks.
     for _ in 0..5 {
-        let (mounts, loops) = (mounts_below(dir), loops_below(dir));
-        if mounts.is_empty() && loops.is_empty() {
+        let mounts = mounts_below(dir);
+        if mounts.is_empty() && loops_below(dir).is_empty() {
             return;
         }
         for path in mounts.iter().rev() {
             let _ = quiet("umount").arg(path).status();
         }
-        for (device, _) in &loops {
+        // Looked up only now: most have gone with their mounts, and their numbers may be somebody
+        // else's by now.
+        for (device, _) in loops_below(dir) {
             let _ = quiet("losetup").arg("--detach").arg(device).status();
         }
     }
