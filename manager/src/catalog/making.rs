@@ -270,10 +270,24 @@ impl Catalog {
                 let reporter = Reporter::new(task.status.clone());
                 match catalog.look_again(&task, found).await {
                     Ok(image) => reporter.sealed(image),
+                    // Called off by a deletion or the end: what it is stays in doubt.
+                    Err(Error::Cancelled(_)) => {}
                     Err(error) => reporter.failed(&catalog.set_aside(&task.id, error)),
                 }
             };
             entry.tasks.spawn(work.instrument(span));
+        }
+    }
+
+    /// Looks again at an image whose deletion called off a look and then failed.
+    pub(super) fn look_anew(&self, entry: &Arc<Entry>) {
+        if !matches!(entry.status().state, Lifecycle::Unknown(_)) {
+            return;
+        }
+        match self.inner.store.find(&entry.id) {
+            Ok(Some(found)) => self.verify_later(vec![(entry.clone(), found)]),
+            Ok(None) => {}
+            Err(error) => error!(image = %entry.id, error = %report(&error), "cannot be looked at"),
         }
     }
 

@@ -321,6 +321,7 @@ impl Catalog {
         }
         if let Err(refused) = ask().await {
             entry.renew(&self.inner.stop);
+            self.look_anew(&entry);
             return Err(refused);
         }
         entry.tasks.close();
@@ -330,6 +331,7 @@ impl Catalog {
         if let Err(error) = removed.map_err(Error::Task).and_then(|removed| removed) {
             entry.tasks.reopen();
             entry.renew(&self.inner.stop);
+            self.look_anew(&entry);
             return Err(error);
         }
         self.images().remove(&entry.id);

@@ -57,6 +57,11 @@ impl ImageStore {
         Ok(found)
     }
 
+    /// One image as a start would find it.
+    pub fn find(&self, id: &ImageId) -> Result<Option<Found>> {
+        self.load_one(&id.to_string(), &self.paths(id).dir)
+    }
+
     fn load_one(&self, name: &str, dir: &Path) -> Result<Option<Found>> {
         let unnamed = split_image_dir(name, None);
         let sidecar = match Sidecar::read(&dir.join("backing.cfg")) {
