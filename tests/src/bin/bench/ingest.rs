@@ -148,7 +148,10 @@ pub(crate) fn pull(report: &mut Report) {
         "s",
         Budget::AtMost(1.3),
     );
-    let reference = site.push("qcow2-gzip", &["--layer-compression", "gzip"]);
+    let reference = site.push(
+        "qcow2-gzip",
+        &["--format", "qcow2", "--layer-compression", "gzip"],
+    );
     let runs = Runs::interleaved(RUNS, || site.pull(&reference), || site.curl("qcow2-gzip"));
     report.add(
         "pull-qcow2-in-gzip",
@@ -162,7 +165,16 @@ pub(crate) fn pull(report: &mut Report) {
 pub(crate) fn packaging(report: &mut Report) {
     let site = site();
     let ours = site.push("default", &[]);
-    let documented = site.push("documented", &["--compress", "--layer-compression", "gzip"]);
+    let documented = site.push(
+        "documented",
+        &[
+            "--format",
+            "qcow2",
+            "--compress",
+            "--layer-compression",
+            "gzip",
+        ],
+    );
     // To the first volume: what a compressed qcow2 saves at the pull it costs at the raw form.
     let to_first_volume = |reference: &str| {
         let start = Instant::now();

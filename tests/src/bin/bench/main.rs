@@ -61,12 +61,19 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let mut report = Report::new();
+    let mut whole = true;
     for (name, run) in chosen {
         eprintln!("bench: {name}");
-        run(&mut report);
+        // One case that breaks does not take the figures of the others with it.
+        let case = std::panic::AssertUnwindSafe(|| run(&mut report));
+        whole &= std::panic::catch_unwind(case).is_ok();
     }
     report.print();
     let path = report.write();
     println!("\nwritten to {}", path.display());
-    ExitCode::SUCCESS
+    if whole {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
