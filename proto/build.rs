@@ -1,8 +1,22 @@
 //! Compiles the .proto files with protox, so that no protoc is needed.
 
+use std::path::PathBuf;
+
+use prost::Message;
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let files = protox::compile(["csi/v1/csi.proto", "storage/v1/storage.proto"], ["proto"])?;
-    tonic_prost_build::configure().compile_fds(files)?;
+    let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    let manager = ["bimrpc/bimrpc.proto", "storage/v1/storage.proto"];
+    let served = protox::compile(manager, ["proto"])?;
+    std::fs::write(out.join("manager.bin"), served.encode_to_vec())?;
+    let node = ["csi/v1/csi.proto", "pluginregistration/api.proto"];
+    let mut all = protox::compile(node, ["proto"])?;
+    for file in served.file {
+        if all.file.iter().all(|known| known.name != file.name) {
+            all.file.push(file);
+        }
+    }
+    tonic_prost_build::configure().compile_fds(all)?;
     Ok(())
 }

@@ -23,3 +23,16 @@ pub mod storage {
         tonic::include_proto!("longhorn.storage.v1");
     }
 }
+
+/// Longhorn's `BackingImageManagerService`: `bimrpc`, API version 3.
+pub mod bimrpc {
+    tonic::include_proto!("bimrpc");
+}
+
+/// The kubelet's plugin registration, version 1.
+pub mod pluginregistration {
+    tonic::include_proto!("pluginregistration");
+}
+
+/// A `google.protobuf.FileDescriptorSet` of the services that the manager serves, for reflection.
+pub const MANAGER_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/manager.bin"));
