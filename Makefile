@@ -6,6 +6,7 @@ TOOLS ?= $(HOME)/.cache/longhorn-base-image/tools
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 export TOOLS
 export PATH := $(TOOLS)/bin:$(HOME)/.cargo/bin:$(PATH)
+export PYTHONPATH := $(TOOLS)/python
 
 .PHONY: help demo test bench lint fuzz deps
 
