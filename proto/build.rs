@@ -1,5 +1,7 @@
 //! Compiles the .proto files with protox, so that no protoc is needed.
 
+use std::fs::File;
+use std::io::Write;
 use std::path::PathBuf;
 
 use prost::Message;
@@ -9,7 +11,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     let manager = ["bimrpc/bimrpc.proto", "storage/v1/storage.proto"];
     let served = protox::compile(manager, ["proto"])?;
-    std::fs::write(out.join("manager.bin"), served.encode_to_vec())?;
+    File::create(out.join("manager.bin"))?.write_all(&served.encode_to_vec())?;
     let node = ["csi/v1/csi.proto", "pluginregistration/api.proto"];
     let mut all = protox::compile(node, ["proto"])?;
     for file in served.file {
