@@ -1,6 +1,6 @@
-//! The one table from errors to gRPC codes, and the one place where a failed call is logged.
+//! The one place where a failed call is logged and becomes a gRPC status.
 
-use tonic::{Code, Response, Status};
+use tonic::{Response, Status};
 use tracing::Instrument as _;
 use types::{Classify as _, ErrorKind, report};
 
@@ -44,52 +44,5 @@ fn refuse(error: &Error, milliseconds: u64) -> Status {
         ErrorKind::DataLoss | ErrorKind::Internal => tracing::error!(%kind, milliseconds, "{text}"),
         _ => tracing::warn!(%kind, milliseconds, "{text}"),
     }
-    Status::new(code_of(kind), text)
-}
-
-/// The gRPC code of a kind of error.
-const fn code_of(kind: ErrorKind) -> Code {
-    match kind {
-        ErrorKind::InvalidArgument => Code::InvalidArgument,
-        ErrorKind::NotFound => Code::NotFound,
-        ErrorKind::AlreadyExists => Code::AlreadyExists,
-        ErrorKind::FailedPrecondition => Code::FailedPrecondition,
-        ErrorKind::Aborted => Code::Aborted,
-        ErrorKind::OutOfRange => Code::OutOfRange,
-        ErrorKind::ResourceExhausted => Code::ResourceExhausted,
-        ErrorKind::Unimplemented => Code::Unimplemented,
-        ErrorKind::Unavailable => Code::Unavailable,
-        ErrorKind::DeadlineExceeded => Code::DeadlineExceeded,
-        ErrorKind::Unauthenticated => Code::Unauthenticated,
-        ErrorKind::PermissionDenied => Code::PermissionDenied,
-        ErrorKind::DataLoss => Code::DataLoss,
-        ErrorKind::Internal => Code::Internal,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_kind_survives_the_wire() {
-        for kind in [
-            ErrorKind::InvalidArgument,
-            ErrorKind::NotFound,
-            ErrorKind::AlreadyExists,
-            ErrorKind::FailedPrecondition,
-            ErrorKind::Aborted,
-            ErrorKind::OutOfRange,
-            ErrorKind::ResourceExhausted,
-            ErrorKind::Unimplemented,
-            ErrorKind::Unavailable,
-            ErrorKind::DeadlineExceeded,
-            ErrorKind::Unauthenticated,
-            ErrorKind::PermissionDenied,
-            ErrorKind::DataLoss,
-            ErrorKind::Internal,
-        ] {
-            assert_eq!(client::kind_of(code_of(kind)), kind);
-        }
-    }
+    Status::new(client::code_of(kind), text)
 }

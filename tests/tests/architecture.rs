@@ -237,11 +237,15 @@ fn the_table_of_errors_is_what_the_programs_answer() {
         .filter_map(|line| line.strip_suffix(','));
     let declared: BTreeSet<String> = declared.map(str::to_owned).collect();
     assert_eq!(table.keys().cloned().collect::<BTreeSet<_>>(), declared);
-    for file in ["manager/src/service/status.rs", "csi/src/status.rs"] {
-        let text = read(&sources().join(file));
-        for (kind, code) in &table {
-            let arm = format!("ErrorKind::{kind} => Code::{code},");
-            assert!(text.contains(&arm), "{file} has no arm {arm}");
-        }
+    let text = read(&sources().join("client/src/code.rs"));
+    for (kind, code) in &table {
+        let arm = format!("ErrorKind::{kind} => Code::{code},");
+        assert!(text.contains(&arm), "client/src/code.rs has no arm {arm}");
     }
+    let elsewhere: Vec<_> = documents::rust_sources()
+        .into_iter()
+        .filter(|path| !path.ends_with("client/src/code.rs") && !documents::is_test(path))
+        .filter(|path| read(path).contains("=> Code::InvalidArgument"))
+        .collect();
+    assert!(elsewhere.is_empty(), "a second table: {elsewhere:?}");
 }

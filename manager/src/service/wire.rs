@@ -5,7 +5,6 @@ use image::Format;
 use proto::storage::v1 as pb;
 use types::{ByteSize, ImageName, ImageUuid, NodeId, Sha512, VolumeName};
 
-use super::status::code;
 use crate::catalog::{Lifecycle, NewImage, Status};
 use crate::content::{Content, ContentKind};
 use crate::error::{Error, Result};
@@ -153,7 +152,7 @@ pub(super) fn image(status: &Status, has_raw_form: bool) -> pb::BackingImage {
         }
         Lifecycle::Failed(failure) => {
             image.message.clone_from(&failure.message);
-            image.failure_code = code(failure.kind) as u32;
+            image.failure_code = client::code_of(failure.kind) as u32;
         }
         Lifecycle::Unknown(why) => image.message.clone_from(why),
     }
