@@ -82,12 +82,12 @@ mod tests {
     use client::Client;
     use csi::controller_server::Controller as _;
     use csi::node_server::Node as _;
+    use host::Disks;
     use tonic::{Code, Request, Response, Status};
     use types::NodeId;
 
     use super::*;
     use crate::controller::ControllerService;
-    use crate::location::Disks;
     use crate::node::NodeService;
     use crate::volumes::Volumes;
 

@@ -170,17 +170,6 @@ pub enum Error {
         /// For whom.
         node: types::NodeId,
     },
-    /// None of the plugin's disks is the volume's.
-    #[error(
-        "volume {volume} lies on disk {disk_uuid}, which is none of this node's; start the node \
-         plugin with --disk for that disk"
-    )]
-    NoSuchDisk {
-        /// Which.
-        volume: VolumeName,
-        /// Its disk.
-        disk_uuid: String,
-    },
     /// The volume is smaller than the caller of an expansion wants.
     #[error("volume {volume} has {size} bytes on this node and {required} are asked for")]
     NotGrown {
@@ -282,10 +271,9 @@ impl Classify for Error {
             }
             Self::ImageFailed { kind, .. } => *kind,
             Self::Topology { .. } => ErrorKind::ResourceExhausted,
-            Self::NoReplica { .. }
-            | Self::NoSuchDisk { .. }
-            | Self::NotStaged
-            | Self::Start { .. } => ErrorKind::FailedPrecondition,
+            Self::NoReplica { .. } | Self::NotStaged | Self::Start { .. } => {
+                ErrorKind::FailedPrecondition
+            }
             Self::Unimplemented { .. } => ErrorKind::Unimplemented,
             Self::Io { source, .. } => Classify::kind(source),
             Self::Serve(_) | Self::Lost => ErrorKind::Internal,

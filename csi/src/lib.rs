@@ -34,8 +34,8 @@ pub use error::{Error, Result};
 
 use client::Client;
 use controller::ControllerService;
+use host::Disks;
 use identity::IdentityService;
-use location::Disks;
 use node::NodeService;
 use server::Services;
 use volumes::Volumes;

@@ -1,17 +1,15 @@
 //! Where a volume's file is: what the controller tells the node through the contexts, and how the
 //! node finds the file from that.
 //!
-//! A context passes through the hands of others, so a node believes little of it: a disk is found by
-//! its uuid among the directories of the command line, and the file by the volume's own name. No
-//! path from outside is ever opened.
+//! A context passes through the hands of others, so a node believes little of it: no path in it is
+//! ever opened ([`host::disks`]).
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
 
 use client::wire;
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use host::Disks;
+use host::disks::volume_path;
+use host::staging::NodeVolume;
 use types::{ByteSize, DiskUuid, NodeId, VolumeName};
 
 use crate::error::{Error, Result};
@@ -21,11 +19,6 @@ const PATH: &str = "path";
 const HAS_SOURCE: &str = "hasSource";
 const SIZE: &str = "size";
 const READONLY: &str = "readonly";
-
-/// The file that makes a directory a disk.
-const DISK_CONFIG: &str = "longhorn-disk.cfg";
-/// A disk's file holds one uuid; a larger one is something else.
-const DISK_CONFIG_BYTES: u64 = 4096;
 
 /// What a node must know of a volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,7 +99,7 @@ impl Location {
         let disk_uuid = entry(DISK_UUID)
             .and_then(|uuid| DiskUuid::new(uuid).ok())
             .ok_or_else(|| invalid("diskUUID is missing or no uuid; publish the volume first"))?;
-        if entry(PATH).map(String::as_str) != relative(volume).to_str() {
+        if entry(PATH).map(String::as_str) != volume_path(volume).to_str() {
             return Err(invalid("path is not volumes/<volume_id>/volume"));
         }
         // Without a word about a source there may be one.
@@ -132,118 +125,15 @@ impl Location {
     }
 }
 
-/// The place of a volume's file below its disk.
-fn relative(volume: &VolumeName) -> PathBuf {
-    ["volumes", volume.as_str(), "volume"].iter().collect()
-}
-
-/// The disks of this node.
-#[derive(Debug, Clone)]
-pub(crate) struct Disks(Vec<PathBuf>);
-
-impl Disks {
-    pub(crate) const fn new(directories: Vec<PathBuf>) -> Self {
-        Self(directories)
-    }
-
-    /// The volume as this node sees it. The disks are looked at each time: one may have been mounted
-    /// since the plugin started.
-    pub(crate) fn find(
-        &self,
-        volume: &VolumeName,
-        location: &Location,
-    ) -> Result<host::staging::NodeVolume> {
-        let directory = self.disk(volume, &location.disk_uuid)?;
-        let file = directory.join(relative(volume));
-        let length = regular_file(&directory, volume)?;
-        Ok(host::staging::NodeVolume {
-            name: volume.clone(),
-            file,
-            size: location.size.unwrap_or(length),
-            has_source: location.has_source,
-        })
-    }
-
-    fn disk(&self, volume: &VolumeName, uuid: &DiskUuid) -> Result<PathBuf> {
-        for directory in &self.0 {
-            match disk_uuid(directory) {
-                Ok(found) if found == *uuid => return Ok(directory.clone()),
-                Ok(_) => {}
-                // One bad disk must not hide the others.
-                Err(error) => tracing::warn!("{}", types::report(&error)),
-            }
-        }
-        let disk_uuid = uuid.to_string();
-        Err(Error::NoSuchDisk {
-            volume: volume.clone(),
-            disk_uuid,
-        })
-    }
-
-    /// The first disk that is not one, for Probe.
-    pub(crate) fn check(&self) -> Result<()> {
-        self.0
-            .iter()
-            .try_for_each(|directory| disk_uuid(directory).map(drop))
-    }
-}
-
-/// The uuid in a disk's own file.
-fn disk_uuid(directory: &Path) -> Result<DiskUuid> {
-    #[derive(serde::Deserialize)]
-    struct DiskConfig {
-        #[serde(rename = "diskUUID")]
-        disk_uuid: DiskUuid,
-    }
-    let path = directory.join(DISK_CONFIG);
-    let mut text = Vec::new();
-    let file = File::open(&path).map_err(Error::io("open", &path))?;
-    file.take(DISK_CONFIG_BYTES)
-        .read_to_end(&mut text)
-        .map_err(Error::io("read", &path))?;
-    let why = "it is not a disk's {\"diskUUID\": …}; run `backing-image-manager disk init` first";
-    let config: DiskConfig =
-        serde_json::from_slice(&text).map_err(|_| Error::Start { path, why })?;
-    Ok(config.disk_uuid)
-}
-
-/// The length of a volume's file, provided that it is one: the directory belongs to a manager that
-/// has fewer rights than we do, so nothing on the way may be a link.
-fn regular_file(directory: &Path, volume: &VolumeName) -> Result<ByteSize> {
-    let path = directory.join(relative(volume));
-    let open = |what: &Path, flags| {
-        let no_links = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        let below = rustix::fs::open(
-            directory,
-            OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )?;
-        rustix::fs::openat2(
-            below,
-            what,
-            flags | OFlags::CLOEXEC,
-            Mode::empty(),
-            no_links,
-        )
-    };
-    let opened = open(&relative(volume), OFlags::PATH);
-    let file = match opened {
-        Ok(file) => file,
-        Err(rustix::io::Errno::NOENT) => {
-            return Err(Error::NoSuchVolume {
-                volume_id: volume.to_string(),
-            });
-        }
-        Err(source) => return Err(Error::io("open", &path)(source)),
-    };
-    let stat = rustix::fs::fstat(&file).map_err(Error::io("look at", &path))?;
-    if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::RegularFile {
-        return Err(Error::Start {
-            path,
-            why: "a volume's file must be a regular file",
-        });
-    }
-    Ok(ByteSize(u64::try_from(stat.st_size).unwrap_or_default()))
+/// The volume as this node sees it.
+pub(crate) fn find(disks: &Disks, volume: &VolumeName, location: &Location) -> Result<NodeVolume> {
+    let file = disks.find(volume, &location.disk_uuid)?;
+    Ok(NodeVolume {
+        name: volume.clone(),
+        size: location.size.unwrap_or(file.length),
+        file: file.path,
+        has_source: location.has_source,
+    })
 }
 
 #[cfg(test)]
@@ -309,38 +199,5 @@ mod tests {
             let error = Location::parse(&volume("v"), &context, &HashMap::new()).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{path:?}");
         }
-    }
-
-    fn write(path: &Path, bytes: &[u8]) {
-        use std::io::Write as _;
-        File::create(path).unwrap().write_all(bytes).unwrap();
-    }
-
-    #[test]
-    fn the_disk_is_found_by_its_uuid_and_links_are_refused() {
-        let root = tempfile::tempdir().unwrap();
-        let (a, b) = (root.path().join("a"), root.path().join("b"));
-        for (directory, uuid) in [(&a, "disk-a"), (&b, "disk-b")] {
-            std::fs::create_dir_all(directory.join("volumes/v")).unwrap();
-            let text = format!("{{\"diskUUID\":\"{uuid}\"}}");
-            write(&directory.join(DISK_CONFIG), text.as_bytes());
-        }
-        write(&b.join("volumes/v/volume"), &[0; 512]);
-        let disks = Disks::new(vec![root.path().join("missing"), a.clone(), b.clone()]);
-        let at = |uuid| Location {
-            disk_uuid: DiskUuid::new(uuid).unwrap(),
-            has_source: false,
-            size: None,
-            readonly: false,
-        };
-        let found = disks.find(&volume("v"), &at("disk-b")).unwrap();
-        assert_eq!(found.file, b.join("volumes/v/volume"));
-        assert_eq!(found.size, ByteSize(512));
-        let kind = |uuid| disks.find(&volume("v"), &at(uuid)).unwrap_err().kind();
-        assert_eq!(kind("disk-a"), ErrorKind::NotFound);
-        assert_eq!(kind("disk-c"), ErrorKind::FailedPrecondition);
-        std::os::unix::fs::symlink("/etc/passwd", a.join("volumes/v/volume")).unwrap();
-        assert!(disks.find(&volume("v"), &at("disk-a")).is_err());
-        assert!(disks.check().is_err());
     }
 }

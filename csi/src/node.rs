@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use host::Disks;
 use host::staging::{self, PublishRequest, StageRequest, Stats, Survivor, SurvivorState, Usage};
 use proto::csi::v1 as csi;
 use tonic::{Request, Response, Status};
@@ -12,7 +13,7 @@ use crate::blocking::Blocking;
 use crate::capabilities;
 use crate::error::{Error, Result};
 use crate::in_flight::InFlight;
-use crate::location::Disks;
+use crate::location;
 use crate::request::{AtPath, NodePublish, NodeStage};
 use crate::status::answer;
 
@@ -74,7 +75,7 @@ impl NodeService {
         let volume = request.volume.clone();
         self.alone(&volume, move || {
             let stage = StageRequest {
-                volume: disks.find(&request.volume, &request.location)?,
+                volume: location::find(&disks, &request.volume, &request.location)?,
                 staging_path: request.staging_path,
                 access: request.capability.access,
                 read_only: request.capability.mode.read_only() || request.location.readonly,

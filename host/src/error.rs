@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use probe::FsType;
-use types::{ByteSize, Classify, ErrorKind, VolumeName};
+use types::{ByteSize, Classify, DiskUuid, ErrorKind, VolumeName};
 
 /// The result of an operation on this node.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -44,6 +44,26 @@ pub enum Error {
     /// A file system that this node never mounts.
     #[error("file system type {0} cannot be mounted here; use ext4, xfs or btrfs")]
     UnsupportedFileSystem(FsType),
+    /// A directory that should be a disk is none.
+    #[error(
+        "{} is not a disk's {{\"diskUUID\": …}}; run `backing-image-manager disk init` first",
+        file.display()
+    )]
+    NotADisk {
+        /// The file that tells a disk.
+        file: PathBuf,
+    },
+    /// None of the disks of this program is the volume's.
+    #[error(
+        "volume {volume} lies on disk {disk}, which is none of this node's; name that disk's \
+         directory among the disks of this program"
+    )]
+    NoSuchDisk {
+        /// The volume.
+        volume: VolumeName,
+        /// Its disk.
+        disk: DiskUuid,
+    },
     /// The volume's file is not on this node.
     #[error("volume {volume} has no file {} on this node", file.display())]
     VolumeMissing {
@@ -311,6 +331,8 @@ impl Classify for Error {
             Self::Io { source, .. } => source.kind_of_io(),
             Self::InvalidPath { .. } | Self::InvalidFlag { .. } => ErrorKind::InvalidArgument,
             Self::UnsupportedFileSystem(_)
+            | Self::NotADisk { .. }
+            | Self::NoSuchDisk { .. }
             | Self::NotStaged { .. }
             | Self::ForeignMount { .. }
             | Self::Occupied { .. }

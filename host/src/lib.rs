@@ -12,12 +12,14 @@
 //! | [`mountinfo`] | the parser of `/proc/self/mountinfo` |
 //! | [`loopdev`] | loop devices |
 //! | [`paths`] | places to mount at, opened so that nobody can swap them |
+//! | [`disks`] | the disks of this node, and the files of volumes on them |
 //! | [`command`] | running the few external tools |
 //!
 //! Needs Linux 5.12 (`mount_setattr`; `LOOP_CONFIGURE` is 5.8, the mount API 5.2).
 
 pub mod command;
 mod device;
+pub mod disks;
 mod error;
 pub mod filesystem;
 pub mod loopdev;
@@ -27,5 +29,6 @@ pub mod paths;
 pub mod staging;
 
 pub use device::DeviceNumber;
+pub use disks::Disks;
 pub use error::{Error, Result};
 pub use probe::FsType;

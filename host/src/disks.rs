@@ -1,0 +1,162 @@
+//! The disks of this node, and where the file of a volume lies on them.
+//!
+//! A disk is found by its uuid among the directories that the program was started with, and a file
+//! by the volume's own name. No path that comes from outside is ever opened.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use types::{ByteSize, DiskUuid, VolumeName};
+
+use crate::{Error, Result};
+
+/// The file that makes a directory a disk.
+const DISK_CONFIG: &str = "longhorn-disk.cfg";
+/// A disk's file holds one uuid; a larger one is something else.
+const DISK_CONFIG_BYTES: u64 = 4096;
+
+/// The disks of this node.
+#[derive(Debug, Clone)]
+pub struct Disks(Vec<PathBuf>);
+
+/// The file of a volume on this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeFile {
+    /// Its absolute path.
+    pub path: PathBuf,
+    /// Its length.
+    pub length: ByteSize,
+}
+
+/// The place of a volume's file below its disk: what the manager reports as a replica's path.
+pub fn volume_path(volume: &VolumeName) -> PathBuf {
+    ["volumes", volume.as_str(), "volume"].iter().collect()
+}
+
+impl Disks {
+    /// The disks in these directories. They are looked at each time they are needed: one may be
+    /// mounted later than the program starts.
+    pub const fn new(directories: Vec<PathBuf>) -> Self {
+        Self(directories)
+    }
+
+    /// The file of a volume on the disk with this uuid.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` when no directory is that disk; `NotFound` when it has no such volume.
+    pub fn find(&self, volume: &VolumeName, disk: &DiskUuid) -> Result<VolumeFile> {
+        let directory = self.disk(volume, disk)?;
+        let path = directory.join(volume_path(volume));
+        let length = regular_file(&directory, volume)?;
+        Ok(VolumeFile { path, length })
+    }
+
+    fn disk(&self, volume: &VolumeName, uuid: &DiskUuid) -> Result<PathBuf> {
+        for directory in &self.0 {
+            match disk_uuid(directory) {
+                Ok(found) if found == *uuid => return Ok(directory.clone()),
+                Ok(_) => {}
+                // One bad disk must not hide the others.
+                Err(error) => tracing::warn!("{}", types::report(&error)),
+            }
+        }
+        Err(Error::NoSuchDisk {
+            volume: volume.clone(),
+            disk: uuid.clone(),
+        })
+    }
+
+    /// Fails with the first directory that is no disk.
+    pub fn check(&self) -> Result<()> {
+        self.0
+            .iter()
+            .try_for_each(|directory| disk_uuid(directory).map(drop))
+    }
+}
+
+/// The uuid in a disk's own file.
+fn disk_uuid(directory: &Path) -> Result<DiskUuid> {
+    #[derive(serde::Deserialize)]
+    struct DiskConfig {
+        #[serde(rename = "diskUUID")]
+        disk_uuid: DiskUuid,
+    }
+    let path = directory.join(DISK_CONFIG);
+    let mut text = Vec::new();
+    let file = File::open(&path).map_err(Error::io("open", &path))?;
+    file.take(DISK_CONFIG_BYTES)
+        .read_to_end(&mut text)
+        .map_err(Error::io("read", &path))?;
+    let config: DiskConfig =
+        serde_json::from_slice(&text).map_err(|_| Error::NotADisk { file: path })?;
+    Ok(config.disk_uuid)
+}
+
+/// The length of a volume's file, provided that it is one: the directory belongs to a manager that
+/// has fewer rights than we do, so nothing on the way may be a link.
+fn regular_file(directory: &Path, volume: &VolumeName) -> Result<ByteSize> {
+    let path = directory.join(volume_path(volume));
+    let open = || {
+        let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let below = rustix::fs::open(directory, flags, Mode::empty())?;
+        let no_links = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        rustix::fs::openat2(below, volume_path(volume), flags, Mode::empty(), no_links)
+    };
+    let file = match open() {
+        Ok(file) => file,
+        Err(rustix::io::Errno::NOENT) => {
+            return Err(Error::VolumeMissing {
+                volume: volume.clone(),
+                file: path,
+            });
+        }
+        Err(source) => return Err(Error::io("open", &path)(source)),
+    };
+    let stat = rustix::fs::fstat(&file).map_err(Error::io("look at", &path))?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(Error::Occupied {
+            path,
+            what: "no regular file",
+        });
+    }
+    Ok(ByteSize(u64::try_from(stat.st_size).unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use types::{Classify as _, ErrorKind};
+
+    use super::*;
+
+    fn write(path: &Path, bytes: &[u8]) {
+        use std::io::Write as _;
+        File::create(path).unwrap().write_all(bytes).unwrap();
+    }
+
+    #[test]
+    fn the_disk_is_found_by_its_uuid_and_links_are_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let volume = VolumeName::new("v").unwrap();
+        let (a, b) = (root.path().join("a"), root.path().join("b"));
+        for (directory, uuid) in [(&a, "disk-a"), (&b, "disk-b")] {
+            std::fs::create_dir_all(directory.join("volumes/v")).unwrap();
+            let text = format!("{{\"diskUUID\":\"{uuid}\"}}");
+            write(&directory.join(DISK_CONFIG), text.as_bytes());
+        }
+        write(&b.join("volumes/v/volume"), &[0; 512]);
+        let disks = Disks::new(vec![root.path().join("missing"), a.clone(), b.clone()]);
+        let at = |uuid| disks.find(&volume, &DiskUuid::new(uuid).unwrap());
+        let found = at("disk-b").unwrap();
+        assert_eq!(found.path, b.join("volumes/v/volume"));
+        assert_eq!(found.length, ByteSize(512));
+        let kind = |uuid| at(uuid).unwrap_err().kind();
+        assert_eq!(kind("disk-a"), ErrorKind::NotFound);
+        assert_eq!(kind("disk-c"), ErrorKind::FailedPrecondition);
+        std::os::unix::fs::symlink("/etc/passwd", a.join("volumes/v/volume")).unwrap();
+        assert!(at("disk-a").is_err());
+        assert!(disks.check().is_err());
+    }
+}
