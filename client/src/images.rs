@@ -157,6 +157,35 @@ impl Client {
     }
 }
 
+/// The name of a state, as everywhere else.
+pub const fn state_name(state: wire::State) -> &'static str {
+    match state {
+        wire::State::Pending => "pending",
+        wire::State::Starting => "starting",
+        wire::State::InProgress => "in-progress",
+        wire::State::ReadyForTransfer => "ready-for-transfer",
+        wire::State::Ready => "ready",
+        wire::State::Failed => "failed",
+        wire::State::Unknown | wire::State::Unspecified => "unknown",
+    }
+}
+
+/// How far an image has come, in words.
+pub fn progress(image: &wire::BackingImage) -> String {
+    let mut text = match image.total_size {
+        0 => format!("{} bytes so far", image.processed_size),
+        total => format!(
+            "{} % ({} of {total} bytes)",
+            image.progress, image.processed_size
+        ),
+    };
+    if !image.message.is_empty() {
+        text.push_str(", ");
+        text.extend(image.message.chars().take(500));
+    }
+    text
+}
+
 fn request(name: &str, uuid: &str) -> wire::GetBackingImageRequest {
     wire::GetBackingImageRequest {
         name: name.to_owned(),

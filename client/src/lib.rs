@@ -1,4 +1,5 @@
-//! A typed client of the backing image manager: one address in, one method per call out.
+//! A typed client of the backing image manager: one address in, one method per call out; and what
+//! both node programs must read alike to make its requests: [`parameters`] and [`PullSecret`].
 //!
 //! It owns the connection, the deadline of each call and the one table between error kinds and gRPC
 //! codes, both ways. Names are checked before they are sent. It decides nothing: what an answer means
@@ -9,11 +10,14 @@ mod client;
 mod code;
 mod error;
 mod images;
+pub mod parameters;
+mod pull_secret;
 mod volumes;
 
 pub use address::Address;
 pub use client::{Client, DEADLINE};
 pub use code::{code_of, kind_of};
 pub use error::{Error, Result};
-pub use images::{ImageOutcome, Watch};
+pub use images::{ImageOutcome, Watch, progress, state_name};
 pub use proto::storage::v1 as wire;
+pub use pull_secret::PullSecret;

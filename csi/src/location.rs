@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 
+use client::parameters::BASE_IMAGE;
 use client::wire;
 use host::Disks;
 use host::disks::volume_path;
@@ -45,10 +46,7 @@ pub(crate) fn volume_context(volume: &wire::Volume) -> HashMap<String, String> {
         (!volume.image_name.is_empty()).to_string(),
     );
     for (key, value) in [
-        (
-            crate::request::BASE_IMAGE,
-            volume.parameters.get(crate::request::BASE_IMAGE),
-        ),
+        (BASE_IMAGE, volume.parameters.get(BASE_IMAGE)),
         ("imageName", Some(&volume.image_name)),
         ("imageUUID", Some(&volume.image_uuid)),
         ("imageChecksum", Some(&volume.image_checksum)),

@@ -6,15 +6,14 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use client::{Client, ImageOutcome, wire};
+use client::parameters::BASE_IMAGE;
+use client::{Client, ImageOutcome, PullSecret, wire};
 use types::{ByteSize, Classify as _, ErrorKind, NodeId, VolumeName};
 
 use crate::content;
 use crate::error::{Error, Result};
 use crate::location;
-use crate::request::{
-    BASE_IMAGE, Capacity, CreateVolume, ExpandVolume, ListVolumes, PublishVolume, PullSecret,
-};
+use crate::request::{Capacity, CreateVolume, ExpandVolume, ListVolumes, PublishVolume};
 
 /// The volumes of one manager.
 #[derive(Debug, Clone)]
@@ -84,8 +83,8 @@ impl Volumes {
             ImageOutcome::Ready(ready) => Ok(ready),
             ImageOutcome::InProgress(wire) => Err(Error::ImageInProgress {
                 image,
-                state: state_name(wire.state()),
-                progress: progress(&wire),
+                state: client::state_name(wire.state()),
+                progress: client::progress(&wire),
             }),
             ImageOutcome::Failed { kind, message } => Err(Error::ImageFailed {
                 image,
@@ -236,34 +235,6 @@ pub(crate) fn same(existing: &wire::Volume, request: &CreateVolume) -> Result<()
         return differs(BASE_IMAGE, existing.image_name.clone(), String::new());
     }
     Ok(())
-}
-
-/// The name of a state, as everywhere else (design §4).
-const fn state_name(state: wire::State) -> &'static str {
-    match state {
-        wire::State::Pending => "pending",
-        wire::State::Starting => "starting",
-        wire::State::InProgress => "in-progress",
-        wire::State::ReadyForTransfer => "ready-for-transfer",
-        wire::State::Ready => "ready",
-        wire::State::Failed => "failed",
-        wire::State::Unknown | wire::State::Unspecified => "unknown",
-    }
-}
-
-fn progress(image: &wire::BackingImage) -> String {
-    let mut text = match image.total_size {
-        0 => format!("{} bytes so far", image.processed_size),
-        total => format!(
-            "{} % ({} of {total} bytes)",
-            image.progress, image.processed_size
-        ),
-    };
-    if !image.message.is_empty() {
-        text.push_str(", ");
-        text.extend(image.message.chars().take(500));
-    }
-    text
 }
 
 #[cfg(test)]

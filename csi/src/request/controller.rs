@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 
+use client::PullSecret;
 use proto::csi::v1 as csi;
 use types::{ByteSize, NodeId, VolumeName};
 
-use super::{Capability, MAP_BYTES, Parameters, PullSecret, bounded, node_id, required, volume_id};
+use super::{Capability, MAP_BYTES, Parameters, bounded, node_id, required, volume_id};
 use crate::error::{Error, Result};
 
 /// How large a volume must and may be.
@@ -103,7 +104,11 @@ impl CreateVolume {
         for capability in &mut capabilities {
             one_fs_type(capability, &parameters)?;
         }
-        let pull_secret = PullSecret::parse(&wire.secrets, parameters.base_image.as_deref())?;
+        let pull_secret = PullSecret::parse(&wire.secrets, parameters.base_image.as_deref())
+            .map_err(|why| Error::Invalid {
+                field: "secrets",
+                why,
+            })?;
         let topology = wire.accessibility_requirements.unwrap_or_default();
         let requisite = topology.requisite.into_iter().map(|t| t.segments).collect();
         Ok(Self {

@@ -7,7 +7,6 @@ mod capability;
 mod controller;
 mod node;
 mod parameters;
-mod secrets;
 
 pub(crate) use capability::Capability;
 #[cfg(test)]
@@ -17,8 +16,7 @@ pub(crate) use controller::{
     ValidateVolume,
 };
 pub(crate) use node::{AtPath, NodePublish, NodeStage};
-pub(crate) use parameters::{BASE_IMAGE, COMPARED, Parameters};
-pub(crate) use secrets::PullSecret;
+pub(crate) use parameters::{COMPARED, Parameters};
 
 use std::collections::HashMap;
 

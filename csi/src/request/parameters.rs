@@ -5,20 +5,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use client::parameters::{
+    self, BASE_IMAGE, FROM_BACKUP, NUMBER_OF_REPLICAS, STALE_REPLICA_TIMEOUT,
+};
 use host::FsType;
 
 use super::capability::fs_type;
 use super::{MAP_BYTES, bounded};
 use crate::error::{Error, Result, shown};
 
-/// The container image that holds the volume's first contents.
-pub(crate) const BASE_IMAGE: &str = "baseImage";
-/// On how many disks the volume lives.
-const NUMBER_OF_REPLICAS: &str = "numberOfReplicas";
-/// Minutes until a replica that is gone is given up.
-const STALE_REPLICA_TIMEOUT: &str = "staleReplicaTimeout";
-/// A backup to restore; only its empty form works today.
-const FROM_BACKUP: &str = "fromBackup";
 /// The old place of the file system type, left in the parameters by the provisioner.
 const FS_TYPE: &str = "fsType";
 /// Its present place; the provisioner takes it out, other callers may not.
@@ -42,9 +37,6 @@ const KEYS: [&str; 10] = [
 
 /// The keys that two requests for one volume must agree on.
 pub(crate) const COMPARED: [&str; 3] = [BASE_IMAGE, NUMBER_OF_REPLICAS, STALE_REPLICA_TIMEOUT];
-
-/// A year in minutes: nobody waits longer for a replica to come back.
-const STALE_REPLICA_TIMEOUT_MOST: u32 = 525_600;
 
 /// Checked parameters.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -93,7 +85,7 @@ impl Parameters {
         let Some(key) = KEYS.into_iter().find(|known| *known == key) else {
             return Err(Error::UnknownParameter {
                 key: shown(key),
-                nearest: nearest(key),
+                nearest: parameters::nearest(key, &KEYS),
             });
         };
         if value.is_empty() {
@@ -108,16 +100,14 @@ impl Parameters {
             return Err(refuse("leave the parameter out, or empty, to unset it"));
         }
         match key {
-            BASE_IMAGE => self.base_image = Some(reference(value).map_err(refuse)?),
+            BASE_IMAGE => self.base_image = Some(parameters::base_image(value).map_err(refuse)?),
             NUMBER_OF_REPLICAS => {
-                let number = integer(value).filter(|number| (1..=20).contains(number));
-                let why = "a whole number from 1 to 20 is expected";
-                self.number_of_replicas = Some(number.ok_or_else(|| refuse(why))?);
+                let number = parameters::number_of_replicas(value).map_err(refuse)?;
+                self.number_of_replicas = Some(number);
             }
             STALE_REPLICA_TIMEOUT => {
-                let minutes = integer(value).filter(|m| *m <= STALE_REPLICA_TIMEOUT_MOST);
-                let why = "a whole number of minutes from 0 to 525600 (a year) is expected";
-                self.stale_replica_timeout = Some(minutes.ok_or_else(|| refuse(why))?);
+                let minutes = parameters::stale_replica_timeout(value).map_err(refuse)?;
+                self.stale_replica_timeout = Some(minutes);
             }
             FROM_BACKUP => return Err(refuse("restoring a backup is not offered; leave it empty")),
             FS_TYPE | CSI_FS_TYPE => self.take_fs_type(key, value)?,
@@ -139,57 +129,6 @@ impl Parameters {
         self.fs_type = asked;
         Ok(())
     }
-}
-
-/// A number as people write it: digits and nothing else.
-fn integer(text: &str) -> Option<u32> {
-    text.bytes()
-        .all(|byte| byte.is_ascii_digit())
-        .then(|| text.parse().ok())
-        .flatten()
-}
-
-/// What can be seen to be wrong in a reference without knowing registries.
-fn reference(text: &str) -> Result<String, &'static str> {
-    if text.contains("://") {
-        return Err("write the image as in `docker pull`, without a scheme");
-    }
-    if text.len() > 1024 || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err("write the image as in `docker pull`: host/name:tag, without spaces");
-    }
-    Ok(text.to_owned())
-}
-
-/// The known key that holds `key`, else the one with the fewest edits to it, letter case not
-/// counted. There always is one: a far-fetched suggestion still shows what a key looks like.
-fn nearest(key: &str) -> &'static str {
-    // Longer than any key, and short enough to compare.
-    let key: String = key.to_lowercase().chars().take(64).collect();
-    let letters: Vec<char> = key.chars().collect();
-    let distance = |known: &&&str| {
-        let known = known.to_lowercase();
-        let held = key.len() > 3 && known.contains(&key);
-        (!held, edits(&letters, &known.chars().collect::<Vec<_>>()))
-    };
-    KEYS.iter()
-        .min_by_key(distance)
-        .copied()
-        .unwrap_or(BASE_IMAGE)
-}
-
-/// Levenshtein's distance, a row at a time.
-fn edits(a: &[char], b: &[char]) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]

@@ -105,16 +105,19 @@ fn progress_is_told_as_far_as_it_is_known() {
         processed_size: 5,
         ..Default::default()
     };
-    assert_eq!(progress(&image), "5 bytes so far");
+    assert_eq!(client::progress(&image), "5 bytes so far");
     let image = wire::BackingImage {
         total_size: 10,
         progress: 50,
         ..image
     };
-    assert_eq!(progress(&image), "50 % (5 of 10 bytes)");
+    assert_eq!(client::progress(&image), "50 % (5 of 10 bytes)");
     let image = wire::BackingImage {
         message: "trying again".to_owned(),
         ..image
     };
-    assert_eq!(progress(&image), "50 % (5 of 10 bytes), trying again");
+    assert_eq!(
+        client::progress(&image),
+        "50 % (5 of 10 bytes), trying again"
+    );
 }

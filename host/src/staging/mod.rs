@@ -241,6 +241,20 @@ pub fn survey(directory: &Path) -> Result<Vec<Survivor>> {
     survey::survey(directory)
 }
 
+/// Whether a volume that holds `content` could be staged for mounting, before there is a device: the
+/// same decision that [`stage`] makes when it has looked.
+///
+/// # Errors
+/// As [`stage`] would fail.
+pub fn check_content(
+    volume: &NodeVolume,
+    content: &probe::Content,
+    fs_type: Option<FsType>,
+    read_only: bool,
+) -> Result<()> {
+    plan::decide(volume, content, fs_type, read_only).map(drop)
+}
+
 /// The volume that is mounted at `path`: for FlexVolume's `unmount`, which is told a path only.
 /// `None` when nothing of ours is mounted there, or when the volume's name is longer than 54 bytes.
 pub fn volume_at(path: &Path) -> Result<Option<VolumeName>> {

@@ -1,12 +1,11 @@
-//! The pull secret of a claim: what the registry of its base image wants to hear.
+//! The pull secret of a volume: what the registry of its base image wants to hear.
 
 use std::collections::HashMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::bounded;
-use crate::error::{Error, Result};
+use crate::parameters::Why;
 
 /// A Docker config.json for dozens of registries is smaller; Kubernetes itself allows 1 MiB.
 const SECRETS_BYTES: usize = 64 << 10;
@@ -15,18 +14,30 @@ const DOCKER_CONFIG_JSON: &str = ".dockerconfigjson";
 /// What `docker login` calls the default registry.
 const DOCKER_HUB: &str = "https://index.docker.io/v1/";
 
-/// A Docker config.json. It has no `Debug`: whatever holds one cannot be printed either.
+/// A Docker config.json. Its `Debug` tells nothing of it.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub(crate) struct PullSecret(Vec<u8>);
+pub struct PullSecret(Vec<u8>);
+
+impl std::fmt::Debug for PullSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PullSecret(…)")
+    }
+}
 
 impl PullSecret {
     /// Takes the secrets of a request: `.dockerconfigjson`, or `username` and `password` for the
     /// registry of `base_image`. Other keys belong to somebody else.
-    pub(super) fn parse(
-        secrets: &HashMap<String, String>,
-        base_image: Option<&str>,
-    ) -> Result<Self> {
-        bounded("secrets", secrets, SECRETS_BYTES)?;
+    ///
+    /// # Errors
+    /// What is wrong with the secrets, without a word of them.
+    pub fn parse(secrets: &HashMap<String, String>, base_image: Option<&str>) -> Result<Self, Why> {
+        let bytes: usize = secrets
+            .iter()
+            .map(|(key, value)| key.len() + value.len())
+            .sum();
+        if bytes > SECRETS_BYTES {
+            return Err("they hold more than 64 KiB");
+        }
         if let Some(config) = secrets.get(DOCKER_CONFIG_JSON) {
             return Ok(Self(config.clone().into_bytes()));
         }
@@ -39,18 +50,14 @@ impl PullSecret {
                 Ok(Self(config.to_string().into_bytes()))
             }
             (Some(_), None, _) | (None, Some(_), _) => {
-                let why = "a pull secret needs both username and password, or .dockerconfigjson";
-                Err(Error::Invalid {
-                    field: "secrets",
-                    why,
-                })
+                Err("a pull secret needs both username and password, or .dockerconfigjson")
             }
             _ => Ok(Self::default()),
         }
     }
 
     /// The bytes, for the manager. Empty: there is no secret.
-    pub(crate) fn into_bytes(self) -> Vec<u8> {
+    pub fn into_bytes(self) -> Vec<u8> {
         self.0
     }
 }
@@ -68,7 +75,7 @@ fn registry(image: &str) -> &str {
 mod tests {
     use super::*;
 
-    fn config(pairs: &[(&str, &str)], image: &str) -> Result<String> {
+    fn config(pairs: &[(&str, &str)], image: &str) -> Result<String, Why> {
         let map = pairs
             .iter()
             .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
