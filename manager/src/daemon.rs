@@ -27,7 +27,7 @@ use crate::error::{Error, IoContext, Result};
 use crate::observe;
 use crate::service::Service;
 use crate::source::Sources;
-use crate::store::{Disk, ImageStore};
+use crate::store::{Disk, ImageStore, Place};
 use crate::volume::Volumes;
 
 /// Time that connections, and then running work, have to end after the stop signal: together less than
@@ -89,7 +89,7 @@ pub async fn run(args: DaemonArgs) -> Result<()> {
              reflink=1 or btrfs for volumes in constant time and space"
         );
     }
-    let store = ImageStore::new(disk.clone());
+    let store = ImageStore::new(disk.clone(), Place::Images);
     let catalog = Catalog::load(store, sources, stop.child_token())?;
     info!(disk = %disk.layout().root().display(), uuid = %disk.uuid(), node = %volumes.node_id(),
         listen = %args.listen, "serving");

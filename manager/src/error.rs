@@ -143,6 +143,28 @@ pub enum Error {
         /// The SHA-512 of what came.
         actual: Box<Sha512>,
     },
+    /// A chunk that came is not the one that the manifest says.
+    #[error(
+        "chunk {index} of the image has other bytes than its manifest says; fetch it again, best elsewhere"
+    )]
+    ChunkMismatch {
+        /// Which chunk, counted from 0 in units of 1 MiB.
+        index: u32,
+    },
+    /// The end was said before all bytes had come.
+    #[error("{missing} of {size} bytes have not come")]
+    Incomplete {
+        /// Bytes that are missing.
+        missing: u64,
+        /// Bytes of the whole.
+        size: u64,
+    },
+    /// What came does not fit what came before, or not the image at all.
+    #[error("what came cannot be part of the image: {0}")]
+    NotOfImage(String),
+    /// Another process, or another task of this one, makes the file.
+    #[error("{} is already being made; wait for it, or delete it", .0.display())]
+    WorkFileBusy(PathBuf),
     /// Stored bytes are not what was sealed.
     #[error("backing image {id} is damaged: {what}")]
     Damaged {
@@ -209,9 +231,10 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Classify for Error {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::Name(_) | Self::InvalidField { .. } | Self::NotAnImage(_) => {
-                ErrorKind::InvalidArgument
-            }
+            Self::Name(_)
+            | Self::InvalidField { .. }
+            | Self::NotAnImage(_)
+            | Self::NotOfImage(_) => ErrorKind::InvalidArgument,
             Self::ImageNotFound(_) | Self::VolumeNotFound(_) | Self::NodeUnknown(_) => {
                 ErrorKind::NotFound
             }
@@ -225,12 +248,14 @@ impl Classify for Error {
             | Self::DiskLocked(_)
             | Self::DiskReplaced(_)
             | Self::NewerFormat { .. } => ErrorKind::FailedPrecondition,
-            Self::VolumeBusy(_) | Self::Cancelled(_) => ErrorKind::Aborted,
+            Self::VolumeBusy(_) | Self::WorkFileBusy(_) | Self::Cancelled(_) => ErrorKind::Aborted,
             Self::Size { .. } => ErrorKind::OutOfRange,
             Self::NoSpace { .. } => ErrorKind::ResourceExhausted,
-            Self::Checksum { .. } | Self::Damaged { .. } | Self::DamagedRecord { .. } => {
-                ErrorKind::DataLoss
-            }
+            Self::Checksum { .. }
+            | Self::ChunkMismatch { .. }
+            | Self::Incomplete { .. }
+            | Self::Damaged { .. }
+            | Self::DamagedRecord { .. } => ErrorKind::DataLoss,
             Self::Image(error) => error.kind(),
             Self::Layer(error) => error.kind(),
             Self::Container(error) => error.kind(),

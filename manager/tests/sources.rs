@@ -12,7 +12,7 @@ use std::thread;
 use fetch::{AddressPolicy, Config, Credentials, Network, Tuning};
 use manager::catalog::{Catalog, Lifecycle, NewImage, Status};
 use manager::source::{Source, Sources};
-use manager::store::{Disk, ImageStore};
+use manager::store::{Disk, ImageStore, Place};
 use tokio_util::sync::CancellationToken;
 use types::{ImageName, Sha512};
 
@@ -109,7 +109,7 @@ struct Fixture {
 fn fixture() -> Fixture {
     let dir = tempfile::tempdir().unwrap();
     Disk::init(dir.path(), None).unwrap();
-    let store = ImageStore::new(Arc::new(Disk::open(dir.path()).unwrap()));
+    let store = ImageStore::new(Arc::new(Disk::open(dir.path()).unwrap()), Place::Images);
     let server = Server::start();
     let registries = format!(
         "[[registry]]\nlocation = \"{}\"\ninsecure = true\n",

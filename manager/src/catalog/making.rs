@@ -193,7 +193,7 @@ impl Catalog {
             match catalog.make(&task, &new, &reporter).await {
                 Ok(image) => reporter.sealed(image),
                 Err(error) => {
-                    catalog.remove_remains(&task.id).await;
+                    catalog.remove_remains(&task.id, &error).await;
                     reporter.failed(&error);
                 }
             }
@@ -252,10 +252,19 @@ impl Catalog {
             .map_err(Error::Task)?
     }
 
-    /// Removes what a failed making left. What cannot be removed is found by the next start.
-    async fn remove_remains(&self, id: &ImageId) {
+    /// Removes what a failed making left, but for what the next can go on from; on a full disk that
+    /// too. What cannot be removed is found by the next start.
+    async fn remove_remains(&self, id: &ImageId, why: &Error) {
         let (store, id) = (self.inner.store.clone(), id.clone());
-        let removed = tokio::task::spawn_blocking(move || store.delete(&id)).await;
+        let full = why.kind() == ErrorKind::ResourceExhausted;
+        let remove = move || {
+            if full {
+                store.delete(&id)
+            } else {
+                store.abandon(&id)
+            }
+        };
+        let removed = tokio::task::spawn_blocking(remove).await;
         if let Ok(Err(error)) = removed {
             error!(error = %report(&error), "cannot remove what is left of a failed image");
         }

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use types::{Sha512, crash_point};
 
 use super::durable;
+use super::ingest::IMAGE_SIZE_MAX;
 use crate::error::{Error, IoContext, Result};
 
 /// Bytes in a chunk: 1 MiB hashes at memory speed and keeps the manifest at 1/32768 of the image.
@@ -60,6 +61,12 @@ pub fn is_zero(bytes: &[u8]) -> bool {
         && tail.iter().all(|byte| *byte == 0)
 }
 
+/// Bytes of chunk `index` of an image of `size` bytes.
+pub(super) fn chunk_len(size: u64, index: usize) -> usize {
+    let rest = size.saturating_sub(index as u64 * CHUNK as u64);
+    usize::try_from(rest).map_or(CHUNK, |rest| rest.min(CHUNK))
+}
+
 /// The digests of a whole image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
@@ -89,8 +96,8 @@ pub enum Mismatch {
 }
 
 impl Manifest {
-    /// Writes the manifest durably (see [`durable::replace`]).
-    pub fn write(&self, path: &Path) -> Result<()> {
+    /// The bytes of the file format above, which is also that of the wire.
+    pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(HEADER + (self.chunks.len() + 1) * DIGEST);
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&self.size.to_le_bytes());
@@ -103,7 +110,41 @@ impl Manifest {
         }
         let seal = blake3::hash(&bytes);
         bytes.extend_from_slice(seal.as_bytes());
-        durable::replace(path, &bytes)?;
+        bytes
+    }
+
+    /// The manifest that these bytes are; `None` when they are none, or one that does not fit itself.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let size = u64::from_le_bytes(bytes.get(8..16)?.try_into().ok()?);
+        if bytes.len() as u64 != Self::encoded_len(size)? {
+            return None;
+        }
+        Self::parse(bytes, size)
+    }
+
+    /// Bytes of the manifest of an image of `size` bytes; `None` for sizes that no image has.
+    pub fn encoded_len(size: u64) -> Option<u64> {
+        (size <= IMAGE_SIZE_MAX)
+            .then(|| HEADER as u64 + (size.div_ceil(CHUNK as u64) + 1) * DIGEST as u64)
+    }
+
+    /// Bytes of chunk `index`: a whole [`CHUNK`] but for the last.
+    pub fn chunk_len(&self, index: usize) -> usize {
+        chunk_len(self.size, index)
+    }
+
+    /// Bytes that are not in holes: what the image takes on a disk, at most.
+    pub fn data_bytes(&self) -> u64 {
+        let data = |(index, chunk): (usize, &Chunk)| match chunk {
+            Chunk::Hole => 0,
+            Chunk::Data(_) => self.chunk_len(index) as u64,
+        };
+        self.chunks.iter().enumerate().map(data).sum()
+    }
+
+    /// Writes the manifest durably (see [`durable::replace`]).
+    pub fn write(&self, path: &Path) -> Result<()> {
+        durable::replace(path, &self.to_bytes())?;
         crash_point!("store.manifest.written");
         Ok(())
     }
@@ -116,14 +157,11 @@ impl Manifest {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error).context("open", path),
         };
-        let Ok(count) = usize::try_from(size.div_ceil(CHUNK as u64)) else {
-            return Ok(None);
-        };
-        let length = HEADER + (count + 1) * DIGEST;
-        if file.metadata().context("look at", path)?.len() != length as u64 {
+        let length = file.metadata().context("look at", path)?.len();
+        if Self::encoded_len(size) != Some(length) {
             return Ok(None);
         }
-        let mut bytes = Vec::with_capacity(length);
+        let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
         file.read_to_end(&mut bytes).context("read", path)?;
         Ok(Self::parse(&bytes, size))
     }
@@ -165,16 +203,14 @@ impl Manifest {
             return Ok(Some(Mismatch::Size(length)));
         }
         let mut buffer = vec![0; CHUNK];
-        let mut offset = 0;
-        for chunk in &self.chunks {
+        for (index, chunk) in self.chunks.iter().enumerate() {
+            let offset = index as u64 * CHUNK as u64;
             still_wanted(cancel)?;
-            let length = usize::try_from(self.size - offset).map_or(CHUNK, |rest| rest.min(CHUNK));
-            let bytes = &mut buffer[..length];
+            let bytes = &mut buffer[..self.chunk_len(index)];
             file.read_exact_at(bytes, offset).context("read", path)?;
             if Chunk::of(bytes) != *chunk {
                 return Ok(Some(Mismatch::Chunk(offset)));
             }
-            offset += length as u64;
         }
         Ok(None)
     }

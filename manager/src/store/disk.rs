@@ -33,8 +33,8 @@ pub struct Disk {
     uuid: DiskUuid,
     /// The root directory as it was opened: what is mounted there later must be the same.
     root: File,
-    /// Holds the flock.
-    _lock: File,
+    /// Holds the flock; none in a process that only works on work files.
+    _lock: Option<File>,
     reflink: bool,
     file_system: &'static str,
 }
@@ -81,10 +81,8 @@ impl Disk {
 
     /// Opens and locks the disk at `path`, and makes its directories.
     pub fn open(path: &Path) -> Result<Self> {
-        let path = &fs::canonicalize(path).context("open the disk", path)?;
-        let layout = Layout::new(path);
-        let uuid = read_config(&layout)?;
-        let root = File::open(path).context("open the disk", path)?;
+        let mut disk = Self::open_unlocked(path)?;
+        let layout = &disk.layout;
         let lock_path = layout.lock();
         let lock = OpenOptions::new()
             .write(true)
@@ -96,15 +94,18 @@ impl Disk {
             .context("open", &lock_path)?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(Error::DiskLocked(path.clone())),
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                return Err(Error::DiskLocked(layout.root().to_owned()));
+            }
             Err(error) => return Err(error).context("lock", &lock_path),
         }
+        disk._lock = Some(lock);
         durable::create_dir(&layout.images())?;
         durable::create_dir(&layout.volumes())?;
         // What an earlier process renamed and was killed before it synced is made durable before it
         // is reported as done.
-        rustix::fs::syncfs(&root).context("sync the disk", path)?;
-        let reflink = match probe_reflink(&layout) {
+        rustix::fs::syncfs(&disk.root).context("sync the disk", layout.root())?;
+        disk.reflink = match probe_reflink(layout) {
             // A full disk must start, or nothing on it could be deleted. A clone that cannot be made
             // is a copy.
             Err(error) if error.kind() == ErrorKind::ResourceExhausted => {
@@ -113,13 +114,29 @@ impl Disk {
             }
             other => other?,
         };
+        Ok(disk)
+    }
+
+    /// Opens the disk at `path` for work files alone: beside the process that serves it, whose lock
+    /// is not asked for.
+    pub fn open_for_work(path: &Path) -> Result<Self> {
+        let disk = Self::open_unlocked(path)?;
+        durable::create_dir(&disk.layout.work())?;
+        Ok(disk)
+    }
+
+    fn open_unlocked(path: &Path) -> Result<Self> {
+        let real = fs::canonicalize(path).context("open the disk", path)?;
+        let layout = Layout::called(&real, path);
+        let uuid = read_config(&layout)?;
+        let root = File::open(&real).context("open the disk", &real)?;
         let file_system = file_system_name(&root);
         Ok(Self {
             layout,
             uuid,
             root,
-            _lock: lock,
-            reflink,
+            _lock: None,
+            reflink: false,
             file_system,
         })
     }
@@ -134,7 +151,8 @@ impl Disk {
         &self.uuid
     }
 
-    /// Whether files can share extents here (FICLONE), found by doing it once.
+    /// Whether files can share extents here (FICLONE), found by doing it once; unknown, and so `false`,
+    /// in a process that only works on work files.
     pub fn reflink(&self) -> bool {
         self.reflink
     }

@@ -83,6 +83,15 @@ pub fn rename(from: &Path, to: &Path) -> Result<()> {
     fs::rename(from, to).context("rename", from)
 }
 
+/// The same, telling whether there was anything to rename.
+pub fn rename_if_there(from: &Path, to: &Path) -> Result<bool> {
+    match fs::rename(from, to) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error).context("rename", from),
+    }
+}
+
 /// Removes a file if it is there.
 pub fn remove_file(path: &Path) -> Result<()> {
     match fs::remove_file(path) {

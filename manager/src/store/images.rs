@@ -4,7 +4,7 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use image::Format;
@@ -13,19 +13,24 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 use types::{ImageId, Sha512, crash_point, report};
 
+use super::assembly::Assembly;
 use super::chunks::{Manifest, Mismatch};
 use super::disk::Disk;
 use super::durable;
 use super::ingest::{Ingest, Received};
-use super::layout::ImagePaths;
+use super::layout::{ImagePaths, Place, is_work_file};
 use super::sidecar::{Seal, Sidecar, Stamp, VERSION};
+use super::work_lock::WorkLocks;
 use crate::content::Content;
 use crate::error::{Error, IoContext, Result};
 
-/// The images of one disk.
+/// The images of one place of one disk. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct ImageStore {
     disk: Arc<Disk>,
+    place: Place,
+    /// Of the work files that this process works on.
+    locks: Arc<WorkLocks>,
 }
 
 /// What is known of an image besides its bytes.
@@ -77,9 +82,15 @@ impl SealedImage {
 }
 
 impl ImageStore {
-    /// The images of `disk`.
-    pub fn new(disk: Arc<Disk>) -> Self {
-        Self { disk }
+    /// The images in this place of `disk`.
+    pub fn new(disk: Arc<Disk>, place: Place) -> Self {
+        let locks = Arc::default();
+        Self { disk, place, locks }
+    }
+
+    /// Where on the disk they are.
+    pub fn place(&self) -> Place {
+        self.place
     }
 
     /// The disk they are on.
@@ -89,16 +100,53 @@ impl ImageStore {
 
     /// The paths of an image.
     pub fn paths(&self, id: &ImageId) -> ImagePaths {
-        self.disk.layout().image(id)
+        self.disk.layout().image(self.place, id)
     }
 
-    /// Opens the way in for an image's bytes.
+    /// Opens the way in for an image's bytes that come in order.
     pub fn begin(&self, id: &ImageId, cancel: CancellationToken) -> Result<Ingest> {
+        let paths = self.enter(id)?;
+        Ingest::create(paths.backing_tmp, cancel) // 2
+    }
+
+    /// Opens the way in for an image of `size` bytes that come in any order. With the manifest that
+    /// they are known to have, what an earlier attempt left is taken over.
+    pub fn assemble(
+        &self,
+        id: &ImageId,
+        size: u64,
+        known: Option<Manifest>,
+        cancel: CancellationToken,
+    ) -> Result<Assembly> {
+        Assembly::open(&self.enter(id)?, size, known, cancel) // 2
+    }
+
+    /// Step 1: makes the image's directory; for a work file it is said that this process makes it.
+    pub(super) fn enter(&self, id: &ImageId) -> Result<ImagePaths> {
         self.disk.check()?;
         let paths = self.paths(id);
         durable::create_dir(&paths.dir)?; // 1
         crash_point!("store.begin.directory");
-        Ingest::create(paths.backing_tmp, cancel) // 2
+        if self.place == Place::Work {
+            self.take_lock(id, &paths)?;
+        }
+        Ok(paths)
+    }
+
+    fn take_lock(&self, id: &ImageId, paths: &ImagePaths) -> Result<()> {
+        let name = id.to_string();
+        if !is_work_file(&name) {
+            let why = format!("{name} would be mistaken for a file beside another work file");
+            return Err(Error::InvalidField { field: "uuid", why });
+        }
+        let lock = self.disk.layout().work_lock(&name);
+        self.locks.take(&lock, &paths.backing)
+    }
+
+    /// Lets others work on a work file, as when it is handed over. Its bytes stay.
+    pub fn release(&self, id: &ImageId) -> Result<()> {
+        let lock = self.disk.layout().work_lock(&id.to_string());
+        self.locks.give_back(&lock)
     }
 
     /// Makes received bytes an image, or removes them and says why not.
@@ -126,6 +174,9 @@ impl ImageStore {
         let image = self.stamped(&image)?;
         image.sidecar.write(&paths.sidecar)?; // 10
         crash_point!("store.seal.recorded");
+        for leftover in [&paths.part, &paths.part_chunks] {
+            durable::remove_file(leftover)?;
+        }
         Ok(image)
     }
 
@@ -248,35 +299,93 @@ impl ImageStore {
     }
 
     /// Sets a damaged image aside, where no request finds it and nothing deletes it.
-    pub fn quarantine(&self, id: &ImageId) -> Result<std::path::PathBuf> {
-        let from = self.paths(id).dir;
+    pub fn quarantine(&self, id: &ImageId) -> Result<PathBuf> {
         let layout = self.disk.layout();
-        for n in 1.. {
-            let to = layout.image_quarantine(id, n);
-            if !to.try_exists().context("look for", &to)? {
-                durable::rename(&from, &to)?;
-                durable::sync_dir(&layout.images())?;
-                return Ok(to);
+        let to = unused(|n| layout.image_quarantine(self.place, id, n))?;
+        let paths = self.paths(id);
+        match self.place {
+            Place::Images => durable::rename(&paths.dir, &to)?,
+            Place::Work => {
+                // The bytes go first: without a name they are not taken for good ones, whereas what
+                // described them is void without them.
+                durable::create_dir(&to)?;
+                durable::rename(&paths.backing, &to.join("backing"))?;
+                crash_point!("store.quarantine.renamed");
+                for (from, name) in [
+                    (&paths.sidecar, "backing.cfg"),
+                    (&paths.chunks, "backing.chunks"),
+                ] {
+                    durable::rename_if_there(from, &to.join(name))?;
+                }
+                durable::sync_dir(&to)?;
             }
         }
-        unreachable!("u32 directories of one image do not fit on a disk")
+        durable::sync_dir(&layout.place(self.place))?;
+        crash_point!("store.quarantine.named");
+        Ok(to)
     }
 
-    /// Deletes an image's directory; nothing there is no error.
+    /// Deletes an image; nothing there is no error. It is gone once its directory has another name:
+    /// files that cannot be removed then are removed later, and it may be made anew at once.
     pub fn delete(&self, id: &ImageId) -> Result<()> {
         self.disk.check()?;
-        let (from, to) = (self.paths(id).dir, self.disk.layout().image_deleting(id));
-        durable::remove_dir(&to)?;
-        match durable::rename(&from, &to) {
-            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-                return Ok(());
-            }
-            other => other?,
+        if self.place == Place::Work {
+            return self.delete_work_file(id);
         }
-        durable::sync_dir(&self.disk.layout().images())?;
+        let layout = self.disk.layout();
+        let (from, to) = (
+            self.paths(id).dir,
+            unused(|n| layout.image_deleting(id, n))?,
+        );
+        if !durable::rename_if_there(&from, &to)? {
+            return Ok(());
+        }
+        durable::sync_dir(&layout.images())?;
         crash_point!("store.delete.renamed");
-        durable::remove_dir(&to)
+        if let Err(error) = durable::remove_dir(&to) {
+            warn!(image = %id, error = %report(&error), "deleted, but its files are still there; trying again later");
+        }
+        Ok(())
     }
+
+    fn delete_work_file(&self, id: &ImageId) -> Result<()> {
+        let paths = self.paths(id);
+        if !paths.dir.try_exists().context("look for", &paths.dir)? {
+            return Ok(());
+        }
+        self.take_lock(id, &paths)?;
+        for bytes in [&paths.backing, &paths.backing_tmp, &paths.part] {
+            durable::remove_file(bytes)?;
+        }
+        durable::sync_dir(&paths.dir)?;
+        crash_point!("store.delete.unlinked");
+        // Void without the bytes.
+        for beside in [&paths.sidecar, &paths.chunks, &paths.part_chunks] {
+            durable::remove_file(beside)?;
+        }
+        self.release(id)
+    }
+
+    /// Removes what a failed making left, except what the next attempt can go on from.
+    pub fn abandon(&self, id: &ImageId) -> Result<()> {
+        let paths = self.paths(id);
+        if Assembly::left(&paths) {
+            durable::remove_file(&paths.backing_tmp)?;
+            return self.release(id);
+        }
+        self.delete(id)
+    }
+}
+
+/// The first of some numbered paths that is not taken.
+fn unused(path: impl Fn(u32) -> PathBuf) -> Result<PathBuf> {
+    for n in 1.. {
+        let path = path(n);
+        if !path.try_exists().context("look for", &path)? {
+            return Ok(path);
+        }
+    }
+    unreachable!("u32 directories of one image do not fit on a disk")
 }
 
 fn gone(id: &ImageId) -> Error {

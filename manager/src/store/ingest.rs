@@ -215,7 +215,7 @@ impl Drop for Received {
     unsafe_code,
     reason = "sync_file_range has no safe wrapper among our dependencies"
 )]
-fn start_write_back(file: &File, offset: u64, length: u64) {
+pub(super) fn start_write_back(file: &File, offset: u64, length: u64) {
     let (Ok(offset), Ok(length)) = (i64::try_from(offset), i64::try_from(length)) else {
         return;
     };

@@ -4,25 +4,42 @@
 //! Longhorn's; the others are ours. Names that start with a dot are never images or volumes, because
 //! the names of those start with a letter or a digit.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use types::{ImageId, ImageName, ImageUuid, VolumeName};
+
+use crate::error::{Error, Result};
 
 /// The paths below one disk's directory.
 #[derive(Debug, Clone)]
 pub struct Layout {
     root: PathBuf,
+    /// The same directory as it was called when it was opened, for paths that others build.
+    called: PathBuf,
+}
+
+/// Where on a disk an image is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Place {
+    /// `backing-images/<name>-<uuid>/`: what the disk serves.
+    Images,
+    /// `tmp/<name>-<uuid>` and files beside it: what a data source prepares.
+    Work,
 }
 
 /// The paths of one backing image.
 #[derive(Debug, Clone)]
 pub struct ImagePaths {
-    /// `backing-images/<name>-<uuid>`.
+    /// `backing-images/<name>-<uuid>`; for a work file `tmp`, which it shares with others.
     pub dir: PathBuf,
     /// The bytes as they came.
     pub backing: PathBuf,
     /// The same while they come.
     pub backing_tmp: PathBuf,
+    /// The same while they come from peers, in any order: survives a restart.
+    pub part: PathBuf,
+    /// The chunk manifest that [`part`](Self::part) will have.
+    pub part_chunks: PathBuf,
     /// The JSON sidecar.
     pub sidecar: PathBuf,
     /// The chunk manifest.
@@ -56,8 +73,14 @@ const QUARANTINE: &str = ".quarantine-";
 impl Layout {
     /// The layout of the disk at `root`.
     pub fn new(root: &Path) -> Self {
+        Self::called(root, root)
+    }
+
+    /// The layout of the disk at `root`, which others may know as `called`.
+    pub fn called(root: &Path, called: &Path) -> Self {
         Self {
             root: root.to_owned(),
+            called: called.to_owned(),
         }
     }
 
@@ -86,29 +109,104 @@ impl Layout {
         self.root.join("volumes")
     }
 
+    /// Where data sources work.
+    pub fn work(&self) -> PathBuf {
+        self.root.join("tmp")
+    }
+
+    /// The directory of a place.
+    pub fn place(&self, place: Place) -> PathBuf {
+        match place {
+            Place::Images => self.images(),
+            Place::Work => self.work(),
+        }
+    }
+
     /// The paths of an image.
-    pub fn image(&self, id: &ImageId) -> ImagePaths {
-        let dir = self.images().join(id.to_string());
+    pub fn image(&self, place: Place, id: &ImageId) -> ImagePaths {
+        self.entry(place, &id.to_string())
+    }
+
+    /// The paths of what has this name in a place.
+    pub(super) fn entry(&self, place: Place, name: &str) -> ImagePaths {
+        let (dir, stem, raw) = match place {
+            Place::Images => (self.images().join(name), "backing", "raw".to_owned()),
+            Place::Work => (self.work(), name, format!("{name}.raw")),
+        };
+        let named = |end: &str| dir.join(format!("{stem}{end}"));
         ImagePaths {
-            backing: dir.join("backing"),
-            backing_tmp: dir.join("backing.tmp"),
-            sidecar: dir.join("backing.cfg"),
-            chunks: dir.join("backing.chunks"),
-            raw: dir.join("raw"),
-            raw_tmp: dir.join("raw.tmp"),
-            raw_seal: dir.join("raw.cfg"),
+            backing: named(""),
+            backing_tmp: named(".tmp"),
+            part: named(".part"),
+            part_chunks: named(".part.chunks"),
+            sidecar: named(".cfg"),
+            chunks: named(".chunks"),
+            raw_tmp: dir.join(format!("{raw}.tmp")),
+            raw_seal: dir.join(format!("{raw}.cfg")),
+            raw: dir.join(raw),
             dir,
         }
     }
 
-    /// Where an image's directory goes before its files are removed.
-    pub fn image_deleting(&self, id: &ImageId) -> PathBuf {
-        self.images().join(format!("{DELETING}{id}"))
+    /// The file whose lock says that somebody works on a work file.
+    pub(super) fn work_lock(&self, name: &str) -> PathBuf {
+        self.work().join(format!("{name}.lock"))
     }
 
-    /// Where a damaged image's directory is set aside, the `n`th of its name.
-    pub fn image_quarantine(&self, id: &ImageId, n: u32) -> PathBuf {
-        self.images().join(format!("{QUARANTINE}{id}.{n}"))
+    /// Where an image's files go before they are removed, the `n`th of its name.
+    pub fn image_deleting(&self, id: &ImageId, n: u32) -> PathBuf {
+        self.images().join(format!("{DELETING}{id}.{n}"))
+    }
+
+    /// Where a damaged image's files are set aside, the `n`th of its name.
+    pub fn image_quarantine(&self, place: Place, id: &ImageId, n: u32) -> PathBuf {
+        self.place(place).join(format!("{QUARANTINE}{id}.{n}"))
+    }
+
+    /// Reads a path of one of the two shapes that images have; anything else is refused, and so is
+    /// whatever would leave the disk.
+    pub fn parse_file_path(&self, path: &Path, uuid: &ImageUuid) -> Result<(Place, ImageId)> {
+        let (place, name) = self.parse_path(path)?;
+        let id = split_image_dir(&name, Some(uuid)).ok_or_else(|| Error::InvalidField {
+            field: "file-path",
+            why: format!(
+                "{} is not a file of an image with uuid {uuid}",
+                path.display()
+            ),
+        })?;
+        Ok((place, id))
+    }
+
+    /// The same for a path whose uuid is not known: the place, and the name of the entry there.
+    pub(crate) fn parse_path(&self, path: &Path) -> Result<(Place, String)> {
+        let refused = || Error::InvalidField {
+            field: "file-path",
+            why: format!(
+                "{} is neither {root}/backing-images/<name>-<uuid>/backing nor {root}/tmp/<name>-<uuid>",
+                path.display(),
+                root = self.root.display()
+            ),
+        };
+        let below = path
+            .strip_prefix(&self.root)
+            .or_else(|_| path.strip_prefix(&self.called));
+        let parts: Option<Vec<_>> = below
+            .map_err(|_| refused())?
+            .components()
+            .map(|part| match part {
+                Component::Normal(part) => part.to_str(),
+                _ => None,
+            })
+            .collect();
+        let (place, name) = match parts.as_deref() {
+            Some(["backing-images", name, "backing"]) => (Place::Images, *name),
+            Some(["tmp", name]) => (Place::Work, *name),
+            _ => return Err(refused()),
+        };
+        if split_image_dir(name, None).is_none() || (place == Place::Work && !is_work_file(name)) {
+            return Err(refused());
+        }
+        Ok((place, name.to_owned()))
     }
 
     /// The paths of a volume.
@@ -138,6 +236,26 @@ impl Layout {
     pub fn volume_data_relative(name: &VolumeName) -> String {
         format!("volumes/{name}/volume")
     }
+}
+
+/// What is appended to the name of a work file for the files beside it; the longest first.
+pub(super) const WORK_SUFFIXES: [&str; 11] = [
+    ".tmp.qcow2tmp",
+    ".tmp-raw.tmp",
+    ".part.chunks.tmp",
+    ".part.chunks",
+    ".chunks.tmp",
+    ".cfg.tmp",
+    ".chunks",
+    ".part",
+    ".lock",
+    ".tmp",
+    ".cfg",
+];
+
+/// Whether this can be the name of a work file itself, and not of a file beside another one.
+pub(super) fn is_work_file(name: &str) -> bool {
+    !WORK_SUFFIXES.iter().any(|suffix| name.ends_with(suffix))
 }
 
 /// What the name of an entry in `backing-images/` or `volumes/` says about it.
@@ -207,6 +325,54 @@ mod tests {
             Some(dashed)
         );
         assert_eq!(split_image_dir("nodash", None), None);
+    }
+
+    #[test]
+    fn only_paths_of_the_two_shapes_are_taken() {
+        let layout = Layout::called(Path::new("/mnt/disk"), Path::new("/data"));
+        let uuid = ImageUuid::new("a93b9a55").unwrap();
+        let id = ImageId::new("img", "a93b9a55").unwrap();
+        for (path, place) in [
+            ("/data/backing-images/img-a93b9a55/backing", Place::Images),
+            (
+                "/mnt/disk/backing-images/img-a93b9a55/backing",
+                Place::Images,
+            ),
+            ("/data/tmp/img-a93b9a55", Place::Work),
+        ] {
+            let parsed = layout.parse_file_path(Path::new(path), &uuid).unwrap();
+            assert_eq!(parsed, (place, id.clone()), "{path}");
+        }
+        let images = layout.image(Place::Images, &id);
+        assert_eq!(
+            images.backing,
+            Path::new("/mnt/disk/backing-images/img-a93b9a55/backing")
+        );
+        assert_eq!(
+            images.raw_seal,
+            Path::new("/mnt/disk/backing-images/img-a93b9a55/raw.cfg")
+        );
+        let work = layout.image(Place::Work, &id);
+        assert_eq!(work.backing, Path::new("/mnt/disk/tmp/img-a93b9a55"));
+        assert_eq!(work.sidecar, Path::new("/mnt/disk/tmp/img-a93b9a55.cfg"));
+        for path in [
+            "/data/backing-images/img-a93b9a55",
+            "/data/backing-images/img-a93b9a55/backing.cfg",
+            "/data/backing-images/img-ffffffff/backing",
+            "/data/backing-images/../img-a93b9a55/backing",
+            "/data/../data/tmp/img-a93b9a55",
+            "/data/tmp/../img-a93b9a55",
+            "/data/tmp/x/img-a93b9a55",
+            "/data/tmp/.deleting-img-a93b9a55",
+            "/data/tmp/img-a93b9a55.cfg",
+            "tmp/img-a93b9a55",
+            "/etc/img-a93b9a55",
+            "/database/tmp/img-a93b9a55",
+            "",
+        ] {
+            let refused = layout.parse_file_path(Path::new(path), &uuid);
+            assert!(matches!(refused, Err(Error::InvalidField { .. })), "{path}");
+        }
     }
 
     #[test]

@@ -33,6 +33,7 @@
 //!
 //! Deleting is one rename to `.deleting-*`, a sync of the parent, then the removal of the files.
 
+pub mod assembly;
 pub mod chunks;
 pub mod disk;
 pub mod durable;
@@ -42,10 +43,14 @@ pub mod layout;
 pub mod raw_form;
 pub mod recovery;
 pub mod sidecar;
+mod work_lock;
 
+pub use assembly::Assembly;
+pub use chunks::Manifest;
 pub use disk::Disk;
 pub use images::{Facts, ImageStore, SealedImage};
 pub use ingest::{Ingest, Received};
+pub use layout::Place;
 
 use ring::rand::SecureRandom;
 

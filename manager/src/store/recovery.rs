@@ -7,10 +7,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use types::{ImageId, Sha512, report};
 
+use super::assembly::Assembly;
 use super::chunks::{CHUNK, Chunk, Manifest, still_wanted};
 use super::durable;
 use super::images::{Examined, Facts, ImageStore, SealedImage};
-use super::layout::{EntryName, split_image_dir};
+use super::layout::{EntryName, ImagePaths, Place, split_image_dir};
 use super::sidecar::{Sidecar, SidecarFile};
 use crate::error::{Error, IoContext, Result};
 
@@ -28,8 +29,13 @@ pub enum Found {
 }
 
 impl ImageStore {
-    /// Removes leftovers and tells what images there are. Reads no image's bytes.
+    /// Removes leftovers and tells what images there are. Reads no image's bytes. Of work files nothing
+    /// is told and nothing removed: they belong to the data sources that make them, which may be other
+    /// processes, and even other programs (see [`find`](Self::find)).
     pub fn load(&self) -> Result<Vec<Found>> {
+        if self.place() == Place::Work {
+            return Ok(Vec::new());
+        }
         let dir = self.disk().layout().images();
         let mut found = Vec::new();
         for entry in fs::read_dir(&dir).context("list", &dir)? {
@@ -43,7 +49,7 @@ impl ImageStore {
                 EntryName::Foreign => {
                     info!(path = %entry.path().display(), "not ours: left alone");
                 }
-                EntryName::Item(name) => match self.load_one(name, &entry.path()) {
+                EntryName::Item(name) => match self.load_one(name) {
                     Ok(Some(image)) => found.push(image),
                     Ok(None) => {}
                     Err(error) => {
@@ -59,12 +65,13 @@ impl ImageStore {
 
     /// One image as a start would find it.
     pub fn find(&self, id: &ImageId) -> Result<Option<Found>> {
-        self.load_one(&id.to_string(), &self.paths(id).dir)
+        self.load_one(&id.to_string())
     }
 
-    fn load_one(&self, name: &str, dir: &Path) -> Result<Option<Found>> {
+    fn load_one(&self, name: &str) -> Result<Option<Found>> {
+        let paths = self.disk().layout().entry(self.place(), name);
         let unnamed = split_image_dir(name, None);
-        let sidecar = match Sidecar::read(&dir.join("backing.cfg")) {
+        let sidecar = match Sidecar::read(&paths.sidecar) {
             Ok(SidecarFile::Good(sidecar)) => Some(sidecar),
             Ok(SidecarFile::Missing) => None,
             Ok(SidecarFile::Damaged(why)) => {
@@ -91,19 +98,17 @@ impl ImageStore {
                 return Ok(None);
             }
         };
-        let paths = self.paths(&id);
-        // An operator's `old-images` has the shape of a name and is not ours to clear up.
-        if !paths.backing.exists() && !holds_only_ours(&paths.dir)? {
-            info!(path = %paths.dir.display(), "holds files of others: left alone");
+        if self.place() == Place::Images && !clear(&paths)? {
             return Ok(None);
         }
-        durable::remove_work_files(&paths.dir)?;
         match fs::symlink_metadata(&paths.backing) {
             Ok(meta) if meta.is_file() => {}
             Ok(_) => return Ok(Some(Found::Unusable(id.clone(), not_regular(id)))),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                info!(image = %id, "was never completed: removed");
-                self.delete(&id)?;
+                if self.place() == Place::Images && !Assembly::left(&paths) {
+                    info!(image = %id, "was never completed: removed");
+                    self.delete(&id)?;
+                }
                 return Ok(None);
             }
             Err(error) => return Err(error).context("look at", &paths.backing),
@@ -193,9 +198,32 @@ pub(crate) fn remove_leftover(path: &Path) {
     }
 }
 
-/// Whether all names in a directory are ones that this program gives to files of an image.
+/// Removes void files from an image's directory; tells whether it is one.
+fn clear(paths: &ImagePaths) -> Result<bool> {
+    // An operator's `old-images` has the shape of a name and is not ours to clear up.
+    if !paths.backing.exists() && !holds_only_ours(&paths.dir)? {
+        info!(path = %paths.dir.display(), "holds files of others: left alone");
+        return Ok(false);
+    }
+    durable::remove_work_files(&paths.dir)?;
+    Ok(true)
+}
+
+/// Whether all names in a directory are ones that this program, or Longhorn, gives to files of an
+/// image.
 fn holds_only_ours(dir: &Path) -> Result<bool> {
-    const OURS: [&str; 5] = ["backing", "backing.cfg", "backing.chunks", "raw", "raw.cfg"];
+    const OURS: [&str; 10] = [
+        "backing",
+        "backing.cfg",
+        "backing.chunks",
+        "backing.part",
+        "backing.part.chunks",
+        "raw",
+        "raw.cfg",
+        "backing.tmp.qcow2tmp",
+        "backing.tmp-raw",
+        "backing-raw",
+    ];
     for entry in fs::read_dir(dir).context("list", dir)? {
         let name = entry.context("list", dir)?.file_name();
         let name = name.to_str().unwrap_or_default();

@@ -1,0 +1,487 @@
+//! Takes in the bytes of an image in any order, from several threads at once.
+//!
+//! Each chunk is digested when its last byte comes; with a manifest known beforehand a chunk that is
+//! not the one it says is refused at once, and what came before a crash or a cut is kept. Zeros are
+//! not written: what has not come is a hole. The SHA-512 follows on a thread of its own
+//! ([`follower`]). Bytes that come twice must be the same.
+//!
+//! ```text
+//! without a manifest   backing.tmp                          removed on drop and by a start
+//! with one             backing.part, backing.part.chunks    kept until it is complete or too old
+//! ```
+
+mod coverage;
+mod follower;
+mod resume;
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use rustix::fs::FallocateFlags;
+use tokio_util::sync::CancellationToken;
+use types::{Sha512, crash_point};
+
+use self::coverage::{Coverage, Partials};
+use super::chunks::{CHUNK, Chunk, Manifest, chunk_len, is_zero};
+use super::durable;
+use super::ingest::{IMAGE_SIZE_MAX, Received, start_write_back};
+use super::layout::ImagePaths;
+use crate::error::{Error, IoContext, Result};
+
+/// Locks that chunks share: writers of different chunks seldom meet.
+const STRIPES: usize = 64;
+
+/// An image whose bytes come in any order. Shared by reference or `Arc` between those who bring them.
+#[derive(Debug)]
+pub struct Assembly {
+    shared: Arc<Shared>,
+    /// Taken by who finishes.
+    follower: Mutex<Option<JoinHandle<Result<Sha512>>>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    file: File,
+    path: PathBuf,
+    size: u64,
+    known: Option<Manifest>,
+    cancel: CancellationToken,
+    /// Held while a chunk is written, so that its digest is that of its last bytes.
+    stripes: Vec<Mutex<()>>,
+    state: Mutex<State>,
+    /// Told when a chunk is complete, was hashed, or nothing more comes.
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Those that are complete.
+    chunks: Vec<Option<Chunk>>,
+    partials: Partials,
+    /// Bytes that came, holes included.
+    received: u64,
+    /// Chunks before this one are in the SHA-512.
+    hashed: usize,
+    phase: Phase,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// Complete, and the SHA-512 is awaited.
+    Finishing,
+    /// Dropped, or a write failed: what the file holds is not known.
+    Ended,
+}
+
+/// What comes for a part of one chunk.
+#[derive(Debug, Clone, Copy)]
+enum Piece<'a> {
+    Bytes(&'a [u8]),
+    Zeros(usize),
+}
+
+impl Piece<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.len(),
+            Self::Zeros(length) => *length,
+        }
+    }
+}
+
+impl Assembly {
+    /// Opens the work file: new, or with `known` the one that is there.
+    pub(super) fn open(
+        paths: &ImagePaths,
+        size: u64,
+        known: Option<Manifest>,
+        cancel: CancellationToken,
+    ) -> Result<Self> {
+        if size == 0 || size > IMAGE_SIZE_MAX {
+            return Err(Error::NotAnImage(format!("it has {size} bytes")));
+        }
+        let count = usize::try_from(size.div_ceil(CHUNK as u64)).expect("at most 2^22 chunks");
+        if known
+            .as_ref()
+            .is_some_and(|known| known.size != size || known.chunks.len() != count)
+        {
+            return Err(Error::NotOfImage(format!(
+                "a manifest of another size than {size} bytes"
+            )));
+        }
+        let (file, path, chunks) = match &known {
+            Some(known) => resume::open(paths, known, &cancel)?,
+            None => {
+                durable::remove_file(&paths.backing_tmp)?;
+                let file = durable::create_file(&paths.backing_tmp)?;
+                file.set_len(size)
+                    .context("set the length of", &paths.backing_tmp)?;
+                (file, paths.backing_tmp.clone(), vec![None; count])
+            }
+        };
+        let there =
+            |(index, chunk): (usize, &Option<Chunk>)| chunk.map(|_| chunk_len(size, index) as u64);
+        let state = State {
+            received: chunks.iter().enumerate().filter_map(there).sum(),
+            chunks,
+            partials: Partials::default(),
+            hashed: 0,
+            phase: Phase::Open,
+        };
+        let shared = Arc::new(Shared {
+            file,
+            path,
+            size,
+            known,
+            cancel,
+            stripes: (0..STRIPES).map(|_| Mutex::new(())).collect(),
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+        });
+        let follower =
+            follower::start(shared.clone()).context("start a thread for", &shared.path)?;
+        Ok(Self {
+            shared,
+            follower: Mutex::new(Some(follower)),
+        })
+    }
+
+    /// Whether an earlier attempt left something to go on from.
+    pub(super) fn left(paths: &ImagePaths) -> bool {
+        paths.part.exists() && paths.part_chunks.exists()
+    }
+
+    /// Bytes of the image.
+    pub fn size(&self) -> u64 {
+        self.shared.size
+    }
+
+    /// The manifest that it was begun with.
+    pub fn known(&self) -> Option<&Manifest> {
+        self.shared.known.as_ref()
+    }
+
+    /// Takes bytes for any place. An error of the disk ends the assembly.
+    pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        let mut bytes = bytes;
+        self.each_chunk(offset, bytes.len() as u64, |index, start, length| {
+            let (piece, rest) = bytes.split_at(length);
+            bytes = rest;
+            self.shared.put(index, start, Piece::Bytes(piece))
+        })
+    }
+
+    /// Takes zeros for any place, without writing them.
+    pub fn hole(&self, offset: u64, length: u64) -> Result<()> {
+        self.each_chunk(offset, length, |index, start, length| {
+            self.shared.put(index, start, Piece::Zeros(length))
+        })
+    }
+
+    /// Takes a whole chunk. [`Error::ChunkMismatch`] when it is not what the manifest says: nothing of
+    /// it is kept then.
+    pub fn put_chunk(&self, index: u32, bytes: &[u8]) -> Result<()> {
+        let offset = u64::from(index) * CHUNK as u64;
+        if offset >= self.size() || bytes.len() != chunk_len(self.size(), index as usize) {
+            return Err(Error::NotOfImage(format!(
+                "{} bytes for chunk {index}",
+                bytes.len()
+            )));
+        }
+        self.write_at(offset, bytes)
+    }
+
+    fn each_chunk(
+        &self,
+        offset: u64,
+        length: u64,
+        mut put: impl FnMut(usize, usize, usize) -> Result<()>,
+    ) -> Result<()> {
+        let end = offset
+            .checked_add(length)
+            .filter(|end| *end <= self.size())
+            .ok_or_else(|| {
+                let size = self.size();
+                Error::NotOfImage(format!(
+                    "{length} bytes at offset {offset}; it has {size} bytes"
+                ))
+            })?;
+        self.shared.wait_for_hash()?;
+        let mut at = offset;
+        while at < end {
+            let index = usize::try_from(at / CHUNK as u64).expect("at most 2^22 chunks");
+            let start = usize::try_from(at % CHUNK as u64).expect("less than a chunk");
+            let room = chunk_len(self.size(), index) - start;
+            let now = usize::try_from(end - at).map_or(room, |left| left.min(room));
+            put(index, start, now)?;
+            at += now as u64;
+        }
+        Ok(())
+    }
+
+    /// Chunks that are not complete.
+    pub fn missing(&self) -> Vec<u32> {
+        (0..)
+            .zip(&self.shared.state().chunks)
+            .filter(|(_, chunk)| chunk.is_none())
+            .map(|(index, _)| index)
+            .collect()
+    }
+
+    /// Whether a chunk is complete, and with a known manifest verified.
+    pub fn has(&self, index: u32) -> bool {
+        matches!(
+            self.shared.state().chunks.get(index as usize),
+            Some(Some(_))
+        )
+    }
+
+    /// The bytes of a complete chunk, for others who want the image.
+    pub fn read_chunk(&self, index: u32) -> Result<Vec<u8>> {
+        if !self.has(index) {
+            return Err(Error::NotOfImage(format!("chunk {index} has not come yet")));
+        }
+        self.shared
+            .read(index as usize, 0..chunk_len(self.size(), index as usize))
+    }
+
+    /// Bytes that came, holes included: the size, once all did.
+    pub fn received(&self) -> u64 {
+        self.shared.state().received
+    }
+
+    /// Ends the work when all bytes are there, and gives what the store can seal. Waits for the
+    /// SHA-512, which must be the one of a known manifest.
+    pub fn finish(&self) -> Result<Received> {
+        let shared = &self.shared;
+        shared.begin_finish()?;
+        let follower = self
+            .follower
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let follower = follower.ok_or(Error::Cancelled("the image was finished before"))?;
+        let checksum = follower
+            .join()
+            .map_err(|_| Error::Cancelled("the hash thread ended"))??;
+        if let Some(known) = shared
+            .known
+            .as_ref()
+            .filter(|known| known.checksum != checksum)
+        {
+            // No chunk can be blamed: the manifest contradicts itself.
+            durable::remove_file(&shared.path)?;
+            return Err(Error::Checksum {
+                expected: Box::new(known.checksum),
+                actual: Box::new(checksum),
+            });
+        }
+        crash_point!("store.assembly.received");
+        let chunks = std::mem::take(&mut shared.state().chunks);
+        Ok(Received {
+            file: shared.file.try_clone().context("keep open", &shared.path)?,
+            path: shared.path.clone(),
+            manifest: Manifest {
+                size: shared.size,
+                checksum,
+                chunks: chunks.into_iter().flatten().collect(),
+            },
+            armed: true,
+        })
+    }
+}
+
+impl Drop for Assembly {
+    fn drop(&mut self) {
+        let unfinished = {
+            let mut state = self.shared.state();
+            let unfinished = state.phase != Phase::Finishing;
+            state.phase = Phase::Ended;
+            unfinished
+        };
+        self.shared.changed.notify_all();
+        // It has the file open, and with it the lock that the next attempt needs.
+        let follower = self
+            .follower
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let _ = follower.map(JoinHandle::join);
+        if unfinished && self.shared.known.is_none() {
+            // What cannot be removed now is a leftover that the next start removes.
+            let _ = durable::remove_file(&self.shared.path);
+        }
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn still_open(&self, state: &State) -> Result<()> {
+        if self.cancel.is_cancelled() {
+            return Err(Error::Cancelled(
+                "the image is being deleted or the manager stops",
+            ));
+        }
+        match state.phase {
+            Phase::Open => Ok(()),
+            Phase::Finishing => Err(Error::Cancelled("the image was finished before")),
+            Phase::Ended => Err(Error::Cancelled("an earlier write of the image failed")),
+        }
+    }
+
+    fn begin_finish(&self) -> Result<()> {
+        let mut state = self.state();
+        self.still_open(&state)?;
+        if state.chunks.iter().any(Option::is_none) {
+            let (missing, size) = (self.size - state.received, self.size);
+            return Err(Error::Incomplete { missing, size });
+        }
+        state.phase = Phase::Finishing;
+        drop(state);
+        self.changed.notify_all();
+        Ok(())
+    }
+
+    /// Takes a piece of one chunk.
+    fn put(&self, index: usize, start: usize, piece: Piece<'_>) -> Result<()> {
+        let _stripe = self.stripes[index % STRIPES]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let whole = chunk_len(self.size, index);
+        let mut covered = {
+            let mut state = self.state();
+            self.still_open(&state)?;
+            match state.chunks[index] {
+                Some(_) => Coverage::full(whole),
+                None => state.partials.take(index),
+            }
+        };
+        let was_full = covered.is_full(whole);
+        let before = covered.clone();
+        let put = self.put_bytes(index, start, piece, &mut covered);
+        let chunk = put.and_then(|()| {
+            let complete = !was_full && covered.is_full(whole);
+            if complete {
+                self.digest(index, start, piece).map(Some)
+            } else {
+                Ok(None)
+            }
+        });
+        let mut state = self.state();
+        match chunk {
+            Ok(Some(chunk)) => {
+                state.received += (whole - before.len()) as u64;
+                state.chunks[index] = Some(chunk);
+                drop(state);
+                self.changed.notify_all();
+                if let Chunk::Data(_) = chunk {
+                    start_write_back(&self.file, index as u64 * CHUNK as u64, whole as u64);
+                }
+                Ok(())
+            }
+            Ok(None) if was_full => Ok(()),
+            Ok(None) => {
+                state.received += (covered.len() - before.len()) as u64;
+                state.partials.put(index, covered)
+            }
+            Err(error @ Error::ChunkMismatch { .. }) => {
+                state.received -= before.len() as u64;
+                Err(error)
+            }
+            Err(error) => {
+                if let Error::Io { .. } = error {
+                    state.phase = Phase::Ended;
+                } else if !was_full {
+                    state.partials.put(index, before)?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Writes what has not come before, and compares what has.
+    fn put_bytes(
+        &self,
+        index: usize,
+        start: usize,
+        piece: Piece<'_>,
+        covered: &mut Coverage,
+    ) -> Result<()> {
+        let end = start + piece.len();
+        for (range, again) in covered.split(start..end) {
+            let bytes = match piece {
+                Piece::Bytes(bytes) => Some(&bytes[range.start - start..range.end - start]),
+                Piece::Zeros(_) => None,
+            };
+            if again {
+                let there = self.read(index, range.clone())?;
+                let same = bytes.map_or_else(|| is_zero(&there), |bytes| bytes == there);
+                if !same {
+                    return Err(Error::NotOfImage(format!(
+                        "bytes of chunk {index} came twice, and differ"
+                    )));
+                }
+            } else if let Some(bytes) = bytes.filter(|bytes| !is_zero(bytes)) {
+                // Whole chunks are looked at before they are written.
+                if range.len() == chunk_len(self.size, index) {
+                    self.expected(index, Chunk::of(bytes))?;
+                }
+                let at = index as u64 * CHUNK as u64 + range.start as u64;
+                self.file
+                    .write_all_at(bytes, at)
+                    .context("write", &self.path)?;
+            }
+        }
+        covered.add(start..end)
+    }
+
+    /// The digest of a chunk whose last piece has just come.
+    fn digest(&self, index: usize, start: usize, piece: Piece<'_>) -> Result<Chunk> {
+        let whole = chunk_len(self.size, index);
+        let chunk = match piece {
+            Piece::Bytes(bytes) if start == 0 && bytes.len() == whole => Chunk::of(bytes),
+            Piece::Zeros(length) if length == whole => Chunk::Hole,
+            _ => Chunk::of(&self.read(index, 0..whole)?),
+        };
+        let checked = self.expected(index, chunk);
+        if checked.is_err() {
+            punch(&self.file, index as u64 * CHUNK as u64, whole as u64)
+                .context("clear a part of", &self.path)?;
+        }
+        checked.map(|()| chunk)
+    }
+
+    fn expected(&self, index: usize, chunk: Chunk) -> Result<()> {
+        match &self.known {
+            Some(known) if known.chunks[index] != chunk => Err(Error::ChunkMismatch {
+                index: u32::try_from(index).expect("at most 2^22 chunks"),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn read(&self, index: usize, range: std::ops::Range<usize>) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; range.len()];
+        let at = index as u64 * CHUNK as u64 + range.start as u64;
+        self.file
+            .read_exact_at(&mut bytes, at)
+            .context("read", &self.path)?;
+        Ok(bytes)
+    }
+}
+
+/// Makes a range of a file a hole.
+fn punch(file: &File, offset: u64, length: u64) -> rustix::io::Result<()> {
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    rustix::fs::fallocate(file, flags, offset, length)
+}
+
+#[cfg(test)]
+mod tests;
