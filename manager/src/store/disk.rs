@@ -34,7 +34,7 @@ pub struct Disk {
     /// The root directory as it was opened: what is mounted there later must be the same.
     root: File,
     /// Holds the flock; none in a process that only works on work files.
-    _lock: Option<File>,
+    lock: Option<File>,
     reflink: bool,
     file_system: &'static str,
 }
@@ -99,7 +99,7 @@ impl Disk {
             }
             Err(error) => return Err(error).context("lock", &lock_path),
         }
-        disk._lock = Some(lock);
+        disk.lock = Some(lock);
         durable::create_dir(&layout.images())?;
         durable::create_dir(&layout.volumes())?;
         // What an earlier process renamed and was killed before it synced is made durable before it
@@ -135,7 +135,7 @@ impl Disk {
             layout,
             uuid,
             root,
-            _lock: None,
+            lock: None,
             reflink: false,
             file_system,
         })

@@ -21,6 +21,7 @@
 //! | leftover | then |
 //! |---|---|
 //! | `*.tmp` | void: removed |
+//! | `backing.part` with `backing.part.chunks` | kept for the next attempt to assemble the image, which believes its digests alone |
 //! | directory without `backing` | removed, the sidecar with it |
 //! | `backing` without (readable) `backing.cfg` | its bytes are read once: against `backing.chunks` if that is whole, else hashed; then it is sealed again |
 //! | both, and stat agrees with the seal | ready, nothing is read |
@@ -32,6 +33,14 @@
 //! | any other name | left alone and logged |
 //!
 //! Deleting is one rename to `.deleting-*`, a sync of the parent, then the removal of the files.
+//!
+//! # Work files
+//!
+//! What a data source prepares goes the same way under `tmp/`, where an image is a file
+//! `<name>-<uuid>` with others beside it (`.tmp`, `.part`, `.part.chunks`, `.cfg`, `.chunks`) instead of a
+//! directory. Data sources are processes of their own, so a start leaves all of this alone; who works on
+//! one holds the lock `<name>-<uuid>.lock`. Bytes are removed, or set aside, before what describes them:
+//! a description without bytes is void, bytes without a description would be believed.
 
 pub mod assembly;
 pub mod chunks;

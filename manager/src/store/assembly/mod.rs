@@ -113,15 +113,14 @@ impl Assembly {
                 "a manifest of another size than {size} bytes"
             )));
         }
-        let (file, path, chunks) = match &known {
-            Some(known) => resume::open(paths, known, &cancel)?,
-            None => {
-                durable::remove_file(&paths.backing_tmp)?;
-                let file = durable::create_file(&paths.backing_tmp)?;
-                file.set_len(size)
-                    .context("set the length of", &paths.backing_tmp)?;
-                (file, paths.backing_tmp.clone(), vec![None; count])
-            }
+        let (file, path, chunks) = if let Some(known) = &known {
+            resume::open(paths, known, &cancel)?
+        } else {
+            durable::remove_file(&paths.backing_tmp)?;
+            let file = durable::create_file(&paths.backing_tmp)?;
+            file.set_len(size)
+                .context("set the length of", &paths.backing_tmp)?;
+            (file, paths.backing_tmp.clone(), vec![None; count])
         };
         let there =
             |(index, chunk): (usize, &Option<Chunk>)| chunk.map(|_| chunk_len(size, index) as u64);
