@@ -134,7 +134,7 @@ mod tests {
             (ModifyVolume, controller_modify_volume),
         );
         let node_id = NodeId::new("node").unwrap();
-        let node = NodeService::new(node_id, String::new(), Disks::new(Vec::new()));
+        let node = NodeService::new(node_id, String::new(), Disks::new(Vec::new()), 0);
         let expand = Node::ExpandVolume;
         agree!(
             node,

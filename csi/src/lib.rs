@@ -13,16 +13,21 @@
 //! It keeps no state: what exists the manager's disk knows, what is mounted the kernel knows. It
 //! parses neither images nor layers. `capabilities` is the one table of what is offered.
 
+mod authority;
 mod blocking;
 mod capabilities;
 mod config;
 mod content;
 mod controller;
 mod error;
+mod health;
 mod identity;
 mod in_flight;
 mod location;
+mod metrics;
 mod node;
+mod readiness;
+mod registration;
 mod request;
 mod server;
 mod socket;
@@ -34,47 +39,80 @@ pub use error::{Error, Result};
 
 use client::Client;
 use controller::ControllerService;
+use health::Health;
 use host::Disks;
 use identity::IdentityService;
 use node::NodeService;
+use readiness::Readiness;
 use server::Services;
+use socket::{Directory, Socket};
+use tokio::sync::oneshot;
 use volumes::Volumes;
 
 /// Runs the plugin until `shutdown` resolves. Needs a tokio runtime.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<()> {
     let kubelet_dir = config.node.as_ref().map(|node| node.kubelet_dir.clone());
-    let (listener, socket) = socket::Socket::bind(&config.socket)?;
-    let services = services(config)?;
+    let (listener, socket) = Socket::bind(&config.socket, Directory::Own)?;
+    let (stop, stopped) = oneshot::channel::<()>();
+    let http_listen = config.http_listen;
+    let (services, registration) = services(config, stopped)?;
     if let (Some(node), Some(kubelet_dir)) = (&services.node, kubelet_dir) {
         node.report(kubelet_dir).await;
     }
+    if let Some(address) = http_listen {
+        let (readiness, socket) = (services.identity.readiness.clone(), socket.place());
+        health::serve(address, Health { readiness, socket }).await?;
+    }
     tracing::info!(socket = %socket.path().display(), version = env!("CARGO_PKG_VERSION"), "serving");
-    server::serve(listener, services, shutdown).await
+    let served = server::serve(listener, services, async {
+        shutdown.await;
+        // The kubelet is to call no more: its own socket goes first.
+        drop(stop);
+    });
+    let served = served.await;
+    if let Some(registration) = registration {
+        // It ends at once, or has panicked, which is no reason not to end.
+        let _ = registration.await;
+    }
+    served
 }
 
-/// Wires the services that the mode asks for.
-fn services(config: Config) -> Result<Services> {
-    let topology_key = config.topology_key;
-    let (mut client, mut controller, mut node) = (None, None, None);
+/// Wires the services that the mode asks for. The registration goes on until `stop`.
+fn services(
+    config: Config,
+    stop: oneshot::Receiver<()>,
+) -> Result<(Services, Option<tokio::task::JoinHandle<()>>)> {
+    let (name, topology_key) = (config.driver_name, config.topology_key);
+    let (mut controller, mut node, mut task) = (None, None, None);
+    let mut readiness = Readiness {
+        client: None,
+        node: None,
+        registration: None,
+    };
     if let Some(asked) = config.controller {
         let manager = Client::new(asked.manager)?;
         let volumes = Volumes::new(manager.clone(), topology_key.clone(), asked.image_wait);
         controller = Some(ControllerService::new(volumes));
-        client = Some(manager);
+        readiness.client = Some(manager);
     }
     if let Some(asked) = config.node {
         let disks = Disks::new(asked.disks);
-        node = Some(NodeService::new(asked.node_id, topology_key, disks));
+        let max_volumes = asked.max_volumes.into();
+        let service = NodeService::new(asked.node_id, topology_key, disks, max_volumes);
+        readiness.node = Some((service.clone(), asked.kubelet_dir));
+        node = Some(service);
+        if let Some(registration) = asked.registration {
+            let stopped = async { drop(stop.await) };
+            let (outcome, work) = registration::keep(&registration, &name, stopped);
+            readiness.registration = Some(outcome);
+            task = Some(work);
+        }
     }
-    let name = config.driver_name;
-    let identity = IdentityService {
-        name,
-        client,
-        node: node.clone(),
-    };
-    Ok(Services {
+    let identity = IdentityService { name, readiness };
+    let services = Services {
         identity,
         controller,
         node,
-    })
+    };
+    Ok((services, task))
 }

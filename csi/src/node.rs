@@ -25,32 +25,45 @@ pub(crate) struct NodeService {
     node_id: NodeId,
     topology_key: String,
     disks: Disks,
+    /// 0: as many as the kubelet allows.
+    max_volumes: i64,
     in_flight: InFlight,
     blocking: Blocking,
 }
 
 impl NodeService {
-    pub(crate) fn new(node_id: NodeId, topology_key: String, disks: Disks) -> Self {
+    pub(crate) fn new(
+        node_id: NodeId,
+        topology_key: String,
+        disks: Disks,
+        max_volumes: i64,
+    ) -> Self {
         let (in_flight, blocking) = (InFlight::default(), Blocking::new());
         Self {
             node_id,
             topology_key,
             disks,
+            max_volumes,
             in_flight,
             blocking,
         }
     }
 
-    /// Whether volumes can be staged here: a disk that is not there yet may still come.
-    pub(crate) async fn probe(&self) -> Result<bool> {
+    /// Why volumes cannot be staged here yet: a disk that is not there may still come. `None`: they
+    /// can.
+    ///
+    /// # Errors
+    /// What the node lacks, which does not come by itself.
+    pub(crate) async fn look(&self, kubelet_dir: PathBuf) -> Result<Option<String>> {
         let disks = self.disks.clone();
         self.blocking
-            .run(move || match disks.check() {
-                Ok(()) => Ok(true),
-                Err(error) => {
-                    tracing::warn!("not ready: {}", types::report(&error));
-                    Ok(false)
-                }
+            .run(move || {
+                host::requirements::check()?;
+                host::requirements::check_propagation(&kubelet_dir)?;
+                Ok(disks
+                    .check()
+                    .err()
+                    .map(|error| types::report(&error).to_string()))
             })
             .await
     }
@@ -267,7 +280,7 @@ impl csi::node_server::Node for NodeService {
             .collect();
         Ok(Response::new(csi::NodeGetInfoResponse {
             node_id,
-            max_volumes_per_node: 0,
+            max_volumes_per_node: self.max_volumes,
             accessible_topology: Some(csi::Topology { segments }),
         }))
     }
@@ -277,11 +290,10 @@ impl csi::node_server::Node for NodeService {
 const SURVEY: Duration = Duration::from_secs(5);
 
 impl NodeService {
-    /// Tells the log how this node is: whether the kubelet will see what is mounted here, and what
-    /// earlier processes left staged. It changes nothing: the next call for a volume does.
+    /// Tells the log what earlier processes left staged. It changes nothing: the next call for a volume
+    /// does.
     pub(crate) async fn report(&self, kubelet_dir: PathBuf) {
         let look = move || {
-            warn_without_propagation(&kubelet_dir);
             Ok(staging::survey(
                 &kubelet_dir.join("plugins/kubernetes.io/csi"),
             )?)
@@ -306,22 +318,5 @@ fn tell(survivor: &Survivor) {
         SurvivorState::Interrupted => {
             tracing::info!(%volume, %path, "half staged; the next stage or unstage finishes it");
         }
-    }
-}
-
-/// Says so when mounts made here would not be seen by the kubelet: the usual slip of a manifest.
-fn warn_without_propagation(kubelet_dir: &Path) {
-    let Ok(mounts) = host::mountinfo::read() else {
-        return;
-    };
-    let Some(mount) = host::mountinfo::containing(&mounts, kubelet_dir) else {
-        return;
-    };
-    if mount.shared.is_none() {
-        tracing::warn!(
-            "{} is mounted without propagation: in a container pods will not see their volumes; \
-             set mountPropagation: Bidirectional",
-            kubelet_dir.display()
-        );
     }
 }

@@ -6,9 +6,11 @@ use proto::csi::v1::controller_server::ControllerServer;
 use proto::csi::v1::identity_server::IdentityServer;
 use proto::csi::v1::node_server::NodeServer;
 use tokio::sync::oneshot;
+use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 
+use crate::authority::Lenient;
 use crate::controller::ControllerService;
 use crate::error::{Error, Result};
 use crate::identity::IdentityService;
@@ -33,12 +35,13 @@ pub(crate) async fn serve(
 ) -> Result<()> {
     let listener = tokio::net::UnixListener::from_std(listener)
         .map_err(Error::io("serve on", std::path::Path::new("the socket")))?;
+    let streams = UnixListenerStream::new(listener).map(|stream| stream.map(Lenient::new));
     let (stop, stopped) = oneshot::channel::<()>();
     let server = Server::builder()
         .add_service(IdentityServer::new(services.identity))
         .add_optional_service(services.controller.map(ControllerServer::new))
         .add_optional_service(services.node.map(NodeServer::new))
-        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), async {
+        .serve_with_incoming_shutdown(streams, async {
             // An error means that the sender is gone, which is a reason to stop as well.
             drop(stopped.await);
         });

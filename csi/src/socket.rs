@@ -1,7 +1,7 @@
 //! The plugin's socket: nobody but the plugin's own user may connect, replace or find it replaced.
 //!
-//! 1 the directory is made (0700), or narrowed to 0700 where the socket is all it holds · 2 it is
-//! locked, so that of two plugins that start at once one sees the other's socket · 3 what lies at
+//! 1 the directory is made (0700), or narrowed to 0700 where the socket is all it holds; one that is
+//! shared with other plugins is left as it is · 2 it is locked, so that of two plugins that start at once one sees the other's socket · 3 what lies at
 //! the path is removed only if it is a socket of ours that nobody serves · 4 the socket is bound
 //! with the mode 0600, which it has from its first moment.
 
@@ -28,11 +28,20 @@ pub(crate) struct Socket {
     identity: (u64, u64),
 }
 
+/// Whose the directory of a socket is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Directory {
+    /// The plugin's: made and narrowed as needed.
+    Own,
+    /// Somebody else's, who makes it and says who may look into it.
+    Shared,
+}
+
 impl Socket {
     /// Binds the socket; see the module for the steps.
-    pub(crate) fn bind(path: &Path) -> Result<(UnixListener, Self)> {
+    pub(crate) fn bind(path: &Path, whose: Directory) -> Result<(UnixListener, Self)> {
         let directory = path.parent().unwrap_or(Path::new("/"));
-        let lock = private_directory(directory, path)?;
+        let lock = private_directory(directory, path, whose)?;
         rustix::fs::flock(&lock, FlockOperation::LockExclusive)
             .map_err(Error::io("lock", directory))?;
         remove_stale(path)?;
@@ -53,13 +62,40 @@ impl Socket {
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
+
+    /// Where it lies and what it is, for those who look after it when it is served elsewhere.
+    pub(crate) fn place(&self) -> Place {
+        Place {
+            path: self.path.clone(),
+            identity: self.identity,
+        }
+    }
+
+    /// Whether callers still find it.
+    pub(crate) fn is_in_place(&self) -> bool {
+        self.place().is_ours()
+    }
+}
+
+/// The place of a socket.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+impl Place {
+    /// Whether the socket still lies there.
+    pub(crate) fn is_ours(&self) -> bool {
+        fs::symlink_metadata(&self.path).is_ok_and(|meta| (meta.dev(), meta.ino()) == self.identity)
+    }
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        let still_ours = fs::symlink_metadata(&self.path)
-            .is_ok_and(|meta| (meta.dev(), meta.ino()) == self.identity);
-        if still_ours && let Err(error) = fs::remove_file(&self.path) {
+        if self.is_in_place()
+            && let Err(error) = fs::remove_file(&self.path)
+        {
             tracing::warn!("cannot remove {}: {error}", self.path.display());
         }
     }
@@ -80,17 +116,20 @@ fn bind_private(path: &Path) -> io::Result<UnixListener> {
 
 /// Step 1. A directory that holds other things is left as it is, provided that nobody else can put a
 /// socket of his own in the place of ours.
-fn private_directory(directory: &Path, socket: &Path) -> Result<File> {
-    let mut builder = DirBuilder::new();
-    builder.recursive(true).mode(0o700);
-    builder
-        .create(directory)
-        .map_err(Error::io("create the directory", directory))?;
+fn private_directory(directory: &Path, socket: &Path, whose: Directory) -> Result<File> {
+    if whose == Directory::Own {
+        let mut builder = DirBuilder::new();
+        builder.recursive(true).mode(0o700);
+        builder
+            .create(directory)
+            .map_err(Error::io("create the directory", directory))?;
+    }
     let opened = File::open(directory).map_err(Error::io("open", directory))?;
     let meta = opened.metadata().map_err(Error::io("look at", directory))?;
     let ours = meta.uid() == rustix::process::geteuid().as_raw();
     let mode = meta.permissions().mode();
-    if ours && mode & 0o077 != 0 && holds_only(directory, socket)? {
+    let may_narrow = ours && whose == Directory::Own;
+    if may_narrow && mode & 0o077 != 0 && holds_only(directory, socket)? {
         opened
             .set_permissions(Permissions::from_mode(0o700))
             .map_err(Error::io("set the mode of", directory))?;
@@ -169,14 +208,14 @@ mod tests {
     fn row_85_the_socket_and_its_directory_are_the_owners_alone() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("a/b/csi.sock");
-        let (_listener, socket) = Socket::bind(&path).unwrap();
+        let (_listener, socket) = Socket::bind(&path, Directory::Own).unwrap();
         assert_eq!(mode(&path), 0o600);
         assert_eq!(mode(path.parent().unwrap()), 0o700);
         drop(socket);
         assert!(!path.exists());
         // The kubelet makes its plugins' directories 0755 or 0750.
         fs::set_permissions(path.parent().unwrap(), Permissions::from_mode(0o755)).unwrap();
-        let _bound = Socket::bind(&path).unwrap();
+        let _bound = Socket::bind(&path, Directory::Own).unwrap();
         assert_eq!(mode(path.parent().unwrap()), 0o700);
     }
 
@@ -184,16 +223,16 @@ mod tests {
     fn row_85_a_stale_socket_is_replaced_and_a_served_one_is_not() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("csi.sock");
-        let (listener, socket) = Socket::bind(&path).unwrap();
+        let (listener, socket) = Socket::bind(&path, Directory::Own).unwrap();
         assert_eq!(
-            Socket::bind(&path).unwrap_err().kind(),
+            Socket::bind(&path, Directory::Own).unwrap_err().kind(),
             ErrorKind::FailedPrecondition
         );
         // As kill -9 leaves it: nobody listens, the file is there.
         drop(listener);
         let _left = std::mem::ManuallyDrop::new(socket);
         assert!(path.exists());
-        let (_listener, _socket) = Socket::bind(&path).unwrap();
+        let (_listener, _socket) = Socket::bind(&path, Directory::Own).unwrap();
         assert_eq!(mode(&path), 0o600);
     }
 
@@ -204,7 +243,7 @@ mod tests {
         std::os::unix::fs::symlink("/nowhere/csi.sock", &link).unwrap();
         File::create(&file).unwrap();
         for path in [&link, &file, &root.path().to_owned()] {
-            let error = Socket::bind(path).unwrap_err();
+            let error = Socket::bind(path, Directory::Own).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::FailedPrecondition, "{error}");
             assert!(fs::symlink_metadata(path).is_ok());
         }
@@ -217,11 +256,11 @@ mod tests {
         fs::set_permissions(root.path(), Permissions::from_mode(0o777)).unwrap();
         let path = root.path().join("csi.sock");
         assert_eq!(
-            Socket::bind(&path).unwrap_err().kind(),
+            Socket::bind(&path, Directory::Own).unwrap_err().kind(),
             ErrorKind::FailedPrecondition
         );
         fs::set_permissions(root.path(), Permissions::from_mode(0o1777)).unwrap();
-        let _bound = Socket::bind(&path).unwrap();
+        let _bound = Socket::bind(&path, Directory::Own).unwrap();
         assert_eq!(
             mode(root.path()),
             0o1777,

@@ -1,10 +1,11 @@
 //! The one place where a failed call is logged and becomes a gRPC status.
 
-use tonic::{Response, Status};
+use tonic::{Code, Response, Status};
 use tracing::Instrument as _;
 use types::{Classify as _, ErrorKind, report};
 
 use crate::error::{Error, Result};
+use crate::metrics;
 
 /// Runs one call in its own span and turns its result into what goes on the wire.
 ///
@@ -20,7 +21,12 @@ pub(crate) async fn answer<T>(
     async {
         let started = std::time::Instant::now();
         let result = call.await;
-        let milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let took = started.elapsed();
+        let code = result
+            .as_ref()
+            .map_or_else(|error| client::code_of(error.kind()), |_| Code::Ok);
+        metrics::count(rpc, code, took);
+        let milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         match result {
             Ok(message) => {
                 tracing::debug!(milliseconds, "done");

@@ -255,6 +255,12 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The node lacks something that every volume needs.
+    #[error("this node cannot serve volumes: {why}")]
+    Requirement {
+        /// What is missing, and what to do.
+        why: String,
+    },
     /// A tool is not installed.
     #[error("{tool} is not installed; it is in the package {package} of Debian and Ubuntu")]
     ToolMissing {
@@ -346,6 +352,7 @@ impl Classify for Error {
             | Self::StillInUse { .. }
             | Self::NoLoopDevice { .. }
             | Self::CannotGrowInUse { .. }
+            | Self::Requirement { .. }
             | Self::ToolMissing { .. } => ErrorKind::FailedPrecondition,
             Self::VolumeMissing { .. } | Self::NotHere { .. } => ErrorKind::NotFound,
             Self::VolumeDamaged { .. } | Self::NeedsRepair { .. } => ErrorKind::DataLoss,

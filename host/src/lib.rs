@@ -14,6 +14,7 @@
 //! | [`paths`] | places to mount at, opened so that nobody can swap them |
 //! | [`disks`] | the disks of this node, and the files of volumes on them |
 //! | [`command`] | running the few external tools |
+//! | [`requirements`] | what a node must have |
 //!
 //! Needs Linux 5.12 (`mount_setattr`; `LOOP_CONFIGURE` is 5.8, the mount API 5.2).
 
@@ -26,6 +27,7 @@ pub mod loopdev;
 pub mod mountinfo;
 pub mod mounts;
 pub mod paths;
+pub mod requirements;
 pub mod staging;
 
 pub use device::DeviceNumber;

@@ -35,6 +35,19 @@ pub fn can_format(fs_type: FsType) -> bool {
     mkfs(fs_type).is_some()
 }
 
+/// Looks whether the tools are installed that a file system of this type is made and checked with.
+///
+/// # Errors
+/// [`Error::ToolMissing`], [`Error::UnsupportedFileSystem`].
+pub fn tools(fs_type: FsType) -> Result<()> {
+    let (tool, _) = mkfs(fs_type).ok_or(Error::UnsupportedFileSystem(fs_type))?;
+    tool.find()?;
+    if super::is_ext(fs_type) {
+        super::E2FSCK.find()?;
+    }
+    Ok(())
+}
+
 /// The tool and its options.
 ///
 /// ext4: no blocks are reserved for root, whose daemons do not write here. On a regular file mke2fs

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use probe::FsType;
 
-pub use format::{can_format, format};
+pub use format::{can_format, format, tools};
 pub(crate) use format::{content, describe};
 pub use grow::{can_grow_unmounted, grow, grow_unmounted, grows_only_unmounted};
 

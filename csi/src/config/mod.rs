@@ -1,12 +1,16 @@
 //! The command line: what the user typed, and what the program needs, checked.
 
+mod checks;
+
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use client::Address;
 use types::NodeId;
 
+use self::checks::{disks, node_id, socket, topology_key};
 use crate::error::{Error, Result};
 
 /// CSI plugin of Longhorn base images.
@@ -70,10 +74,32 @@ pub struct Args {
           value_parser = clap::value_parser!(u64).range(0..=3600))]
     image_wait: u64,
 
-    /// The kubelet's directory. Mounts below it must reach the kubelet, so the plugin warns at its
-    /// start when it is mounted without propagation.
+    /// The kubelet's directory. Mounts below it must reach the kubelet: where it is mounted without
+    /// propagation, Probe and /readyz say so.
     #[arg(long, default_value = "/var/lib/kubelet", value_name = "DIR")]
     kubelet_dir: PathBuf,
+
+    /// Where the kubelet looks for plugins; KUBELET_DIR/plugins_registry unless it is given. The
+    /// node plugin registers itself there, and again whenever its socket is gone.
+    #[arg(long, value_name = "DIR")]
+    registration_dir: Option<PathBuf>,
+
+    /// The path of the plugin's own socket as the kubelet sees it, told when registering; that of
+    /// --endpoint unless it is given. In a pod the two differ.
+    #[arg(long, value_name = "PATH")]
+    kubelet_registration_path: Option<PathBuf>,
+
+    /// Leave it to a node-driver-registrar beside the plugin to register it.
+    #[arg(long, conflicts_with_all = ["registration_dir", "kubelet_registration_path"])]
+    no_registration: bool,
+
+    /// How many volumes a node takes; 0: as many as the kubelet allows. The scheduler keeps to it.
+    #[arg(long, default_value_t = 0, value_name = "NUMBER")]
+    max_volumes_per_node: u32,
+
+    /// Serve /healthz, /readyz and /metrics at this address; nothing unless it is given.
+    #[arg(long, value_name = "HOST:PORT")]
+    http_listen: Option<SocketAddr>,
 
     /// What to log, as tracing's filters: error, warn, info, debug, or per module.
     #[arg(long, env = "LOG_LEVEL", default_value = "info", value_name = "FILTER")]
@@ -93,7 +119,8 @@ EXAMPLES
       --disk /srv/longhorn
 
   In the node DaemonSet:
-    longhorn-csi-plugin --mode node --endpoint unix:///csi/csi.sock --disk /var/lib/longhorn
+    longhorn-csi-plugin --mode node --endpoint unix:///csi/csi.sock --disk /var/lib/longhorn \\
+      --kubelet-registration-path /var/lib/kubelet/plugins/driver.longhorn.io/csi.sock
       (with NODE_ID from spec.nodeName)
 
   Beside the external provisioner and attacher:
@@ -139,6 +166,18 @@ pub(crate) struct NodeConfig {
     pub(crate) node_id: NodeId,
     pub(crate) disks: Vec<PathBuf>,
     pub(crate) kubelet_dir: PathBuf,
+    pub(crate) max_volumes: u32,
+    /// `None`: somebody else registers the plugin.
+    pub(crate) registration: Option<RegistrationConfig>,
+}
+
+/// How the plugin registers itself with the kubelet.
+#[derive(Debug, Clone)]
+pub(crate) struct RegistrationConfig {
+    /// Where the kubelet looks for plugins.
+    pub(crate) directory: PathBuf,
+    /// The plugin's own socket, as the kubelet sees it.
+    pub(crate) endpoint: PathBuf,
 }
 
 /// The command line, checked.
@@ -149,6 +188,7 @@ pub struct Config {
     pub(crate) topology_key: String,
     pub(crate) controller: Option<ControllerConfig>,
     pub(crate) node: Option<NodeConfig>,
+    pub(crate) http_listen: Option<SocketAddr>,
 }
 
 impl Args {
@@ -166,26 +206,34 @@ impl Args {
                 image_wait: Duration::from_secs(self.image_wait),
             }),
         };
+        let socket = socket(&self.endpoint)?;
         let node = match self.mode {
             Mode::Controller => None,
             Mode::All | Mode::Node => Some(NodeConfig {
                 node_id: node_id(self.node_id.as_deref())?,
                 disks: disks(self.disks)?,
+                max_volumes: self.max_volumes_per_node,
+                registration: (!self.no_registration).then(|| RegistrationConfig {
+                    directory: (self.registration_dir)
+                        .unwrap_or_else(|| self.kubelet_dir.join("plugins_registry")),
+                    endpoint: (self.kubelet_registration_path).unwrap_or_else(|| socket.clone()),
+                }),
                 kubelet_dir: self.kubelet_dir,
             }),
         };
         Ok(Config {
-            socket: socket(&self.endpoint)?,
+            socket,
             driver_name,
             topology_key,
             controller,
             node,
+            http_listen: self.http_listen,
         })
     }
 }
 
 impl DriverName {
-    fn new(name: &str) -> Result<Self> {
+    pub(crate) fn new(name: &str) -> Result<Self> {
         let why = "must be a domain name of at most 63 characters in lower case that starts and \
                    ends with a letter, for example driver.longhorn.io";
         let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
@@ -214,183 +262,5 @@ impl fmt::Display for DriverName {
     }
 }
 
-/// The path in `unix:///path`, `unix:/path` or a bare absolute path.
-fn socket(endpoint: &str) -> Result<PathBuf> {
-    let path = endpoint
-        .strip_prefix("unix://")
-        .or_else(|| endpoint.strip_prefix("unix:"));
-    let path = PathBuf::from(path.unwrap_or(endpoint));
-    let refuse = |why| {
-        Err(Error::Flag {
-            flag: "--endpoint",
-            why,
-        })
-    };
-    if !path.is_absolute() || path.file_name().is_none() {
-        return refuse("must be a unix socket, for example unix:///csi/csi.sock");
-    }
-    // sockaddr_un has 108 bytes for the path and its final NUL: unix(7).
-    if path.as_os_str().len() > 107 {
-        return refuse("is too long: the path of a socket has at most 107 bytes");
-    }
-    Ok(path)
-}
-
-/// A topology key is a Kubernetes label key with a prefix.
-fn topology_key(key: String) -> Result<String> {
-    let why = "must look like a Kubernetes label key with a prefix: driver.longhorn.io/node";
-    let part = |text: &str| {
-        let edge = |c: char| c.is_ascii_alphanumeric();
-        (1..=63).contains(&text.len())
-            && text.starts_with(edge)
-            && text.ends_with(edge)
-            && text
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
-    };
-    match key.split_once('/') {
-        Some((prefix, name)) if part(prefix) && part(name) => Ok(key),
-        _ => Err(Error::Flag {
-            flag: "--topology-key",
-            why,
-        }),
-    }
-}
-
-/// A node's name is also the value of its topology segment, which is a label's.
-fn node_id(name: Option<&str>) -> Result<NodeId> {
-    let refuse = |why| Error::Flag {
-        flag: "--node-id",
-        why,
-    };
-    // An environment variable that is set to nothing is not set.
-    let name = name.filter(|name| !name.is_empty()).ok_or_else(|| {
-        refuse("is needed to serve the node: give the name of this node, as the manager has it")
-    })?;
-    if name.len() > 63 {
-        return Err(refuse(
-            "has more than 63 characters, which a topology segment cannot hold",
-        ));
-    }
-    NodeId::new(name)
-        .map_err(|_| refuse("must be a node's name: letters, digits, '.', '-' and '_'"))
-}
-
-fn disks(disks: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
-    let refuse = |why| {
-        Err(Error::Flag {
-            flag: "--disk",
-            why,
-        })
-    };
-    if disks.is_empty() {
-        return refuse("is needed to serve the node: give the directory of each disk of this node");
-    }
-    if !disks.iter().all(|disk| disk.is_absolute()) {
-        return refuse("must be an absolute path");
-    }
-    Ok(disks)
-}
-
 #[cfg(test)]
-mod tests {
-    use clap::Parser as _;
-
-    use super::*;
-
-    fn check(arguments: &[&str]) -> Result<Config> {
-        let program = ["longhorn-csi-plugin"];
-        Args::parse_from(program.iter().chain(arguments)).check()
-    }
-
-    #[test]
-    fn each_mode_asks_for_what_it_needs() {
-        let all = check(&["--node-id", "node-1", "--disk", "/disk"]).unwrap();
-        assert_eq!(all.topology_key, "driver.longhorn.io/node");
-        assert!(all.controller.is_some() && all.node.is_some());
-        let controller = check(&["--mode", "controller"]).unwrap();
-        assert!(controller.controller.is_some() && controller.node.is_none());
-        for (arguments, flag) in [
-            (&["--mode", "node", "--node-id", "n"][..], "--disk"),
-            (&["--mode", "node", "--disk", "/d"], "--node-id"),
-            (
-                &["--mode", "node", "--disk", "/d", "--node-id", ""],
-                "--node-id",
-            ),
-            (
-                &["--mode", "node", "--disk", "d", "--node-id", "n"],
-                "--disk",
-            ),
-            (
-                &["--mode", "node", "--disk", "/d", "--node-id", "a b"],
-                "--node-id",
-            ),
-            (
-                &[
-                    "--mode",
-                    "controller",
-                    "--driver-name",
-                    "rancher.io/longhorn",
-                ],
-                "--driver-name",
-            ),
-            (
-                &["--mode", "controller", "--topology-key", "node"],
-                "--topology-key",
-            ),
-            (
-                &["--mode", "controller", "--endpoint", "tcp://127.0.0.1:1"],
-                "--endpoint",
-            ),
-            (
-                &["--mode", "controller", "--manager", "nowhere"],
-                "manager address",
-            ),
-        ] {
-            let error = check(arguments).unwrap_err().to_string();
-            assert!(error.starts_with(flag), "{arguments:?}: {error}");
-        }
-    }
-
-    #[test]
-    fn driver_names_are_what_kubernetes_takes() {
-        for good in ["driver.longhorn.io", "a", "my-driver.example"] {
-            DriverName::new(good).unwrap();
-        }
-        let long = "a".repeat(64);
-        for bad in [
-            "",
-            "Driver.io",
-            "driver.longhorn.io.",
-            "a..b",
-            "a.-b.c",
-            "1a",
-            "a_b",
-            &long,
-        ] {
-            assert!(DriverName::new(bad).is_err(), "{bad:?} was taken");
-        }
-    }
-
-    #[test]
-    fn endpoints_are_absolute_paths() {
-        for good in [
-            "unix:///csi/csi.sock",
-            "unix:/csi/csi.sock",
-            "/csi/csi.sock",
-        ] {
-            assert_eq!(socket(good).unwrap(), PathBuf::from("/csi/csi.sock"));
-        }
-        let long = format!("unix:///{}", "a".repeat(107));
-        for bad in [
-            "",
-            "csi.sock",
-            "unix://csi.sock",
-            "tcp://127.0.0.1:1",
-            "unix:///",
-            &long,
-        ] {
-            assert!(socket(bad).is_err(), "{bad:?} was taken");
-        }
-    }
-}
+mod tests;

@@ -1,0 +1,140 @@
+//! What is counted: the calls, and what this process holds. Metrics are of the process, so they are
+//! the one thing here that is global.
+
+use std::fs;
+use std::sync::LazyLock;
+use std::sync::atomic::AtomicI64;
+use std::time::Duration;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeLabelSet, LabelSetEncoder};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+use tonic::Code;
+
+/// From a look at memory to a pull that outlives the call, in seconds.
+const BUCKETS: [f64; 12] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 15.0, 60.0,
+];
+
+/// A call and how it ended: the labels that the sidecars of the Kubernetes project use.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Operation {
+    method_name: &'static str,
+    code: i32,
+}
+
+impl EncodeLabelSet for Operation {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let code = format!("{:?}", Code::from_i32(self.code));
+        [
+            ("method_name", self.method_name),
+            ("grpc_status_code", code.as_str()),
+        ]
+        .encode(encoder)
+    }
+}
+
+struct Metrics {
+    registry: Registry,
+    operations: Family<Operation, Histogram>,
+    ready: Gauge,
+    memory: Gauge,
+    descriptors: Gauge,
+    threads: Gauge,
+}
+
+static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
+    let mut registry = Registry::default();
+    let histogram: fn() -> Histogram = || Histogram::new(BUCKETS);
+    let operations = Family::new_with_constructor(histogram);
+    registry.register_with_unit(
+        "csi_plugin_operations",
+        "Calls, by name and by how they ended",
+        Unit::Seconds,
+        operations.clone(),
+    );
+    let mut gauge = |name, help| {
+        let gauge = Gauge::<i64, AtomicI64>::default();
+        registry.register(name, help, gauge.clone());
+        gauge
+    };
+    let ready = gauge("csi_plugin_ready", "1 while /readyz says so");
+    let memory = gauge("process_resident_memory_bytes", "Memory that is held");
+    let descriptors = gauge("process_open_fds", "Open file descriptors");
+    let threads = gauge(
+        "process_threads",
+        "Threads, those that hang in a dead disk included",
+    );
+    Metrics {
+        registry,
+        operations,
+        ready,
+        memory,
+        descriptors,
+        threads,
+    }
+});
+
+/// Counts one call.
+pub(crate) fn count(method_name: &'static str, code: Code, took: Duration) {
+    let code = code as i32;
+    let operation = Operation { method_name, code };
+    METRICS
+        .operations
+        .get_or_create(&operation)
+        .observe(took.as_secs_f64());
+}
+
+/// Everything, in the text format of OpenMetrics.
+pub(crate) fn text(ready: bool) -> String {
+    METRICS.ready.set(ready.into());
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let field = |name: &str| -> i64 {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+        number.unwrap_or_default()
+    };
+    METRICS.memory.set(field("VmRSS:") << 10);
+    METRICS.threads.set(field("Threads:"));
+    let descriptors = fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+    METRICS
+        .descriptors
+        .set(i64::try_from(descriptors).unwrap_or(i64::MAX));
+    let mut text = String::new();
+    // Writing to memory does not fail; half a text would be better than none anyway.
+    let _ = encode(&mut text, &METRICS.registry);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_are_counted_by_name_and_code() {
+        count("TestCall", Code::Ok, Duration::from_millis(3));
+        count("TestCall", Code::Aborted, Duration::from_secs(2));
+        let text = text(true);
+        for line in [
+            "csi_plugin_operations_seconds_count{method_name=\"TestCall\",grpc_status_code=\"Ok\"} 1",
+            "csi_plugin_operations_seconds_bucket{le=\"0.0025\",method_name=\"TestCall\",\
+             grpc_status_code=\"Ok\"} 0",
+            "csi_plugin_ready 1",
+            "# EOF",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+        let number = |name: &str| {
+            let line = text
+                .lines()
+                .find_map(|line| line.strip_prefix(name))
+                .unwrap();
+            line.trim().parse::<i64>().unwrap()
+        };
+        assert!(number("process_resident_memory_bytes") > 0);
+        assert!(number("process_open_fds") > 0);
+    }
+}

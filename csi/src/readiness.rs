@@ -1,0 +1,54 @@
+//! Whether the plugin can work now: one look for the CSI Probe and for `/readyz`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use client::Client;
+use types::report;
+
+use crate::error::Result;
+use crate::node::NodeService;
+use crate::registration::Outcome;
+
+/// Probe must be quick: the liveness probe gives it one second by default.
+const DEADLINE: Duration = Duration::from_millis(700);
+
+/// What the plugin depends on.
+#[derive(Debug, Clone)]
+pub(crate) struct Readiness {
+    /// The manager, where a controller is served.
+    pub(crate) client: Option<Client>,
+    /// The node, where one is served, and the kubelet's directory there.
+    pub(crate) node: Option<(NodeService, PathBuf)>,
+    /// What the kubelet said, where the plugin registers itself.
+    pub(crate) registration: Option<Outcome>,
+}
+
+impl Readiness {
+    /// Why calls cannot work now, though they may later without anybody's doing; `None`: they can.
+    /// Whether the kubelet knows the plugin is left out: no call needs that.
+    ///
+    /// # Errors
+    /// What a person must put right.
+    pub(crate) async fn look(&self) -> Result<Option<String>> {
+        if let Some((node, kubelet_dir)) = &self.node
+            && let Some(trouble) = node.look(kubelet_dir.clone()).await?
+        {
+            return Ok(Some(trouble));
+        }
+        if let Some(client) = &self.client {
+            let answer = client.clone().with_deadline(DEADLINE).disk().await;
+            return Ok(answer.err().map(|error| report(&error).to_string()));
+        }
+        Ok(None)
+    }
+
+    /// Why the plugin is of no use to the kubelet or to the sidecars; `None`: it is.
+    pub(crate) async fn trouble(&self) -> Option<String> {
+        match self.look().await {
+            Err(error) => Some(report(&error).to_string()),
+            Ok(Some(trouble)) => Some(trouble),
+            Ok(None) => self.registration.as_ref().and_then(Outcome::trouble),
+        }
+    }
+}
