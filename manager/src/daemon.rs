@@ -13,19 +13,20 @@ use clap::Args;
 use client::Address;
 use fetch::{AddressPolicy, Credentials, Network, Tuning};
 use ipnet::IpNet;
-use tokio::net::{TcpListener, UnixListener};
+use proto::bimrpc::backing_image_manager_service_server::BackingImageManagerServiceServer;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
+use tonic::service::Routes;
 use tracing::{info, warn};
 use types::NodeId;
 
 use crate::catalog::Catalog;
 use crate::error::{Error, IoContext, Result};
+use crate::listen::{Listener, Protocol, calls};
+use crate::longhorn::grpc::Manager;
+use crate::longhorn::{self, Files};
 use crate::observe;
-use crate::service::Service;
+use crate::service::{RESPONSE_BYTES_MAX, Service};
 use crate::source::Sources;
 use crate::store::{Disk, ImageStore, Place};
 use crate::volume::Volumes;
@@ -38,11 +39,25 @@ const GRACE: Duration = Duration::from_secs(12);
 #[derive(Debug, Clone, Args)]
 pub struct DaemonArgs {
     /// Directory of the disk; made one by `disk init`, or by Longhorn
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, default_value = "/data", value_name = "DIR")]
     pub disk: PathBuf,
+    /// Uuid that the disk must have, as its longhorn-disk.cfg says it [default: any]
+    #[arg(
+        long,
+        default_value = "",
+        hide_default_value = true,
+        value_name = "UUID"
+    )]
+    pub disk_uuid: String,
     /// Address of the gRPC API: HOST:PORT or unix:/path
-    #[arg(long, default_value = "127.0.0.1:8000", value_name = "ADDR")]
+    #[arg(long, default_value = "localhost:8000", value_name = "ADDR")]
     pub listen: Address,
+    /// Address of the sync server (HTTP), where images are downloaded and copied from
+    #[arg(long, default_value = "localhost:8001", value_name = "HOST:PORT")]
+    pub sync_listen: Address,
+    /// Ports on which copies from Longhorn's own managers are received
+    #[arg(long, default_value = "30001-31000", value_name = "FIRST-LAST")]
+    pub port_range: String,
     /// Address of /healthz, /readyz and /metrics; none when it is not given
     #[arg(long, value_name = "HOST:PORT")]
     pub metrics_listen: Option<SocketAddr>,
@@ -74,8 +89,10 @@ pub async fn run(args: DaemonArgs) -> Result<()> {
     };
     let sources = sources(&args)?;
     let path = args.disk.clone();
+    let uuid = args.disk_uuid.clone();
     let opened = move || {
         let disk = Arc::new(Disk::open(&path)?);
+        check_uuid(&disk, &uuid)?;
         let volumes = Volumes::load(disk.clone(), node_id)?;
         Ok::<_, Error>((disk, volumes))
     };
@@ -99,8 +116,29 @@ pub async fn run(args: DaemonArgs) -> Result<()> {
         }
         None => None,
     };
+    let sync_server = Listener::bind(&args.sync_listen, Protocol::Http1).await?;
+    let sync_address = sync_server
+        .local_address()
+        .ok_or_else(|| Error::InvalidField {
+            field: "sync-listen",
+            why: "it must be HOST:PORT: others copy images from there".to_owned(),
+        })?;
+    let grpc_server = Listener::bind(&args.listen, Protocol::Grpc).await?;
+    let files = Files::new(disk.clone(), vec![catalog.clone()], Some(volumes.clone()));
+    let manager = Manager::new(files.clone(), sync_address);
     let service = Service::new(catalog.clone(), volumes, disk);
-    let served = serve(&args.listen, service, stop.clone()).await;
+    watch_signals(&stop)?;
+    let answering = async {
+        tokio::join!(
+            grpc_server.serve(grpc_router(service, manager)?, stop.clone()),
+            sync_server.serve(longhorn::rest::router(files), stop.clone()),
+        );
+        Ok(())
+    };
+    let served = tokio::select! {
+        served = answering => served,
+        () = grace_after(&stop) => Ok(()),
+    };
     stop.cancel();
     if tokio::time::timeout(GRACE, catalog.stop()).await.is_err() {
         warn!("some work did not end in time; the next start clears up after it");
@@ -111,14 +149,45 @@ pub async fn run(args: DaemonArgs) -> Result<()> {
     served
 }
 
-/// Listens and answers until the stop signal; connections in use get the grace period too.
-async fn serve(listen: &Address, service: Service, stop: CancellationToken) -> Result<()> {
-    let server = Server::builder()
-        .concurrency_limit_per_connection(256)
-        .max_concurrent_streams(Some(256))
-        .http2_keepalive_interval(Some(Duration::from_secs(30)));
-    let router = service.route(server);
-    let signalled = stop.clone();
+/// Refuses a disk that is not the one that is meant.
+fn check_uuid(disk: &Disk, asked: &str) -> Result<()> {
+    if asked.is_empty() || asked == disk.uuid().as_str() {
+        return Ok(());
+    }
+    Err(Error::InvalidField {
+        field: "disk-uuid",
+        why: format!(
+            "{} is disk {}, not {asked}; mount the right disk there",
+            disk.layout().root().display(),
+            disk.uuid()
+        ),
+    })
+}
+
+/// Every gRPC service, with what holds for all calls around them.
+fn grpc_router(service: Service, manager: Manager) -> Result<axum::Router> {
+    let reflection = |builder: tonic_reflection::server::Builder<'static>| {
+        builder.register_encoded_file_descriptor_set(proto::MANAGER_DESCRIPTORS)
+    };
+    let broken = |error| Error::Io {
+        operation: "describe",
+        path: "the gRPC services".into(),
+        source: std::io::Error::other(error),
+    };
+    let builder = tonic_reflection::server::Builder::configure;
+    let manager = BackingImageManagerServiceServer::new(manager)
+        .max_decoding_message_size(calls::MESSAGE_MAX)
+        .max_encoding_message_size(RESPONSE_BYTES_MAX);
+    let routes = Routes::new(manager)
+        .add_service(reflection(builder()).build_v1().map_err(broken)?)
+        .add_service(reflection(builder()).build_v1alpha().map_err(broken)?);
+    let router = service.route(routes).prepare().into_axum_router();
+    Ok(router.layer(axum::middleware::from_fn(calls::bounded)))
+}
+
+/// Cancels `stop` at the first signal that says so.
+fn watch_signals(stop: &CancellationToken) -> Result<()> {
+    let stop = stop.clone();
     let mut terminate =
         signal(SignalKind::terminate()).context("watch signals for", &PathBuf::new())?;
     let mut interrupt =
@@ -127,55 +196,17 @@ async fn serve(listen: &Address, service: Service, stop: CancellationToken) -> R
         tokio::select! {
             _ = terminate.recv() => info!("SIGTERM: stopping"),
             _ = interrupt.recv() => info!("SIGINT: stopping"),
-            () = signalled.cancelled() => {}
+            () = stop.cancelled() => {}
         }
-        signalled.cancel();
+        stop.cancel();
     });
-    let stopped = stop.clone().cancelled_owned();
-    let serving = async {
-        match listen {
-            Address::Tcp(address) => {
-                let listener = TcpListener::bind(address)
-                    .await
-                    .context("listen on", address.as_ref())?;
-                // Small answers must not wait for the acknowledgement of the ones before.
-                let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-                router.serve_with_incoming_shutdown(incoming, stopped).await
-            }
-            Address::Unix(path) => {
-                let listener = bind_unix(path)?;
-                let incoming = UnixListenerStream::new(listener);
-                router.serve_with_incoming_shutdown(incoming, stopped).await
-            }
-        }
-        .map_err(std::io::Error::other)
-        .context("serve", listen.to_string().as_ref())
-    };
-    let grace_is_over = async {
-        stop.cancelled().await;
-        tokio::time::sleep(GRACE).await;
-    };
-    tokio::select! {
-        served = serving => served,
-        () = grace_is_over => Ok(()),
-    }
+    Ok(())
 }
 
-/// Binds a unix socket that only our user can connect to. A dead socket of an earlier run is removed;
-/// anything else at its path is not.
-fn bind_unix(path: &std::path::Path) -> Result<UnixListener> {
-    use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-
-    if let Ok(meta) = std::fs::symlink_metadata(path)
-        && meta.file_type().is_socket()
-        && std::os::unix::net::UnixStream::connect(path).is_err()
-    {
-        std::fs::remove_file(path).context("remove the dead socket", path)?;
-    }
-    let listener = UnixListener::bind(path).context("listen on", path)?;
-    let owner_only = std::fs::Permissions::from_mode(0o600);
-    std::fs::set_permissions(path, owner_only).context("protect", path)?;
-    Ok(listener)
+/// Connections in use get some time after the stop signal.
+async fn grace_after(stop: &CancellationToken) {
+    stop.cancelled().await;
+    tokio::time::sleep(GRACE).await;
 }
 
 fn host_name() -> Result<NodeId> {

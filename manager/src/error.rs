@@ -49,6 +49,45 @@ pub enum Error {
         /// One of the volumes.
         volume: VolumeName,
     },
+    /// The path or the uuid of an image is taken. Longhorn's own text, which its callers know.
+    #[error("file {} already exists", .0.display())]
+    FileExists(PathBuf),
+    /// A size that Longhorn's engine could not read with direct I/O. Longhorn's own text.
+    #[error(
+        "the uploaded file size {0} should be a multiple of 512 bytes since Longhorn uses directIO by \
+         default"
+    )]
+    UnalignedSize(u64),
+    /// Nobody knows a file of that path. Longhorn's own text.
+    #[error("can not find sync file {}", .0.display())]
+    FileNotFound(PathBuf),
+    /// An image is to be adopted, but its file is not there.
+    #[error("there is no file {} to adopt; fetch it from a data source, or sync it", .0.display())]
+    NothingToAdopt(PathBuf),
+    /// The file has another length than was said.
+    #[error("the file has {actual} bytes and {expected} were expected")]
+    WrongSize {
+        /// Bytes that were asked for.
+        expected: u64,
+        /// Bytes there are.
+        actual: u64,
+    },
+    /// As many copies of an image as may be sent at once are being sent.
+    #[error(
+        "the image reaches to the simultaneous sending limit {0}; try again when one has ended"
+    )]
+    SendingLimit(u32),
+    /// What Longhorn's manager can do and this one cannot.
+    #[error("{0} is not implemented")]
+    Unimplemented(&'static str),
+    /// A data source, or another manager, did not answer, or not with what was asked.
+    #[error("{address}: {what}")]
+    Peer {
+        /// Who was asked.
+        address: String,
+        /// What it said.
+        what: String,
+    },
     /// No volume of that name.
     #[error("there is no volume {0}")]
     VolumeNotFound(String),
@@ -233,12 +272,16 @@ impl Classify for Error {
         match self {
             Self::Name(_)
             | Self::InvalidField { .. }
+            | Self::UnalignedSize(_)
             | Self::NotAnImage(_)
             | Self::NotOfImage(_) => ErrorKind::InvalidArgument,
-            Self::ImageNotFound(_) | Self::VolumeNotFound(_) | Self::NodeUnknown(_) => {
-                ErrorKind::NotFound
-            }
+            Self::ImageNotFound(_)
+            | Self::FileNotFound(_)
+            | Self::NothingToAdopt(_)
+            | Self::VolumeNotFound(_)
+            | Self::NodeUnknown(_) => ErrorKind::NotFound,
             Self::ImageExists { .. }
+            | Self::FileExists(_)
             | Self::VolumeExists { .. }
             | Self::PublishedDifferently { .. } => ErrorKind::AlreadyExists,
             Self::ImageNotReady { .. }
@@ -250,8 +293,11 @@ impl Classify for Error {
             | Self::NewerFormat { .. } => ErrorKind::FailedPrecondition,
             Self::VolumeBusy(_) | Self::WorkFileBusy(_) | Self::Cancelled(_) => ErrorKind::Aborted,
             Self::Size { .. } => ErrorKind::OutOfRange,
-            Self::NoSpace { .. } => ErrorKind::ResourceExhausted,
-            Self::Checksum { .. }
+            Self::Unimplemented(_) => ErrorKind::Unimplemented,
+            Self::Peer { .. } => ErrorKind::Unavailable,
+            Self::NoSpace { .. } | Self::SendingLimit(_) => ErrorKind::ResourceExhausted,
+            Self::WrongSize { .. }
+            | Self::Checksum { .. }
             | Self::ChunkMismatch { .. }
             | Self::Incomplete { .. }
             | Self::Damaged { .. }

@@ -2,8 +2,8 @@
 //! volumes from them; and the command line that drives it.
 //!
 //! From the bottom up: [`store`] keeps bytes, [`source`] brings them, [`catalog`] leads each image
-//! through its life, [`volume`] clones, [`service`] answers gRPC, [`daemon`] wires it all, [`cli`] is
-//! what people type. [`base_image`] builds base images and needs no daemon.
+//! through its life, [`volume`] clones, [`service`] answers gRPC in our own words and [`longhorn`] in
+//! Longhorn's, [`listen`] keeps peers within bounds, [`daemon`] wires it all, [`cli`] is what people type. [`base_image`] builds base images and needs no daemon.
 
 pub mod base_image;
 pub mod catalog;
@@ -11,6 +11,8 @@ pub mod cli;
 pub mod content;
 pub mod daemon;
 mod error;
+pub mod listen;
+pub mod longhorn;
 pub mod observe;
 pub mod service;
 pub mod source;

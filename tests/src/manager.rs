@@ -81,6 +81,7 @@ pub struct Manager {
     /// The daemon.
     pub process: Process,
     address: SocketAddr,
+    sync_address: SocketAddr,
     channel: Channel,
 }
 
@@ -95,11 +96,12 @@ impl Manager {
 
     /// Starts one without waiting: it may be meant to end.
     pub fn spawn(sandbox: &Sandbox, options: &Options) -> Self {
-        let address = ports::free();
-        let listen = address.to_string();
-        let mut arguments: Vec<OsString> = ["daemon", "--listen", &listen, "--disk"]
-            .map(OsString::from)
-            .to_vec();
+        let (address, sync_address) = (ports::free(), ports::free());
+        let (listen, sync) = (address.to_string(), sync_address.to_string());
+        let mut arguments: Vec<OsString> =
+            ["daemon", "--listen", &listen, "--sync-listen", &sync, "--disk"]
+                .map(OsString::from)
+                .to_vec();
         arguments.push(options.disk.clone().into());
         arguments.extend(options.arguments.iter().cloned());
         let environment = [
@@ -122,6 +124,7 @@ impl Manager {
         Self {
             process,
             address,
+            sync_address,
             channel,
         }
     }
@@ -139,6 +142,16 @@ impl Manager {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where its sync server listens.
+    pub fn sync_address(&self) -> SocketAddr {
+        self.sync_address
+    }
+
+    /// The connection, for other services than those that have a method here.
+    pub fn channel(&self) -> Channel {
+        self.channel.clone()
     }
 
     /// The client of images, for callers that are many.

@@ -10,6 +10,7 @@
 //!        Retry                                  Failed ──▶ failed
 //! ```
 //!
+//! A `pending` image becomes `ready` at once when the bytes that were asked for are on the disk.
 //! `ready` holds a [`SealedImage`], which only the store makes: it cannot be said early. This file
 //! knows neither time nor files nor tasks.
 
@@ -103,9 +104,10 @@ impl Lifecycle {
                 Ok(Self::InProgress(progress))
             }
             // A small image is complete before its first progress was told.
-            (Self::Starting | Self::InProgress(_) | Self::Unknown(_), Event::Sealed(image)) => {
-                Ok(Self::Ready(image))
-            }
+            (
+                Self::Pending | Self::Starting | Self::InProgress(_) | Self::Unknown(_),
+                Event::Sealed(image),
+            ) => Ok(Self::Ready(image)),
             (
                 Self::Pending | Self::Starting | Self::InProgress(_) | Self::Unknown(_),
                 Event::Failed(failure),

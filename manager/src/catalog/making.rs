@@ -12,8 +12,9 @@ use ring::digest::{SHA256, digest};
 use tracing::{Instrument, error, info_span, warn};
 use types::{Classify, ErrorKind, ImageId, ImageName, ImageUuid, Sha512, report};
 
-use super::lifecycle::{Event, Lifecycle};
-use super::status::{Reporter, Status};
+use super::lifecycle::Lifecycle;
+use super::registry::fits;
+use super::status::{Reporter, Status, count};
 use super::{Catalog, Entry, checksum_text};
 use crate::error::{Error, Result};
 use crate::source::{Job, Source};
@@ -114,12 +115,11 @@ impl Catalog {
                 ),
             });
         }
-        let entry = Entry::new(
-            Status::pending(id.clone(), text, new.expected),
-            &self.inner.stop,
-        );
+        let status = Status::pending(id.clone(), text, new.expected);
+        let entry = Entry::new(status, &self.inner.changes, &self.inner.stop);
         images.insert(id, entry.clone());
         drop(images);
+        count(&self.inner.changes);
         let status = entry.status();
         self.make_later(&entry, new);
         Ok(status)
@@ -136,17 +136,10 @@ impl Catalog {
         }
         if let Lifecycle::Failed(_) = status.state {
             // Two callers may come here at once: one of them makes the move, the other joins it.
-            let restarted = entry.status.send_if_modified(|status| {
-                let Ok(next) = status.state.on(Event::Retry) else {
-                    return false;
-                };
-                status.state = next;
-                text.clone_into(&mut status.source);
-                status.expected = new.expected;
-                status.manifest_digest.clear();
-                true
-            });
-            if restarted {
+            if entry
+                .board
+                .change(|status| status.retry(text, new.expected))
+            {
                 self.make_later(entry, new);
             }
             return Ok(entry.status());
@@ -184,21 +177,26 @@ impl Catalog {
         let (catalog, task) = (self.clone(), entry.clone());
         let span = info_span!("image", id = %entry.id);
         let work = async move {
-            let reporter = Reporter::new(task.status.clone());
-            reporter.begin();
-            // Nothing is removed that was not made here.
-            if let Err(error) = catalog.clear_the_way(&task.id).await {
-                return reporter.failed(&error);
-            }
-            match catalog.make(&task, &new, &reporter).await {
-                Ok(image) => reporter.sealed(image),
-                Err(error) => {
-                    catalog.remove_remains(&task.id, &error).await;
-                    reporter.failed(&error);
-                }
-            }
+            catalog.make_and_tell(&task, &new).await;
         };
         entry.tasks.spawn(work.instrument(span));
+    }
+
+    /// Makes an image and moves it to the state that comes of it.
+    pub(super) async fn make_and_tell(&self, entry: &Entry, new: &NewImage) {
+        let reporter = entry.reporter();
+        reporter.begin();
+        // Nothing is removed that was not made here.
+        if let Err(error) = self.clear_the_way(&entry.id).await {
+            return reporter.failed(&error);
+        }
+        match self.make(entry, new, &reporter).await {
+            Ok(image) => reporter.sealed(image),
+            Err(error) => {
+                self.remove_remains(&entry.id, &error).await;
+                reporter.failed(&error);
+            }
+        }
     }
 
     /// Sets aside what a failed image left under its name: bytes that could not be read or verified
@@ -246,6 +244,12 @@ impl Catalog {
                 Err(error) => return Err(error),
             }
         };
+        let asked = entry.board.look(|status| status.longhorn.size);
+        let came = received.manifest.size;
+        if asked > 0 && asked != came {
+            let (expected, actual) = (asked, came);
+            return Err(Error::WrongSize { expected, actual });
+        }
         let (store, id) = (job.store, job.id);
         tokio::task::spawn_blocking(move || store.seal(&id, received, &facts))
             .await
@@ -276,8 +280,13 @@ impl Catalog {
             let (catalog, task) = (self.clone(), entry.clone());
             let span = info_span!("image", id = %entry.id);
             let work = async move {
-                let reporter = Reporter::new(task.status.clone());
-                match catalog.look_again(&task, found).await {
+                let reporter = task.reporter();
+                let asked = || task.board.look(|s| (s.longhorn.size, s.expected));
+                let read = catalog.look_again(&task, found).await.and_then(|image| {
+                    let (size, expected) = asked();
+                    fits(&image, size, expected).map(|()| image)
+                });
+                match read {
                     Ok(image) => reporter.sealed(image),
                     // Called off by a deletion or the end: what it is stays in doubt.
                     Err(Error::Cancelled(_)) => {}
@@ -300,7 +309,7 @@ impl Catalog {
         }
     }
 
-    async fn look_again(&self, entry: &Entry, found: Found) -> Result<SealedImage> {
+    pub(super) async fn look_again(&self, entry: &Entry, found: Found) -> Result<SealedImage> {
         let cancel = entry.cancel();
         let waiting = async {
             (
@@ -324,7 +333,7 @@ impl Catalog {
     }
 
     /// Sets damaged bytes aside; any other error leaves them where they are.
-    fn set_aside(&self, id: &ImageId, error: Error) -> Error {
+    pub(super) fn set_aside(&self, id: &ImageId, error: Error) -> Error {
         if error.kind() != ErrorKind::DataLoss {
             return error;
         }

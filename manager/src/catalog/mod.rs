@@ -6,6 +6,8 @@
 
 pub mod lifecycle;
 mod making;
+mod registry;
+mod sending;
 mod status;
 
 use std::collections::BTreeMap;
@@ -21,8 +23,10 @@ use types::{ImageId, ImageName, ImageUuid, Sha512, report};
 
 pub use self::lifecycle::{Lifecycle, Progress};
 pub use self::making::NewImage;
-use self::status::Reporter;
-pub use self::status::Status;
+pub use self::registry::Registration;
+pub use self::sending::{Reading, SendGuard};
+use self::status::{Board, Reporter};
+pub use self::status::{LonghornStatus, Status};
 use crate::error::{Error, Result};
 use crate::source::Sources;
 use crate::store::recovery::Found;
@@ -50,6 +54,8 @@ struct Inner {
     verifying: Arc<Semaphore>,
     /// Bounds the makings that run at once, and with them threads, memory and open connections.
     making: Arc<Semaphore>,
+    /// Counts the changes of all images.
+    changes: watch::Sender<u64>,
     /// Cancelled when the daemon stops; every task's token is a child of it.
     stop: CancellationToken,
 }
@@ -58,7 +64,7 @@ struct Inner {
 #[derive(Debug)]
 struct Entry {
     id: ImageId,
-    status: watch::Sender<Status>,
+    board: Board,
     /// Ends the work on this image. Cancelled while it is being deleted; renewed if that is refused.
     cancel: Mutex<CancellationToken>,
     /// The tasks that work on this image; deleting joins them.
@@ -73,10 +79,10 @@ struct Entry {
 pub type FilesGuard = Arc<OwnedRwLockReadGuard<()>>;
 
 impl Entry {
-    fn new(status: Status, stop: &CancellationToken) -> Arc<Self> {
+    fn new(status: Status, changes: &watch::Sender<u64>, stop: &CancellationToken) -> Arc<Self> {
         Arc::new(Self {
             id: status.id.clone(),
-            status: watch::Sender::new(status),
+            board: Board::new(status, changes.clone()),
             cancel: Mutex::new(stop.child_token()),
             tasks: TaskTracker::new(),
             files: Arc::new(RwLock::new(())),
@@ -98,7 +104,11 @@ impl Entry {
     }
 
     fn status(&self) -> Status {
-        self.status.borrow().clone()
+        self.board.status()
+    }
+
+    fn reporter(&self) -> Reporter {
+        Reporter::new(self.board.clone())
     }
 }
 
@@ -106,11 +116,12 @@ impl Catalog {
     /// Reads what the disk holds. Images whose bytes must be read first are `unknown` until then; that
     /// work goes on after this returns, one image at a time.
     pub fn load(store: ImageStore, sources: Sources, stop: CancellationToken) -> Result<Self> {
+        let changes = watch::Sender::new(0);
         let mut images = BTreeMap::new();
         let mut doubtful = Vec::new();
         for found in store.load()? {
             let status = Status::found(&found);
-            let entry = Entry::new(status, &stop);
+            let entry = Entry::new(status, &changes, &stop);
             images.insert(entry.id.clone(), entry.clone());
             match found {
                 Found::Ready(_) => {}
@@ -131,6 +142,7 @@ impl Catalog {
             images: Mutex::new(images),
             verifying: Arc::new(Semaphore::new(1)),
             making: Arc::new(Semaphore::new(MAKINGS_MAX)),
+            changes,
             stop,
         };
         let catalog = Self {
@@ -194,7 +206,20 @@ impl Catalog {
     ) -> Result<watch::Receiver<Status>> {
         let entry = self.entry(name, uuid)?;
         self.notice_changes(&entry);
-        Ok(entry.status.subscribe())
+        Ok(entry.board.subscribe())
+    }
+
+    /// Counts the changes of all images, so that who watches need not ask again and again.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.inner.changes.subscribe()
+    }
+
+    /// Looks whether the files of all ready images are as they were sealed.
+    pub fn notice_all(&self) {
+        let entries: Vec<_> = self.images().values().cloned().collect();
+        for entry in &entries {
+            self.notice_changes(entry);
+        }
     }
 
     /// Looks whether a ready image's file is as it was sealed, by stat alone; if not it is `unknown`
@@ -203,15 +228,17 @@ impl Catalog {
         if entry.cancel().is_cancelled() {
             return;
         }
-        let Lifecycle::Ready(image) = entry.status.borrow().state.clone() else {
-            return;
-        };
+        let ready = entry.board.look(|status| match &status.state {
+            Lifecycle::Ready(image) => Some(image.clone()),
+            _ => None,
+        });
+        let Some(image) = ready else { return };
         let why = match self.inner.store.is_untouched(&image) {
             Ok(true) => return,
             Ok(false) => "its file was changed or replaced; reading it".to_owned(),
             Err(error) => report(&error).to_string(),
         };
-        if Reporter::new(entry.status.clone()).touched(&why) {
+        if entry.reporter().touched(&why) {
             warn!(image = %entry.id, why, "a ready image was touched");
             self.verify_later(vec![(entry.clone(), Found::Touched(image))]);
         }
@@ -236,7 +263,7 @@ impl Catalog {
         }
         self.notice_changes(&entry);
         // An image that somebody merely touched is ready again as soon as it was read.
-        let mut watch = entry.status.subscribe();
+        let mut watch = entry.board.subscribe();
         let doubtful = |status: &Status| matches!(status.state, Lifecycle::Unknown(_));
         if doubtful(&entry.status()) {
             let settled = watch.wait_for(|status| !doubtful(status));
@@ -335,8 +362,27 @@ impl Catalog {
             return Err(error);
         }
         self.images().remove(&entry.id);
+        status::count(&self.inner.changes);
         info!(image = %entry.id, "deleted");
         Ok(())
+    }
+
+    /// Removes what the disk holds of an image that nobody knows, as when it was forgotten.
+    pub async fn delete_unknown<F>(&self, id: &ImageId, in_use: F) -> Result<()>
+    where
+        F: Fn() -> Result<()> + Send + Sync + 'static,
+    {
+        if self.entry(&id.name, Some(&id.uuid)).is_ok() {
+            return Ok(());
+        }
+        let (store, id) = (self.inner.store.clone(), id.clone());
+        let delete = move || {
+            in_use()?;
+            store.delete(&id)
+        };
+        tokio::task::spawn_blocking(delete)
+            .await
+            .map_err(Error::Task)?
     }
 
     /// Is done when the daemon stops.

@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio::sync::watch;
 use tracing::{error, info, warn};
-use types::{Classify, ImageId, Sha512, report};
+use types::{Classify, DiskUuid, ImageId, Sha512, report};
 
 use super::lifecycle::{Event, Failure, Lifecycle, Progress};
 use crate::error::Error;
 use crate::source::Report;
 use crate::store::SealedImage;
 use crate::store::recovery::Found;
+use crate::store::sidecar::Sidecar;
 
 /// An image as it is at one moment.
 #[derive(Debug, Clone)]
@@ -28,6 +29,26 @@ pub struct Status {
     pub manifest_digest: String,
     /// Written by a newer version of this program: it must not be touched, not even deleted.
     pub newer: bool,
+    /// What only Longhorn's faces ask for and show.
+    pub longhorn: LonghornStatus,
+}
+
+/// What Longhorn's faces show of an image besides the rest.
+#[derive(Debug, Clone, Default)]
+pub struct LonghornStatus {
+    /// The size that was asked for, in bytes; 0: any.
+    pub size: u64,
+    /// The disk uuid that the request named.
+    pub disk_uuid: Option<DiskUuid>,
+    /// Copies of it that are being sent now.
+    pub sending_reference: u32,
+    /// Bytes taken from the source so far.
+    pub processed: u64,
+    /// What was known of it when it was ready last; kept while it is looked at again.
+    pub last: Option<Box<Sidecar>>,
+    /// When one of Longhorn's faces asked for it in this process; a second request like that is
+    /// refused. `None`: it was found on the disk, or made through our own API.
+    pub asked: Option<u64>,
 }
 
 impl Status {
@@ -41,6 +62,15 @@ impl Status {
             expected,
             manifest_digest,
             newer: false,
+            longhorn: LonghornStatus::default(),
+        }
+    }
+
+    /// What is known of the image's file: of the one that is ready, else of the last that was.
+    pub fn sidecar(&self) -> Option<&Sidecar> {
+        match &self.state {
+            Lifecycle::Ready(image) => Some(&image.sidecar),
+            _ => self.longhorn.last.as_deref(),
         }
     }
 
@@ -54,6 +84,10 @@ impl Status {
             expected: image.sidecar.expected_checksum.parse().ok(),
             manifest_digest: image.seal.manifest_digest.clone(),
             newer: false,
+            longhorn: LonghornStatus {
+                last: Some(Box::new(image.sidecar.clone())),
+                ..LonghornStatus::default()
+            },
         };
         let bare = |id: &ImageId, state, newer| Self {
             state,
@@ -76,55 +110,102 @@ impl Status {
     }
 }
 
-/// Moves an image through its life and tells whoever watches.
+/// The status of an image, where all changes of it are made and told to whoever watches.
+#[derive(Debug, Clone)]
+pub(super) struct Board {
+    status: watch::Sender<Status>,
+    /// Counts the changes of all images.
+    changes: watch::Sender<u64>,
+}
+
+impl Board {
+    pub(super) fn new(status: Status, changes: watch::Sender<u64>) -> Self {
+        let status = watch::Sender::new(status);
+        Self { status, changes }
+    }
+
+    /// The status as it is now.
+    pub(super) fn status(&self) -> Status {
+        self.status.borrow().clone()
+    }
+
+    /// Looks at the status without copying it.
+    pub(super) fn look<T>(&self, look: impl FnOnce(&Status) -> T) -> T {
+        look(&self.status.borrow())
+    }
+
+    pub(super) fn subscribe(&self) -> watch::Receiver<Status> {
+        self.status.subscribe()
+    }
+
+    /// Changes the status; `change` says whether it did.
+    pub(super) fn change(&self, change: impl FnOnce(&mut Status) -> bool) -> bool {
+        let changed = self.status.send_if_modified(change);
+        if changed {
+            count(&self.changes);
+        }
+        changed
+    }
+}
+
+/// One more change: there is an image more or less, or one is not as it was.
+pub(super) fn count(changes: &watch::Sender<u64>) {
+    changes.send_modify(|changes| *changes += 1);
+}
+
+/// Moves an image through its life.
 #[derive(Debug, Clone)]
 pub(super) struct Reporter {
-    status: watch::Sender<Status>,
+    board: Board,
     /// The last percent told: progress is told once a percent, not once a buffer.
     percent: Arc<AtomicU32>,
 }
 
 impl Reporter {
-    pub(super) fn new(status: watch::Sender<Status>) -> Self {
+    pub(super) fn new(board: Board) -> Self {
         Self {
-            status,
+            board,
             percent: Arc::new(AtomicU32::new(u32::MAX)),
         }
     }
 
     /// Applies an event; an illegal one is a bug of ours, logged and not applied.
     fn apply(&self, event: Event) -> bool {
-        self.status
-            .send_if_modified(|status| match status.state.on(event) {
-                Ok(next) => {
-                    status.state = next;
-                    true
-                }
-                Err(illegal) => {
-                    error!(image = %status.id, %illegal, "an event out of order was ignored");
-                    false
-                }
-            })
+        self.board.change(|status| match status.state.on(event) {
+            Ok(next) => {
+                status.moved(next);
+                true
+            }
+            Err(illegal) => {
+                error!(image = %status.id, %illegal, "an event out of order was ignored");
+                false
+            }
+        })
     }
 
+    /// The work begins; fine when it was said before.
     pub(super) fn begin(&self) {
-        self.apply(Event::Begin);
+        if self.board.look(|status| status.state == Lifecycle::Pending) {
+            self.apply(Event::Begin);
+        }
     }
 
     pub(super) fn sealed(&self, image: SealedImage) {
         info!(image = %image.id, size = image.sidecar.size, "ready");
-        self.status.send_modify(|status| {
+        self.board.change(|status| {
             status.source.clone_from(&image.seal.source);
             status
                 .manifest_digest
                 .clone_from(&image.seal.manifest_digest);
+            status.longhorn.last = Some(Box::new(image.sidecar.clone()));
+            true
         });
         self.apply(Event::Sealed(Box::new(image)));
     }
 
     pub(super) fn failed(&self, error: &Error) {
         let message = report(error).to_string();
-        warn!(image = %self.status.borrow().id, error = message, "failed");
+        warn!(image = %self.board.look(|status| status.id.clone()), error = message, "failed");
         self.apply(Event::Failed(Failure {
             kind: error.kind(),
             message,
@@ -133,8 +214,46 @@ impl Reporter {
 
     /// Tells whether the image was ready until now.
     pub(super) fn touched(&self, why: &str) -> bool {
-        let ready = matches!(self.status.borrow().state, Lifecycle::Ready(_));
+        let ready = self
+            .board
+            .look(|status| matches!(status.state, Lifecycle::Ready(_)));
         ready && self.apply(Event::Touched(why.to_owned()))
+    }
+}
+
+impl Status {
+    /// Takes the next state, and keeps what the state before knew of the bytes.
+    fn moved(&mut self, next: Lifecycle) {
+        match &next {
+            Lifecycle::InProgress(progress) => self.longhorn.processed = progress.processed,
+            Lifecycle::Ready(image) => self.longhorn.processed = image.sidecar.size,
+            Lifecycle::Pending => self.longhorn.processed = 0,
+            Lifecycle::Starting | Lifecycle::Failed(_) | Lifecycle::Unknown(_) => {}
+        }
+        self.state = next;
+    }
+
+    /// What is written about a ready image was written anew; false when it is not ready any more.
+    pub(super) fn restated(&mut self, image: SealedImage) -> bool {
+        let ready = matches!(self.state, Lifecycle::Ready(_));
+        if ready {
+            self.longhorn.last = Some(Box::new(image.sidecar.clone()));
+            self.state = Lifecycle::Ready(Box::new(image));
+        }
+        ready
+    }
+
+    /// A failed image is asked for again, from `source`; false when it is not failed any more.
+    pub(super) fn retry(&mut self, source: &str, expected: Option<Sha512>) -> bool {
+        let Ok(next) = self.state.on(Event::Retry) else {
+            return false;
+        };
+        self.moved(next);
+        source.clone_into(&mut self.source);
+        self.expected = expected;
+        self.manifest_digest.clear();
+        self.longhorn.last = None;
+        true
     }
 }
 
@@ -153,7 +272,9 @@ impl Report for Reporter {
     }
 
     fn pinned(&self, manifest_digest: &str) {
-        self.status
-            .send_modify(|status| manifest_digest.clone_into(&mut status.manifest_digest));
+        self.board.change(|status| {
+            manifest_digest.clone_into(&mut status.manifest_digest);
+            true
+        });
     }
 }

@@ -12,9 +12,10 @@ use std::sync::Arc;
 use proto::storage::v1::backing_images_server::BackingImagesServer;
 use proto::storage::v1::disks_server::DisksServer;
 use proto::storage::v1::volumes_server::VolumesServer;
-use tonic::transport::server::Router;
+use tonic::service::Routes;
 
 use crate::catalog::Catalog;
+use crate::listen::calls::MESSAGE_MAX;
 use crate::store::Disk;
 use crate::volume::Volumes;
 
@@ -26,10 +27,8 @@ pub struct Service {
     disk: Arc<Disk>,
 }
 
-/// Requests are small; the largest field is a Docker configuration with credentials.
-const REQUEST_BYTES_MAX: usize = 1 << 20;
 /// Answers may list thousands of images.
-const RESPONSE_BYTES_MAX: usize = 64 << 20;
+pub const RESPONSE_BYTES_MAX: usize = 64 << 20;
 
 impl Service {
     /// The faces of what this process serves.
@@ -41,16 +40,16 @@ impl Service {
         }
     }
 
-    /// Adds every service of the manager's own API to a server.
-    pub fn route(self, mut server: tonic::transport::Server) -> Router {
+    /// Adds every service of the manager's own API.
+    pub fn route(self, routes: Routes) -> Routes {
         macro_rules! limited {
             ($service:ident) => {
                 $service::new(self.clone())
-                    .max_decoding_message_size(REQUEST_BYTES_MAX)
+                    .max_decoding_message_size(MESSAGE_MAX)
                     .max_encoding_message_size(RESPONSE_BYTES_MAX)
             };
         }
-        server
+        routes
             .add_service(limited!(BackingImagesServer))
             .add_service(limited!(VolumesServer))
             .add_service(limited!(DisksServer))

@@ -1,0 +1,255 @@
+//! Listening for HTTP/1.1 and gRPC, so that no peer can keep the others out.
+//!
+//! Everything a peer can make last or grow has a bound: connections in all and per peer, the time to
+//! say hello, the time between two pieces of a request, the size of headers, streams per connection.
+//! What a request means is not known here.
+
+mod body;
+pub mod calls;
+mod peers;
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request;
+use client::Address;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
+use tracing::{debug, warn};
+
+pub use self::peers::Peer;
+use self::peers::{Admission, Peers};
+use crate::error::{IoContext, Result};
+
+/// The time a peer has to say what it wants: the preface of HTTP/2, or the headers of a request.
+const HELLO: Duration = Duration::from_secs(30);
+/// HTTP/2 peers that do not answer a ping are gone.
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PING_ANSWER: Duration = Duration::from_secs(20);
+/// Headers of one request, in bytes; what real clients send has a few hundred.
+const HEADER_BYTES_MAX: u32 = 16 << 10;
+/// Headers of one HTTP/1.1 request, in number.
+const HEADERS_MAX: usize = 64;
+/// The read buffer of an HTTP/1.1 connection, and so the longest head of a request.
+const BUFFER_MAX: usize = 64 << 10;
+/// Requests that one connection may have open.
+const STREAMS_MAX: u32 = 256;
+/// A pause after the system has no descriptor left for a connection.
+const NO_DESCRIPTOR: Duration = Duration::from_millis(100);
+
+/// What is spoken on a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    Http1,
+    /// gRPC: HTTP/2 without TLS.
+    Grpc,
+}
+
+/// A bound socket.
+#[derive(Debug)]
+pub struct Listener {
+    socket: Socket,
+    protocol: Protocol,
+}
+
+#[derive(Debug)]
+enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Listener {
+    /// Binds `address`; a name is looked up.
+    pub async fn bind(address: &Address, protocol: Protocol) -> Result<Self> {
+        let socket = match address {
+            Address::Tcp(address) => {
+                let listener = TcpListener::bind(address.as_str()).await;
+                Socket::Tcp(listener.context("listen on", address.as_ref())?)
+            }
+            Address::Unix(path) => Socket::Unix(bind_unix(path)?),
+        };
+        Ok(Self { socket, protocol })
+    }
+
+    /// The address that was bound, where it is one of TCP.
+    pub fn local_address(&self) -> Option<std::net::SocketAddr> {
+        match &self.socket {
+            Socket::Tcp(listener) => listener.local_addr().ok(),
+            Socket::Unix(_) => None,
+        }
+    }
+
+    /// Answers until `stop`; then no new request is taken and this returns when the last is answered.
+    pub async fn serve(self, router: Router, stop: CancellationToken) {
+        let peers = Peers::default();
+        let connections = TaskTracker::new();
+        loop {
+            let accepted = tokio::select! {
+                () = stop.cancelled() => break,
+                accepted = self.accept() => accepted,
+            };
+            let (stream, address) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // EMFILE and the like last until some connection ends; others concern one peer.
+                    warn!(%error, "a connection cannot be accepted");
+                    tokio::time::sleep(NO_DESCRIPTOR).await;
+                    continue;
+                }
+            };
+            let Some(admission) = peers.admit(address) else {
+                debug!(?address, "too many connections: this one is closed");
+                continue;
+            };
+            let connection = Connection {
+                router: router.clone(),
+                stop: stop.clone(),
+                protocol: self.protocol,
+                admission,
+            };
+            connections.spawn(connection.run(stream));
+        }
+        connections.close();
+        connections.wait().await;
+    }
+
+    async fn accept(&self) -> io::Result<(Stream, Option<std::net::IpAddr>)> {
+        match &self.socket {
+            Socket::Tcp(listener) => {
+                let (stream, address) = listener.accept().await?;
+                // Small answers must not wait for the acknowledgement of the ones before.
+                stream.set_nodelay(true)?;
+                Ok((Stream::Tcp(stream), Some(address.ip().to_canonical())))
+            }
+            Socket::Unix(listener) => {
+                Ok((Stream::Other(Box::new(listener.accept().await?.0)), None))
+            }
+        }
+    }
+}
+
+trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Duplex for T {}
+
+enum Stream {
+    Tcp(TcpStream),
+    Other(Box<dyn Duplex>),
+}
+
+struct Connection {
+    router: Router,
+    stop: CancellationToken,
+    protocol: Protocol,
+    admission: Admission,
+}
+
+impl Connection {
+    async fn run(self, stream: Stream) {
+        match stream {
+            Stream::Tcp(stream) => {
+                if self.protocol == Protocol::Grpc && !says_hello(&stream).await {
+                    return;
+                }
+                self.speak(stream).await;
+            }
+            Stream::Other(stream) => self.speak(stream).await,
+        }
+    }
+
+    async fn speak(self, stream: impl Duplex + 'static) {
+        let (router, peer) = (self.router, self.admission.peer());
+        let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
+            let mut request: Request =
+                request.map(|body| axum::body::Body::new(body::Timed::new(body)));
+            request.extensions_mut().insert(peer.clone());
+            router.clone().oneshot(request)
+        });
+        let io = TokioIo::new(stream);
+        // Both kinds of connection are led the same way, but have no type in common.
+        macro_rules! lead {
+            ($connection:expr) => {{
+                let connection = $connection;
+                tokio::pin!(connection);
+                let ended = tokio::select! {
+                    ended = connection.as_mut() => ended,
+                    () = self.stop.cancelled() => {
+                        connection.as_mut().graceful_shutdown();
+                        connection.await
+                    }
+                };
+                if let Err(error) = ended {
+                    debug!(%error, "a connection broke off");
+                }
+            }};
+        }
+        match self.protocol {
+            Protocol::Http1 => lead!(
+                http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(HELLO)
+                    .max_headers(HEADERS_MAX)
+                    .max_buf_size(BUFFER_MAX)
+                    .serve_connection(io, service)
+            ),
+            Protocol::Grpc => lead!(
+                http2::Builder::new(TokioExecutor::new())
+                    .timer(TokioTimer::new())
+                    .max_header_list_size(HEADER_BYTES_MAX)
+                    .max_concurrent_streams(STREAMS_MAX)
+                    .keep_alive_interval(PING_EVERY)
+                    .keep_alive_timeout(PING_ANSWER)
+                    .serve_connection(io, service)
+            ),
+        }
+    }
+}
+
+/// Waits until the preface of HTTP/2 is there, or something that is certainly none of it: hyper alone
+/// would wait for ever.
+async fn says_hello(stream: &TcpStream) -> bool {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    let listen = async {
+        let mut said = [0; PREFACE.len()];
+        loop {
+            match stream.peek(&mut said).await {
+                Ok(0) | Err(_) => return false,
+                Ok(n) if n == said.len() || !PREFACE.starts_with(&said[..n]) => return true,
+                // The rest is on its way; peek would return at once.
+                Ok(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    };
+    tokio::time::timeout(HELLO, listen).await.unwrap_or(false)
+}
+
+/// Binds a unix socket that only our user can connect to. A dead socket of an earlier run is removed;
+/// anything else at its path is not.
+fn bind_unix(path: &Path) -> Result<UnixListener> {
+    use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+
+    if let Ok(meta) = std::fs::symlink_metadata(path)
+        && meta.file_type().is_socket()
+        && std::os::unix::net::UnixStream::connect(path).is_err()
+    {
+        std::fs::remove_file(path).context("remove the dead socket", path)?;
+    }
+    let listener = UnixListener::bind(path).context("listen on", path)?;
+    let owner_only = std::fs::Permissions::from_mode(0o600);
+    std::fs::set_permissions(path, owner_only).context("protect", path)?;
+    Ok(listener)
+}
+
+/// The peer of a request that came in through a [`Listener`].
+pub(crate) fn peer_of<B>(request: &axum::http::Request<B>) -> Option<Arc<Peer>> {
+    request.extensions().get::<Arc<Peer>>().cloned()
+}

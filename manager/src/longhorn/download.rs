@@ -1,0 +1,227 @@
+//! `GET /v1/files/{id}/download`: the bytes of a ready image, packed with gzip, or as they are.
+//!
+//! Longhorn's server packs them always and knows no ranges, unless `forV2Creation=true` asks for the
+//! bytes themselves. These we also give in parts, so that a broken download goes on where it broke.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::header::{
+    ACCEPT_RANGES, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
+    IF_RANGE, RANGE,
+};
+use axum::http::{HeaderMap, Method, StatusCode};
+use axum::response::Response;
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+use super::query::Query;
+use crate::catalog::Reading;
+use crate::error::{Error, IoContext, Result};
+
+/// Bytes that are read and sent at once.
+const PIECE: usize = 128 << 10;
+
+/// Answers a request for the bytes of `reading`.
+pub fn answer(reading: Reading, request: &Request) -> Result<Response> {
+    let raw = Query::parse(request.uri().query()).get("forV2Creation") == "true";
+    let path = reading.path.clone();
+    let file = File::open(&path).context("open", &path)?;
+    let head_only = request.method() == Method::HEAD;
+    let mut response = if raw {
+        as_it_is(reading, file, request.headers(), head_only)
+    } else {
+        packed(reading, file, head_only)
+    };
+    let kind = "application/octet-stream".parse().expect("a plain text");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    Ok(response)
+}
+
+fn packed(reading: Reading, file: File, head_only: bool) -> Response {
+    let name = format!("attachment; filename={}.gz", reading.image.id.name);
+    let size = reading.image.sidecar.size;
+    let body = if head_only {
+        Body::empty()
+    } else {
+        let packer = GzEncoder::new(Vec::new(), Compression::fast());
+        let outgoing = Outgoing {
+            reading,
+            file,
+            rest: 0..size,
+            packer: Some(packer),
+        };
+        outgoing.body()
+    };
+    let mut response = Response::new(body);
+    let name = name.parse().expect("an image's name is plain text");
+    response.headers_mut().insert(CONTENT_DISPOSITION, name);
+    response
+}
+
+fn as_it_is(reading: Reading, file: File, headers: &HeaderMap, head_only: bool) -> Response {
+    let size = reading.image.sidecar.size;
+    let tag = format!("\"{}\"", reading.image.sidecar.current_checksum);
+    let (status, range) = match wanted(headers, &tag, size) {
+        Wanted::Whole => (StatusCode::OK, 0..size),
+        Wanted::Part(range) => (StatusCode::PARTIAL_CONTENT, range),
+        Wanted::Impossible => (StatusCode::RANGE_NOT_SATISFIABLE, 0..0),
+    };
+    let length = range.end - range.start;
+    let content_range = match status {
+        StatusCode::PARTIAL_CONTENT => {
+            Some(format!("bytes {}-{}/{size}", range.start, range.end - 1))
+        }
+        StatusCode::RANGE_NOT_SATISFIABLE => Some(format!("bytes */{size}")),
+        _ => None,
+    };
+    let body = if head_only || length == 0 {
+        Body::empty()
+    } else {
+        let outgoing = Outgoing {
+            reading,
+            file,
+            rest: range,
+            packer: None,
+        };
+        outgoing.body()
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let mut set = |name, value: String| {
+        let value = value.parse().expect("numbers and digests are plain text");
+        response.headers_mut().insert(name, value);
+    };
+    set(CONTENT_LENGTH, length.to_string());
+    set(ACCEPT_RANGES, "bytes".to_owned());
+    set(ETAG, tag);
+    if let Some(range) = content_range {
+        set(CONTENT_RANGE, range);
+    }
+    response
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Wanted {
+    Whole,
+    Part(Range<u64>),
+    Impossible,
+}
+
+/// What of the file is asked for. Several ranges, and what is no range, mean the whole.
+fn wanted(headers: &HeaderMap, tag: &str, size: u64) -> Wanted {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    if text(IF_RANGE).is_some_and(|asked| asked != tag) {
+        return Wanted::Whole;
+    }
+    let spec = text(RANGE).and_then(|range| range.strip_prefix("bytes="));
+    let Some((first, last)) = spec.and_then(|spec| spec.split_once('-')) else {
+        return Wanted::Whole;
+    };
+    let range = match (first.parse::<u64>(), last.parse::<u64>()) {
+        (Ok(first), Ok(last)) if first <= last => first..last.saturating_add(1).min(size),
+        (Ok(first), Err(_)) if last.is_empty() => first..size,
+        (Err(_), Ok(length)) if first.is_empty() => size.saturating_sub(length)..size,
+        _ => return Wanted::Whole,
+    };
+    if range.start < range.end {
+        Wanted::Part(range)
+    } else {
+        Wanted::Impossible
+    }
+}
+
+/// Bytes on their way out. A thread is only held while a piece is read and packed, never while the
+/// peer is waited for.
+struct Outgoing {
+    reading: Reading,
+    file: File,
+    /// What is still to be read.
+    rest: Range<u64>,
+    /// Packs the bytes; `None`: they go as they are.
+    packer: Option<GzEncoder<Vec<u8>>>,
+}
+
+impl Outgoing {
+    fn body(self) -> Body {
+        Body::from_stream(futures_util::stream::unfold(Some(self), async |outgoing| {
+            let mut outgoing = outgoing?;
+            loop {
+                let step = move || outgoing.step();
+                let (bytes, more) = match tokio::task::spawn_blocking(step).await {
+                    Ok(Ok(stepped)) => stepped,
+                    // The connection is broken off, so that a part is not taken for the whole.
+                    Ok(Err(error)) => return Some((Err(error), None)),
+                    Err(error) => return Some((Err(io::Error::other(error)), None)),
+                };
+                match more {
+                    Some(more) if bytes.is_empty() => outgoing = more,
+                    more => return Some((Ok(bytes), more)),
+                }
+            }
+        }))
+    }
+
+    /// The next piece, and what is left; without anything left it was the last.
+    fn step(mut self) -> io::Result<(Bytes, Option<Self>)> {
+        if self.reading.cancel.is_cancelled() {
+            let why = Error::Cancelled("the image is being deleted or the manager stops");
+            return Err(io::Error::other(why));
+        }
+        let left = self.rest.end - self.rest.start;
+        let mut piece = vec![0; usize::try_from(left).map_or(PIECE, |left| left.min(PIECE))];
+        self.file.read_exact_at(&mut piece, self.rest.start)?;
+        self.rest.start += piece.len() as u64;
+        let last = self.rest.is_empty();
+        let bytes = match self.packer.take() {
+            None => piece,
+            Some(mut packer) => {
+                packer.write_all(&piece)?;
+                if last {
+                    packer.finish()?
+                } else {
+                    let packed = std::mem::take(packer.get_mut());
+                    self.packer = Some(packer);
+                    packed
+                }
+            }
+        };
+        Ok((bytes.into(), (!last).then_some(self)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_read_as_rfc_9110_says() {
+        for (range, expected) in [
+            ("bytes=0-", Wanted::Part(0..100)),
+            ("bytes=10-19", Wanted::Part(10..20)),
+            ("bytes=90-1000", Wanted::Part(90..100)),
+            ("bytes=-5", Wanted::Part(95..100)),
+            ("bytes=-500", Wanted::Part(0..100)),
+            ("bytes=100-", Wanted::Impossible),
+            ("bytes=-0", Wanted::Impossible),
+            ("bytes=5-4", Wanted::Whole),
+            ("bytes=0-1,5-6", Wanted::Whole),
+            (
+                "bytes=18446744073709551615-18446744073709551615",
+                Wanted::Impossible,
+            ),
+            ("lines=1-2", Wanted::Whole),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(RANGE, range.parse().unwrap());
+            assert_eq!(wanted(&headers, "\"a\"", 100), expected, "{range}");
+            headers.insert(IF_RANGE, "\"b\"".parse().unwrap());
+            assert_eq!(wanted(&headers, "\"a\"", 100), Wanted::Whole);
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! The operations behind Longhorn's faces: files known by their path, each held by a catalog.
+//!
+//! A manager has the images of its disk; a data source has the work files. A path that is none of a
+//! file of theirs is refused before anything is looked at on the disk.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use types::{DiskUuid, ImageId, ImageUuid};
+
+use super::FileInfo;
+use crate::catalog::{Catalog, Reading, Registration, SendGuard, Status};
+use crate::error::{Error, Result};
+use crate::store::Disk;
+use crate::volume::Volumes;
+
+/// The files of one process. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Files {
+    disk: Arc<Disk>,
+    catalogs: Vec<Catalog>,
+    /// The volumes that images must be kept for; a data source has none.
+    volumes: Option<Volumes>,
+}
+
+impl Files {
+    /// The files of `catalogs`, at least one, all of one disk.
+    pub fn new(disk: Arc<Disk>, catalogs: Vec<Catalog>, volumes: Option<Volumes>) -> Self {
+        Self {
+            disk,
+            catalogs,
+            volumes,
+        }
+    }
+
+    /// The disk that they are on.
+    pub fn disk(&self) -> &Arc<Disk> {
+        &self.disk
+    }
+
+    /// The images that the disk serves.
+    pub fn images(&self) -> &Catalog {
+        &self.catalogs[0]
+    }
+
+    /// The path of an image's file.
+    pub fn image_path(&self, id: &ImageId) -> PathBuf {
+        self.images().file_path(id)
+    }
+
+    fn info_of(catalog: &Catalog, status: &Status) -> FileInfo {
+        FileInfo::new(status, &catalog.file_path(&status.id))
+    }
+
+    /// Every file, by its path.
+    pub fn list(&self) -> BTreeMap<String, FileInfo> {
+        let mut files = BTreeMap::new();
+        for catalog in &self.catalogs {
+            for status in catalog.list() {
+                let info = Self::info_of(catalog, &status);
+                files.insert(info.file_path.clone(), info);
+            }
+        }
+        files
+    }
+
+    fn find(&self, path: &Path) -> Result<(&Catalog, ImageId)> {
+        let mut found = self
+            .catalogs
+            .iter()
+            .filter_map(|catalog| Some((catalog, catalog.by_path(path)?)));
+        found
+            .next()
+            .ok_or_else(|| Error::FileNotFound(path.to_owned()))
+    }
+
+    /// The file at `path`.
+    pub fn get(&self, path: &Path) -> Result<FileInfo> {
+        let (catalog, id) = self.find(path)?;
+        let status = catalog.get(&id.name, Some(&id.uuid));
+        match status {
+            Ok(status) => Ok(Self::info_of(catalog, &status)),
+            Err(Error::ImageNotFound(_)) => Err(Error::FileNotFound(path.to_owned())),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Which image the file at `path` is that of, and who holds it; whether it is there or not.
+    pub fn resolve(&self, path: &Path, uuid: &ImageUuid) -> Result<(&Catalog, ImageId)> {
+        let outside = || Error::InvalidField {
+            field: "file-path",
+            why: format!(
+                "{} is not the path of a file of this disk: {}/backing-images/<name>-{uuid}/backing",
+                path.display(),
+                self.disk.layout().root().display()
+            ),
+        };
+        let names = [path.parent().and_then(Path::file_name), path.file_name()];
+        for name in names.into_iter().flatten().filter_map(|name| name.to_str()) {
+            let Some(id) = crate::store::layout::split_image_dir(name, Some(uuid)) else {
+                continue;
+            };
+            let mut catalogs = self.catalogs.iter();
+            if let Some(catalog) = catalogs.find(|catalog| catalog.file_path(&id) == path) {
+                return Ok((catalog, id));
+            }
+        }
+        Err(outside())
+    }
+
+    /// Refuses a request that is meant for another disk.
+    pub fn check_disk(&self, asked: Option<&DiskUuid>) -> Result<()> {
+        match asked {
+            Some(asked) if asked != self.disk.uuid() => Err(Error::InvalidField {
+                field: "disk-uuid",
+                why: format!("this is disk {}, not {asked}", self.disk.uuid()),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes a file up.
+    pub fn register(&self, path: &Path, registration: Registration) -> Result<FileInfo> {
+        self.check_disk(registration.disk_uuid.as_ref())?;
+        let (catalog, _) = self.resolve(path, &registration.id.uuid)?;
+        let status = catalog.register(registration)?;
+        Ok(Self::info_of(catalog, &status))
+    }
+
+    /// Deletes the file at `path`; fine when nobody knows it.
+    pub async fn delete(&self, path: &Path) -> Result<()> {
+        match self.find(path) {
+            Ok((catalog, id)) => self.delete_from(catalog, &id).await,
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Deletes an image, known or forgotten, with everything of it.
+    pub async fn delete_image(&self, id: &ImageId) -> Result<()> {
+        let catalog = self.images();
+        self.delete_from(catalog, id).await?;
+        catalog.delete_unknown(id, self.in_use(id)).await
+    }
+
+    async fn delete_from(&self, catalog: &Catalog, id: &ImageId) -> Result<()> {
+        catalog.delete(id, self.in_use(id)).await
+    }
+
+    /// Tells whether a volume needs the image.
+    fn in_use(&self, id: &ImageId) -> impl Fn() -> Result<()> + Send + Sync + 'static {
+        let (volumes, id) = (self.volumes.clone(), id.clone());
+        move || {
+            let Some(volumes) = &volumes else {
+                return Ok(());
+            };
+            match volumes.user_of(&id)? {
+                Some(volume) => Err(Error::ImageInUse {
+                    id: id.clone(),
+                    volume,
+                }),
+                None => Ok(()),
+            }
+        }
+    }
+
+    /// Forgets the file at `path` and leaves it where it is; fine when nobody knows it.
+    pub async fn forget(&self, path: &Path) {
+        if let Ok((catalog, id)) = self.find(path) {
+            catalog.forget(&id).await;
+        }
+    }
+
+    /// Opens the ready file at `path` for reading.
+    pub async fn read(&self, path: &Path) -> Result<Reading> {
+        let (catalog, id) = self.find(path)?;
+        catalog.read(&id).await
+    }
+
+    /// Begins to send the ready file at `path`.
+    pub async fn begin_send(&self, path: &Path) -> Result<SendGuard> {
+        let (catalog, id) = self.find(path)?;
+        catalog.begin_send(&id).await
+    }
+}

@@ -1,0 +1,321 @@
+//! `bimrpc.BackingImageManagerService`, version 3: what Longhorn's control plane calls.
+//!
+//! Longhorn's manager passes every call on to its own sync server by HTTP, and its errors look like it;
+//! ours come from the same operations without the way round, in the same words.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use proto::bimrpc as pb;
+use proto::bimrpc::backing_image_manager_service_server::BackingImageManagerService;
+use tokio_stream::Stream;
+use tonic::metadata::MetadataValue;
+use tonic::{Request, Response, Status};
+use types::{Classify, ErrorKind, ImageId, report};
+
+use super::data_source_client::DataSourceClient;
+use super::query::{aligned, checksum};
+use super::{FileInfo, Files, address, rest};
+use crate::catalog::{Lifecycle, Registration};
+use crate::error::{Error, Result};
+
+/// The version of the API that Longhorn's control plane looks for.
+const API_VERSION: i64 = 3;
+/// Changes of images are told this far apart at least: a message carries nothing, so two say no more
+/// than one, and each makes the control plane list everything.
+const WATCH_PAUSE: Duration = Duration::from_millis(100);
+/// How often a ready image's file is looked at for changes from outside, while somebody watches.
+const LOOK_EVERY: Duration = Duration::from_secs(3);
+/// The name under which PrepareDownload tells another manager of ours where it serves peers.
+pub const PEER_ADDRESS: &str = "longhorn-peer-address";
+
+/// The service. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Manager {
+    files: Files,
+    /// Where the sync server listens.
+    sync_server: SocketAddr,
+}
+
+type Answer<T> = std::result::Result<Response<T>, Status>;
+
+fn missing() -> Status {
+    Status::invalid_argument("missing required argument")
+}
+
+/// An error as Longhorn's manager passes it on from its sync server.
+fn relayed(error: &Error) -> Status {
+    let text = report(error).to_string();
+    tracing::warn!(text, "request refused");
+    match error.kind() {
+        ErrorKind::Unimplemented => Status::unimplemented(text),
+        // What Longhorn never answers: a name that no image can have, an image that is in use.
+        ErrorKind::FailedPrecondition => Status::failed_precondition(text),
+        ErrorKind::InvalidArgument if !matches!(error, Error::UnalignedSize(_)) => {
+            Status::invalid_argument(text)
+        }
+        _ => Status::unknown(format!(
+            "resp.StatusCode(500) != http.StatusOK(200), response body content: {text}\n"
+        )),
+    }
+}
+
+/// The image that a request names.
+fn id_of(name: &str, uuid: &str) -> std::result::Result<ImageId, Status> {
+    if name.is_empty() || uuid.is_empty() {
+        return Err(missing());
+    }
+    ImageId::new(name, uuid).map_err(|error| Status::invalid_argument(error.to_string()))
+}
+
+/// What a request says of the image that it wants.
+fn wanted(spec: Option<pb::BackingImageSpec>) -> std::result::Result<Registration, Status> {
+    let spec = spec.ok_or_else(missing)?;
+    let id = id_of(&spec.name, &spec.uuid)?;
+    let size = u64::try_from(spec.size).map_err(|_| missing())?;
+    Ok(Registration {
+        id,
+        source: None,
+        size: aligned(size).map_err(|error| relayed(&error))?,
+        expected: checksum(&spec.checksum).map_err(|error| relayed(&error))?,
+        format: None,
+        disk_uuid: None,
+    })
+}
+
+impl Manager {
+    /// The service of `files`, whose sync server listens at `sync_server`.
+    pub fn new(files: Files, sync_server: SocketAddr) -> Self {
+        Self { files, sync_server }
+    }
+
+    fn register(&self, mut registration: Registration) -> Result<pb::BackingImageResponse> {
+        registration.disk_uuid = Some(self.files.disk().uuid().clone());
+        let name = registration.id.name.to_string();
+        let path = self.files.image_path(&registration.id);
+        Ok(self.files.register(&path, registration)?.response(&name))
+    }
+
+    /// Sees that the data source has the file of this image ready, and has it let go of it.
+    async fn take_over(&self, registration: &Registration, address: &str) -> Answer<()> {
+        let client = DataSourceClient::new(address).map_err(|error| relayed(&error))?;
+        let prepared = client.get().await.map_err(|error| relayed(&error))?;
+        let path = self.files.disk().layout().root().join("tmp");
+        let path = path.join(registration.id.to_string());
+        let file = &prepared.file;
+        let not_that = |what: String| Status::failed_precondition(format!("{address}: {what}"));
+        if file.uuid != registration.id.uuid.as_str() || path != *file.file_path {
+            return Err(not_that(format!(
+                "its file is {} with uuid {}, not {}",
+                file.file_path,
+                file.uuid,
+                path.display()
+            )));
+        }
+        if !matches!(file.state.as_str(), "ready" | "ready-for-transfer") {
+            return Err(not_that(format!(
+                "its file is {}: {}",
+                file.state, file.message
+            )));
+        }
+        client.transfer().await.map_err(|error| relayed(&error))?;
+        Ok(Response::new(()))
+    }
+}
+
+#[tonic::async_trait]
+impl BackingImageManagerService for Manager {
+    async fn delete(&self, request: Request<pb::DeleteRequest>) -> Answer<()> {
+        let pb::DeleteRequest { name, uuid } = request.into_inner();
+        if name.is_empty() || uuid.is_empty() {
+            // Longhorn waits for something that cannot be gone, then says so.
+            return Err(Status::unknown(if name.is_empty() && uuid.is_empty() {
+                "failed to wait for the backing image () deleted within 3 second".to_owned()
+            } else {
+                format!(
+                    "failed to wait for the backing image {name}({uuid}) deleted within 3 second"
+                )
+            }));
+        }
+        let id = id_of(&name, &uuid)?;
+        let deleted = self.files.delete_image(&id).await;
+        deleted.map_err(|error| relayed(&error))?;
+        Ok(Response::new(()))
+    }
+
+    async fn get(&self, request: Request<pb::GetRequest>) -> Answer<pb::BackingImageResponse> {
+        let request = request.get_ref();
+        let id = id_of(&request.name, &request.uuid)?;
+        match self.files.get(&self.files.image_path(&id)) {
+            Ok(file) => Ok(Response::new(file.response(id.name.as_str()))),
+            Err(Error::FileNotFound(_)) => Err(Status::not_found(format!(
+                "cannot find backing image {}({})",
+                id.name, id.uuid
+            ))),
+            Err(error) => Err(relayed(&error)),
+        }
+    }
+
+    async fn list(&self, _: Request<()>) -> Answer<pb::ListResponse> {
+        let catalog = self.files.images();
+        let mut images = catalog.list();
+        // Of several images of one name, the one that was asked for last has the bare name.
+        images.sort_by_key(|status| {
+            let ready = matches!(status.state, Lifecycle::Ready(_));
+            std::cmp::Reverse((status.longhorn.asked, ready))
+        });
+        let mut backing_images = HashMap::with_capacity(images.len());
+        for status in images {
+            let name = status.id.name.to_string();
+            let file = FileInfo::new(&status, &catalog.file_path(&status.id));
+            let key = if backing_images.contains_key(&name) {
+                status.id.to_string()
+            } else {
+                name.clone()
+            };
+            backing_images.insert(key, file.response(&name));
+        }
+        Ok(Response::new(pb::ListResponse { backing_images }))
+    }
+
+    async fn version_get(&self, _: Request<()>) -> Answer<pb::VersionResponse> {
+        Ok(Response::new(pb::VersionResponse {
+            backing_image_manager_api_version: API_VERSION,
+            backing_image_manager_api_min_version: API_VERSION,
+            ..Default::default()
+        }))
+    }
+
+    async fn sync(&self, request: Request<pb::SyncRequest>) -> Answer<pb::BackingImageResponse> {
+        let pb::SyncRequest { spec, from_address } = request.into_inner();
+        let registration = wanted(spec)?;
+        if from_address.is_empty() {
+            return Err(missing());
+        }
+        let registered = self.register(registration);
+        registered
+            .map(Response::new)
+            .map_err(|error| relayed(&error))
+    }
+
+    async fn send(&self, request: Request<pb::SendRequest>) -> Answer<()> {
+        let pb::SendRequest {
+            name,
+            uuid,
+            to_address,
+        } = request.into_inner();
+        if name.is_empty() || to_address.is_empty() {
+            return Err(missing());
+        }
+        let path = self.files.image_path(&id_of(&name, &uuid)?);
+        let sent = rest::send(&self.files, &path, &to_address).await;
+        sent.map_err(|error| relayed(&error))?;
+        Ok(Response::new(()))
+    }
+
+    async fn fetch(&self, request: Request<pb::FetchRequest>) -> Answer<pb::BackingImageResponse> {
+        let pb::FetchRequest {
+            spec,
+            data_source_address,
+        } = request.into_inner();
+        let mut registration = wanted(spec)?;
+        if !data_source_address.is_empty() {
+            self.take_over(&registration, &data_source_address).await?;
+            let to = self.files.image_path(&registration.id);
+            let from = self.files.disk().layout().root().join("tmp");
+            let from = from.join(registration.id.to_string());
+            registration.source = rest::adoption(&self.files, &from, &to, &registration.id.uuid)
+                .map_err(|error| relayed(&error))?;
+        }
+        let registered = self.register(registration);
+        registered
+            .map(Response::new)
+            .map_err(|error| relayed(&error))
+    }
+
+    async fn prepare_download(
+        &self,
+        request: Request<pb::PrepareDownloadRequest>,
+    ) -> Answer<pb::PrepareDownloadResponse> {
+        let request = request.get_ref();
+        let id = id_of(&request.name, &request.uuid)?;
+        let path = self.files.image_path(&id);
+        let file = match self.files.get(&path) {
+            Ok(file) => file,
+            Err(Error::FileNotFound(_)) => {
+                let text = format!("cannot find backing image {}({})", id.name, id.uuid);
+                return Err(Status::not_found(text));
+            }
+            Err(error) => return Err(relayed(&error)),
+        };
+        if file.state != "ready" {
+            return Err(Status::failed_precondition(format!(
+                "backing image {}({}) is {}, not ready for being downloaded",
+                id.name, id.uuid, file.state
+            )));
+        }
+        let port = self.sync_server.port();
+        let mut response = Response::new(pb::PrepareDownloadResponse {
+            src_file_path: file.file_path,
+            address: SocketAddr::new(address::of_pod(self.sync_server), port).to_string(),
+        });
+        let peers = SocketAddr::new(address::for_peers(self.sync_server), port).to_string();
+        if let Ok(peers) = MetadataValue::try_from(peers) {
+            response.metadata_mut().insert(PEER_ADDRESS, peers);
+        }
+        Ok(response)
+    }
+
+    async fn backup_create(&self, request: Request<pb::BackupCreateRequest>) -> Answer<()> {
+        let request = request.get_ref();
+        if request.name.is_empty() || request.uuid.is_empty() || request.checksum.is_empty() {
+            return Err(Status::unknown(
+                "failed to initialize backup : missing input parameter",
+            ));
+        }
+        Err(Status::unimplemented(
+            "backing up an image is not implemented; export it with `prepare-download`",
+        ))
+    }
+
+    async fn backup_status(
+        &self,
+        request: Request<pb::BackupStatusRequest>,
+    ) -> Answer<pb::BackupStatusResponse> {
+        if request.get_ref().name.is_empty() {
+            return Err(Status::unknown(
+                "empty backing image name for getting backup backing image status",
+            ));
+        }
+        Err(Status::unimplemented(
+            "backing up an image is not implemented",
+        ))
+    }
+
+    type WatchStream = Pin<Box<dyn Stream<Item = std::result::Result<(), Status>> + Send>>;
+
+    async fn watch(&self, _: Request<()>) -> Answer<Self::WatchStream> {
+        let catalog = self.files.images().clone();
+        let (stopped, mut changes) = (catalog.stopped(), catalog.changes());
+        // What happened before is not news.
+        changes.borrow_and_update();
+        let events =
+            futures_util::stream::unfold((catalog, changes), async |(catalog, mut changes)| {
+                loop {
+                    tokio::select! {
+                        changed = changes.changed() => {
+                            changed.ok()?;
+                            tokio::time::sleep(WATCH_PAUSE).await;
+                            changes.borrow_and_update();
+                            return Some((Ok(()), (catalog, changes)));
+                        }
+                        () = tokio::time::sleep(LOOK_EVERY) => catalog.notice_all(),
+                    }
+                }
+            });
+        Ok(Response::new(Box::pin(events.take_until(stopped))))
+    }
+}
