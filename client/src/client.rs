@@ -15,7 +15,7 @@ use crate::{Address, Error, Result};
 pub const DEADLINE: Duration = Duration::from_secs(90);
 
 /// A listing may hold thousands of images; this is what the manager sends at the most.
-const ANSWER_BYTES_MAX: usize = 64 << 20;
+pub(crate) const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// To connect takes a round trip; more than this means that nobody is there.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
@@ -66,6 +66,10 @@ impl Client {
         let mut disks = DisksClient::new(self.channel.clone());
         self.call("describe its disk", disks.get_disk(wire::GetDiskRequest {}))
             .await
+    }
+
+    pub(crate) fn channel(&self) -> Channel {
+        self.channel.clone()
     }
 
     pub(crate) fn images(&self) -> BackingImagesClient<Channel> {

@@ -98,10 +98,16 @@ impl Manager {
     pub fn spawn(sandbox: &Sandbox, options: &Options) -> Self {
         let (address, sync_address) = (ports::free(), ports::free());
         let (listen, sync) = (address.to_string(), sync_address.to_string());
-        let mut arguments: Vec<OsString> =
-            ["daemon", "--listen", &listen, "--sync-listen", &sync, "--disk"]
-                .map(OsString::from)
-                .to_vec();
+        let mut arguments: Vec<OsString> = [
+            "daemon",
+            "--listen",
+            &listen,
+            "--sync-listen",
+            &sync,
+            "--disk",
+        ]
+        .map(OsString::from)
+        .to_vec();
         arguments.push(options.disk.clone().into());
         arguments.extend(options.arguments.iter().cloned());
         let environment = [

@@ -4,7 +4,7 @@
 //! first is deleted or forgotten, whatever came of it. Ours is filled from the disk as well: the first
 //! request for an image that was found there takes it over as it is.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -17,7 +17,7 @@ use super::status::{LonghornStatus, Status, count};
 use super::{Catalog, Entry};
 use crate::error::{Error, Result};
 use crate::source::Source;
-use crate::store::SealedImage;
+use crate::store::{Place, SealedImage};
 
 /// A request for an image by one of Longhorn's faces, checked.
 #[derive(Debug, Clone)]
@@ -63,23 +63,20 @@ impl Registration {
 }
 
 impl Catalog {
+    /// Where on the disk the images are.
+    pub fn place(&self) -> Place {
+        self.inner.store.place()
+    }
+
     /// The path of an image's file.
     pub fn file_path(&self, id: &ImageId) -> PathBuf {
         self.inner.store.paths(id).backing
     }
 
-    /// The image whose file is at `path`.
-    pub fn by_path(&self, path: &Path) -> Option<ImageId> {
-        let parent = path.parent().and_then(Path::file_name);
-        let named: Vec<_> = [parent, path.file_name()]
-            .into_iter()
-            .flatten()
-            .filter_map(std::ffi::OsStr::to_str)
-            .collect();
+    /// The image whose directory or work file has this name.
+    pub fn by_name(&self, name: &str) -> Option<ImageId> {
         let images = self.images();
-        let mut ids = images.keys();
-        ids.find(|id| named.iter().any(|name| is_named(id, name)) && self.file_path(id) == path)
-            .cloned()
+        images.keys().find(|id| is_named(id, name)).cloned()
     }
 
     /// Takes an image up, and answers with the state that this request brought it to.

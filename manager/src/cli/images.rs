@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use client::{Client, wire};
 use serde::Serialize;
-use types::{ImageName, ImageUuid};
+use types::{ImageId, ImageName, ImageUuid};
 
 use super::output::{self, Form};
-use super::{Failure, progress};
+use super::{Failure, longhorn, progress};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -21,12 +21,26 @@ pub(super) enum Command {
         output: Form,
     },
     /// Show one image
-    Get(Key),
+    Get {
+        #[command(flatten)]
+        key: Key,
+        /// How the answer is printed
+        #[arg(short, long, value_enum, default_value = "json")]
+        output: Form,
+    },
     /// Make an image from a container image, a file or a URL
     Create(Box<CreateArgs>),
     /// Delete an image; fine when there is none
     #[command(visible_alias = "del")]
     Delete(Key),
+    /// Take over the file that a data source prepared, or adopt the one that is on the disk
+    Sync(longhorn::FetchArgs),
+    /// Copy an image from another manager
+    FileSync(longhorn::SyncArgs),
+    /// Send an image to a receiver
+    Send(longhorn::SendArgs),
+    /// Say where the bytes of a ready image can be downloaded
+    PrepareDownload(longhorn::IdArgs),
 }
 
 #[derive(Debug, Args)]
@@ -93,13 +107,8 @@ struct SourceArgs {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct ImageView {
-    name: String,
-    uuid: String,
-    size: u64,
-    virtual_size: u64,
-    real_size: u64,
-    expected_checksum: String,
-    status: StatusView,
+    #[serde(flatten)]
+    longhorn: longhorn::ImageView,
     format: String,
     source: String,
     manifest_digest: String,
@@ -107,17 +116,6 @@ struct ImageView {
     #[serde(skip_serializing_if = "Option::is_none")]
     content: Option<ContentView>,
     created_at: String,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct StatusView {
-    state: &'static str,
-    current_checksum: String,
-    sending_reference: u32,
-    error_msg: String,
-    sender_manager_address: String,
-    progress: u32,
 }
 
 #[derive(Debug, Serialize)]
@@ -156,25 +154,12 @@ pub(super) fn state_name(image: &wire::BackingImage) -> &'static str {
 impl From<wire::BackingImage> for ImageView {
     fn from(image: wire::BackingImage) -> Self {
         Self {
-            size: image.size,
-            virtual_size: image.virtual_size,
-            real_size: image.real_size,
-            status: StatusView {
-                state: state_name(&image),
-                current_checksum: image.current_checksum,
-                sending_reference: 0,
-                error_msg: image.message,
-                sender_manager_address: String::new(),
-                progress: image.progress,
-            },
-            name: image.name,
-            uuid: image.uuid,
-            expected_checksum: image.expected_checksum,
+            content: image.content.as_ref().map(content_view),
+            longhorn: longhorn::ImageView::of_ours(&image),
             format: image.format,
             source: image.source,
             manifest_digest: image.manifest_digest,
             unverified: image.unverified,
-            content: image.content.as_ref().map(content_view),
             created_at: image.created_at,
         }
     }
@@ -182,50 +167,75 @@ impl From<wire::BackingImage> for ImageView {
 
 pub(super) async fn run(client: &Client, command: Command) -> Result<(), Failure> {
     match command {
-        Command::List { output } => list(client.list_images().await?, output)?,
-        Command::Get(Key { name, uuid }) => {
-            let image = client.image(&name, uuid.as_ref()).await?;
-            output::json(&ImageView::from(image))?;
-        }
+        Command::List { output } => list(client, output).await?,
+        Command::Get { key, output } => get(client, key, output).await?,
         Command::Create(args) => create(client, *args).await?,
-        Command::Delete(Key { name, uuid }) => client.delete_image(&name, uuid.as_ref()).await?,
+        Command::Delete(Key { name, uuid }) => match uuid {
+            Some(uuid) => client.longhorn().delete(&ImageId { name, uuid }).await?,
+            None => client.delete_image(&name, None).await?,
+        },
+        Command::Sync(args) => longhorn::fetch(client, args).await?,
+        Command::FileSync(args) => longhorn::sync(client, args).await?,
+        Command::Send(args) => longhorn::send(client, args).await?,
+        Command::PrepareDownload(args) => longhorn::prepare_download(client, args).await?,
     }
     Ok(())
 }
 
-fn list(images: Vec<wire::BackingImage>, form: Form) -> std::io::Result<()> {
-    if form == Form::Table {
-        let rows: Vec<_> = images
-            .iter()
-            .map(|image| {
-                [
-                    image.name.clone(),
-                    image.uuid.clone(),
-                    state_name(image).to_owned(),
-                    format!("{}%", image.progress),
-                    image.format.clone(),
-                    image.virtual_size.to_string(),
-                    image.real_size.to_string(),
-                    image.source.clone(),
-                ]
-            })
-            .collect();
-        let head = [
-            "NAME", "UUID", "STATE", "PROGRESS", "FORMAT", "VIRTUAL", "REAL", "SOURCE",
-        ];
-        return output::table(head, &rows);
-    }
-    // Longhorn keys the list by name; a second image of one name gets its uuid into the key, so that
-    // neither hides the other.
-    let mut by_name = BTreeMap::new();
-    for image in images {
-        let mut key = image.name.clone();
-        if by_name.contains_key(&key) {
-            key = format!("{key}-{}", image.uuid);
+async fn get(client: &Client, Key { name, uuid }: Key, form: Form) -> Result<(), Failure> {
+    match (form, uuid) {
+        (Form::Json, Some(uuid)) => longhorn::get(client, &ImageId { name, uuid }).await,
+        (Form::Table, uuid) => Ok(table(&[client.image(&name, uuid.as_ref()).await?])?),
+        (form, uuid) => {
+            let image = ImageView::from(client.image(&name, uuid.as_ref()).await?);
+            match form {
+                Form::JsonFull => output::json(&image)?,
+                _ => output::json(&image.longhorn)?,
+            }
+            Ok(())
         }
-        by_name.insert(key, ImageView::from(image));
     }
-    output::json(&by_name)
+}
+
+async fn list(client: &Client, form: Form) -> Result<(), Failure> {
+    match form {
+        Form::Json => longhorn::list(client).await,
+        Form::Table => Ok(table(&client.list_images().await?)?),
+        Form::JsonFull => {
+            // A second image of one name gets its uuid into the key, so that neither hides the other.
+            let mut by_name = BTreeMap::new();
+            for image in client.list_images().await? {
+                let mut key = image.name.clone();
+                if by_name.contains_key(&key) {
+                    key = format!("{key}-{}", image.uuid);
+                }
+                by_name.insert(key, ImageView::from(image));
+            }
+            Ok(output::json(&by_name)?)
+        }
+    }
+}
+
+fn table(images: &[wire::BackingImage]) -> std::io::Result<()> {
+    let rows: Vec<_> = images
+        .iter()
+        .map(|image| {
+            [
+                image.name.clone(),
+                image.uuid.clone(),
+                state_name(image).to_owned(),
+                format!("{}%", image.progress),
+                image.format.clone(),
+                image.virtual_size.to_string(),
+                image.real_size.to_string(),
+                image.source.clone(),
+            ]
+        })
+        .collect();
+    let head = [
+        "NAME", "UUID", "STATE", "PROGRESS", "FORMAT", "VIRTUAL", "REAL", "SOURCE",
+    ];
+    output::table(head, &rows)
 }
 
 async fn create(client: &Client, args: CreateArgs) -> Result<(), Failure> {

@@ -5,8 +5,10 @@
 
 mod disk;
 mod images;
+mod longhorn;
 mod output;
 mod progress;
+mod version;
 mod volumes;
 
 use std::io::Write;
@@ -58,7 +60,7 @@ enum Command {
         /// Address of the daemon: HOST:PORT or unix:/path
         #[arg(
             long,
-            default_value = "127.0.0.1:8000",
+            default_value = "localhost:8000",
             value_name = "ADDR",
             global = true
         )]
@@ -71,7 +73,7 @@ enum Command {
         /// Address of the daemon: HOST:PORT or unix:/path
         #[arg(
             long,
-            default_value = "127.0.0.1:8000",
+            default_value = "localhost:8000",
             value_name = "ADDR",
             global = true
         )]
@@ -82,6 +84,8 @@ enum Command {
     /// Make a directory a disk, or show the disk that a daemon serves
     #[command(subcommand)]
     Disk(disk::Command),
+    /// Show the versions of this program and of a daemon
+    Version(version::Args),
     /// Build base images, and look into them; needs no daemon
     #[command(subcommand)]
     BaseImage(base_image::cli::Command),
@@ -140,6 +144,7 @@ fn execute(command: Command) -> Result<(), Failure> {
         Command::Volume { url, command } => {
             runtime()?.block_on(async { volumes::run(&Client::new(url)?, command).await })
         }
+        Command::Version(args) => runtime()?.block_on(version::run(args)),
         Command::Disk(command) => disk::run(command),
         Command::BaseImage(command) => Ok(base_image::cli::run(command)?),
     }

@@ -10,6 +10,8 @@ use serde::Serialize;
 pub(super) enum Form {
     /// Indented with tabs, as Longhorn's command prints it
     Json,
+    /// The same with all that only this program knows: format, source, content, …
+    JsonFull,
     /// Columns for people
     Table,
 }

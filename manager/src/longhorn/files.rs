@@ -12,7 +12,7 @@ use types::{DiskUuid, ImageId, ImageUuid};
 use super::FileInfo;
 use crate::catalog::{Catalog, Reading, Registration, SendGuard, Status};
 use crate::error::{Error, Result};
-use crate::store::Disk;
+use crate::store::{Disk, Place};
 use crate::volume::Volumes;
 
 /// The files of one process. Cheap to clone.
@@ -44,13 +44,24 @@ impl Files {
         &self.catalogs[0]
     }
 
-    /// The path of an image's file.
+    /// The path of an image's file, as those know it who named the disk.
     pub fn image_path(&self, id: &ImageId) -> PathBuf {
-        self.images().file_path(id)
+        self.path_in(self.images(), id)
     }
 
-    fn info_of(catalog: &Catalog, status: &Status) -> FileInfo {
-        FileInfo::new(status, &catalog.file_path(&status.id))
+    fn path_in(&self, catalog: &Catalog, id: &ImageId) -> PathBuf {
+        self.disk.layout().shown(&catalog.file_path(id))
+    }
+
+    /// What there is to say of an image.
+    pub fn info(&self, catalog: &Catalog, status: &Status) -> FileInfo {
+        FileInfo::new(status, &self.path_in(catalog, &status.id))
+    }
+
+    fn catalog(&self, place: Place) -> Option<&Catalog> {
+        self.catalogs
+            .iter()
+            .find(|catalog| catalog.place() == place)
     }
 
     /// Every file, by its path.
@@ -58,7 +69,7 @@ impl Files {
         let mut files = BTreeMap::new();
         for catalog in &self.catalogs {
             for status in catalog.list() {
-                let info = Self::info_of(catalog, &status);
+                let info = self.info(catalog, &status);
                 files.insert(info.file_path.clone(), info);
             }
         }
@@ -66,13 +77,13 @@ impl Files {
     }
 
     fn find(&self, path: &Path) -> Result<(&Catalog, ImageId)> {
-        let mut found = self
-            .catalogs
-            .iter()
-            .filter_map(|catalog| Some((catalog, catalog.by_path(path)?)));
-        found
-            .next()
-            .ok_or_else(|| Error::FileNotFound(path.to_owned()))
+        let find = || {
+            // What is no path of a file of ours is one that nobody knows.
+            let (place, name) = self.disk.layout().parse_path(path).ok()?;
+            let catalog = self.catalog(place)?;
+            Some((catalog, catalog.by_name(&name)?))
+        };
+        find().ok_or_else(|| Error::FileNotFound(path.to_owned()))
     }
 
     /// The file at `path`.
@@ -80,7 +91,7 @@ impl Files {
         let (catalog, id) = self.find(path)?;
         let status = catalog.get(&id.name, Some(&id.uuid));
         match status {
-            Ok(status) => Ok(Self::info_of(catalog, &status)),
+            Ok(status) => Ok(self.info(catalog, &status)),
             Err(Error::ImageNotFound(_)) => Err(Error::FileNotFound(path.to_owned())),
             Err(error) => Err(error),
         }
@@ -88,25 +99,12 @@ impl Files {
 
     /// Which image the file at `path` is that of, and who holds it; whether it is there or not.
     pub fn resolve(&self, path: &Path, uuid: &ImageUuid) -> Result<(&Catalog, ImageId)> {
-        let outside = || Error::InvalidField {
+        let (place, id) = self.disk.layout().parse_file_path(path, uuid)?;
+        let catalog = self.catalog(place).ok_or_else(|| Error::InvalidField {
             field: "file-path",
-            why: format!(
-                "{} is not the path of a file of this disk: {}/backing-images/<name>-{uuid}/backing",
-                path.display(),
-                self.disk.layout().root().display()
-            ),
-        };
-        let names = [path.parent().and_then(Path::file_name), path.file_name()];
-        for name in names.into_iter().flatten().filter_map(|name| name.to_str()) {
-            let Some(id) = crate::store::layout::split_image_dir(name, Some(uuid)) else {
-                continue;
-            };
-            let mut catalogs = self.catalogs.iter();
-            if let Some(catalog) = catalogs.find(|catalog| catalog.file_path(&id) == path) {
-                return Ok((catalog, id));
-            }
-        }
-        Err(outside())
+            why: format!("{} is made by another process of ours", path.display()),
+        })?;
+        Ok((catalog, id))
     }
 
     /// Refuses a request that is meant for another disk.
@@ -125,7 +123,7 @@ impl Files {
         self.check_disk(registration.disk_uuid.as_ref())?;
         let (catalog, _) = self.resolve(path, &registration.id.uuid)?;
         let status = catalog.register(registration)?;
-        Ok(Self::info_of(catalog, &status))
+        Ok(self.info(catalog, &status))
     }
 
     /// Deletes the file at `path`; fine when nobody knows it.

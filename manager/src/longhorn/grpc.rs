@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -18,12 +19,13 @@ use types::{Classify, ErrorKind, ImageId, report};
 
 use super::data_source_client::DataSourceClient;
 use super::query::{aligned, checksum};
-use super::{FileInfo, Files, address, rest};
+use super::{Files, address, rest};
 use crate::catalog::{Lifecycle, Registration};
 use crate::error::{Error, Result};
+use crate::store::Place;
 
 /// The version of the API that Longhorn's control plane looks for.
-const API_VERSION: i64 = 3;
+pub const API_VERSION: i64 = 3;
 /// Changes of images are told this far apart at least: a message carries nothing, so two say no more
 /// than one, and each makes the control plane list everything.
 const WATCH_PAUSE: Duration = Duration::from_millis(100);
@@ -99,12 +101,17 @@ impl Manager {
         Ok(self.files.register(&path, registration)?.response(&name))
     }
 
+    /// Where a data source prepares the file of an image.
+    fn work_file(&self, id: &ImageId) -> PathBuf {
+        let layout = self.files.disk().layout();
+        layout.shown(&layout.image(Place::Work, id).backing)
+    }
+
     /// Sees that the data source has the file of this image ready, and has it let go of it.
     async fn take_over(&self, registration: &Registration, address: &str) -> Answer<()> {
         let client = DataSourceClient::new(address).map_err(|error| relayed(&error))?;
         let prepared = client.get().await.map_err(|error| relayed(&error))?;
-        let path = self.files.disk().layout().root().join("tmp");
-        let path = path.join(registration.id.to_string());
+        let path = self.work_file(&registration.id);
         let file = &prepared.file;
         let not_that = |what: String| Status::failed_precondition(format!("{address}: {what}"));
         if file.uuid != registration.id.uuid.as_str() || path != *file.file_path {
@@ -170,7 +177,7 @@ impl BackingImageManagerService for Manager {
         let mut backing_images = HashMap::with_capacity(images.len());
         for status in images {
             let name = status.id.name.to_string();
-            let file = FileInfo::new(&status, &catalog.file_path(&status.id));
+            let file = self.files.info(catalog, &status);
             let key = if backing_images.contains_key(&name) {
                 status.id.to_string()
             } else {
@@ -225,8 +232,7 @@ impl BackingImageManagerService for Manager {
         if !data_source_address.is_empty() {
             self.take_over(&registration, &data_source_address).await?;
             let to = self.files.image_path(&registration.id);
-            let from = self.files.disk().layout().root().join("tmp");
-            let from = from.join(registration.id.to_string());
+            let from = self.work_file(&registration.id);
             registration.source = rest::adoption(&self.files, &from, &to, &registration.id.uuid)
                 .map_err(|error| relayed(&error))?;
         }

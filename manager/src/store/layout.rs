@@ -89,6 +89,14 @@ impl Layout {
         &self.root
     }
 
+    /// A path below the root as those know it who named the disk.
+    pub fn shown(&self, path: &Path) -> PathBuf {
+        match path.strip_prefix(&self.root) {
+            Ok(below) if self.called.is_absolute() => self.called.join(below),
+            _ => path.to_owned(),
+        }
+    }
+
     /// `{"diskUUID": …}`; a directory without it is not a disk.
     pub fn disk_config(&self) -> PathBuf {
         self.root.join("longhorn-disk.cfg")
