@@ -212,6 +212,15 @@ pub enum Error {
         /// What does not agree.
         what: String,
     },
+    /// Bytes that are not what they should be were put where nothing deletes them.
+    #[error("the bytes were set aside in {}", path.display())]
+    SetAside {
+        /// What is wrong with them.
+        #[source]
+        why: Box<Error>,
+        /// Where they are.
+        path: PathBuf,
+    },
     /// Bytes that are no disk image at all.
     #[error("what came is not a disk image: {0}")]
     NotAnImage(String),
@@ -306,6 +315,7 @@ impl Classify for Error {
             Self::Layer(error) => error.kind(),
             Self::Container(error) => error.kind(),
             Self::Fetch(error) => error.kind(),
+            Self::SetAside { why, .. } => why.kind(),
             Self::Io { source, .. } => Classify::kind(source),
             Self::Task(_) => ErrorKind::Internal,
         }

@@ -19,7 +19,7 @@ use super::{Catalog, Entry, checksum_text};
 use crate::error::{Error, Result};
 use crate::source::{Job, Source};
 use crate::store::recovery::Found;
-use crate::store::{SealedImage, random_image_uuid};
+use crate::store::{Asked, Reading, SealedImage, random_image_uuid};
 
 /// A request for an image, checked.
 #[derive(Debug, Clone)]
@@ -187,13 +187,16 @@ impl Catalog {
         let reporter = entry.reporter();
         reporter.begin();
         // Nothing is removed that was not made here.
-        if let Err(error) = self.clear_the_way(&entry.id).await {
+        let adopts = matches!(new.source, Source::Adopt { .. });
+        if !adopts && let Err(error) = self.clear_the_way(&entry.id).await {
             return reporter.failed(&error);
         }
         match self.make(entry, new, &reporter).await {
             Ok(image) => reporter.sealed(image),
             Err(error) => {
-                self.remove_remains(&entry.id, &error).await;
+                if !adopts {
+                    self.remove_remains(&entry.id, &error).await;
+                }
                 reporter.failed(&error);
             }
         }
@@ -221,10 +224,12 @@ impl Catalog {
         new: &NewImage,
         report_to: &Reporter,
     ) -> Result<SealedImage> {
+        let asked = entry.board.look(|status| status.longhorn.size);
         let mut job = Job {
             id: entry.id.clone(),
             store: self.inner.store.clone(),
             expected: new.expected,
+            size: (asked > 0).then_some(asked),
             format: new.format,
             pass: 0,
             cancel: entry.cancel(),
@@ -234,6 +239,14 @@ impl Catalog {
             turn = self.inner.making.acquire() => turn,
             () = job.cancel.cancelled() => return Err(Error::Cancelled("the image is not wanted")),
         };
+        if let Source::Adopt { from } = &new.source {
+            if let Some(other) = self.by_path(from).filter(|other| *other != job.id) {
+                let why = format!("it is the file of backing image {other}; forget that one first");
+                let field = "src-file-path";
+                return Err(Error::InvalidField { field, why });
+            }
+            return job.adopt(from).await;
+        }
         let (received, facts) = loop {
             match self.inner.sources.take_in(&new.source, &job).await {
                 Ok(done) => break done,
@@ -244,7 +257,6 @@ impl Catalog {
                 Err(error) => return Err(error),
             }
         };
-        let asked = entry.board.look(|status| status.longhorn.size);
         let came = received.manifest.size;
         if asked > 0 && asked != came {
             let (expected, actual) = (asked, came);
@@ -324,7 +336,9 @@ impl Catalog {
         let (store, reading) = (self.inner.store.clone(), cancel.clone());
         let look = move || match found {
             Found::Touched(image) | Found::Ready(image) => store.verify(&image, &reading),
-            Found::Unsealed(id, sidecar) => store.adopt(&id, sidecar.as_deref(), &reading),
+            Found::Unsealed(id, _) => {
+                store.adopt(&id, &Asked::default(), Reading::silent(&reading))
+            }
             Found::Unusable(_, error) => Err(error),
         };
         tokio::task::spawn_blocking(look)
@@ -334,26 +348,8 @@ impl Catalog {
 
     /// Sets damaged bytes aside; any other error leaves them where they are.
     pub(super) fn set_aside(&self, id: &ImageId, error: Error) -> Error {
-        if error.kind() != ErrorKind::DataLoss {
-            return error;
-        }
-        match self.inner.store.quarantine(id) {
-            Ok(path) => {
-                error!(image = %id, path = %path.display(), "damaged: set aside");
-                Error::Damaged {
-                    id: id.clone(),
-                    what: format!(
-                        "{}; its files were set aside in {}",
-                        report(&error),
-                        path.display()
-                    ),
-                }
-            }
-            Err(second) => {
-                error!(image = %id, error = %report(&second), "damaged, and cannot be set aside");
-                error
-            }
-        }
+        let store = &self.inner.store;
+        store.set_aside(store.place(), &id.to_string(), error)
     }
 }
 

@@ -233,8 +233,7 @@ impl BackingImageManagerService for Manager {
             self.take_over(&registration, &data_source_address).await?;
             let to = self.files.image_path(&registration.id);
             let from = self.work_file(&registration.id);
-            registration.source = rest::adoption(&self.files, &from, &to, &registration.id.uuid)
-                .map_err(|error| relayed(&error))?;
+            registration.source = rest::adoption(&from, &to);
         }
         let registered = self.register(registration);
         registered

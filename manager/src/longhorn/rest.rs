@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde::Serialize;
 use tracing::{debug, warn};
-use types::{ImageId, ImageUuid, report};
+use types::{ImageId, report};
 
 use super::query::{Query, unescape};
 use super::{Files, download};
@@ -157,24 +157,17 @@ fn fetch(files: &Files, query: &Query) -> Result<()> {
     query.required("disk-uuid")?;
     let (_, id) = files.resolve(&to, &uuid)?;
     let registration = Registration {
-        source: adoption(files, &from, &to, &uuid)?,
+        source: adoption(&from, &to),
         ..registration(query, id)?
     };
     files.register(&to, registration).map(drop)
 }
 
 /// Where the bytes come from that are at `from` and belong at `to`; `None` when they are there.
-pub(super) fn adoption(
-    files: &Files,
-    from: &std::path::Path,
-    to: &std::path::Path,
-    uuid: &ImageUuid,
-) -> Result<Option<Source>> {
-    if from == to {
-        return Ok(None);
-    }
-    let _ = (files, uuid);
-    Err(Error::Unimplemented("taking over a work file"))
+pub(super) fn adoption(from: &std::path::Path, to: &std::path::Path) -> Option<Source> {
+    (from != to).then(|| Source::Adopt {
+        from: from.to_owned(),
+    })
 }
 
 /// A request for a file from a source.

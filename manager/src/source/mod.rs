@@ -1,6 +1,7 @@
 //! Where the bytes of an image come from. Every source ends in the same door: an [`Ingest`] that is
 //! finished, and the facts that vouch for it.
 
+mod adopt;
 mod container;
 mod file;
 mod url;
@@ -38,6 +39,13 @@ pub enum Source {
     File(PathBuf),
     /// A disk image behind a URL.
     Url(fetch::url::Source),
+    /// A file of this disk, which becomes the image's: Longhorn's Fetch.
+    Adopt {
+        /// A path of one of the shapes that [`Layout::parse_file_path`] takes.
+        ///
+        /// [`Layout::parse_file_path`]: crate::store::layout::Layout::parse_file_path
+        from: PathBuf,
+    },
 }
 
 /// A container image on this machine.
@@ -78,6 +86,7 @@ impl Source {
             Self::Archive(archive) => local("archive", archive),
             Self::File(path) => format!("file:{}", path.display()),
             Self::Url(url) => format!("{url} (#{})", url.fingerprint()),
+            Self::Adopt { from } => format!("disk:{}", from.display()),
         }
     }
 }
@@ -104,6 +113,8 @@ pub struct Job {
     pub store: ImageStore,
     /// The SHA-512 that was asked for.
     pub expected: Option<Sha512>,
+    /// The bytes that it must have.
+    pub size: Option<u64>,
     /// The format that was declared.
     pub format: Option<Format>,
     /// How often the source was read before and its bytes came damaged.
@@ -162,6 +173,7 @@ impl Sources {
             Source::Archive(local) => self.take_archive(source, local, job).await,
             Source::File(path) => self.take_file(source, path, job).await,
             Source::Url(url) => self.take_url(source, url, job).await,
+            Source::Adopt { .. } => unreachable!("nothing is taken in: see Job::adopt"),
         }
     }
 

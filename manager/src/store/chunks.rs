@@ -20,7 +20,9 @@ use std::path::Path;
 use tokio_util::sync::CancellationToken;
 use types::{Sha512, crash_point};
 
+use super::adopt::Reading;
 use super::durable;
+use super::holes::next_data;
 use super::ingest::IMAGE_SIZE_MAX;
 use crate::error::{Error, IoContext, Result};
 
@@ -190,27 +192,38 @@ impl Manifest {
         })
     }
 
-    /// Reads the whole of `file` and compares it; `Ok(None)` when every byte is right. Holes are
-    /// read too: a hole that got bytes is damage. `cancel` ends it at the next chunk.
+    /// Reads the whole of `file` and compares it; `Ok(None)` when every byte is right. Holes are not
+    /// read, but a hole that got bytes is damage. Ends at the first chunk after it is called off.
     pub fn verify(
         &self,
         file: &File,
         path: &Path,
-        cancel: &CancellationToken,
+        reading: Reading<'_>,
     ) -> Result<Option<Mismatch>> {
         let length = file.metadata().context("look at", path)?.len();
         if length != self.size {
             return Ok(Some(Mismatch::Size(length)));
         }
         let mut buffer = vec![0; CHUNK];
+        let mut data = 0;
         for (index, chunk) in self.chunks.iter().enumerate() {
-            let offset = index as u64 * CHUNK as u64;
-            still_wanted(cancel)?;
+            still_wanted(reading.cancel)?;
             let bytes = &mut buffer[..self.chunk_len(index)];
-            file.read_exact_at(bytes, offset).context("read", path)?;
-            if Chunk::of(bytes) != *chunk {
+            let offset = index as u64 * CHUNK as u64;
+            let end = offset + bytes.len() as u64;
+            if data <= offset {
+                data = next_data(file, offset, self.size).context("read", path)?;
+            }
+            let found = if data >= end {
+                Chunk::Hole
+            } else {
+                file.read_exact_at(bytes, offset).context("read", path)?;
+                Chunk::of(bytes)
+            };
+            if found != *chunk {
                 return Ok(Some(Mismatch::Chunk(offset)));
             }
+            (reading.progress)(end, self.size);
         }
         Ok(None)
     }
@@ -262,7 +275,7 @@ mod tests {
             let mut file = durable::create_file(&path).unwrap();
             io::Write::write_all(&mut file, bytes).unwrap();
             let found = manifest
-                .verify(&file, &path, &CancellationToken::new())
+                .verify(&file, &path, Reading::silent(&CancellationToken::new()))
                 .unwrap();
             std::fs::remove_file(&path).unwrap();
             found

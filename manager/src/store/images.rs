@@ -13,10 +13,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 use types::{ImageId, Sha512, crash_point, report};
 
+use super::adopt::Reading;
 use super::assembly::Assembly;
 use super::chunks::{Manifest, Mismatch};
 use super::disk::Disk;
 use super::durable;
+use super::hash::hash_file;
 use super::ingest::{Ingest, Received};
 use super::layout::{ImagePaths, Place, is_work_file};
 use super::sidecar::{Seal, Sidecar, Stamp, VERSION};
@@ -62,11 +64,7 @@ pub struct SealedImage {
 impl SealedImage {
     /// The format the image was sealed with.
     pub fn format(&self) -> Format {
-        if self.seal.format == "qcow2" {
-            Format::Qcow2
-        } else {
-            Format::Raw
-        }
+        self.seal.format()
     }
 
     /// The SHA-512 of its bytes.
@@ -133,6 +131,10 @@ impl ImageStore {
         Ok(paths)
     }
 
+    pub(super) fn locks(&self) -> &WorkLocks {
+        &self.locks
+    }
+
     fn take_lock(&self, id: &ImageId, paths: &ImagePaths) -> Result<()> {
         let name = id.to_string();
         if !is_work_file(&name) {
@@ -180,22 +182,8 @@ impl ImageStore {
         Ok(image)
     }
 
-    /// Seals bytes that are in place and known to be right.
-    pub(super) fn write_sidecar(
-        &self,
-        id: &ImageId,
-        checksum: Sha512,
-        examined: Examined,
-        facts: &Facts,
-    ) -> Result<SealedImage> {
-        let paths = self.paths(id);
-        let image = self.described(id, &paths.backing, checksum, examined, facts)?;
-        image.sidecar.write(&paths.sidecar)?;
-        Ok(image)
-    }
-
     /// All that is known of an image whose bytes are at `path`, with a stamp of them there.
-    fn described(
+    pub(super) fn described(
         &self,
         id: &ImageId,
         path: &Path,
@@ -252,7 +240,7 @@ impl ImageStore {
         let manifest = Manifest::read(&paths.chunks, image.sidecar.size)?
             .filter(|manifest| manifest.checksum == checksum);
         if let Some(manifest) = manifest {
-            match manifest.verify(&file, &paths.backing, cancel)? {
+            match manifest.verify(&file, &paths.backing, Reading::silent(cancel))? {
                 None => {}
                 Some(Mismatch::Size(size)) => {
                     let expected = image.sidecar.size;
@@ -267,7 +255,7 @@ impl ImageStore {
                 }
             }
         } else {
-            let manifest = super::recovery::hash_file(&file, &paths.backing, cancel)?;
+            let manifest = hash_file(&file, &paths.backing, Reading::silent(cancel))?;
             if manifest.checksum != checksum {
                 return Err(damaged(format!("its SHA-512 is {}", manifest.checksum)));
             }
@@ -289,7 +277,7 @@ impl ImageStore {
     }
 
     /// The image with a stamp of its file as it is now.
-    fn stamped(&self, image: &SealedImage) -> Result<SealedImage> {
+    pub(super) fn stamped(&self, image: &SealedImage) -> Result<SealedImage> {
         let mut fresh = image.clone();
         let stamp = Stamp::of(&self.paths(&image.id).backing)?;
         fresh.seal.stamp = stamp.ok_or_else(|| gone(&image.id))?;
@@ -300,10 +288,15 @@ impl ImageStore {
 
     /// Sets a damaged image aside, where no request finds it and nothing deletes it.
     pub fn quarantine(&self, id: &ImageId) -> Result<PathBuf> {
+        self.quarantine_entry(self.place, &id.to_string())
+    }
+
+    /// The same for what has this name in a place.
+    pub(super) fn quarantine_entry(&self, place: Place, name: &str) -> Result<PathBuf> {
         let layout = self.disk.layout();
-        let to = unused(|n| layout.image_quarantine(self.place, id, n))?;
-        let paths = self.paths(id);
-        match self.place {
+        let to = unused(|n| layout.quarantine(place, name, n))?;
+        let paths = layout.entry(place, name);
+        match place {
             Place::Images => durable::rename(&paths.dir, &to)?,
             Place::Work => {
                 // The bytes go first: without a name they are not taken for good ones, whereas what
@@ -320,7 +313,7 @@ impl ImageStore {
                 durable::sync_dir(&to)?;
             }
         }
-        durable::sync_dir(&layout.place(self.place))?;
+        durable::sync_dir(&layout.place(place))?;
         crash_point!("store.quarantine.named");
         Ok(to)
     }
@@ -332,18 +325,21 @@ impl ImageStore {
         if self.place == Place::Work {
             return self.delete_work_file(id);
         }
+        self.delete_entry(&id.to_string())
+    }
+
+    /// Deletes the directory of this name.
+    pub(super) fn delete_entry(&self, name: &str) -> Result<()> {
         let layout = self.disk.layout();
-        let (from, to) = (
-            self.paths(id).dir,
-            unused(|n| layout.image_deleting(id, n))?,
-        );
+        let from = layout.entry(Place::Images, name).dir;
+        let to = unused(|n| layout.deleting(name, n))?;
         if !durable::rename_if_there(&from, &to)? {
             return Ok(());
         }
         durable::sync_dir(&layout.images())?;
         crash_point!("store.delete.renamed");
         if let Err(error) = durable::remove_dir(&to) {
-            warn!(image = %id, error = %report(&error), "deleted, but its files are still there; trying again later");
+            warn!(name, error = %report(&error), "deleted, but its files are still there");
         }
         Ok(())
     }

@@ -2,26 +2,22 @@
 //!
 //! The caller's thread cuts the stream into chunks, digests and writes them; a second thread computes
 //! the SHA-512, which is the slowest part of all (docs/architecture.md, "Ingest"). Memory is bounded
-//! by [`QUEUE`] chunks. Dropping an [`Ingest`] removes its file: bytes become an image only through
+//! by the few chunks that may wait for it. Dropping an [`Ingest`] removes its file: bytes become an image only through
 //! [`Ingest::finish`] and then `ImageStore::seal`.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::{self, JoinHandle};
 
-use ring::digest::{Context, SHA512};
 use tokio_util::sync::CancellationToken;
-use types::{Sha512, crash_point};
+use types::crash_point;
 
 use super::chunks::{CHUNK, Chunk, Manifest};
 use super::durable;
+use super::hash::HashThread;
 use crate::error::{Error, IoContext, Result};
 
-/// Chunks that may wait for the hash thread.
-const QUEUE: usize = 4;
 /// Write-back is started after this many bytes, so that the final sync finds little to do.
 const WRITE_BACK: u64 = 16 << 20;
 /// The largest image, in bytes of its stored form: 4 TiB. Its chunk manifest has 128 MiB and its
@@ -230,86 +226,14 @@ pub(super) fn start_write_back(file: &File, offset: u64, length: u64) {
     }
 }
 
-/// The thread that computes the SHA-512, and the buffers that go round.
-#[derive(Debug)]
-struct HashThread {
-    queue: Option<SyncSender<Piece>>,
-    used: Receiver<Vec<u8>>,
-    thread: Option<JoinHandle<Sha512>>,
-}
-
-enum Piece {
-    Data(Vec<u8>),
-    ZeroChunk,
-}
-
-impl HashThread {
-    fn start() -> std::io::Result<Self> {
-        let (queue, pieces) = sync_channel(QUEUE);
-        let (give_back, used) = sync_channel(QUEUE + 2);
-        let run = move || {
-            let zeros = vec![0; CHUNK];
-            let mut sum = Context::new(&SHA512);
-            for piece in pieces {
-                match piece {
-                    Piece::Data(bytes) => {
-                        sum.update(&bytes);
-                        // A full or closed channel only means that the buffer is not needed.
-                        let _ = give_back.try_send(bytes);
-                    }
-                    Piece::ZeroChunk => sum.update(&zeros),
-                }
-            }
-            Sha512::from_digest(&sum.finish())
-        };
-        let thread = thread::Builder::new()
-            .name("sha512".to_owned())
-            .spawn(run)?;
-        Ok(Self {
-            queue: Some(queue),
-            used,
-            thread: Some(thread),
-        })
-    }
-
-    /// An empty buffer of a chunk's capacity.
-    fn buffer(&self) -> Vec<u8> {
-        let mut buffer = self
-            .used
-            .try_recv()
-            .unwrap_or_else(|_| Vec::with_capacity(CHUNK));
-        buffer.clear();
-        buffer
-    }
-
-    fn data(&self, bytes: Vec<u8>) -> Result<()> {
-        self.send(Piece::Data(bytes))
-    }
-
-    fn zeros(&self) -> Result<()> {
-        self.send(Piece::ZeroChunk)
-    }
-
-    fn send(&self, piece: Piece) -> Result<()> {
-        let queue = self.queue.as_ref().expect("the queue is open until finish");
-        queue
-            .send(piece)
-            .map_err(|_| Error::Cancelled("the hash thread ended"))
-    }
-
-    fn finish(&mut self) -> Result<Sha512> {
-        drop(self.queue.take());
-        let thread = self.thread.take().expect("finish is called once");
-        thread
-            .join()
-            .map_err(|_| Error::Cancelled("the hash thread ended"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::os::unix::fs::MetadataExt;
+
+    use types::Sha512;
+
+    use super::super::adopt::Reading;
+    use super::*;
 
     fn ingest(dir: &tempfile::TempDir) -> Ingest {
         Ingest::create(dir.path().join("backing.tmp"), CancellationToken::new()).unwrap()
@@ -336,7 +260,11 @@ mod tests {
             assert_eq!(
                 received
                     .manifest
-                    .verify(&received.file, &received.path, &CancellationToken::new())
+                    .verify(
+                        &received.file,
+                        &received.path,
+                        Reading::silent(&CancellationToken::new())
+                    )
                     .unwrap(),
                 None
             );

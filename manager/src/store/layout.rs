@@ -162,13 +162,13 @@ impl Layout {
     }
 
     /// Where an image's files go before they are removed, the `n`th of its name.
-    pub fn image_deleting(&self, id: &ImageId, n: u32) -> PathBuf {
-        self.images().join(format!("{DELETING}{id}.{n}"))
+    pub(super) fn deleting(&self, name: &str, n: u32) -> PathBuf {
+        self.images().join(format!("{DELETING}{name}.{n}"))
     }
 
     /// Where a damaged image's files are set aside, the `n`th of its name.
-    pub fn image_quarantine(&self, place: Place, id: &ImageId, n: u32) -> PathBuf {
-        self.place(place).join(format!("{QUARANTINE}{id}.{n}"))
+    pub(super) fn quarantine(&self, place: Place, name: &str, n: u32) -> PathBuf {
+        self.place(place).join(format!("{QUARANTINE}{name}.{n}"))
     }
 
     /// Reads a path of one of the two shapes that images have; anything else is refused, and so is

@@ -42,10 +42,13 @@
 //! one holds the lock `<name>-<uuid>.lock`. Bytes are removed, or set aside, before what describes them:
 //! a description without bytes is void, bytes without a description would be believed.
 
+pub mod adopt;
 pub mod assembly;
 pub mod chunks;
 pub mod disk;
 pub mod durable;
+mod hash;
+mod holes;
 pub mod images;
 pub mod ingest;
 pub mod layout;
@@ -54,6 +57,7 @@ pub mod recovery;
 pub mod sidecar;
 mod work_lock;
 
+pub use adopt::{Asked, Reading};
 pub use assembly::Assembly;
 pub use chunks::Manifest;
 pub use disk::Disk;

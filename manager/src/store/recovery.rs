@@ -1,16 +1,14 @@
 //! What a start finds on the disk and what it does with it: the table in [`super`].
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::Path;
 
-use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use types::{ImageId, Sha512, report};
+use types::{ImageId, report};
 
 use super::assembly::Assembly;
-use super::chunks::{CHUNK, Chunk, Manifest, still_wanted};
 use super::durable;
-use super::images::{Examined, Facts, ImageStore, SealedImage};
+use super::images::{ImageStore, SealedImage};
 use super::layout::{EntryName, ImagePaths, Place, split_image_dir};
 use super::sidecar::{Sidecar, SidecarFile};
 use crate::error::{Error, IoContext, Result};
@@ -127,66 +125,6 @@ impl ImageStore {
             None => Found::Unsealed(id, sidecar),
         }))
     }
-
-    /// Reads bytes that have no seal of ours and seals them: they become an image only when they are
-    /// what a sidecar or a manifest says, or when neither says anything.
-    pub fn adopt(
-        &self,
-        id: &ImageId,
-        sidecar: Option<&Sidecar>,
-        cancel: &CancellationToken,
-    ) -> Result<SealedImage> {
-        let paths = self.paths(id);
-        let file = File::open(&paths.backing).context("open", &paths.backing)?;
-        let length = file.metadata().context("look at", &paths.backing)?.len();
-        let told: Option<Sha512> = sidecar.and_then(|s| s.current_checksum.parse().ok());
-        let manifest = Manifest::read(&paths.chunks, length)?;
-        let checksum = match manifest {
-            // The manifest was written before the bytes got their name: they must agree.
-            Some(manifest) if told.is_none_or(|sum| sum == manifest.checksum) => {
-                if manifest.verify(&file, &paths.backing, cancel)?.is_some() {
-                    let what = "its bytes are not those of its chunk manifest".to_owned();
-                    return Err(Error::Damaged {
-                        id: id.clone(),
-                        what,
-                    });
-                }
-                manifest.checksum
-            }
-            _ => {
-                let manifest = hash_file(&file, &paths.backing, cancel)?;
-                if let Some(expected) = told.filter(|sum| *sum != manifest.checksum) {
-                    let what = format!(
-                        "its SHA-512 is {} and its backing.cfg says {expected}",
-                        manifest.checksum
-                    );
-                    return Err(Error::Damaged {
-                        id: id.clone(),
-                        what,
-                    });
-                }
-                manifest.write(&paths.chunks)?;
-                manifest.checksum
-            }
-        };
-        let expected: Option<Sha512> = sidecar.and_then(|s| s.expected_checksum.parse().ok());
-        if let Some(expected) = expected.filter(|expected| *expected != checksum) {
-            let what = format!("its SHA-512 is {checksum} and {expected} was expected");
-            return Err(Error::Damaged {
-                id: id.clone(),
-                what,
-            });
-        }
-        let facts = Facts {
-            expected,
-            // Whoever asks for this name next may say where it is from.
-            source: String::new(),
-            verified: told.is_some(),
-            ..Facts::default()
-        };
-        let examined = Examined::of(&file, &paths.backing, None)?;
-        self.write_sidecar(id, checksum, examined, &facts)
-    }
 }
 
 /// Removes what an interrupted create or delete left. What cannot be removed now is only in the way
@@ -239,29 +177,4 @@ fn not_regular(id: ImageId) -> Error {
         id,
         what: "its `backing` is not a regular file".to_owned(),
     }
-}
-
-/// Computes every digest of a file, holes included.
-pub(super) fn hash_file(file: &File, path: &Path, cancel: &CancellationToken) -> Result<Manifest> {
-    use std::os::unix::fs::FileExt;
-
-    let size = file.metadata().context("look at", path)?.len();
-    let mut sum = ring::digest::Context::new(&ring::digest::SHA512);
-    let mut buffer = vec![0; CHUNK];
-    let mut chunks = Vec::new();
-    let mut offset = 0;
-    while offset < size {
-        still_wanted(cancel)?;
-        let length = usize::try_from(size - offset).map_or(CHUNK, |rest| rest.min(CHUNK));
-        let bytes = &mut buffer[..length];
-        file.read_exact_at(bytes, offset).context("read", path)?;
-        sum.update(bytes);
-        chunks.push(Chunk::of(bytes));
-        offset += length as u64;
-    }
-    Ok(Manifest {
-        size,
-        checksum: Sha512::from_digest(&sum.finish()),
-        chunks,
-    })
 }

@@ -9,6 +9,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use image::Format;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use types::ImageUuid;
@@ -75,6 +76,17 @@ pub struct Seal {
     pub created_at: String,
     /// Extents of the file, which is what cloning it costs.
     pub extents: u64,
+}
+
+impl Seal {
+    /// The format as a value.
+    pub fn format(&self) -> Format {
+        if self.format == "qcow2" {
+            Format::Qcow2
+        } else {
+            Format::Raw
+        }
+    }
 }
 
 /// What stat(2) says of a file: when it agrees, nobody has written to the file since. The change time

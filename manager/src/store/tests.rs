@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use types::{ImageId, Sha512};
 
 use super::recovery::Found;
-use super::{Disk, Facts, ImageStore, Place, SealedImage};
+use super::{Asked, Disk, Facts, ImageStore, Place, Reading, SealedImage};
 use crate::error::Error;
 
 struct Fixture {
@@ -178,7 +178,11 @@ fn row_62_an_image_without_a_usable_sidecar_is_read_and_sealed_again() {
         };
         let adopted = fixture
             .store
-            .adopt(id, None, &CancellationToken::new())
+            .adopt(
+                id,
+                &Asked::default(),
+                Reading::silent(&CancellationToken::new()),
+            )
             .unwrap();
         assert_eq!(
             adopted.sidecar.current_checksum,
@@ -191,7 +195,11 @@ fn row_62_an_image_without_a_usable_sidecar_is_read_and_sealed_again() {
     fs::remove_file(fixture.store.paths(&fixture.id).chunks).unwrap();
     let adopted = fixture
         .store
-        .adopt(&fixture.id, None, &CancellationToken::new())
+        .adopt(
+            &fixture.id,
+            &Asked::default(),
+            Reading::silent(&CancellationToken::new()),
+        )
         .unwrap();
     assert_eq!(
         adopted.sidecar.current_checksum,
@@ -226,9 +234,11 @@ fn row_62_damaged_bytes_are_not_adopted() {
         .write_all_at(b"x", 1 << 20)
         .unwrap();
     assert!(matches!(
-        fixture
-            .store
-            .adopt(&fixture.id, None, &CancellationToken::new()),
+        fixture.store.adopt(
+            &fixture.id,
+            &Asked::default(),
+            Reading::silent(&CancellationToken::new())
+        ),
         Err(Error::Damaged { .. })
     ));
 }
@@ -246,13 +256,15 @@ fn an_image_that_longhorn_sealed_is_adopted_by_its_checksum() {
         )
     };
     fixture.put_sidecar(sidecar(&Sha512::of(b"other").to_string()).as_bytes());
-    let [Found::Unsealed(id, told)] = &fixture.load()[..] else {
+    let [Found::Unsealed(id, Some(_))] = &fixture.load()[..] else {
         panic!()
     };
     assert!(matches!(
-        fixture
-            .store
-            .adopt(id, told.as_deref(), &CancellationToken::new()),
+        fixture.store.adopt(
+            id,
+            &Asked::default(),
+            Reading::silent(&CancellationToken::new())
+        ),
         Err(Error::Damaged { .. })
     ));
     assert!(
@@ -260,13 +272,17 @@ fn an_image_that_longhorn_sealed_is_adopted_by_its_checksum() {
         "a wrong checksum must never delete the bytes"
     );
     fixture.put_sidecar(sidecar(&Sha512::of(&bytes()).to_string()).as_bytes());
-    let [Found::Unsealed(id, told)] = &fixture.load()[..] else {
+    let [Found::Unsealed(id, Some(_))] = &fixture.load()[..] else {
         panic!()
     };
     assert!(
         !fixture
             .store
-            .adopt(id, told.as_deref(), &CancellationToken::new())
+            .adopt(
+                id,
+                &Asked::default(),
+                Reading::silent(&CancellationToken::new())
+            )
             .unwrap()
             .seal
             .unverified
@@ -429,12 +445,15 @@ fn verifying_ends_when_it_is_called_off() {
     let sealed = fixture.seal();
     let cancel = CancellationToken::new();
     cancel.cancel();
+    fixture.put_sidecar(b"");
     assert!(matches!(
         fixture.store.verify(&sealed, &cancel),
         Err(Error::Cancelled(_))
     ));
     assert!(matches!(
-        fixture.store.adopt(&fixture.id, None, &cancel),
+        fixture
+            .store
+            .adopt(&fixture.id, &Asked::default(), Reading::silent(&cancel)),
         Err(Error::Cancelled(_))
     ));
 }

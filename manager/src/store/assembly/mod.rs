@@ -20,13 +20,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use rustix::fs::FallocateFlags;
 use tokio_util::sync::CancellationToken;
 use types::{Sha512, crash_point};
 
 use self::coverage::{Coverage, Partials};
 use super::chunks::{CHUNK, Chunk, Manifest, chunk_len, is_zero};
 use super::durable;
+use super::holes::punch;
 use super::ingest::{IMAGE_SIZE_MAX, Received, start_write_back};
 use super::layout::ImagePaths;
 use crate::error::{Error, IoContext, Result};
@@ -474,12 +474,6 @@ impl Shared {
             .context("read", &self.path)?;
         Ok(bytes)
     }
-}
-
-/// Makes a range of a file a hole.
-fn punch(file: &File, offset: u64, length: u64) -> rustix::io::Result<()> {
-    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-    rustix::fs::fallocate(file, flags, offset, length)
 }
 
 #[cfg(test)]

@@ -8,15 +8,15 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
 
-use rustix::fs::{FallocateFlags, FlockOperation, SeekFrom, fallocate, flock, seek};
+use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 use types::crash_point;
 
-use super::punch;
 use crate::error::{Error, IoContext, Result};
 use crate::store::chunks::{CHUNK, Chunk, Manifest, still_wanted};
 use crate::store::durable;
+use crate::store::holes::{next_data, punch};
 use crate::store::layout::ImagePaths;
 
 /// Opens the work file of an image with this manifest, and tells which chunks are there.
@@ -99,16 +99,6 @@ fn look(
         );
     }
     Ok(Ok(there))
-}
-
-fn next_data(file: &File, offset: u64, size: u64) -> io::Result<u64> {
-    match seek(file, SeekFrom::Data(offset)) {
-        Ok(data) => Ok(data),
-        Err(rustix::io::Errno::NXIO) => Ok(size),
-        // A file system that does not tell.
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::OPNOTSUPP) => Ok(offset),
-        Err(error) => Err(error.into()),
-    }
 }
 
 /// Takes the room for what is missing at once, in few extents: a disk that is too full says so before

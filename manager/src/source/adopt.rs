@@ -1,0 +1,32 @@
+//! A file that is on the disk already: what a data source prepared, or another image's file.
+//!
+//! Nothing is copied: the store takes the file over by a rename (see [`crate::store::adopt`]). So
+//! nothing may be removed either when it does not work out.
+
+use std::path::Path;
+
+use super::Job;
+use crate::error::{Error, Result};
+use crate::store::{Asked, Reading, SealedImage};
+
+impl Job {
+    /// Makes the file at `from` the image of this job.
+    pub(crate) async fn adopt(&self, from: &Path) -> Result<SealedImage> {
+        let (job, from) = (self.clone(), from.to_owned());
+        let adopt = move || {
+            let asked = Asked {
+                expected: job.expected,
+                size: job.size,
+                format: job.format,
+            };
+            let reading = Reading {
+                cancel: &job.cancel,
+                progress: &|read, size| job.report.progress(read, size),
+            };
+            job.store.take_over(&job.id, &from, &asked, reading)
+        };
+        tokio::task::spawn_blocking(adopt)
+            .await
+            .map_err(Error::Task)?
+    }
+}
