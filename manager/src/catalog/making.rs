@@ -240,7 +240,12 @@ impl Catalog {
             () = job.cancel.cancelled() => return Err(Error::Cancelled("the image is not wanted")),
         };
         if let Source::Adopt { from } = &new.source {
-            if let Some(other) = self.by_path(from).filter(|other| *other != job.id) {
+            let listed = self
+                .images()
+                .keys()
+                .find(|id| self.file_path(id) == *from)
+                .cloned();
+            if let Some(other) = listed.filter(|other| *other != job.id) {
                 let why = format!("it is the file of backing image {other}; forget that one first");
                 let field = "src-file-path";
                 return Err(Error::InvalidField { field, why });
