@@ -29,6 +29,7 @@ use crate::observe;
 use crate::service::{RESPONSE_BYTES_MAX, Service};
 use crate::source::Sources;
 use crate::store::{Disk, ImageStore, Place};
+use crate::sync;
 use crate::volume::Volumes;
 
 /// Time that connections, and then running work, have to end after the stop signal: together less than
@@ -58,6 +59,17 @@ pub struct DaemonArgs {
     /// Ports on which copies from Longhorn's own managers are received
     #[arg(long, default_value = "30001-31000", value_name = "FIRST-LAST")]
     pub port_range: String,
+    /// Bytes per second that are sent to other managers, over all images [default: no limit]
+    #[arg(
+        long,
+        default_value_t = 0,
+        hide_default_value = true,
+        value_name = "BYTES"
+    )]
+    pub sync_rate_limit: u64,
+    /// Parts of images that are sent to other managers at once; who asks for more is told to wait
+    #[arg(long, default_value_t = 32, value_name = "N")]
+    pub sync_sends_max: usize,
     /// Address of /healthz, /readyz and /metrics; none when it is not given
     #[arg(long, value_name = "HOST:PORT")]
     pub metrics_listen: Option<SocketAddr>,
@@ -87,7 +99,8 @@ pub async fn run(args: DaemonArgs) -> Result<()> {
         Some(node_id) => node_id,
         None => host_name()?,
     };
-    let sources = sources(&args)?;
+    let swarm = swarm(&args);
+    let sources = sources(&args)?.with_swarm(swarm.clone());
     let path = args.disk.clone();
     let uuid = args.disk_uuid.clone();
     let opened = move || {
@@ -124,6 +137,7 @@ pub async fn run(args: DaemonArgs) -> Result<()> {
             why: "it must be HOST:PORT: others copy images from there".to_owned(),
         })?;
     let grpc_server = Listener::bind(&args.listen, Protocol::Grpc).await?;
+    let images = sync::Images::new(swarm.clone(), vec![catalog.clone()]);
     let files = Files::new(disk.clone(), vec![catalog.clone()], Some(volumes.clone()));
     let manager = Manager::new(files.clone(), sync_address);
     let service = Service::new(catalog.clone(), volumes, disk);
@@ -131,7 +145,10 @@ pub async fn run(args: DaemonArgs) -> Result<()> {
     let answering = async {
         tokio::join!(
             grpc_server.serve(grpc_router(service, manager)?, stop.clone()),
-            sync_server.serve(longhorn::rest::router(files), stop.clone()),
+            sync_server.serve(
+                longhorn::rest::router(files).merge(sync::serve::router(swarm, images)),
+                stop.clone()
+            ),
         );
         Ok(())
     };
@@ -147,6 +164,23 @@ pub async fn run(args: DaemonArgs) -> Result<()> {
         metrics.abort();
     }
     served
+}
+
+/// What all syncs share; others find what we have got at the port of our sync server.
+fn swarm(args: &DaemonArgs) -> sync::Swarm {
+    let port = match &args.sync_listen {
+        Address::Tcp(address) => address
+            .rsplit(':')
+            .next()
+            .and_then(|port| port.parse().ok()),
+        Address::Unix(_) => None,
+    };
+    sync::Swarm::new(sync::Settings {
+        port,
+        rate: args.sync_rate_limit,
+        serves_max: args.sync_sends_max,
+        ..sync::Settings::default()
+    })
 }
 
 /// Refuses a disk that is not the one that is meant.

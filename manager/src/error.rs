@@ -239,6 +239,9 @@ pub enum Error {
     /// The network side failed.
     #[error("cannot fetch the image")]
     Fetch(#[source] Box<fetch::Error>),
+    /// The image cannot be had from its peers.
+    #[error("cannot sync the image")]
+    Sync(#[source] Box<crate::sync::Error>),
     /// The operating system said no.
     #[error("cannot {operation} {}", path.display())]
     Io {
@@ -258,6 +261,12 @@ pub enum Error {
 impl From<fetch::Error> for Error {
     fn from(error: fetch::Error) -> Self {
         Self::Fetch(Box::new(error))
+    }
+}
+
+impl From<crate::sync::Error> for Error {
+    fn from(error: crate::sync::Error) -> Self {
+        Self::Sync(Box::new(error))
     }
 }
 
@@ -316,6 +325,7 @@ impl Classify for Error {
             Self::Container(error) => error.kind(),
             Self::Fetch(error) => error.kind(),
             Self::SetAside { why, .. } => why.kind(),
+            Self::Sync(error) => error.kind(),
             Self::Io { source, .. } => Classify::kind(source),
             Self::Task(_) => ErrorKind::Internal,
         }

@@ -17,6 +17,7 @@ pub mod observe;
 pub mod service;
 pub mod source;
 pub mod store;
+pub mod sync;
 pub mod volume;
 
 pub use error::{Error, Result};

@@ -276,6 +276,31 @@ impl Catalog {
         }
     }
 
+    /// The paths of an image's files.
+    pub(crate) fn paths(&self, id: &ImageId) -> crate::store::layout::ImagePaths {
+        self.inner.store.paths(id)
+    }
+
+    /// Is cancelled when the image is deleted, or the daemon stops.
+    pub(crate) fn ended(&self, id: &ImageId) -> Result<CancellationToken> {
+        Ok(self.entry(&id.name, Some(&id.uuid))?.cancel())
+    }
+
+    /// Somebody found a part of a ready image to be damaged: it is `unknown` until its bytes were
+    /// read.
+    pub(crate) fn doubt(&self, id: &ImageId, why: &str) {
+        let Ok(entry) = self.entry(&id.name, Some(&id.uuid)) else {
+            return;
+        };
+        let Lifecycle::Ready(image) = entry.status().state else {
+            return;
+        };
+        if entry.reporter().touched(why) {
+            warn!(image = %entry.id, why, "a ready image is in doubt");
+            self.verify_later(vec![(entry.clone(), Found::Touched(image))]);
+        }
+    }
+
     /// Whether this entry still is the one of its image.
     fn is_current(&self, entry: &Arc<Entry>) -> bool {
         self.images()

@@ -101,6 +101,9 @@ struct SourceArgs {
     /// A disk image behind an http or https URL
     #[arg(long, value_name = "URL")]
     download_url: Option<String>,
+    /// The same image of another manager, at its sync server; may be given several times
+    #[arg(long, value_name = "HOST:PORT", requires_all = ["name", "uuid"])]
+    peer: Vec<String>,
 }
 
 /// An image in the shape of Longhorn's own command, and what only this program knows after it.
@@ -290,6 +293,11 @@ fn request(args: &CreateArgs) -> Result<wire::CreateBackingImageRequest, Failure
     } else if let Some(file) = &from.file {
         wire::source::Source::File(wire::FileSource {
             path: absolute(file)?,
+        })
+    } else if !from.peer.is_empty() {
+        wire::source::Source::Peers(wire::PeersSource {
+            addresses: from.peer.clone(),
+            size: 0,
         })
     } else {
         let url = from.download_url.clone().unwrap_or_default();

@@ -9,12 +9,13 @@ pub mod calls;
 mod peers;
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{ConnectInfo, Request};
 use client::Address;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -82,7 +83,7 @@ impl Listener {
     }
 
     /// The address that was bound, where it is one of TCP.
-    pub fn local_address(&self) -> Option<std::net::SocketAddr> {
+    pub fn local_address(&self) -> Option<SocketAddr> {
         match &self.socket {
             Socket::Tcp(listener) => listener.local_addr().ok(),
             Socket::Unix(_) => None,
@@ -168,10 +169,15 @@ impl Connection {
 
     async fn speak(self, stream: impl Duplex + 'static) {
         let (router, peer) = (self.router, self.admission.peer());
+        // The port is that of the connection alone, and of no use to anybody.
+        let from = self.admission.address().map(|ip| SocketAddr::new(ip, 0));
         let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
             let mut request: Request =
                 request.map(|body| axum::body::Body::new(body::Timed::new(body)));
             request.extensions_mut().insert(peer.clone());
+            if let Some(from) = from {
+                request.extensions_mut().insert(ConnectInfo(from));
+            }
             router.clone().oneshot(request)
         });
         let io = TokioIo::new(stream);

@@ -77,6 +77,11 @@ impl Peers {
 }
 
 impl Admission {
+    /// Where the connection is from; `None` for a unix socket.
+    pub(super) fn address(&self) -> Option<IpAddr> {
+        self.address
+    }
+
     pub(super) fn peer(&self) -> Arc<Peer> {
         self.peer.clone()
     }

@@ -8,7 +8,8 @@ use types::{ByteSize, ImageName, ImageUuid, NodeId, Sha512, VolumeName};
 use crate::catalog::{Lifecycle, NewImage, Status};
 use crate::content::{Content, ContentKind};
 use crate::error::{Error, Result};
-use crate::source::{Local, Source};
+use crate::source::{Local, Peers, Source};
+use crate::sync::protocol::PEERS_MAX;
 use crate::volume::record::Publication;
 use crate::volume::{NewVolume, Volume};
 
@@ -98,6 +99,18 @@ fn new_source(source: pb::source::Source) -> Result<Source> {
         pb::source::Source::Archive(a) => Source::Archive(local(a.path, a.reference, &a.platform)?),
         pb::source::Source::File(file) => Source::File(absolute(file.path)?),
         pb::source::Source::Url(url) => Source::Url(url.url.parse()?),
+        pb::source::Source::Peers(peers) => Source::Peers(new_peers(&peers)?),
+    })
+}
+
+fn new_peers(peers: &pb::PeersSource) -> Result<Peers> {
+    if !(1..=PEERS_MAX).contains(&peers.addresses.len()) {
+        return Err(invalid("addresses", format!("name 1 to {PEERS_MAX} peers")));
+    }
+    let addresses = peers.addresses.iter().map(|address| address.parse());
+    Ok(Peers {
+        addresses: addresses.collect::<Result<_, crate::sync::Error>>()?,
+        size: (peers.size > 0).then_some(peers.size),
     })
 }
 

@@ -4,6 +4,7 @@
 mod adopt;
 mod container;
 mod file;
+mod peer;
 mod url;
 
 use std::fs::File;
@@ -16,8 +17,10 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use tokio_util::sync::CancellationToken;
 use types::{ImageId, Sha512};
 
+pub use self::peer::Peers;
 use crate::error::{Error, IoContext, Result};
 use crate::store::{Facts, ImageStore, Received};
+use crate::sync::{Receiver, Settings, Swarm, Tcp};
 
 /// What an image is made from; checked, and never wrong in form.
 #[derive(Debug, Clone)]
@@ -46,6 +49,8 @@ pub enum Source {
         /// [`Layout::parse_file_path`]: crate::store::layout::Layout::parse_file_path
         from: PathBuf,
     },
+    /// An image of other managers.
+    Peers(Peers),
 }
 
 /// A container image on this machine.
@@ -87,6 +92,8 @@ impl Source {
             Self::File(path) => format!("file:{}", path.display()),
             Self::Url(url) => format!("{url} (#{})", url.fingerprint()),
             Self::Adopt { from } => format!("disk:{}", from.display()),
+            // Whichever of them are asked, it is the same image.
+            Self::Peers(_) => "peers".to_owned(),
         }
     }
 }
@@ -102,6 +109,8 @@ pub struct Sources {
     credentials: Credentials,
     /// Directories that local sources must lie in.
     import_dirs: Vec<PathBuf>,
+    /// The way to other managers.
+    sync: Receiver<Tcp>,
 }
 
 /// One making of one image.
@@ -154,7 +163,15 @@ impl Sources {
             registries,
             credentials,
             import_dirs,
+            sync: Receiver::new(Swarm::new(Settings::default()), Tcp),
         }
+    }
+
+    /// With what all syncs of this manager share.
+    #[must_use]
+    pub fn with_swarm(mut self, swarm: Swarm) -> Self {
+        self.sync = Receiver::new(swarm, Tcp);
+        self
     }
 
     /// Takes in the bytes of `source`. Cancelling the job's token ends it at the next chunk.
@@ -174,6 +191,7 @@ impl Sources {
             Source::File(path) => self.take_file(source, path, job).await,
             Source::Url(url) => self.take_url(source, url, job).await,
             Source::Adopt { .. } => unreachable!("nothing is taken in: see Job::adopt"),
+            Source::Peers(peers) => self.take_peers(source, peers, job).await,
         }
     }
 

@@ -1,0 +1,48 @@
+//! Sync: managers give images to each other, over plain HTTP/1.1.
+//!
+//! ```text
+//!   receiver                                        sender (or another receiver)
+//!   find      GET …/manifest  ───────────────────▶  its chunk manifest: size, SHA-512, BLAKE3s
+//!   planner   GET …/have      ───────────────────▶  the chunks that it can send
+//!   receive   GET …/data, Range: bytes=…  ───────▶  some chunks, never a hole
+//!             POST …/check    ───────────────────▶  is your copy of that chunk right?
+//! ```
+//!
+//! The manifest is the contract: every chunk is verified by its BLAKE3 when it arrives, whoever it is
+//! from, and the whole by its SHA-512 before it is an image. A receiver serves what it has got to the
+//! others while it receives, and each answer names the others: so N receivers take from the source
+//! little more than one image, and from each other the rest.
+//!
+//! [`planner`] decides and does no I/O. [`ask`] speaks to one peer, [`receive`] carries a sync out,
+//! [`serve`] answers. None of them knows the store: [`offer`] and [`receive::Target`] say what they
+//! need from it, and [`part`] and [`Images`] give it. docs/sync.md describes the protocol.
+
+pub mod address;
+pub mod ask;
+pub mod bits;
+pub mod buffers;
+mod error;
+pub mod files;
+mod find;
+mod library;
+pub mod manifest;
+pub mod metrics;
+pub mod offer;
+pub mod part;
+pub mod planner;
+pub mod protocol;
+pub mod rate;
+pub mod receive;
+pub mod serve;
+pub mod swarm;
+
+pub use address::PeerAddress;
+pub use ask::{Connect, Tcp};
+pub use error::Error;
+pub use find::{Probe, probe_peer};
+pub use library::Images;
+pub use receive::{Receiver, Wanted};
+pub use swarm::{Settings, Swarm};
+
+/// Peers known for one sync at most.
+const PEERS_KNOWN_MAX: usize = 32;

@@ -1,0 +1,665 @@
+//! Who is asked for what: the decisions of a receiver, without any I/O.
+//!
+//! Events come in, requests go out. The same events at the same times with the same seed give the
+//! same requests. It knows neither sockets nor files nor clocks: time is what the caller says.
+//!
+//! The plan in short. From a single peer chunks are taken in order. As soon as others are getting the
+//! image too, each receiver takes from the source what no other receiver has, beginning anywhere, and
+//! the rest from each other: so the source sends each chunk about once. Requests begin small and grow
+//! while all goes well. A peer that fails is asked again later and later; one that lies is dropped. At
+//! the end, chunks that wait for a slow peer are asked from a second one.
+
+mod peer;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::time::Duration;
+
+use super::PEERS_KNOWN_MAX;
+use super::address::PeerAddress;
+use super::bits::Bits;
+use peer::{Peer, Standing};
+
+/// Names a peer within one sync.
+pub type PeerId = u32;
+/// Names a request within one sync.
+pub type RequestId = u64;
+
+/// The numbers of the plan.
+#[derive(Debug, Clone, Copy)]
+pub struct Tuning {
+    /// Requests under way at once, over all peers.
+    pub streams_max: u32,
+    /// Requests under way at once at one peer.
+    pub peer_streams_max: u32,
+    /// Chunks in a request at most.
+    pub run_max: u32,
+    /// The first pause after a failure of a peer; it doubles each time.
+    pub pause_first: Duration,
+    /// The longest pause.
+    pub pause_max: Duration,
+    /// Without any progress for so long the sync fails.
+    pub patience: Duration,
+    /// Damaged chunks after which a peer is dropped.
+    pub strikes_max: u32,
+    /// Failures in a row after which a peer that was only told of is forgotten.
+    pub failures_max: u32,
+    /// How often a peer that is still receiving is asked what it has.
+    pub have_interval: Duration,
+    /// A request without progress for so long is doubled when there is nothing else to do.
+    pub hedge_after: Duration,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            streams_max: 12,
+            peer_streams_max: 4,
+            run_max: 8,
+            pause_first: Duration::from_millis(200),
+            pause_max: Duration::from_secs(10),
+            patience: Duration::from_secs(45),
+            strikes_max: 3,
+            failures_max: 5,
+            have_interval: Duration::from_millis(500),
+            hedge_after: Duration::from_secs(2),
+        }
+    }
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// There is a peer. `given`: whoever asked for the sync named it.
+    Found {
+        /// Where.
+        address: PeerAddress,
+        /// Not only heard of from another peer.
+        given: bool,
+    },
+    /// A peer said what it has.
+    Have {
+        /// Who.
+        peer: PeerId,
+        /// What.
+        have: Bits,
+    },
+    /// A peer did not say what it has.
+    NoAnswer {
+        /// Who.
+        peer: PeerId,
+        /// Why not.
+        fault: Fault,
+    },
+    /// A chunk is verified and on the disk.
+    Arrived {
+        /// By which request.
+        request: RequestId,
+        /// Which.
+        index: u32,
+    },
+    /// A chunk came with wrong bytes.
+    Damaged {
+        /// By which request.
+        request: RequestId,
+        /// Which.
+        index: u32,
+    },
+    /// A request is over: nothing more of it comes.
+    Ended {
+        /// Which.
+        request: RequestId,
+        /// `None`: all of it came.
+        fault: Option<Fault>,
+    },
+    /// A peer was asked to look at its copy of a chunk that came damaged. `good`: by its own account
+    /// it is right; `None`: it did not answer.
+    Checked {
+        /// Who.
+        peer: PeerId,
+        /// Which chunk.
+        index: u32,
+        /// What it found.
+        good: Option<bool>,
+    },
+}
+
+/// What went wrong with a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// What follows from it.
+    pub weight: Weight,
+    /// For people.
+    pub why: String,
+}
+
+/// What follows from a fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weight {
+    /// The peer is well, but busy: ask again soon.
+    Busy,
+    /// The peer lacks a chunk that it was thought to have: ask what it has.
+    Stale,
+    /// Cut, refused, stalled: ask again later.
+    Lost,
+    /// The peer is of no use for this image.
+    Unusable,
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Ask a peer what it has.
+    AskHave {
+        /// Whom.
+        peer: PeerId,
+    },
+    /// Ask a peer for consecutive chunks.
+    Fetch {
+        /// Its name from now on.
+        request: RequestId,
+        /// Whom.
+        peer: PeerId,
+        /// Which.
+        chunks: Range<u32>,
+    },
+    /// Give a request up; no event of it is expected any more.
+    Abandon {
+        /// Which.
+        request: RequestId,
+    },
+    /// Ask a peer to look at its own copy of a chunk.
+    Check {
+        /// Whom.
+        peer: PeerId,
+        /// Which chunk.
+        index: u32,
+    },
+    /// A peer is asked no more: for the log.
+    Dropped {
+        /// Who.
+        peer: PeerId,
+        /// Why.
+        why: String,
+    },
+}
+
+/// How the sync stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outlook {
+    /// There is something to wait for.
+    Going,
+    /// Every chunk is there.
+    Done,
+    /// No peer is left that could help, and what they said.
+    NoPeers(String),
+    /// Nothing came for too long, and what the peers said.
+    NoProgress(String),
+}
+
+#[derive(Debug)]
+struct Request {
+    peer: PeerId,
+    /// Chunks that have not come.
+    rest: BTreeSet<u32>,
+    /// When something of it last came.
+    touched: Duration,
+}
+
+/// The plan of one sync.
+#[derive(Debug)]
+pub struct Planner {
+    tuning: Tuning,
+    seed: u64,
+    count: u32,
+    /// Not on the disk.
+    missing: Bits,
+    /// Missing, and not asked for.
+    wanted: Bits,
+    /// How many requests are to bring a chunk.
+    flying: BTreeMap<u32, u32>,
+    peers: Vec<Peer>,
+    requests: BTreeMap<RequestId, Request>,
+    next_request: RequestId,
+    /// When something useful last happened.
+    progress: Duration,
+    /// Decided while an event was taken in.
+    decided: Vec<Action>,
+}
+
+impl Planner {
+    /// The plan for an image of which these chunks are missing; holes never are.
+    pub fn new(missing: Bits, tuning: Tuning, seed: u64) -> Self {
+        Self {
+            tuning,
+            seed,
+            count: missing.len(),
+            wanted: missing.clone(),
+            missing,
+            flying: BTreeMap::new(),
+            peers: Vec::new(),
+            requests: BTreeMap::new(),
+            next_request: 0,
+            progress: Duration::ZERO,
+            decided: Vec::new(),
+        }
+    }
+
+    /// Chunks that are not on the disk.
+    pub fn missing(&self) -> u32 {
+        self.missing.count()
+    }
+
+    /// Peers that were ever known; their ids are below that.
+    pub fn peers(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// Where a peer is.
+    pub fn address(&self, peer: PeerId) -> &PeerAddress {
+        &self.peers[peer as usize].address
+    }
+
+    fn peer(&mut self, peer: PeerId) -> &mut Peer {
+        &mut self.peers[peer as usize]
+    }
+
+    /// SplitMix64: good enough to spread receivers over an image.
+    fn random(&mut self, below: u32) -> u32 {
+        self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.seed;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^= z >> 31;
+        u32::try_from(z % u64::from(below.max(1))).expect("below a u32")
+    }
+
+    /// Takes in what happened. Events of requests that were abandoned are ignored.
+    pub fn on(&mut self, event: Event, now: Duration) {
+        match event {
+            Event::Found { address, given } => self.found(address, given, now),
+            Event::Have { peer, have } => self.have(peer, have, now),
+            Event::NoAnswer { peer, fault } => {
+                self.peer(peer).asking = false;
+                self.fault(peer, &fault, now);
+            }
+            Event::Arrived { request, index } => self.arrived(request, index, now),
+            Event::Damaged { request, index } => self.damaged(request, index, now),
+            Event::Ended { request, fault } => self.ended(request, fault.as_ref(), now),
+            Event::Checked { peer, index, good } => {
+                let peer = self.peer(peer);
+                peer.checking = peer.checking.saturating_sub(1);
+                // A copy that is bad by its owner's account is never asked for again. If it is good,
+                // or nobody knows, the damage may have been done on the way.
+                if good == Some(false) {
+                    peer.last_fault = format!("its copy of chunk {index} is damaged");
+                } else {
+                    peer.refused.remove(&index);
+                    peer.admit(index);
+                }
+            }
+        }
+    }
+
+    fn found(&mut self, address: PeerAddress, given: bool, now: Duration) {
+        let room = self.peers.len() < PEERS_KNOWN_MAX;
+        let known = self.peers.iter_mut().find(|peer| peer.address == address);
+        match known {
+            Some(peer) => {
+                peer.given |= given;
+                if peer.standing == Standing::Forgotten {
+                    peer.standing = Standing::Good;
+                    peer.failures = 0;
+                    peer.not_before = now + self.tuning.pause_first;
+                }
+            }
+            None if room => {
+                self.peers.push(Peer::new(address, given));
+            }
+            None => {}
+        }
+    }
+
+    fn have(&mut self, id: PeerId, have: Bits, now: Duration) {
+        let interval = self.tuning.have_interval;
+        let peer = self.peer(id);
+        peer.asking = false;
+        peer.failures = 0;
+        peer.ask_again = now + interval;
+        let fresh = peer.learn(have);
+        // Only what is of use counts as progress: a peer with nothing new must not keep the sync alive.
+        if fresh && !self.peers[id as usize].usable(&self.missing).is_empty() {
+            self.progress = now;
+        }
+    }
+
+    fn arrived(&mut self, id: RequestId, index: u32, now: Duration) {
+        let Some(request) = self.requests.get_mut(&id) else {
+            return;
+        };
+        request.rest.remove(&index);
+        request.touched = now;
+        let peer = request.peer;
+        self.peer(peer).succeeded();
+        self.land(index);
+        self.wanted.remove(index);
+        if self.missing.remove(index) {
+            self.progress = now;
+        }
+        self.call_off(index);
+    }
+
+    /// One request less is to bring this chunk.
+    fn land(&mut self, index: u32) {
+        if let Some(count) = self.flying.get_mut(&index) {
+            *count -= 1;
+            if *count == 0 {
+                self.flying.remove(&index);
+                if self.missing.contains(index) {
+                    self.wanted.insert(index);
+                }
+            }
+        }
+    }
+
+    /// Gives up other requests for a chunk that came, when they bring nothing else.
+    fn call_off(&mut self, index: u32) {
+        if !self.flying.contains_key(&index) {
+            return;
+        }
+        let idle: Vec<RequestId> = self
+            .requests
+            .iter()
+            .filter(|(_, request)| {
+                let mut rest = request.rest.iter();
+                !request.rest.is_empty() && rest.all(|index| !self.missing.contains(*index))
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for id in idle {
+            self.decided.push(Action::Abandon { request: id });
+            self.close(id);
+        }
+    }
+
+    /// Forgets a request; what it did not bring is wanted again.
+    fn close(&mut self, id: RequestId) -> Option<PeerId> {
+        let request = self.requests.remove(&id)?;
+        for index in request.rest {
+            self.land(index);
+        }
+        let peer = self.peer(request.peer);
+        peer.streams = peer.streams.saturating_sub(1);
+        Some(request.peer)
+    }
+
+    fn damaged(&mut self, id: RequestId, index: u32, now: Duration) {
+        let Some(request) = self.requests.get_mut(&id) else {
+            return;
+        };
+        request.rest.remove(&index);
+        request.touched = now;
+        let peer = request.peer;
+        self.land(index);
+        let strikes_max = self.tuning.strikes_max;
+        let known = self.peer(peer);
+        known.refuse(index);
+        known.strikes += 1;
+        known.last_fault = format!("chunk {index} came damaged");
+        known.checking += 1;
+        let strikes = known.strikes;
+        self.decided.push(Action::Check { peer, index });
+        if strikes >= strikes_max {
+            self.drop_peer(peer, format!("{strikes} chunks came damaged from it"));
+        }
+    }
+
+    fn ended(&mut self, id: RequestId, fault: Option<&Fault>, now: Duration) {
+        let complete = self
+            .requests
+            .get(&id)
+            .is_some_and(|request| request.rest.is_empty());
+        let Some(peer) = self.close(id) else {
+            return;
+        };
+        match fault {
+            Some(fault) => self.fault(peer, fault, now),
+            None if complete => {
+                let run_max = self.tuning.run_max;
+                let peer = self.peer(peer);
+                peer.failures = 0;
+                peer.window = (peer.window * 2).min(run_max);
+            }
+            // Damaged chunks have had their consequences already.
+            None => self.peer(peer).window = 1,
+        }
+    }
+
+    fn fault(&mut self, id: PeerId, fault: &Fault, now: Duration) {
+        let random = self.random(256);
+        let Tuning {
+            pause_first,
+            pause_max,
+            failures_max,
+            ..
+        } = self.tuning;
+        let peer = self.peer(id);
+        peer.last_fault.clone_from(&fault.why);
+        match fault.weight {
+            Weight::Busy => {
+                peer.pause(now + pause_first * 2, random, pause_first);
+                self.progress = now;
+            }
+            Weight::Stale => {
+                peer.forget();
+                peer.ask_again = now + pause_first;
+                peer.pause(now, random, pause_first);
+            }
+            Weight::Lost => {
+                peer.failures += 1;
+                let doubled = pause_first * 2_u32.pow(peer.failures.min(16) - 1);
+                peer.pause(now + doubled.min(pause_max), random, pause_first);
+                peer.window = 1;
+                if !peer.given && peer.failures >= failures_max {
+                    peer.standing = Standing::Forgotten;
+                }
+            }
+            Weight::Unusable => self.drop_peer(id, fault.why.clone()),
+        }
+    }
+
+    fn drop_peer(&mut self, id: PeerId, why: String) {
+        let peer = self.peer(id);
+        if peer.standing == Standing::Dropped {
+            return;
+        }
+        peer.standing = Standing::Dropped;
+        peer.last_fault.clone_from(&why);
+        self.decided.push(Action::Dropped { peer: id, why });
+        let its: Vec<RequestId> = self
+            .requests
+            .iter()
+            .filter(|(_, request)| request.peer == id)
+            .map(|(request, _)| *request)
+            .collect();
+        for request in its {
+            self.decided.push(Action::Abandon { request });
+            self.close(request);
+        }
+    }
+
+    /// What to do now. To be called after each event, and now and then.
+    pub fn plan(&mut self, now: Duration) -> Vec<Action> {
+        let mut actions = std::mem::take(&mut self.decided);
+        for id in 0..self.peers.len() {
+            let peer = &mut self.peers[id];
+            if peer.wants_asking(now) {
+                peer.asking = true;
+                let peer = u32::try_from(id).expect("few peers");
+                actions.push(Action::AskHave { peer });
+            }
+        }
+        while let Some((peer, chunks)) = self.next_run(now) {
+            actions.push(self.start(peer, chunks, now));
+        }
+        while let Some((peer, chunks)) = self.next_double(now) {
+            actions.push(self.start(peer, chunks, now));
+        }
+        actions
+    }
+
+    fn start(&mut self, peer: PeerId, chunks: Range<u32>, now: Duration) -> Action {
+        let request = self.next_request;
+        self.next_request += 1;
+        for index in chunks.clone() {
+            self.wanted.remove(index);
+            *self.flying.entry(index).or_default() += 1;
+        }
+        let known = self.peer(peer);
+        known.streams += 1;
+        known.next = chunks.end;
+        let rest = chunks.clone().collect();
+        let touched = now;
+        self.requests.insert(
+            request,
+            Request {
+                peer,
+                rest,
+                touched,
+            },
+        );
+        Action::Fetch {
+            request,
+            peer,
+            chunks,
+        }
+    }
+
+    /// Peers that may be asked for chunks now, the least used and the least complete first.
+    fn free_peers(&self, now: Duration) -> Vec<PeerId> {
+        let streams: u32 = self.peers.iter().map(|peer| peer.streams).sum();
+        if streams >= self.tuning.streams_max {
+            return Vec::new();
+        }
+        let able = |peer: &&Peer| peer.standing == Standing::Good && peer.have.is_some();
+        let active = u32::try_from(self.peers.iter().filter(able).count()).unwrap_or(u32::MAX);
+        let most = self.tuning.peer_streams_max;
+        let limit = (2 * most / active.max(1)).clamp(2.min(most), most);
+        let mut free: Vec<(u32, bool, PeerId)> = (0..)
+            .zip(&self.peers)
+            .filter(|(_, peer)| peer.is_free(now, limit))
+            .map(|(id, peer)| (peer.streams, peer.complete, id))
+            .collect();
+        free.sort_unstable();
+        free.into_iter().map(|(_, _, id)| id).collect()
+    }
+
+    /// The next request for chunks that nobody was asked for.
+    fn next_run(&mut self, now: Duration) -> Option<(PeerId, Range<u32>)> {
+        if self.wanted.is_empty() {
+            return None;
+        }
+        let free = self.free_peers(now);
+        free.into_iter()
+            .find_map(|peer| self.run_from(peer).map(|run| (peer, run)))
+    }
+
+    fn run_from(&mut self, id: PeerId) -> Option<Range<u32>> {
+        let peer = &self.peers[id as usize];
+        let candidates = peer.usable(&self.wanted);
+        if candidates.is_empty() {
+            return None;
+        }
+        let others = self.peers.iter().zip(0..).filter(|(peer, other)| {
+            *other != id && peer.standing == Standing::Good && !peer.complete
+        });
+        let mut shared = Bits::none(self.count);
+        let mut alone = true;
+        for (other, _) in others {
+            alone = false;
+            if let Some(have) = &other.have {
+                shared = shared.or(have);
+            }
+        }
+        let rare = candidates.without(&shared);
+        let set = if rare.is_empty() { candidates } else { rare };
+        // Small pieces towards the end, and where there is little to do at all.
+        let share = set.count() / (2 * self.tuning.streams_max);
+        let most = peer.window.min(share.max(1));
+        let next = peer.next;
+        let start = if alone {
+            // What was lost on the way comes first: the checksum of the whole waits for it.
+            set.next(0)?
+        } else if set.contains(next) {
+            next
+        } else {
+            let from = self.random(self.count);
+            set.next(from).or_else(|| set.next(0))?
+        };
+        let mut end = start + 1;
+        while end - start < most && set.contains(end) {
+            end += 1;
+        }
+        Some(start..end)
+    }
+
+    /// A second request for chunks whose first one does not get on, when there is nothing else to do.
+    fn next_double(&mut self, now: Duration) -> Option<(PeerId, Range<u32>)> {
+        if !self.wanted.is_empty() && self.requests.is_empty() {
+            return None;
+        }
+        let late = |request: &&Request| request.touched + self.tuning.hedge_after <= now;
+        let late: Vec<&Request> = self.requests.values().filter(late).collect();
+        if late.is_empty() {
+            return None;
+        }
+        self.free_peers(now).into_iter().find_map(|id| {
+            let peer = &self.peers[id as usize];
+            let mut chunks = late
+                .iter()
+                .filter(|request| request.peer != id)
+                .flat_map(|request| request.rest.iter().copied());
+            let index =
+                chunks.find(|index| self.flying.get(index) == Some(&1) && peer.offers(*index))?;
+            Some((id, index..index + 1))
+        })
+    }
+
+    /// How the sync stands.
+    pub fn outlook(&self, now: Duration) -> Outlook {
+        if self.missing.is_empty() {
+            return Outlook::Done;
+        }
+        let left = |peer: &&Peer| peer.standing == Standing::Good;
+        let waiting = !self.requests.is_empty()
+            || self
+                .peers
+                .iter()
+                .filter(left)
+                .any(|peer| peer.may_help(&self.missing));
+        if !waiting {
+            return Outlook::NoPeers(self.faults());
+        }
+        if now.saturating_sub(self.progress) >= self.tuning.patience {
+            return Outlook::NoProgress(self.faults());
+        }
+        Outlook::Going
+    }
+
+    /// What the peers said last, for people.
+    fn faults(&self) -> String {
+        let said = self.peers.iter().filter(|peer| !peer.last_fault.is_empty());
+        let said: Vec<String> = said
+            .take(4)
+            .map(|peer| format!("{}: {}", peer.address, peer.last_fault))
+            .collect();
+        if said.is_empty() {
+            "no peer is known".to_owned()
+        } else {
+            said.join("; ")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

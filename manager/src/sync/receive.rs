@@ -1,0 +1,471 @@
+//! Receiving an image from its peers: the planner's decisions carried out.
+//!
+//! One task leads a sync. It asks the planner, starts a task for each request, and tells the planner
+//! what came of it. A chunk is in memory only between its first byte and its write, in one of the
+//! buffers that all syncs share.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher, Hasher};
+use std::ops::Range;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinHandle, JoinSet};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument, debug, debug_span, info, warn};
+use types::{ImageId, Sha512, report};
+
+use super::Error as PeerError;
+use super::address::PeerAddress;
+use super::ask::{Asked, Connect};
+use super::bits::Bits;
+use super::buffers::Buffer;
+use super::find::Found;
+use super::offer::Offer;
+use super::planner::{Action, Event, Fault, Outlook, PeerId, Planner, RequestId, Weight};
+use super::protocol::{Geometry, Seal};
+use super::swarm::Swarm;
+use crate::error::{Error, Result};
+use crate::store::chunks::Manifest;
+
+/// Events that may wait for the leading task.
+const EVENTS: usize = 64;
+
+/// What is to be received.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// Which image; peers have it under the same name.
+    pub id: ImageId,
+    /// Who has it. At least one.
+    pub peers: Vec<PeerAddress>,
+    /// The size it must have.
+    pub size: Option<u64>,
+    /// The SHA-512 it must have.
+    pub expected: Option<Sha512>,
+}
+
+/// Where a received image goes.
+pub trait Target: Send + Sync {
+    /// The image on its way.
+    type Part: Part;
+    /// What is made of it.
+    type Done: Send;
+
+    /// Opens the way in. What an earlier attempt left of the same image is there already.
+    fn open(
+        &self,
+        manifest: Manifest,
+        shape: (Geometry, Seal),
+    ) -> impl Future<Output = Result<Arc<Self::Part>>> + Send;
+
+    /// Every chunk is there. [`Error::Checksum`]: the manifest did not belong to its SHA-512.
+    fn finish(&self, part: Arc<Self::Part>) -> impl Future<Output = Result<Self::Done>> + Send;
+
+    /// Removes what has come: it was not what it claimed to be.
+    fn discard(&self) -> impl Future<Output = Result<()>> + Send;
+}
+
+/// An image that is being received.
+pub trait Part: Send + Sync + 'static {
+    /// What has come of it, for others.
+    fn offer(&self) -> Arc<dyn Offer>;
+
+    /// Chunks with data that are not there.
+    fn missing(&self) -> Bits;
+
+    /// Takes in a chunk, if it is the right one.
+    fn put(self: Arc<Self>, index: u32, bytes: Buffer) -> BoxFuture<'static, Result<(), PutError>>;
+}
+
+/// Why a chunk was not taken in.
+#[derive(Debug)]
+pub enum PutError {
+    /// It is not what the manifest says.
+    Damaged,
+    /// It cannot be kept.
+    Failed(Error),
+}
+
+/// Receives images. Cheap to clone: clones share everything.
+#[derive(Debug, Clone)]
+pub struct Receiver<C> {
+    pub(super) swarm: Swarm,
+    pub(super) connector: C,
+}
+
+/// What the tasks of a sync tell its leading task.
+enum Message {
+    /// Something for the planner.
+    Event(Event),
+    /// A peer told of others.
+    Peers(PeerId, Vec<PeerAddress>),
+    /// Our own disk failed: there is nothing to plan any more.
+    Failed(Error),
+}
+
+impl<C: Connect> Receiver<C> {
+    /// A receiver that connects like that.
+    pub fn new(swarm: Swarm, connector: C) -> Self {
+        Self { swarm, connector }
+    }
+
+    /// What it shares with the other syncs.
+    pub fn swarm(&self) -> &Swarm {
+        &self.swarm
+    }
+
+    /// Receives an image. `progress` is told bytes that are there and bytes in all. Dropping the
+    /// future, or cancelling, leaves what has come to the next attempt.
+    pub async fn receive<T: Target>(
+        &self,
+        wanted: &Wanted,
+        target: &T,
+        progress: &(dyn Fn(u64, u64) + Send + Sync),
+        cancel: &CancellationToken,
+    ) -> Result<T::Done> {
+        let mut lies = BTreeSet::new();
+        loop {
+            let called_off = || Error::Cancelled("the image is not wanted");
+            let mut found = tokio::select! {
+                biased;
+                () = cancel.cancelled() => return Err(called_off()),
+                found = self.find(wanted, &lies) => found?,
+            };
+
+            let (seal, source) = (found.seal, found.peer.clone());
+            let manifest = found.manifest.take().expect("it was just found");
+            let part = target.open(manifest, (found.geometry, seal)).await?;
+            let served = self.swarm.serve_part(&wanted.id, part.offer());
+            self.collect(wanted, &found, &part, progress, cancel)
+                .await?;
+            match target.finish(part).await {
+                // Each chunk was what the manifest says, and the whole is not: the manifest lied.
+                Err(error @ Error::Checksum { .. }) => {
+                    warn!(peer = %source, error = %report(&error), "the manifest was a lie");
+                    self.swarm.metrics().peers_dropped.add(1);
+                    target.discard().await?;
+                    lies.insert(seal);
+                    if wanted.peers.len() < 2 {
+                        return Err(error);
+                    }
+                }
+                Ok(done) => {
+                    served.linger(cancel.clone());
+                    return Ok(done);
+                }
+                failed => return failed,
+            }
+        }
+    }
+
+    /// Brings every missing chunk.
+    async fn collect<P: Part>(
+        &self,
+        wanted: &Wanted,
+        found: &Found,
+        part: &Arc<P>,
+        progress: &(dyn Fn(u64, u64) + Send + Sync),
+        cancel: &CancellationToken,
+    ) -> Result<()> {
+        let settings = self.swarm.settings();
+        let seed = settings.seed.unwrap_or_else(random);
+        let planner = Planner::new(part.missing(), settings.tuning, seed);
+        let (messages, inbox) = mpsc::channel(EVENTS);
+        let mut sync = Leading {
+            receiver: self,
+            id: &wanted.id,
+            geometry: found.geometry,
+            seal: found.seal,
+            part,
+            planner,
+            peers: Vec::new(),
+            requests: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            puts: TaskTracker::new(),
+            messages,
+            start: Instant::now(),
+        };
+        for (given, address) in (wanted.peers.iter().map(|peer| (true, peer)))
+            .chain(found.others.iter().map(|peer| (false, peer)))
+        {
+            sync.found(address.clone(), given);
+        }
+        let missing = sync.planner.missing();
+        info!(image = %wanted.id, from = %found.peer, chunks = found.geometry.count(), missing,
+            "receiving");
+        let led = tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(Error::Cancelled("the image is not wanted")),
+            led = sync.lead(inbox, progress) => led,
+        };
+        sync.tasks.shutdown().await;
+        // A write that has begun ends before anything else happens to the file.
+        sync.puts.close();
+        sync.puts.wait().await;
+        led
+    }
+}
+
+struct Leading<'a, C: Connect, P> {
+    receiver: &'a Receiver<C>,
+    id: &'a ImageId,
+    geometry: Geometry,
+    seal: Seal,
+    part: &'a Arc<P>,
+    planner: Planner,
+    /// In the order of their ids in the planner.
+    peers: Vec<Arc<Asked<C>>>,
+    requests: BTreeMap<RequestId, AbortHandle>,
+    tasks: JoinSet<()>,
+    /// Writes, which nothing calls off once they have begun.
+    puts: TaskTracker,
+    messages: mpsc::Sender<Message>,
+    start: Instant,
+}
+
+impl<C: Connect, P: Part> Leading<'_, C, P> {
+    async fn lead(
+        &mut self,
+        mut inbox: mpsc::Receiver<Message>,
+        progress: &(dyn Fn(u64, u64) + Send + Sync),
+    ) -> Result<()> {
+        let tick = self.receiver.swarm.settings().tick;
+        let patience = self.receiver.swarm.settings().tuning.patience;
+        loop {
+            let now = self.start.elapsed();
+            for action in self.planner.plan(now) {
+                self.act(action);
+            }
+            let missing = self.planner.missing();
+            let left = u64::from(missing) * u64::from(self.geometry.chunk);
+            let size = self.geometry.size;
+            progress(size.saturating_sub(left), size);
+            match self.planner.outlook(now) {
+                Outlook::Going => {}
+                Outlook::Done => return Ok(()),
+                Outlook::NoPeers(why) => return Err(PeerError::NoPeers { missing, why }.into()),
+                Outlook::NoProgress(why) => {
+                    let after = patience;
+                    return Err(PeerError::NoProgress { after, why }.into());
+                }
+            }
+            tokio::select! {
+                biased;
+                message = inbox.recv() => {
+                    let message = message.expect("this task holds a sender");
+                    self.take(message)?;
+                    while let Ok(message) = inbox.try_recv() {
+                        self.take(message)?;
+                    }
+                }
+                () = sleep(tick) => {}
+            }
+            while self.tasks.try_join_next().is_some() {}
+        }
+    }
+
+    fn take(&mut self, message: Message) -> Result<()> {
+        match message {
+            Message::Event(event) => {
+                match &event {
+                    Event::Arrived { index, .. } => {
+                        let length = self.geometry.length(*index) as u64;
+                        self.receiver.swarm.metrics().received_bytes.add(length);
+                    }
+                    Event::Damaged { index, .. } => {
+                        warn!(image = %self.id, index, "a chunk came damaged: fetched again");
+                        self.receiver.swarm.metrics().chunks_refetched.add(1);
+                    }
+                    Event::Ended { request, .. } => {
+                        self.requests.remove(request);
+                    }
+                    _ => {}
+                }
+                self.planner.on(event, self.start.elapsed());
+            }
+            Message::Peers(by, told) => {
+                let by = self.peers[by as usize].address().clone();
+                for address in Swarm::acceptable(told, &by) {
+                    self.found(address, false);
+                }
+            }
+            Message::Failed(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn found(&mut self, address: PeerAddress, given: bool) {
+        let now = self.start.elapsed();
+        self.planner.on(Event::Found { address, given }, now);
+        let settings = self.receiver.swarm.settings();
+        for id in self.peers.len()..self.planner.peers() {
+            let id = PeerId::try_from(id).expect("few peers");
+            self.peers.push(Asked::new(
+                self.planner.address(id).clone(),
+                self.id.clone(),
+                self.receiver.connector.clone(),
+                settings.patience,
+                settings.port,
+            ));
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        let (geometry, seal) = (self.geometry, self.seal);
+        let messages = self.messages.clone();
+        match action {
+            Action::AskHave { peer } => {
+                let asked = Arc::clone(&self.peers[peer as usize]);
+                self.tasks.spawn(async move {
+                    let event = match asked.have(geometry, seal).await {
+                        Ok((have, told)) => {
+                            let _ = messages.send(Message::Peers(peer, told.peers)).await;
+                            Event::Have { peer, have }
+                        }
+                        Err(error) => {
+                            let fault = fault(&error);
+                            Event::NoAnswer { peer, fault }
+                        }
+                    };
+                    let _ = messages.send(Message::Event(event)).await;
+                });
+            }
+            Action::Fetch {
+                request,
+                peer,
+                chunks,
+            } => {
+                let fetch = Fetch {
+                    asked: Arc::clone(&self.peers[peer as usize]),
+                    swarm: self.receiver.swarm.clone(),
+                    part: Arc::clone(self.part),
+                    geometry,
+                    seal,
+                    request,
+                    peer,
+                    puts: self.puts.clone(),
+                    messages,
+                };
+                let span = debug_span!("fetch", peer = %fetch.asked.address(), ?chunks);
+                let running = self.tasks.spawn(fetch.run(chunks).instrument(span));
+                self.requests.insert(request, running);
+            }
+            Action::Abandon { request } => {
+                if let Some(running) = self.requests.remove(&request) {
+                    running.abort();
+                }
+            }
+            Action::Check { peer, index } => {
+                let asked = Arc::clone(&self.peers[peer as usize]);
+                self.tasks.spawn(async move {
+                    let good = asked.check(seal, index).await.ok();
+                    let event = Event::Checked { peer, index, good };
+                    let _ = messages.send(Message::Event(event)).await;
+                });
+            }
+            Action::Dropped { peer, why } => {
+                let address = self.planner.address(peer);
+                warn!(image = %self.id, peer = %address, why, "a peer is asked no more");
+                self.receiver.swarm.metrics().peers_dropped.add(1);
+            }
+        }
+    }
+}
+
+/// One request for chunks.
+struct Fetch<C: Connect, P> {
+    asked: Arc<Asked<C>>,
+    swarm: Swarm,
+    part: Arc<P>,
+    geometry: Geometry,
+    seal: Seal,
+    request: RequestId,
+    peer: PeerId,
+    puts: TaskTracker,
+    messages: mpsc::Sender<Message>,
+}
+
+impl<C: Connect, P: Part> Fetch<C, P> {
+    async fn run(self, chunks: Range<u32>) {
+        let mut puts = Vec::new();
+        let fetched = self.fetch(chunks, &mut puts).await;
+        for put in puts {
+            // What it had to tell it has told.
+            let _ = put.await;
+        }
+        let fault = fetched.err().map(|error| {
+            debug!(error = %report(&error), "a request failed");
+            fault(&error)
+        });
+        let request = self.request;
+        let event = Event::Ended { request, fault };
+        let _ = self.messages.send(Message::Event(event)).await;
+    }
+
+    /// While a chunk is written the next one comes in.
+    async fn fetch(
+        &self,
+        chunks: Range<u32>,
+        puts: &mut Vec<JoinHandle<()>>,
+    ) -> Result<(), PeerError> {
+        let asking = self.asked.data(self.geometry, self.seal, &chunks);
+        let (mut answer, told) = asking.await?;
+        if !told.peers.is_empty() {
+            let _ = self
+                .messages
+                .send(Message::Peers(self.peer, told.peers))
+                .await;
+        }
+        for index in chunks {
+            answer.ready().await?;
+            let mut buffer = self.swarm.buffers().get().await;
+            let length = self.geometry.length(index);
+            answer.fill(&mut buffer, length).await?;
+            let (part, messages) = (Arc::clone(&self.part), self.messages.clone());
+            let request = self.request;
+            puts.push(self.puts.spawn(async move {
+                let message = match part.put(index, buffer).await {
+                    Ok(()) => Message::Event(Event::Arrived { request, index }),
+                    Err(PutError::Damaged) => Message::Event(Event::Damaged { request, index }),
+                    Err(PutError::Failed(error)) => Message::Failed(error),
+                };
+                let _ = messages.send(message).await;
+            }));
+        }
+        self.asked.keep(answer);
+        Ok(())
+    }
+}
+
+/// What an error means for the plan.
+fn fault(error: &PeerError) -> Fault {
+    let weight = match error {
+        PeerError::Busy(_) => Weight::Busy,
+        PeerError::NoChunk(_) => Weight::Stale,
+        PeerError::Connect { .. }
+        | PeerError::Cut { .. }
+        | PeerError::Stalled { .. }
+        | PeerError::NotThere { .. } => Weight::Lost,
+        PeerError::Address(_)
+        | PeerError::Foreign(_)
+        | PeerError::Version { .. }
+        | PeerError::OtherImage { .. }
+        | PeerError::Broken { .. }
+        | PeerError::Damaged(_)
+        | PeerError::BadChunk { .. }
+        | PeerError::NoPeers { .. }
+        | PeerError::NoProgress { .. } => Weight::Unusable,
+    };
+    Fault {
+        weight,
+        why: report(error).to_string(),
+    }
+}
+
+/// A number that no two receivers share: the standard library takes its keys from the kernel.
+fn random() -> u64 {
+    std::hash::RandomState::new().build_hasher().finish()
+}
