@@ -57,6 +57,12 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[error("{0}")]
 pub struct Transport(String);
 
+impl Transport {
+    pub(crate) fn new(cause: &(dyn std::error::Error + 'static)) -> Self {
+        Self(types::report(cause).to_string())
+    }
+}
+
 impl Error {
     /// Sorts a status into "the manager says" and "the manager was not reached".
     pub(crate) fn from_status(address: &Address, status: &tonic::Status) -> Self {
@@ -64,7 +70,7 @@ impl Error {
         match std::error::Error::source(status) {
             Some(cause) => Self::Unreachable {
                 address: address.clone(),
-                source: Transport(types::report(cause).to_string()),
+                source: Transport::new(cause),
             },
             None => Self::Refused {
                 kind: kind_of(status.code()),

@@ -7,6 +7,7 @@
 
 mod address;
 mod client;
+mod cluster;
 mod code;
 mod error;
 mod images;
@@ -17,6 +18,7 @@ mod volumes;
 
 pub use address::Address;
 pub use client::{Client, DEADLINE};
+pub use cluster::{Cluster, Member};
 pub use code::{code_of, kind_of};
 pub use error::{Error, Result};
 pub use images::{ImageOutcome, Watch, progress, state_name};
