@@ -22,6 +22,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     ("csi", &["types", "probe", "host", "proto", "client"]),
     ("flexvolume", &["types", "probe", "host", "proto", "client"]),
+    ("package", &["image"]),
     ("e2e", &["types", "proto"]),
 ];
 

@@ -26,7 +26,8 @@ pub struct Contents<'a> {
     pub config: &'a [u8],
     /// The lowest first.
     pub layers: &'a [LayerFile<'a>],
-    /// What the image is called: `org.opencontainers.image.ref.name`, or Docker's tag.
+    /// What the image is called: `org.opencontainers.image.ref.name`, or Docker's tag. A whole
+    /// reference (`host/name:tag`) is also what containerd calls it.
     pub reference: Option<&'a str>,
     /// For the index of an OCI layout.
     pub platform: Option<&'a Platform>,
@@ -128,6 +129,10 @@ fn oci_parts<'a>(image: &Contents<'a>) -> Vec<(String, Part<'a>)> {
     }
     if let Some(reference) = image.reference {
         entry["annotations"] = json!({ "org.opencontainers.image.ref.name": reference });
+        if reference.contains('/') {
+            // A whole reference, not a tag alone: what containerd calls the image that it imports.
+            entry["annotations"]["io.containerd.image.name"] = json!(reference);
+        }
     }
     let index = json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry] });
     parts.push(("oci-layout".to_owned(), Part::Bytes(LAYOUT.to_vec())));
