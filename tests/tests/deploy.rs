@@ -1,0 +1,128 @@
+//! The manifests say what the programs take: flags, versions, names.
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use std::path::Path;
+
+use e2e::documents::read;
+use e2e::programs::{self, sources};
+
+const BASE: &str = "deploy/kustomize/base";
+const TEMPLATES: &str = "deploy/helm/longhorn-base-image/templates";
+
+fn text(path: &str) -> String {
+    read(&sources().join(path))
+}
+
+/// The flags in the `args` of a container, found by the image that it runs: `--name` of
+/// `- --name=value`.
+fn flags(manifest: &str, image: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut ours = false;
+    for line in manifest.lines() {
+        let line = line.trim();
+        if let Some(name) = line.strip_prefix("image: ") {
+            ours = name.contains(image);
+        }
+        let flag = line.strip_prefix("- --").filter(|_| ours);
+        if let Some(flag) = flag {
+            let name = flag.split('=').next().unwrap();
+            found.push(format!("--{name}"));
+        }
+    }
+    found
+}
+
+fn help(program: &Path, arguments: &[&str]) -> String {
+    let program = program.display().to_string();
+    e2e::command::run(&program, arguments.iter().chain(&["--help"]))
+}
+
+#[test]
+fn every_flag_in_a_manifest_is_one_that_the_program_takes() {
+    let daemon = help(&programs::manager(), &["daemon"]);
+    let plugin = help(&programs::csi_plugin(), &[]);
+    for (file, image, help) in [
+        ("manager.yaml", "backing-image-manager", &daemon),
+        ("controller.yaml", "longhorn-csi-plugin", &plugin),
+        ("node.yaml", "longhorn-csi-plugin", &plugin),
+    ] {
+        for folder in [BASE, TEMPLATES] {
+            let flags = flags(&text(&format!("{folder}/{file}")), image);
+            assert!(flags.len() >= 3, "{folder}/{file}: {flags:?}");
+            for flag in flags {
+                let known = help
+                    .split_whitespace()
+                    .any(|word| word.trim_end_matches([',', ']']) == flag);
+                assert!(known, "{folder}/{file}: {image} takes no {flag}");
+            }
+        }
+    }
+}
+
+#[test]
+fn sidecars_are_those_that_the_tests_run() {
+    let (manifest, values) = (
+        text(&format!("{BASE}/controller.yaml")),
+        text("deploy/helm/longhorn-base-image/values.yaml"),
+    );
+    for (name, module) in [
+        ("provisioner", "sidecars"),
+        ("attacher", "sidecars"),
+        ("snapshotter", "sidecars"),
+        ("resizer", "resizer"),
+    ] {
+        let go = text(&format!("tests/kubernetes/go/{module}/go.mod"));
+        let line = go
+            .lines()
+            .filter(|line| line.contains(&format!("kubernetes-csi/external-{name}/v")))
+            .find(|line| !line.contains("/cmd/"))
+            .unwrap();
+        let version = line
+            .split_whitespace()
+            .find(|word| word.starts_with('v'))
+            .unwrap();
+        let image = format!("registry.k8s.io/sig-storage/csi-{name}:{version}");
+        assert!(manifest.contains(&image), "{image} is not in the manifest");
+        assert!(
+            values.contains(&format!("{name}: {version}")),
+            "{name} {version}"
+        );
+        let recipe = text(&format!("tests/kubernetes/images/csi-{name}.toml"));
+        assert!(
+            recipe.contains(&image),
+            "{image} is not what the tests pack"
+        );
+    }
+}
+
+#[test]
+fn the_version_is_the_same_everywhere() {
+    let version = env!("CARGO_PKG_VERSION");
+    let chart = text("deploy/helm/longhorn-base-image/Chart.yaml");
+    assert!(chart.contains(&format!("appVersion: {version}\n")));
+    for file in ["manager.yaml", "node.yaml", "controller.yaml"] {
+        let manifest = text(&format!("{BASE}/{file}"));
+        for line in manifest
+            .lines()
+            .filter(|line| line.contains("image: longhornio/"))
+        {
+            assert!(line.ends_with(&format!(":v{version}")), "{file}: {line}");
+        }
+    }
+}
+
+#[test]
+fn nothing_but_the_node_plugin_is_privileged() {
+    for entry in std::fs::read_dir(sources().join(BASE)).unwrap() {
+        let path = entry.unwrap().path();
+        let manifest = read(&path);
+        let privileged = manifest.matches("privileged: true").count();
+        let node = path.ends_with("node.yaml");
+        assert_eq!(privileged, usize::from(node), "{}", path.display());
+        // Every container has its root file system read-only.
+        let containers = manifest.matches(" image: ").count();
+        let read_only = manifest.matches("readOnlyRootFilesystem: true").count();
+        let shared = manifest.matches("securityContext: *confined").count();
+        assert_eq!(read_only + shared, containers, "{}", path.display());
+    }
+}
