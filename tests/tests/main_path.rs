@@ -251,7 +251,7 @@ fn the_example_storage_class_makes_a_volume() {
     let sandbox = Sandbox::new("example");
     let cluster = Cluster::new(&sandbox, FileSystem::Xfs);
     let reference = cluster.push(&sandbox, "ext4", "64Mi");
-    let example = documents::read(&sources().join("examples/storageclass.yaml"));
+    let example = documents::read(&sources().join("examples/provisioner_with_baseimage.yaml"));
     let mut parameters = documents::storage_class_parameters(&example);
     let base_image = parameters
         .iter_mut()
