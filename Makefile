@@ -8,7 +8,7 @@ export TOOLS
 export PATH := $(TOOLS)/bin:$(HOME)/.cargo/bin:$(PATH)
 export PYTHONPATH := $(TOOLS)/python
 
-.PHONY: help demo test bench lint fuzz deps
+.PHONY: help demo test bench lint fuzz deps images e2e e2e-storage
 
 help:
 	@echo "make demo          from a directory to two pods' volumes, with a real registry and web server"
@@ -16,6 +16,9 @@ help:
 	@echo "make bench         the benchmarks, beside their references; CASE=name runs one"
 	@echo "make lint          formatting, clippy, licences"
 	@echo "make fuzz          the fuzz targets; SECONDS=n for each (60)"
+	@echo "make images        container images of the programs: target/images/*.tar, with lists of what is in them"
+	@echo "make e2e           the examples on a real Kubernetes of two nodes; STEPS=\"provisioner clone\" runs some"
+	@echo "make e2e-storage   the official External.Storage suite on it; FOCUS=regex runs a part"
 	@echo "make deps          installs what all of these need"
 
 # The programs are built first, by one command with one set of features: asking for them in another
@@ -54,5 +57,24 @@ fuzz:
 	@scripts/deps build fuzz
 	fuzz/run $(SECONDS)
 
+# One image for each program, without a container engine; the same sources give the same bytes.
+images:
+	@scripts/deps build demo test
+	@cargo build --release --quiet --workspace --bins
+	@$(TARGET)/release/package --input target=$(TARGET)/release --output $(TARGET)/images \
+		--revision "$$(git rev-parse HEAD 2>/dev/null)" deploy/images/*.toml
+
+e2e:
+	@scripts/deps build demo test e2e
+	@tests/kubernetes/build cluster sidecars helm
+	@cargo build --quiet --workspace --bins
+	@E2E_NO_BUILD=1 $(TARGET)/debug/e2e $(STEPS)
+
+e2e-storage:
+	@scripts/deps build demo test e2e
+	@tests/kubernetes/build cluster sidecars suite
+	@cargo build --quiet --workspace --bins
+	@E2E_NO_BUILD=1 tests/kubernetes/conformance $(FOCUS)
+
 deps:
-	@scripts/deps build lint demo test bench fuzz
+	@scripts/deps build lint demo test bench fuzz e2e

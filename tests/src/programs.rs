@@ -15,6 +15,11 @@ pub fn csi_plugin() -> PathBuf {
     built("longhorn-csi-plugin")
 }
 
+/// The packer of container images.
+pub fn package() -> PathBuf {
+    built("package")
+}
+
 /// The root of the sources.
 pub fn sources() -> PathBuf {
     let manifest = PathBuf::from(env!("CARGO_MANIFEST_DIR"));

@@ -1,0 +1,119 @@
+//! Installs the project as an operator does, and takes it away again.
+
+use std::path::PathBuf;
+
+use e2e::baseimage::{Build, web_page};
+use e2e::cluster::{Cluster, REGISTRY, pack_images};
+use e2e::programs::{self, sources};
+use e2e::{Sandbox, wait};
+
+/// What the examples call the base image.
+pub(crate) const BASE_IMAGE: &str = "rancher/longhorn-test:baseimage-ext4";
+
+/// The container images of the programs, and of everything else that a pod of a test runs.
+pub(crate) fn pack() -> Vec<PathBuf> {
+    let (package, manager) = (programs::package(), programs::manager());
+    let target = manager.parent().unwrap().display();
+    let inputs = [format!("target={target}"), format!("k8s={}", tools())];
+    let output = std::env::temp_dir().join("longhorn-cluster-images");
+    let recipes = ["deploy/images", "tests/kubernetes/images"];
+    pack_images(&package, &recipes, &inputs, &output)
+}
+
+fn tools() -> String {
+    let tools = std::env::var("TOOLS").unwrap_or_else(|_| {
+        let home = std::env::var("HOME").unwrap_or_default();
+        format!("{home}/.cache/longhorn-base-image/tools")
+    });
+    format!("{tools}/k8s/bin")
+}
+
+/// Loads the images, fills the registry, applies the manifests, and waits for the pods.
+pub(crate) fn install(cluster: &Cluster, images: &[PathBuf]) {
+    cluster.load(images);
+    push_base_image(cluster);
+    cluster.kubectl(&format!("apply --server-side -f {}/../crd", tools()));
+    let overlay = sources().join("tests/kubernetes/overlay");
+    cluster.kubectl(&format!("apply -k {}", overlay.display()));
+    for what in [
+        "daemonset/backing-image-manager",
+        "daemonset/longhorn-csi-plugin",
+        "deployment/longhorn-csi-controller",
+    ] {
+        let line = format!("-n longhorn-system rollout status {what} --timeout=120s");
+        if !cluster.try_kubectl(&line).status.success() {
+            eprintln!("{}", cluster.kubectl("-n longhorn-system describe pods"));
+            panic!("{what} is not ready");
+        }
+    }
+    wait::until("the plugin is registered on every node", || {
+        let nodes = cluster.get("csinodes");
+        let registered = nodes["items"].as_array()?.iter().filter(|node| {
+            let drivers = node["spec"]["drivers"].as_array();
+            drivers.is_some_and(|drivers| {
+                drivers
+                    .iter()
+                    .any(|driver| driver["name"] == "driver.longhorn.io")
+            })
+        });
+        (registered.count() == cluster.nodes()).then_some(())
+    });
+}
+
+fn push_base_image(cluster: &Cluster) {
+    let sandbox = Sandbox::new("k8s-base-image");
+    let page = web_page(&sandbox);
+    let layout = sandbox.path("layout");
+    let build = Build {
+        from: Some(&page),
+        fs: Some("ext4"),
+        size: Some("64Mi"),
+        options: &[],
+    };
+    Build::into(&build, &format!("oci-layout:{}", layout.display()));
+    let from = format!("oci:{}", layout.display());
+    let to = format!("docker://{REGISTRY}/{BASE_IMAGE}");
+    let policy = "--insecure-policy";
+    cluster.enter(
+        1,
+        &[
+            "skopeo",
+            policy,
+            "copy",
+            "--dest-tls-verify=false",
+            &from,
+            &to,
+        ],
+    );
+}
+
+/// The manifests pass the strict validation of the API server: what `kustomize` builds and what the
+/// Helm chart renders.
+pub(crate) fn manifests_are_what_the_api_server_takes(cluster: &Cluster) {
+    let overlay = sources().join("deploy/kustomize/overlays/default");
+    let dry = "apply --dry-run=server --validate=strict";
+    let said = cluster.kubectl(&format!("{dry} -k {}", overlay.display()));
+    assert!(
+        said.contains("csidriver.storage.k8s.io/driver.longhorn.io"),
+        "{said}"
+    );
+}
+
+/// Takes everything away, and looks for what is left.
+pub(crate) fn uninstall(cluster: &Cluster) {
+    let overlay = sources().join("tests/kubernetes/overlay");
+    cluster.kubectl(&format!(
+        "delete --wait=true --timeout=120s -k {}",
+        overlay.display()
+    ));
+    for node in 1..=cluster.nodes() {
+        let mounts = cluster.enter(node, &["cat", "/proc/self/mountinfo"]);
+        let left: Vec<&str> = mounts
+            .lines()
+            .filter(|line| line.contains("kubernetes.io/csi"))
+            .collect();
+        assert!(left.is_empty(), "node {node} has mounts left: {left:#?}");
+        let sockets = cluster.enter(node, &["ls", "/var/lib/kubelet/plugins_registry"]);
+        assert!(!sockets.contains("longhorn"), "node {node}: {sockets}");
+    }
+}

@@ -1,0 +1,83 @@
+//! The examples on a real Kubernetes: `e2e [--one-node] [--keep] [--running] [--install-only] [STEP…]`.
+//!
+//! It brings up a cluster, installs what `deploy/` says with images that it packs itself, runs every
+//! example exactly as printed, and checks what a user would see. `--running` uses the cluster that a
+//! run with `--keep` left, `--install-only` runs no step.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test: what it prints is its result"
+)]
+
+mod examples;
+mod faults;
+mod install;
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use e2e::cluster::Cluster;
+
+/// A step: its name, and what it does. Each leaves the cluster as it found it.
+type Step = (&'static str, fn(&Cluster));
+
+const STEPS: &[Step] = &[
+    (
+        "manifests",
+        install::manifests_are_what_the_api_server_takes,
+    ),
+    ("provisioner", examples::provisioner),
+    ("blank", examples::blank_expands),
+    ("block", examples::block),
+    ("snapshot", examples::snapshot_and_restore),
+    ("clone", examples::clone),
+    ("shared", examples::shared_dataset),
+    ("private", examples::private_registry),
+    ("flexvolume", examples::flexvolume),
+    ("rights", faults::row_87_rights),
+    ("claims", faults::row_100_claims_come_and_go),
+    ("upgrade", faults::row_101_upgrade),
+    ("gone", faults::row_101_everything_gone),
+    ("api-server", faults::row_98_api_server_gone),
+    ("power", faults::row_94_power_cut),
+    ("uninstall", install::uninstall),
+];
+
+fn main() {
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mut flag = |name: &str| {
+        let before = arguments.len();
+        arguments.retain(|argument| argument != name);
+        arguments.len() < before
+    };
+    let (keep, running, one) = (flag("--keep"), flag("--running"), flag("--one-node"));
+    let install_only = flag("--install-only");
+    let known: BTreeSet<&str> = STEPS.iter().map(|(name, _)| *name).collect();
+    if let Some(unknown) = arguments.iter().find(|name| !known.contains(name.as_str())) {
+        eprintln!("e2e: no step is called {unknown}; there are: {known:?}");
+        std::process::exit(2);
+    }
+    let start = Instant::now();
+    let cluster = if running {
+        Cluster::running()
+    } else {
+        let images = install::pack();
+        let cluster = Cluster::up(if one { 1 } else { 2 }, keep);
+        println!("up: {:.1?}", start.elapsed());
+        install::install(&cluster, &images);
+        println!("installed: {:.1?}", start.elapsed());
+        cluster
+    };
+    for (name, step) in STEPS {
+        if install_only {
+            break;
+        }
+        if arguments.is_empty() || arguments.iter().any(|wanted| wanted == name) {
+            let start = Instant::now();
+            step(&cluster);
+            println!("{name}: ok, {:.1?}", start.elapsed());
+        }
+    }
+    println!("e2e: all passed in {:.1?}", start.elapsed());
+}
