@@ -12,7 +12,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let manager = ["bimrpc/bimrpc.proto", "storage/v1/storage.proto"];
     let served = protox::compile(manager, ["proto"])?;
     File::create(out.join("manager.bin"))?.write_all(&served.encode_to_vec())?;
-    let node = ["csi/v1/csi.proto", "pluginregistration/api.proto"];
+    let node = [
+        "csi/v1/csi.proto",
+        "enginerpc/syncagent.proto",
+        "pluginregistration/api.proto",
+    ];
     let mut all = protox::compile(node, ["proto"])?;
     for file in served.file {
         if all.file.iter().all(|known| known.name != file.name) {

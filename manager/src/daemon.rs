@@ -24,6 +24,8 @@ use crate::catalog::Catalog;
 use crate::error::{Error, IoContext, Result};
 use crate::listen::{Listener, Protocol, calls};
 use crate::longhorn::grpc::Manager;
+use crate::longhorn::ssync::ports::PortRange;
+use crate::longhorn::transfer::Transfers;
 use crate::longhorn::{self, Files};
 use crate::observe;
 use crate::service::{RESPONSE_BYTES_MAX, Service};
@@ -56,9 +58,6 @@ pub struct DaemonArgs {
     /// Address of the sync server (HTTP), where images are downloaded and copied from
     #[arg(long, default_value = "localhost:8001", value_name = "HOST:PORT")]
     pub sync_listen: Address,
-    /// Ports on which copies from Longhorn's own managers are received
-    #[arg(long, default_value = "30001-31000", value_name = "FIRST-LAST")]
-    pub port_range: String,
     /// Bytes per second that are sent to other managers, over all images [default: no limit]
     #[arg(
         long,
@@ -70,6 +69,9 @@ pub struct DaemonArgs {
     /// Parts of images that are sent to other managers at once; who asks for more is told to wait
     #[arg(long, default_value_t = 32, value_name = "N")]
     pub sync_sends_max: usize,
+    /// Ports on which copies from Longhorn's own managers are received
+    #[arg(long, default_value = "30001-31000", value_name = "FIRST-LAST")]
+    pub port_range: PortRange,
     /// Address of /healthz, /readyz and /metrics; none when it is not given
     #[arg(long, value_name = "HOST:PORT")]
     pub metrics_listen: Option<SocketAddr>,
@@ -138,7 +140,13 @@ pub async fn run(args: DaemonArgs) -> Result<()> {
         })?;
     let grpc_server = Listener::bind(&args.listen, Protocol::Grpc).await?;
     let images = sync::Images::new(swarm.clone(), vec![catalog.clone()]);
-    let files = Files::new(disk.clone(), vec![catalog.clone()], Some(volumes.clone()));
+    let transfers = Transfers {
+        ports: args.port_range.clone(),
+        host: longhorn::address::for_peers(sync_address),
+        rate: swarm.rate().clone(),
+    };
+    let files = Files::new(disk.clone(), vec![catalog.clone()], Some(volumes.clone()))
+        .with_transfers(transfers);
     let manager = Manager::new(files.clone(), sync_address);
     let service = Service::new(catalog.clone(), volumes, disk);
     watch_signals(&stop)?;

@@ -198,6 +198,44 @@ pub enum Error {
         /// Bytes of the whole.
         size: u64,
     },
+    /// Not all bytes of a file came from who sent it.
+    #[error("{received} of {size} bytes came, {why}")]
+    CutShort {
+        /// Bytes that came, holes included.
+        received: u64,
+        /// Bytes of the whole; 0 when nobody said how many.
+        size: u64,
+        /// Why no more did: it goes on from "came,".
+        why: String,
+    },
+    /// Nobody began to send in time.
+    #[error("failed to wait for processing begin in {seconds} seconds{hint}")]
+    NothingCame {
+        /// How long was waited.
+        seconds: u64,
+        /// `: ` and what is known of the reason, or nothing.
+        hint: String,
+    },
+    /// Another process cannot be reached; it may work all the same.
+    #[error("{address}: {what}")]
+    PeerSilent {
+        /// Who was asked.
+        address: String,
+        /// What happened instead.
+        what: String,
+    },
+    /// Every port for receivers is in use.
+    #[error("all ports of {0} are in use; give the daemon a larger --port-range")]
+    PortsInUse(String),
+    /// The image that an upload was for cannot be made of it.
+    #[error("the upload ended: {0}")]
+    UploadEnded(String),
+    /// A piece of an upload does not begin where the last one ended.
+    #[error("{0}")]
+    UploadOffset(String),
+    /// Encrypting or decrypting is not possible here.
+    #[error("cannot encrypt or decrypt: {0}")]
+    CannotEncrypt(String),
     /// What came does not fit what came before, or not the image at all.
     #[error("what came cannot be part of the image: {0}")]
     NotOfImage(String),
@@ -308,12 +346,22 @@ impl Classify for Error {
             | Self::NotADisk { .. }
             | Self::DiskLocked(_)
             | Self::DiskReplaced(_)
+            | Self::CannotEncrypt(_)
+            | Self::UploadOffset(_)
             | Self::NewerFormat { .. } => ErrorKind::FailedPrecondition,
-            Self::VolumeBusy(_) | Self::WorkFileBusy(_) | Self::Cancelled(_) => ErrorKind::Aborted,
+            Self::VolumeBusy(_)
+            | Self::WorkFileBusy(_)
+            | Self::Cancelled(_)
+            | Self::UploadEnded(_) => ErrorKind::Aborted,
+            Self::CutShort { .. } | Self::Peer { .. } | Self::PeerSilent { .. } => {
+                ErrorKind::Unavailable
+            }
+            Self::NothingCame { .. } => ErrorKind::DeadlineExceeded,
             Self::Size { .. } => ErrorKind::OutOfRange,
             Self::Unimplemented(_) => ErrorKind::Unimplemented,
-            Self::Peer { .. } => ErrorKind::Unavailable,
-            Self::NoSpace { .. } | Self::SendingLimit(_) => ErrorKind::ResourceExhausted,
+            Self::NoSpace { .. } | Self::SendingLimit(_) | Self::PortsInUse(_) => {
+                ErrorKind::ResourceExhausted
+            }
             Self::WrongSize { .. }
             | Self::Checksum { .. }
             | Self::ChunkMismatch { .. }

@@ -29,6 +29,11 @@ pub mod bimrpc {
     tonic::include_proto!("bimrpc");
 }
 
+/// Longhorn's `SyncAgentService` of a replica, as far as a data source needs it: `ptypes`.
+pub mod enginerpc {
+    tonic::include_proto!("ptypes");
+}
+
 /// The kubelet's plugin registration, version 1.
 pub mod pluginregistration {
     tonic::include_proto!("pluginregistration");

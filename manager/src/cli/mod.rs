@@ -21,6 +21,7 @@ use types::report;
 
 use crate::base_image;
 use crate::daemon::{self, DaemonArgs};
+use crate::longhorn::data_source::{self, DataSourceArgs};
 
 /// Stores, verifies and serves the backing images of one disk, and makes volumes from them.
 #[derive(Debug, Parser)]
@@ -55,6 +56,8 @@ enum LogFormat {
 enum Command {
     /// Serve one disk
     Daemon(DaemonArgs),
+    /// Prepare the first copy of one image, then hand it over; started by Longhorn's control plane
+    DataSource(DataSourceArgs),
     /// List, show, create and delete backing images
     BackingImage {
         /// Address of the daemon: HOST:PORT or unix:/path
@@ -135,6 +138,12 @@ fn execute(command: Command) -> Result<(), Failure> {
             let runtime = runtime()?;
             let served = runtime.block_on(daemon::run(args));
             // Blocking work that did not end in the time it had must not hold up the exit.
+            runtime.shutdown_background();
+            Ok(served?)
+        }
+        Command::DataSource(args) => {
+            let runtime = runtime()?;
+            let served = runtime.block_on(data_source::run(args));
             runtime.shutdown_background();
             Ok(served?)
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::FileInfo;
+use super::{FileInfo, plain_http};
 use crate::error::{Error, Result};
 
 /// The time for one question, as Longhorn's own client allows.
@@ -33,11 +33,7 @@ pub struct DataSourceClient {
 impl DataSourceClient {
     /// A client of the data source at `address`, `host:port`.
     pub fn new(address: &str) -> Result<Self> {
-        let http = reqwest::Client::builder()
-            .no_proxy()
-            .timeout(TIMEOUT)
-            .redirect(reqwest::redirect::Policy::none())
-            .build();
+        let http = plain_http::client().timeout(TIMEOUT).build();
         let address = address
             .strip_prefix("http://")
             .unwrap_or(address)

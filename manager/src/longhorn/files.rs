@@ -10,6 +10,7 @@ use std::sync::Arc;
 use types::{DiskUuid, ImageId, ImageUuid};
 
 use super::FileInfo;
+use super::transfer::Transfers;
 use crate::catalog::{Catalog, Reading, Registration, SendGuard, Status};
 use crate::error::{Error, Result};
 use crate::store::{Disk, Place};
@@ -22,6 +23,7 @@ pub struct Files {
     catalogs: Vec<Catalog>,
     /// The volumes that images must be kept for; a data source has none.
     volumes: Option<Volumes>,
+    transfers: Transfers,
 }
 
 impl Files {
@@ -31,7 +33,20 @@ impl Files {
             disk,
             catalogs,
             volumes,
+            transfers: Transfers::default(),
         }
+    }
+
+    /// With other ways to the peers than this machine's own.
+    #[must_use]
+    pub fn with_transfers(mut self, transfers: Transfers) -> Self {
+        self.transfers = transfers;
+        self
+    }
+
+    /// How peers are reached.
+    pub fn transfers(&self) -> &Transfers {
+        &self.transfers
     }
 
     /// The disk that they are on.

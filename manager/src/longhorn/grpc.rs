@@ -19,7 +19,7 @@ use types::{Classify, ErrorKind, ImageId, report};
 
 use super::data_source_client::DataSourceClient;
 use super::query::{aligned, checksum};
-use super::{Files, address, rest};
+use super::{Files, address, rest, transfer};
 use crate::catalog::{Lifecycle, Registration};
 use crate::error::{Error, Result};
 use crate::store::Place;
@@ -198,10 +198,13 @@ impl BackingImageManagerService for Manager {
 
     async fn sync(&self, request: Request<pb::SyncRequest>) -> Answer<pb::BackingImageResponse> {
         let pb::SyncRequest { spec, from_address } = request.into_inner();
-        let registration = wanted(spec)?;
+        let mut registration = wanted(spec)?;
         if from_address.is_empty() {
             return Err(missing());
         }
+        let transfers = self.files.transfers();
+        let source = transfers.from_manager(&from_address, registration.size);
+        registration.source = Some(source.map_err(|error| relayed(&error))?);
         let registered = self.register(registration);
         registered
             .map(Response::new)
@@ -218,7 +221,7 @@ impl BackingImageManagerService for Manager {
             return Err(missing());
         }
         let path = self.files.image_path(&id_of(&name, &uuid)?);
-        let sent = rest::send(&self.files, &path, &to_address).await;
+        let sent = transfer::send(&self.files, &path, &to_address).await;
         sent.map_err(|error| relayed(&error))?;
         Ok(Response::new(()))
     }

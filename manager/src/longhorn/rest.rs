@@ -14,7 +14,7 @@ use tracing::{debug, warn};
 use types::{ImageId, report};
 
 use super::query::{Query, unescape};
-use super::{Files, download};
+use super::{Files, download, transfer};
 use crate::catalog::Registration;
 use crate::error::{Error, Result};
 use crate::source::Source;
@@ -35,6 +35,14 @@ impl Refusal {
         Self {
             status: StatusCode::NOT_FOUND,
             text: "404 page not found".to_owned(),
+        }
+    }
+
+    /// A request that cannot be done as things are.
+    pub fn failed(why: impl Into<String>) -> Self {
+        Self {
+            status: StatusCode::INTERNAL_SERVER_ERROR,
+            text: why.into(),
         }
     }
 
@@ -119,7 +127,7 @@ async fn act(State(files): State<Files>, uri: Uri) -> Answer {
     let (path, query) = (file_of(&uri)?, Query::parse(uri.query()));
     match query.get("action") {
         "forget" => files.forget(&path).await,
-        "sendToPeer" => send(&files, &path, query.required("to-address")?).await?,
+        "sendToPeer" => transfer::send(&files, &path, query.required("to-address")?).await?,
         _ => return Err(Refusal::page_not_found()),
     }
     Ok(Response::default())
@@ -139,9 +147,12 @@ async fn create(State(files): State<Files>, request: Request) -> Answer {
             let url = query.required("url")?.parse().map_err(Error::from)?;
             take(&files, &query, Source::Url(url))?;
         }
-        "upload" => return Err(Error::Unimplemented("uploading").into()),
-        "receiveFromPeer" => receive(&files, &query)?,
-        "cloneFromBackingImage" => return Err(Error::Unimplemented("cloning").into()),
+        "upload" => {
+            let (head, body) = request.into_parts();
+            transfer::take_upload(&files, &query, &head.headers, body).await?;
+        }
+        "receiveFromPeer" => transfer::receive(&files, &query)?,
+        "cloneFromBackingImage" => transfer::clone(&files, &query, request.into_body()).await?,
         "restoreFromBackupURL" => {
             return Err(Error::Unimplemented("restoring an image from a backup").into());
         }
@@ -191,17 +202,4 @@ pub(super) fn registration(query: &Query, id: ImageId) -> Result<Registration> {
         format: None,
         disk_uuid: query.disk_uuid()?,
     })
-}
-
-fn receive(files: &Files, query: &Query) -> Result<()> {
-    query.size()?;
-    query.file_type()?;
-    let _ = files;
-    Err(Error::Unimplemented("receiving by ssync"))
-}
-
-/// `action=sendToPeer`.
-pub(super) async fn send(files: &Files, path: &std::path::Path, _to: &str) -> Result<()> {
-    let _guard = files.begin_send(path).await?;
-    Err(Error::Unimplemented("sending by ssync"))
 }

@@ -2,9 +2,12 @@
 //! finished, and the facts that vouch for it.
 
 mod adopt;
+mod clone;
 mod container;
 mod file;
+pub mod luks;
 mod peer;
+mod upload;
 mod url;
 
 use std::fs::File;
@@ -17,8 +20,11 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use tokio_util::sync::CancellationToken;
 use types::{ImageId, Sha512};
 
+pub use self::clone::{CloneOf, Encryption};
 pub use self::peer::Peers;
+pub use self::upload::{Bringer, Upload, upload};
 use crate::error::{Error, IoContext, Result};
+use crate::longhorn::ssync;
 use crate::store::{Facts, ImageStore, Received};
 use crate::sync::{Receiver, Settings, Swarm, Tcp};
 
@@ -51,6 +57,12 @@ pub enum Source {
     },
     /// An image of other managers.
     Peers(Peers),
+    /// Bytes that somebody brings.
+    Upload(Upload),
+    /// Bytes that a peer of Longhorn's protocol pushes.
+    Receive(ssync::Receiver),
+    /// Another image of the same disk.
+    Image(CloneOf),
 }
 
 /// A container image on this machine.
@@ -94,6 +106,9 @@ impl Source {
             Self::Adopt { from } => format!("disk:{}", from.display()),
             // Whichever of them are asked, it is the same image.
             Self::Peers(_) => "peers".to_owned(),
+            Self::Upload(_) => "upload".to_owned(),
+            Self::Receive(receiver) => receiver.text(),
+            Self::Image(clone) => clone.text(),
         }
     }
 }
@@ -192,6 +207,9 @@ impl Sources {
             Source::Url(url) => self.take_url(source, url, job).await,
             Source::Adopt { .. } => unreachable!("nothing is taken in: see Job::adopt"),
             Source::Peers(peers) => self.take_peers(source, peers, job).await,
+            Source::Upload(upload) => Ok((upload.take_in(job).await?, job.facts(source))),
+            Source::Receive(receiver) => Ok((receiver.take_in(job).await?, job.facts(source))),
+            Source::Image(clone) => self.take_clone(source, clone, job).await,
         }
     }
 

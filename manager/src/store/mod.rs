@@ -52,6 +52,7 @@ mod holes;
 pub mod images;
 pub mod ingest;
 pub mod layout;
+mod made;
 pub mod raw_form;
 pub mod recovery;
 pub mod sidecar;

@@ -81,7 +81,7 @@ pub struct Swarm {
 struct Inner {
     settings: Settings,
     buffers: Buffers,
-    rate: RateLimit,
+    rate: Arc<RateLimit>,
     serves: Arc<Semaphore>,
     checks: Semaphore,
     metrics: Metrics,
@@ -112,7 +112,7 @@ impl Swarm {
     pub fn new(settings: Settings) -> Self {
         let inner = Inner {
             buffers: Buffers::new(settings.buffers),
-            rate: RateLimit::new(settings.rate),
+            rate: Arc::new(RateLimit::new(settings.rate)),
             serves: Arc::new(Semaphore::new(settings.serves_max)),
             checks: Semaphore::new(1),
             metrics: Metrics::default(),
@@ -139,7 +139,8 @@ impl Swarm {
         &self.inner.buffers
     }
 
-    pub(super) fn rate(&self) -> &RateLimit {
+    /// What all that is sent to other managers keeps to.
+    pub fn rate(&self) -> &Arc<RateLimit> {
         &self.inner.rate
     }
 

@@ -1,0 +1,197 @@
+//! The data source: a short-lived process that prepares the first copy of one image as a work file of
+//! the disk, beside the daemon that serves it, and hands it over.
+//!
+//! It serves two faces: its own ([`server`]), with which the control plane asks how far it is, clients
+//! upload, and the daemon takes the file over; and the sync server's, over its one file. What it is to
+//! do is said on its command line ([`kind`]).
+
+pub mod kind;
+mod resumable;
+mod server;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use client::Address;
+use fetch::{AddressPolicy, Credentials, Network, Tuning};
+use ipnet::IpNet;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use types::{ImageId, Sha512};
+
+use self::kind::Kind;
+use self::server::DataSource;
+use super::ssync::ports::PortRange;
+use super::transfer::Transfers;
+use super::{Files, address, rest};
+use crate::catalog::{Catalog, Registration};
+use crate::error::{Error, IoContext, Result};
+use crate::listen::{Listener, Protocol};
+use crate::source::Sources;
+use crate::store::{Disk, ImageStore, Place};
+use crate::sync::rate::RateLimit;
+
+/// Time that running work has to end after the stop signal.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// What the control plane says to a data source.
+#[derive(Clone, Args)]
+pub struct DataSourceArgs {
+    /// Directory of the disk
+    #[arg(long, default_value = "/data", value_name = "DIR")]
+    disk: PathBuf,
+    /// Address of the data source's own API
+    #[arg(long, default_value = "localhost:8000", value_name = "HOST:PORT")]
+    listen: Address,
+    /// Address of the sync server, over the one file
+    #[arg(long, default_value = "localhost:8001", value_name = "HOST:PORT")]
+    sync_listen: Address,
+    /// Name of the backing image
+    #[arg(long)]
+    name: String,
+    /// Uuid of the backing image
+    #[arg(long)]
+    uuid: String,
+    /// Where the bytes come from: download, upload, export-from-volume or clone
+    #[arg(long, value_name = "TYPE")]
+    source_type: String,
+    /// What that needs to know; may be given several times
+    #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+    parameters: Vec<(String, String)>,
+    /// SHA-512 that the bytes must have
+    #[arg(long, default_value = "", hide_default_value = true)]
+    checksum: String,
+    /// Secrets that it needs; may be given several times
+    #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+    credential: Vec<(String, String)>,
+    /// Network of loopback, link-local or other special addresses that may be downloaded from all the
+    /// same; may be given several times
+    #[arg(long, value_name = "CIDR")]
+    allow_address: Vec<IpNet>,
+}
+
+impl std::fmt::Debug for DataSourceArgs {
+    /// Without what may be secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DataSourceArgs")
+            .field("name", &self.name)
+            .field("uuid", &self.uuid)
+            .field("source_type", &self.source_type)
+            .finish_non_exhaustive()
+    }
+}
+
+/// `KEY=VALUE`, split at the first `=`. The value may be secret: it is not repeated.
+fn pair(text: &str) -> std::result::Result<(String, String), String> {
+    match text.split_once('=') {
+        Some(("", _)) => Err("the key before = is empty".to_owned()),
+        Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
+        None => Err("it is not KEY=VALUE".to_owned()),
+    }
+}
+
+/// Prepares the file and serves until a signal says stop.
+pub async fn run(args: DataSourceArgs) -> Result<()> {
+    let id = ImageId::new(&args.name, &args.uuid)?;
+    let expected = super::query::checksum(&args.checksum)?;
+    let parameters: BTreeMap<_, _> = args.parameters.iter().cloned().collect();
+    let credential: BTreeMap<_, _> = args.credential.iter().cloned().collect();
+    let stop = CancellationToken::new();
+    watch_signals(&stop)?;
+    let path = args.disk.clone();
+    let opening = tokio::task::spawn_blocking(move || Disk::open_for_work(&path));
+    let disk = Arc::new(opening.await.map_err(Error::Task)??);
+    let own = Listener::bind(&args.listen, Protocol::Http1).await?;
+    let sync = Listener::bind(&args.sync_listen, Protocol::Http1).await?;
+    let listening = sync.local_address().ok_or_else(|| Error::InvalidField {
+        field: "sync-listen",
+        why: "it must be HOST:PORT".to_owned(),
+    })?;
+    let transfers = Transfers {
+        ports: PortRange::default(),
+        host: address::for_peers(listening),
+        rate: Arc::new(RateLimit::new(0)),
+    };
+    let kind = Kind::read(&args.source_type, &parameters, &credential, transfers.host)?;
+    drop((args.credential, credential));
+    let policy = AddressPolicy::new(args.allow_address.iter().copied());
+    let network = Network::new(fetch::Config::default(), policy, Tuning::default());
+    let sources = Sources::new(network, Credentials::anonymous(), Vec::new());
+    let store = ImageStore::new(disk.clone(), Place::Work);
+    let catalog = Catalog::load(store.clone(), sources, stop.child_token())?;
+    let files = Files::new(disk, vec![catalog.clone()], None).with_transfers(transfers);
+    info!(image = %id, source = args.source_type, listen = %args.listen, "a data source");
+    let what = Work { id, expected, kind };
+    let source = DataSource::begin(files.clone(), store, what, (args.source_type, parameters))?;
+    let answering = async {
+        tokio::join!(
+            own.serve(server::router(source.clone()), stop.clone()),
+            sync.serve(rest::router(files), stop.clone()),
+        );
+    };
+    tokio::select! {
+        () = answering => {}
+        () = async { stop.cancelled().await; tokio::time::sleep(GRACE).await } => {}
+    }
+    if tokio::time::timeout(GRACE, catalog.stop()).await.is_err() {
+        warn!("some work did not end in time");
+    }
+    source.let_go();
+    Ok(())
+}
+
+/// What is to be prepared.
+#[derive(Debug)]
+struct Work {
+    id: ImageId,
+    expected: Option<Sha512>,
+    kind: Kind,
+}
+
+impl Work {
+    fn registration(&self, files: &Files) -> Registration {
+        Registration {
+            id: self.id.clone(),
+            source: None,
+            size: 0,
+            expected: self.expected,
+            format: None,
+            disk_uuid: Some(files.disk().uuid().clone()),
+        }
+    }
+}
+
+fn watch_signals(stop: &CancellationToken) -> Result<()> {
+    let watch = |kind| signal(kind).context("watch signals for", "a data source".as_ref());
+    let mut terminate = watch(SignalKind::terminate())?;
+    let mut interrupt = watch(SignalKind::interrupt())?;
+    let stop = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => info!("SIGTERM: stopping"),
+            _ = interrupt.recv() => info!("SIGINT: stopping"),
+        }
+        stop.cancel();
+    });
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_are_split_at_the_first_sign_and_never_panic() {
+        let ok = |key: &str, value: &str| Ok((key.to_owned(), value.to_owned()));
+        assert_eq!(pair("url=http://a/?b=c"), ok("url", "http://a/?b=c"));
+        assert_eq!(pair("a="), ok("a", ""));
+        for wrong in ["", "=", "=x", "secret"] {
+            let error = pair(wrong).unwrap_err();
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! ssync, Longhorn's way to copy a file from one process to another, in both directions.
+//!
+//! A *sender* pushes the file over plain HTTP to a *receiver* that lives for this one copy: a manager to
+//! a manager (`Sync` and `Send`), or a replica of a volume to a data source (export). Between two
+//! managers of ours `sync` is used instead; this is for Go's, and for replicas.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `wire` | the requests |
+//! | `receiver`, `session` | what is received, and when it is complete |
+//! | `sender`, `plan` | what is sent, and how a file is cut |
+//! | `invite` | how a sender is asked to send |
+//! | `convert` | the qcow2 form of what came |
+//! | `ports` | the ports of receivers |
+
+mod convert;
+mod invite;
+mod plan;
+pub mod ports;
+mod receiver;
+mod sender;
+mod session;
+pub mod wire;
+
+pub use invite::Invite;
+pub use receiver::{Patience, Receiver};
+pub use sender::{Sending, Sent};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,132 @@
+//! The ports of receivers: a range to choose from, and one that is held.
+//!
+//! The kernel is the list of the ports in use: one is taken by listening on it and is free again when
+//! the listener is closed, whatever becomes of the copy. None can be leaked.
+
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::error::{Error, IoContext, Result};
+
+/// The ports that receivers may listen on, `FIRST-LAST`.
+#[derive(Debug, Clone)]
+pub struct PortRange {
+    first: u16,
+    last: u16,
+    /// Which to try next: a port that was just in use is the last one to be used again.
+    next: Arc<AtomicU32>,
+}
+
+impl FromStr for PortRange {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let wrong = || Error::InvalidField {
+            field: "port-range",
+            why: format!("{text:?} is not FIRST-LAST with ports from 1 to 65535"),
+        };
+        let (first, last) = text.split_once('-').ok_or_else(wrong)?;
+        let port = |text: &str| text.trim().parse::<u16>().map_err(|_| wrong());
+        let (first, last) = (port(first)?, port(last)?);
+        if first == 0 || first > last {
+            return Err(wrong());
+        }
+        Ok(Self {
+            first,
+            last,
+            next: Arc::default(),
+        })
+    }
+}
+
+impl Default for PortRange {
+    /// Longhorn's own: 30001-31000.
+    fn default() -> Self {
+        Self {
+            first: 30001,
+            last: 31000,
+            next: Arc::default(),
+        }
+    }
+}
+
+impl std::fmt::Display for PortRange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}-{}", self.first, self.last)
+    }
+}
+
+impl PortRange {
+    /// Listens on the next free port of the range.
+    pub fn listen(&self, ip: IpAddr) -> Result<TcpListener> {
+        let count = u32::from(self.last - self.first) + 1;
+        let start = self.next.fetch_add(1, Ordering::Relaxed);
+        for step in 0..count {
+            let offset = start.wrapping_add(step) % count;
+            let port = self.first + u16::try_from(offset).expect("less than the range");
+            match TcpListener::bind((ip, port)) {
+                Ok(listener) => {
+                    self.next
+                        .fetch_max(start.wrapping_add(step + 1), Ordering::Relaxed);
+                    return nonblocking(listener, (ip, port).into());
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {}
+                Err(error) => {
+                    return Err(error).context("listen on", format!("{ip}:{port}").as_ref());
+                }
+            }
+        }
+        Err(Error::PortsInUse(self.to_string()))
+    }
+}
+
+/// Listens on one port that somebody else chose.
+pub fn listen_on(address: SocketAddr) -> Result<TcpListener> {
+    let listener = TcpListener::bind(address).context("listen on", address.to_string().as_ref())?;
+    nonblocking(listener, address)
+}
+
+fn nonblocking(listener: TcpListener, address: SocketAddr) -> Result<TcpListener> {
+    listener
+        .set_nonblocking(true)
+        .context("set up the listener on", address.to_string().as_ref())?;
+    Ok(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+    #[test]
+    fn ranges_are_read_as_longhorn_writes_them() {
+        assert_eq!(
+            "30001-31000".parse::<PortRange>().unwrap().to_string(),
+            PortRange::default().to_string()
+        );
+        for wrong in ["", "30001", "2-1", "0-5", "1-70000", "a-b", "1-2-3", "-1-5"] {
+            assert!(wrong.parse::<PortRange>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_port_is_free_again_at_once_and_a_full_range_says_so() {
+        let range: PortRange = "38211-38213".parse().unwrap();
+        let taken: Vec<_> = (0..3).map(|_| range.listen(HERE).unwrap()).collect();
+        let mut ports: Vec<_> = taken
+            .iter()
+            .map(|listener| listener.local_addr().unwrap().port())
+            .collect();
+        ports.sort_unstable();
+        assert_eq!(ports, [38211, 38212, 38213]);
+        assert!(matches!(range.listen(HERE), Err(Error::PortsInUse(_))));
+        drop(taken);
+        for _ in 0..7 {
+            range.listen(HERE).unwrap();
+        }
+    }
+}

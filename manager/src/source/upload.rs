@@ -1,0 +1,201 @@
+//! Bytes that somebody brings: the way in for uploads.
+//!
+//! One end is an image's source; the other is held by whoever has the bytes. The pipe between them is
+//! short, so that a client is as fast as the disk and no more is in memory than a few pieces.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use types::report;
+
+use super::Job;
+use crate::error::{Error, Result};
+use crate::store::Received;
+
+/// Pieces that may wait for the disk.
+const QUEUE: usize = 8;
+/// An upload of which nothing comes for so long is given up, and what has come of it is removed.
+const IDLE: Duration = Duration::from_hours(1);
+
+#[derive(Debug)]
+enum Part {
+    Bytes(Bytes),
+    /// All bytes have been brought. Is answered when they are in the file.
+    End(oneshot::Sender<()>),
+}
+
+/// The end that an image is made from. Clones are the same one.
+#[derive(Debug, Clone)]
+pub struct Upload {
+    size: u64,
+    parts: Arc<Mutex<Option<mpsc::Receiver<Part>>>>,
+    failure: Arc<Mutex<Option<String>>>,
+}
+
+/// The end that bytes go into. Dropping it before [`Bringer::end`] fails the image.
+#[derive(Debug)]
+pub struct Bringer {
+    size: u64,
+    brought: u64,
+    parts: mpsc::Sender<Part>,
+    /// Why the image failed, when it did.
+    failure: Arc<Mutex<Option<String>>>,
+}
+
+/// Both ends of an upload of `size` bytes.
+pub fn upload(size: u64) -> Result<(Upload, Bringer)> {
+    if size == 0 {
+        return Err(Error::InvalidField {
+            field: "size",
+            why: "an image has at least one sector; say how many bytes it has".to_owned(),
+        });
+    }
+    let (sender, receiver) = mpsc::channel(QUEUE);
+    let failure = Arc::<Mutex<Option<String>>>::default();
+    let upload = Upload {
+        size,
+        parts: Arc::new(Mutex::new(Some(receiver))),
+        failure: failure.clone(),
+    };
+    let bringer = Bringer {
+        size,
+        brought: 0,
+        parts: sender,
+        failure,
+    };
+    Ok((upload, bringer))
+}
+
+impl Upload {
+    /// Takes in what is brought.
+    pub(super) async fn take_in(&self, job: &Job) -> Result<Received> {
+        let parts = self
+            .parts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let parts = parts.ok_or(Error::Cancelled("the upload was used before"))?;
+        let (job, size, handle) = (job.clone(), self.size, Handle::current());
+        let failure = self.failure.clone();
+        let take_in = move || {
+            // Set before the pipe is closed, so that who brings learns it.
+            let mut parts = parts;
+            let taken = receive(&mut parts, size, &job, &handle);
+            if let Err(error) = &taken {
+                *failure.lock().unwrap_or_else(PoisonError::into_inner) =
+                    Some(report(error).to_string());
+            }
+            taken
+        };
+        tokio::task::spawn_blocking(take_in)
+            .await
+            .map_err(Error::Task)?
+    }
+}
+
+fn receive(
+    parts: &mut mpsc::Receiver<Part>,
+    size: u64,
+    job: &Job,
+    handle: &Handle,
+) -> Result<Received> {
+    let mut ingest = job.store.begin(&job.id, job.cancel.clone())?;
+    let short = |received, why: &str| Error::CutShort {
+        received,
+        size,
+        why: why.to_owned(),
+    };
+    loop {
+        match handle.block_on(next(parts, &job.cancel))? {
+            Next::Part(Part::Bytes(bytes)) => {
+                let more = ingest.size() + bytes.len() as u64;
+                if more > size {
+                    return Err(Error::WrongSize {
+                        expected: size,
+                        actual: more,
+                    });
+                }
+                ingest.write(&bytes)?;
+                job.report.progress(more, size);
+            }
+            Next::Part(Part::End(taken)) => {
+                if ingest.size() < size {
+                    return Err(short(ingest.size(), "then the upload ended"));
+                }
+                // Who brought them may have gone: the bytes are here all the same.
+                let _ = taken.send(());
+                return ingest.finish();
+            }
+            Next::Gone => return Err(short(ingest.size(), "then the client went away")),
+            Next::Idle => {
+                let why = format!("then nothing came for {} seconds", IDLE.as_secs());
+                return Err(short(ingest.size(), &why));
+            }
+        }
+    }
+}
+
+enum Next {
+    Part(Part),
+    Gone,
+    Idle,
+}
+
+async fn next(parts: &mut mpsc::Receiver<Part>, cancel: &CancellationToken) -> Result<Next> {
+    tokio::select! {
+        part = parts.recv() => Ok(part.map_or(Next::Gone, Next::Part)),
+        () = cancel.cancelled() => Err(Error::Cancelled("the image is not wanted")),
+        () = tokio::time::sleep(IDLE) => Ok(Next::Idle),
+    }
+}
+
+impl Bringer {
+    /// Bytes of the whole.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Bytes that have been brought.
+    pub fn brought(&self) -> u64 {
+        self.brought
+    }
+
+    /// Brings more; waits while the disk is slower.
+    pub async fn bring(&mut self, bytes: Bytes) -> Result<()> {
+        let length = bytes.len() as u64;
+        if self.brought + length > self.size {
+            return Err(Error::WrongSize {
+                expected: self.size,
+                actual: self.brought + length,
+            });
+        }
+        self.parts
+            .send(Part::Bytes(bytes))
+            .await
+            .map_err(|_| self.failed())?;
+        self.brought += length;
+        Ok(())
+    }
+
+    /// Says that this was all, and waits until it is in the file.
+    pub async fn end(self) -> Result<()> {
+        let (taken, answer) = oneshot::channel();
+        let sent = self.parts.send(Part::End(taken)).await;
+        sent.map_err(|_| self.failed())?;
+        answer.await.map_err(|_| self.failed())
+    }
+
+    /// Why the other end does not take any more.
+    fn failed(&self) -> Error {
+        let why = self
+            .failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        Error::UploadEnded(why.unwrap_or_else(|| "the image is not wanted any more".to_owned()))
+    }
+}
