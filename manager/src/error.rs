@@ -250,6 +250,17 @@ pub enum Error {
         /// What does not agree.
         what: String,
     },
+    /// The disk fails again and again.
+    #[error("the disk at {} gave {errors} I/O errors; look at the kernel's log and replace it", path.display())]
+    DiskSuspect {
+        /// Its directory.
+        path: PathBuf,
+        /// How many.
+        errors: u64,
+    },
+    /// A damaged image cannot be made good again from here.
+    #[error("nobody is known who has its bytes; sync, upload or create it again")]
+    NobodyHas,
     /// Bytes that are not what they should be were put where nothing deletes them.
     #[error("the bytes were set aside in {}", path.display())]
     SetAside {
@@ -353,9 +364,10 @@ impl Classify for Error {
             | Self::WorkFileBusy(_)
             | Self::Cancelled(_)
             | Self::UploadEnded(_) => ErrorKind::Aborted,
-            Self::CutShort { .. } | Self::Peer { .. } | Self::PeerSilent { .. } => {
-                ErrorKind::Unavailable
-            }
+            Self::CutShort { .. }
+            | Self::Peer { .. }
+            | Self::PeerSilent { .. }
+            | Self::DiskSuspect { .. } => ErrorKind::Unavailable,
             Self::NothingCame { .. } => ErrorKind::DeadlineExceeded,
             Self::Size { .. } => ErrorKind::OutOfRange,
             Self::Unimplemented(_) => ErrorKind::Unimplemented,
@@ -367,6 +379,7 @@ impl Classify for Error {
             | Self::ChunkMismatch { .. }
             | Self::Incomplete { .. }
             | Self::Damaged { .. }
+            | Self::NobodyHas
             | Self::DamagedRecord { .. } => ErrorKind::DataLoss,
             Self::Image(error) => error.kind(),
             Self::Layer(error) => error.kind(),

@@ -51,7 +51,7 @@ pub async fn serve(
 
 /// Ready while the disk that was opened is the disk that is there.
 async fn ready(State(observed): State<Observed>) -> (StatusCode, String) {
-    match observed.disk.check() {
+    match observed.disk.healthy() {
         Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
         Err(error) => (
             StatusCode::SERVICE_UNAVAILABLE,

@@ -4,15 +4,17 @@
 //! here is sealed there. What exists only here is the progress of images on their way, and why the
 //! last attempt failed.
 
+mod heal;
 pub mod lifecycle;
 mod making;
 mod registry;
+mod scrubbing;
 mod sending;
 mod status;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedRwLockReadGuard, RwLock, Semaphore, watch};
@@ -21,9 +23,11 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 use types::{ImageId, ImageName, ImageUuid, Sha512, report};
 
+pub use self::heal::Healer;
 pub use self::lifecycle::{Lifecycle, Progress};
 pub use self::making::NewImage;
 pub use self::registry::Registration;
+pub use self::scrubbing::Scrubbing;
 pub use self::sending::{Reading, SendGuard};
 use self::status::{Board, Reporter};
 pub use self::status::{LonghornStatus, Status};
@@ -54,6 +58,8 @@ struct Inner {
     verifying: Arc<Semaphore>,
     /// Bounds the makings that run at once, and with them threads, memory and open connections.
     making: Arc<Semaphore>,
+    /// Brings chunks of damaged images from elsewhere, once somebody can.
+    healer: OnceLock<Arc<dyn Healer>>,
     /// Counts the changes of all images.
     changes: watch::Sender<u64>,
     /// Cancelled when the daemon stops; every task's token is a child of it.
@@ -142,6 +148,7 @@ impl Catalog {
             images: Mutex::new(images),
             verifying: Arc::new(Semaphore::new(1)),
             making: Arc::new(Semaphore::new(MAKINGS_MAX)),
+            healer: OnceLock::new(),
             changes,
             stop,
         };
