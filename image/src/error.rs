@@ -5,6 +5,9 @@ use std::io;
 
 use types::{ByteSize, Classify, ErrorKind};
 
+use crate::foreign::Foreign;
+use crate::packed::Packing;
+
 /// The result of this crate's work on disk images.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -22,8 +25,9 @@ pub enum Error {
     },
     /// The bytes are those of another format.
     #[error(
-        "the image is {format}, and only qcow2 and raw images are taken; convert it first, for \
-         example with 'qemu-img convert -O qcow2', or declare it raw if its bytes are the disk"
+        "the image is {format}, and only qcow2 and raw images are taken without a word; declare it \
+         (--format vmdk, vdi or vhdx) to have it made raw, or raw if its bytes are the disk; convert \
+         others first, for example with 'qemu-img convert -O qcow2'"
     )]
     ForeignFormat {
         /// The format, with its article: "a VMDK image".
@@ -47,6 +51,54 @@ pub enum Error {
         what: &'static str,
         /// The offending value.
         value: u64,
+    },
+    /// A field of an image in a foreign format cannot be. `value` is the field or the place it stands
+    /// for.
+    #[error("the {format} image is damaged: {what} ({value:#x}); fetch it again from its source")]
+    ForeignDamaged {
+        /// The format that it was said to be in.
+        format: Foreign,
+        /// What is wrong.
+        what: &'static str,
+        /// The offending value.
+        value: u64,
+    },
+    /// An image that is not of the format it was said to be in, or must not be read.
+    #[error("the {format} image {why}")]
+    ForeignRefused {
+        /// The format that it was said to be in.
+        format: Foreign,
+        /// What it is or does, and what to do.
+        why: &'static str,
+    },
+    /// A packed file is damaged, cut, or packed beyond what is unpacked.
+    #[error(
+        "cannot unpack the {packing} file: it is damaged or cut short, or needs more memory than is \
+         given to it; fetch it again, or pack it with the usual settings"
+    )]
+    Unpack {
+        /// How it is packed.
+        packing: Packing,
+        /// What the decoder says.
+        #[source]
+        source: io::Error,
+    },
+    /// More comes out of a packed file than any disk image has.
+    #[error(
+        "the {packing} file unpacks to more than {ratio} times its size in bytes that are not zeros: \
+         it is not a disk image but an attack"
+    )]
+    Bomb {
+        /// How it is packed.
+        packing: Packing,
+        /// The most that is taken.
+        ratio: u64,
+    },
+    /// There is something behind the end of a packed file.
+    #[error("the {packing} file is followed by bytes that do not belong to it")]
+    Trailing {
+        /// How it is packed.
+        packing: Packing,
     },
     /// A size that no qcow2 image of ours can have.
     #[error("cannot make a qcow2 image: {what}")]
@@ -157,11 +209,16 @@ impl Classify for Error {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Io { source, .. } => Classify::kind(source),
-            Self::ForeignFormat { .. } | Self::Refused(_) | Self::Unmakeable { .. } => {
-                ErrorKind::InvalidArgument
-            }
+            Self::ForeignFormat { .. }
+            | Self::ForeignRefused { .. }
+            | Self::Refused(_)
+            | Self::Unmakeable { .. } => ErrorKind::InvalidArgument,
             Self::TooLarge { .. } => ErrorKind::OutOfRange,
-            Self::Damaged { .. } => ErrorKind::DataLoss,
+            Self::Damaged { .. }
+            | Self::ForeignDamaged { .. }
+            | Self::Unpack { .. }
+            | Self::Bomb { .. }
+            | Self::Trailing { .. } => ErrorKind::DataLoss,
             Self::Cancelled => ErrorKind::Aborted,
         }
     }

@@ -26,8 +26,16 @@ pub enum Format {
 
 /// A text that is not the name of a format.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("image format {0:?} is not known; use raw or qcow2")]
+#[error(
+    "image format {0:?} is not known; use raw or qcow2, or vmdk, vdi or vhdx to have it made raw"
+)]
 pub struct UnknownFormat(String);
+
+impl UnknownFormat {
+    pub(crate) fn of(text: &str) -> Self {
+        Self(text.chars().take(64).collect())
+    }
+}
 
 /// What every qcow image starts with, of any version.
 pub(crate) const QCOW_MAGIC: [u8; 4] = *b"QFI\xfb";
@@ -151,7 +159,7 @@ impl FromStr for Format {
         match text {
             "raw" => Ok(Self::Raw),
             "qcow2" => Ok(Self::Qcow2),
-            _ => Err(UnknownFormat(text.chars().take(64).collect())),
+            _ => Err(UnknownFormat::of(text)),
         }
     }
 }

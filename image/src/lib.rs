@@ -10,16 +10,20 @@
 //! | [`Image`] | an open image, read as a [`probe::Disk`] |
 //! | [`qcow2`] | the qcow2 format |
 //! | [`convert`] | the raw form of an image |
+//! | [`foreign`] | formats that are read only to be made raw: VMDK, VDI, VHDX |
 //! | [`extents`] | where the data of a file is, clones, sparse copies |
+//! | [`packed`] | images that come as one compressed file |
 //! | [`layer`], [`oci`] | layers of container images, and their layouts and archives |
 
 pub mod convert;
 mod error;
 pub mod extents;
+pub mod foreign;
 mod format;
 pub mod layer;
 pub mod oci;
 mod open;
+pub mod packed;
 pub mod qcow2;
 
 pub use error::{Error, Refusal, Result};

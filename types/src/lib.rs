@@ -11,7 +11,7 @@ mod quantity;
 mod report;
 mod size;
 
-pub use checksum::Sha512;
+pub use checksum::{Checksum, Sha512, UnknownChecksum};
 pub use ids::{DiskUuid, ImageId, ImageName, ImageUuid, InvalidName, NodeId, VolumeName};
 pub use kind::{Classify, ErrorKind};
 pub use quantity::{InvalidQuantity, parse_quantity};
