@@ -258,7 +258,11 @@ fn location(table: &Table, place: &str) -> Result<Location> {
     Ok(Location {
         host,
         path,
-        trust: Trust { insecure, ca_file },
+        trust: Trust {
+            insecure,
+            ca_file,
+            authorities: None,
+        },
         auth_hosts,
     })
 }

@@ -36,6 +36,14 @@ pub enum Error {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// An option of a download that can never work.
+    #[error("{option}: {why}")]
+    Option {
+        /// Its name in requests.
+        option: &'static str,
+        /// What is wrong with it, without any of its content.
+        why: &'static str,
+    },
     /// The file of credentials is not one.
     #[error(
         "the registry credentials cannot be read: {why}; a Docker config.json is expected, as \
@@ -307,6 +315,7 @@ impl Classify for Error {
         match self {
             Self::Reference { .. }
             | Self::Url { .. }
+            | Self::Option { .. }
             | Self::Credentials { .. }
             | Self::Config { .. }
             | Self::Forbidden { .. } => ErrorKind::InvalidArgument,

@@ -11,11 +11,14 @@ use reqwest::{Client, Method, Request, Response, StatusCode};
 use rustls::pki_types::CertificateDer;
 
 use crate::address::{CheckedResolver, Refused};
+use crate::proxy::{Proxies, Proxy};
 use crate::tls::{Trust, client_config};
 use crate::{AddressPolicy, Config, Error, Result};
 
 /// The most redirects that are followed.
 const REDIRECTS_MAX: usize = 5;
+/// Clients that are kept.
+const CLIENTS_MAX: usize = 32;
 /// What we call ourselves, as RFC 9110 section 10.1.5 asks of clients.
 const USER_AGENT: &str = concat!("backing-image-manager/", env!("CARGO_PKG_VERSION"));
 
@@ -28,6 +31,8 @@ pub struct Tuning {
     pub stall_timeout: Duration,
     /// Failures in a row, without progress between them, before a server is given up.
     pub attempts: u32,
+    /// The same once bytes have come: what is there already is worth more patience.
+    pub attempts_under_way: u32,
     /// The pause after the first failure; it doubles from there.
     pub backoff: Duration,
     /// The longest pause of our own.
@@ -42,6 +47,8 @@ impl Default for Tuning {
             connect_timeout: Duration::from_secs(10),
             stall_timeout: Duration::from_secs(30),
             attempts: 6,
+            // With the pauses below, about two minutes.
+            attempts_under_way: 14,
             backoff: Duration::from_millis(250),
             backoff_max: Duration::from_secs(15),
             retry_after_max: Duration::from_mins(1),
@@ -58,8 +65,10 @@ struct Inner {
     config: Config,
     policy: AddressPolicy,
     tuning: Tuning,
-    /// One client, with its pool of connections, for each way to trust.
-    clients: Mutex<HashMap<Trust, Client>>,
+    /// One client, with its pool of connections, for each way to trust and each proxy.
+    clients: Mutex<HashMap<(Trust, Proxy), Client>>,
+    /// Those of the environment, where they are heeded.
+    proxies: Proxies,
     /// The system's certificate authorities, loaded when TLS is first needed.
     system: OnceLock<Vec<CertificateDer<'static>>>,
 }
@@ -72,19 +81,36 @@ pub(crate) struct Get<'a> {
     pub(crate) headers: HeaderMap,
     /// Sent to the first host alone.
     pub(crate) authorization: Option<HeaderValue>,
+    /// Likewise.
+    pub(crate) private: &'a HeaderMap,
     pub(crate) trust: &'a Trust,
+    pub(crate) proxy: &'a Proxy,
+    /// How long the server may think.
+    pub(crate) stall: Duration,
 }
 
 impl Network {
-    /// Connects only as `config` and `policy` let it. Nothing of the environment is heeded, proxies
-    /// neither: a proxy would connect to the addresses that `policy` refuses.
+    /// Connects only as `config` and `policy` let it. Nothing of the environment is heeded.
     pub fn new(config: Config, policy: AddressPolicy, tuning: Tuning) -> Self {
+        Self::with_proxies(config, policy, tuning, Proxies::default())
+    }
+
+    /// The same through `proxies`, which the operator of this program chose: names are theirs to
+    /// resolve, and what they connect to is theirs to limit. Hosts that are written as an address are
+    /// checked here all the same.
+    pub fn with_proxies(
+        config: Config,
+        policy: AddressPolicy,
+        tuning: Tuning,
+        proxies: Proxies,
+    ) -> Self {
         let (clients, system) = (Mutex::default(), OnceLock::new());
         Self(Arc::new(Inner {
             config,
             policy,
             tuning,
             clients,
+            proxies,
             system,
         }))
     }
@@ -97,33 +123,61 @@ impl Network {
         self.0.tuning
     }
 
-    fn client(&self, trust: &Trust) -> Result<Client> {
+    fn client(&self, trust: &Trust, proxy: &Proxy) -> Result<Client> {
         let mut clients = self
             .0
             .clients
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if let Some(client) = clients.get(trust) {
+        let key = (trust.clone(), proxy.clone());
+        if let Some(client) = clients.get(&key) {
             return Ok(client.clone());
         }
+        // Authorities and proxies of single downloads must not pile up.
+        if clients.len() >= CLIENTS_MAX {
+            clients.clear();
+        }
+        let bad_proxy = |_| Error::Option {
+            option: "proxy",
+            why: "it cannot be used",
+        };
+        let (rules, trusted) = match proxy {
+            Proxy::Direct => (Vec::new(), Vec::new()),
+            Proxy::Environment => (
+                self.0.proxies.rules().map_err(bad_proxy)?,
+                self.0.proxies.hosts(),
+            ),
+            Proxy::Through(url) => {
+                // Whoever names it must not reach by it what is refused otherwise.
+                self.check(url)?;
+                let rule = reqwest::Proxy::all(url.clone()).map_err(bad_proxy)?;
+                (vec![rule], Vec::new())
+            }
+        };
         let system = self
             .0
             .system
             .get_or_init(|| rustls_native_certs::load_native_certs().certs);
-        let client = Client::builder()
+        let builder = Client::builder()
             .tls_backend_preconfigured(client_config(trust, system)?)
             .http1_only()
             .no_proxy()
             .referer(false)
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(self.0.tuning.connect_timeout)
-            .dns_resolver(Arc::new(CheckedResolver(self.0.policy.clone())))
-            .user_agent(USER_AGENT)
+            .dns_resolver(Arc::new(CheckedResolver {
+                policy: self.0.policy.clone(),
+                trusted,
+            }))
+            .user_agent(USER_AGENT);
+        let client = rules
+            .into_iter()
+            .fold(builder, reqwest::ClientBuilder::proxy)
             .build()
             .map_err(|error| Error::Tls {
                 why: error.to_string(),
             })?;
-        clients.insert(trust.clone(), client.clone());
+        clients.insert(key, client.clone());
         Ok(client)
     }
 
@@ -156,15 +210,27 @@ impl Network {
         request: Request,
         trust: &Trust,
     ) -> Result<Response> {
+        let stall = self.0.tuning.stall_timeout;
+        self.send_by(what, request, trust, (&Proxy::Environment, stall))
+            .await
+    }
+
+    async fn send_by(
+        &self,
+        what: &str,
+        request: Request,
+        trust: &Trust,
+        (proxy, stall): (&Proxy, Duration),
+    ) -> Result<Response> {
         self.check(request.url())?;
         let host = authority(request.url());
         let has_body = request.body().is_some();
-        let sent = self.client(trust)?.execute(request);
+        let sent = self.client(trust, proxy)?.execute(request);
         // An upload may take any time; its connection is watched by TCP alone.
         let answer = if has_body {
             sent.await
         } else {
-            let after = self.0.tuning.connect_timeout + self.0.tuning.stall_timeout;
+            let after = self.0.tuning.connect_timeout + stall;
             match tokio::time::timeout(after, sent).await {
                 Ok(answer) => answer,
                 Err(_) => {
@@ -186,8 +252,12 @@ impl Network {
             mut url,
             headers,
             mut authorization,
+            private,
             trust,
+            proxy,
+            stall,
         } = get;
+        let mut private = Some(private);
         let first = url.clone();
         let refuse = |why| Error::Answer {
             what: what.to_owned(),
@@ -196,11 +266,16 @@ impl Network {
         for _ in 0..=REDIRECTS_MAX {
             let mut request = Request::new(Method::GET, url.clone());
             *request.headers_mut() = headers.clone();
+            let besides = private.into_iter().flatten();
+            for (name, value) in besides.filter(|(name, _)| *name != AUTHORIZATION) {
+                request.headers_mut().append(name, value.clone());
+            }
             if let Some(value) = &authorization {
                 request.headers_mut().insert(AUTHORIZATION, value.clone());
             }
             let trust = self.trust_at(&url, &first, trust);
-            let response = self.send(what, request, &trust).await?;
+            let way = (proxy, stall);
+            let response = self.send_by(what, request, &trust, way).await?;
             // What another host asks for is not the first one's challenge to answer.
             if response.status() == StatusCode::UNAUTHORIZED && url.origin() != first.origin() {
                 return Err(refuse("the place that it redirects to wants credentials"));
@@ -222,6 +297,7 @@ impl Network {
             }
             if next.origin() != url.origin() {
                 authorization = None;
+                private = None;
             }
             url = next;
         }
@@ -239,6 +315,7 @@ impl Network {
             None => Trust {
                 insecure: false,
                 ca_file: trust.ca_file.clone(),
+                authorities: trust.authorities.clone(),
             },
         }
     }
@@ -304,7 +381,8 @@ fn unreachable(what: &str, host: String, error: reqwest::Error) -> Error {
 fn why_untrusted(error: &rustls::Error) -> Option<&'static str> {
     match error {
         rustls::Error::InvalidCertificate(_) => Some(
-            "name the authority that signed its certificate as ca-file in the registry configuration",
+            "name the authority that signed its certificate: as ca-file in the registry configuration, \
+             or with the download",
         ),
         rustls::Error::InvalidMessage(_) => Some(
             "it does not speak TLS; if this is meant, set insecure = true for it in the registry \

@@ -7,9 +7,11 @@ use ring::rand::{SecureRandom, SystemRandom};
 use crate::network::Tuning;
 use crate::{Error, Result};
 
-/// However much progress each attempt makes, so many are enough: a server that drips one byte per
-/// connection ends here.
+/// However much progress each attempt makes, so many are enough, and one for each [`WORTH`] bytes
+/// besides: a server that drips one byte per connection ends here, a bad link and a large image do
+/// not.
 const TOTAL_MAX: u32 = 100;
+const WORTH: u64 = 16 << 20;
 
 /// The attempts at one thing.
 #[derive(Debug)]
@@ -18,6 +20,8 @@ pub(crate) struct Retry {
     /// Failures since the last progress.
     failures: u32,
     total: u32,
+    /// Bytes that came in all attempts together.
+    bytes: u64,
 }
 
 impl Retry {
@@ -26,12 +30,14 @@ impl Retry {
             tuning,
             failures: 0,
             total: 0,
+            bytes: 0,
         }
     }
 
     /// Something came: the next failure is a first one.
-    pub(crate) const fn progressed(&mut self) {
+    pub(crate) const fn progressed(&mut self, bytes: usize) {
         self.failures = 0;
+        self.bytes = self.bytes.saturating_add(bytes as u64);
     }
 
     /// Starts to count anew, for another server.
@@ -47,7 +53,13 @@ impl Retry {
         }
         self.failures += 1;
         self.total += 1;
-        if self.failures >= self.tuning.attempts || self.total >= TOTAL_MAX {
+        let attempts = if self.bytes > 0 {
+            self.tuning.attempts_under_way
+        } else {
+            self.tuning.attempts
+        };
+        let worth = u32::try_from(self.bytes / WORTH).unwrap_or(u32::MAX);
+        if self.failures >= attempts || self.total >= TOTAL_MAX.saturating_add(worth) {
             let (what, attempts) = (what.to_owned(), self.total);
             return Err(Error::Exhausted {
                 what,

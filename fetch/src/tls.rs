@@ -18,6 +18,8 @@ pub(crate) struct Trust {
     pub(crate) insecure: bool,
     /// Certificate authorities besides the system's.
     pub(crate) ca_file: Option<PathBuf>,
+    /// More of them, as PEM, of one download.
+    pub(crate) authorities: Option<Arc<[u8]>>,
 }
 
 /// The TLS side of a client that trusts `trust` and the system's authorities.
@@ -52,6 +54,8 @@ pub(crate) fn client_config(
                 roots.add(certificate).map_err(bad)?;
             }
         }
+        let of_request = trust.authorities.as_deref().and_then(pem_certificates);
+        roots.add_parsable_certificates(of_request.unwrap_or_default());
         builder.with_root_certificates(roots).with_no_client_auth()
     };
     // HTTP/1.1 alone: one stream of one blob is what we want, without HTTP/2's windows around it.
@@ -70,11 +74,13 @@ fn ca_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
     let broken = || Error::Tls {
         why: format!("the ca-file {} holds no PEM certificate", path.display()),
     };
-    let certificates = CertificateDer::pem_slice_iter(&bytes).collect::<Result<Vec<_>, _>>();
-    certificates
-        .ok()
-        .filter(|all| !all.is_empty())
-        .ok_or_else(broken)
+    pem_certificates(&bytes).ok_or_else(broken)
+}
+
+/// The certificates of a PEM text, at least one.
+pub(crate) fn pem_certificates(bytes: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
+    let certificates = CertificateDer::pem_slice_iter(bytes).collect::<Result<Vec<_>, _>>();
+    certificates.ok().filter(|all| !all.is_empty())
 }
 
 /// Takes any certificate: only for a registry that the configuration calls insecure.

@@ -1,8 +1,9 @@
 //! The daemon: opens the disk, wires the parts, serves until it is told to stop.
 //!
 //! Start: lock the disk, read what it holds, listen; only then is it ready. Stop (SIGTERM, SIGINT):
-//! accept nothing new, end running work at its next chunk, wait for it within a grace period, exit.
-//! Whatever was not sealed by then is removed by the next start.
+//! begin nothing new (UNAVAILABLE, and not ready) but let images on their way arrive for some seconds;
+//! then end running work at its next chunk, wait for it within a grace period, exit. What can be gone on
+//! with is kept, whatever else was not sealed by then is removed by the next start.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,10 +12,11 @@ use std::time::Duration;
 
 use clap::Args;
 use client::Address;
-use fetch::{AddressPolicy, Credentials, Network, Tuning};
+use fetch::{AddressPolicy, Credentials, Network, Proxies, Tuning};
 use ipnet::IpNet;
 use proto::bimrpc::backing_image_manager_service_server::BackingImageManagerServiceServer;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tracing::{info, warn};
@@ -27,16 +29,15 @@ use crate::longhorn::grpc::Manager;
 use crate::longhorn::ssync::ports::PortRange;
 use crate::longhorn::transfer::Transfers;
 use crate::longhorn::{self, Files};
-use crate::observe;
+use crate::observe::{self, Observed};
 use crate::service::{RESPONSE_BYTES_MAX, Service};
 use crate::source::Sources;
 use crate::store::{Disk, ImageStore, Place};
 use crate::sync;
-use crate::upkeep::{self, UpkeepArgs};
 use crate::volume::Volumes;
 
-/// Time that connections, and then running work, have to end after the stop signal: together less than
-/// the 30 s that a kubelet grants a pod by default.
+/// Time that connections, and then running work, have to end after the drain: together with it less
+/// than the 30 s that a kubelet grants a pod by default.
 const GRACE: Duration = Duration::from_secs(12);
 
 /// What the user of the daemon says.
@@ -89,13 +90,18 @@ pub struct DaemonArgs {
     /// Registry credentials, as `docker login` writes them
     #[arg(long, value_name = "FILE")]
     pub auth_file: Option<PathBuf>,
+    /// Seconds that images on their way have to arrive after SIGTERM, while nothing new is begun
+    #[arg(long, default_value = "5", value_name = "SECONDS",
+        value_parser = clap::value_parser!(u16).range(0..=3600))]
+    pub drain: u16,
+    /// Seconds of silence after which a download is resumed, unless it says otherwise itself
+    #[arg(long, default_value = "30", value_name = "SECONDS",
+        value_parser = clap::value_parser!(u16).range(1..=3600))]
+    pub idle_timeout: u16,
     /// Network of loopback, link-local or other special addresses that images may come from all the
     /// same; may be given several times
     #[arg(long, value_name = "CIDR")]
     pub allow_address: Vec<IpNet>,
-    /// What it does by itself
-    #[command(flatten)]
-    pub upkeep: UpkeepArgs,
 }
 
 /// Serves until a signal says stop.
@@ -107,23 +113,29 @@ pub async fn run(args: DaemonArgs) -> Result<()> {
     };
     let swarm = swarm(&args);
     let sources = sources(&args)?.with_swarm(swarm.clone());
-    let (disk, volumes) = open_disk(&args, node_id).await?;
+    let path = args.disk.clone();
+    let uuid = args.disk_uuid.clone();
+    let opened = move || {
+        let disk = Arc::new(Disk::open(&path)?);
+        check_uuid(&disk, &uuid)?;
+        let volumes = Volumes::load(disk.clone(), node_id)?;
+        Ok::<_, Error>((disk, volumes))
+    };
+    let (disk, volumes) = tokio::task::spawn_blocking(opened)
+        .await
+        .map_err(Error::Task)??;
+    if !disk.reflink() {
+        warn!(
+            file_system = disk.file_system(),
+            "this disk cannot share extents: every volume is a copy of its image; use XFS with \
+             reflink=1 or btrfs for volumes in constant time and space"
+        );
+    }
     let store = ImageStore::new(disk.clone(), Place::Images);
     let catalog = Catalog::load(store, sources, stop.child_token())?;
     info!(disk = %disk.layout().root().display(), uuid = %disk.uuid(), node = %volumes.node_id(),
         listen = %args.listen, "serving");
-    upkeep::spawn(
-        args.upkeep,
-        catalog.clone(),
-        disk.clone(),
-        stop.child_token(),
-    );
-    let metrics = match args.metrics_listen {
-        Some(address) => {
-            Some(observe::serve(address, catalog.clone(), disk.clone(), stop.child_token()).await?)
-        }
-        None => None,
-    };
+    let metrics = observed(&args, &catalog, &disk, &volumes, &stop).await?;
     let sync_server = Listener::bind(&args.sync_listen, Protocol::Http1).await?;
     let sync_address = sync_server
         .local_address()
@@ -142,7 +154,11 @@ pub async fn run(args: DaemonArgs) -> Result<()> {
         .with_transfers(transfers);
     let manager = Manager::new(files.clone(), sync_address);
     let service = Service::new(catalog.clone(), volumes, disk);
-    watch_signals(&stop)?;
+    watch_signals(
+        &stop,
+        catalog.clone(),
+        Duration::from_secs(args.drain.into()),
+    )?;
     let answering = async {
         tokio::join!(
             grpc_server.serve(grpc_router(service, manager)?, stop.clone()),
@@ -167,28 +183,6 @@ pub async fn run(args: DaemonArgs) -> Result<()> {
     served
 }
 
-/// Locks the disk and reads what volumes it holds.
-async fn open_disk(args: &DaemonArgs, node_id: NodeId) -> Result<(Arc<Disk>, Volumes)> {
-    let (path, uuid) = (args.disk.clone(), args.disk_uuid.clone());
-    let opened = move || {
-        let disk = Arc::new(Disk::open(&path)?);
-        check_uuid(&disk, &uuid)?;
-        let volumes = Volumes::load(disk.clone(), node_id)?;
-        Ok::<_, Error>((disk, volumes))
-    };
-    let (disk, volumes) = tokio::task::spawn_blocking(opened)
-        .await
-        .map_err(Error::Task)??;
-    if !disk.reflink() {
-        warn!(
-            file_system = disk.file_system(),
-            "this disk cannot share extents: every volume is a copy of its image; use XFS with \
-             reflink=1 or btrfs for volumes in constant time and space"
-        );
-    }
-    Ok((disk, volumes))
-}
-
 /// What all syncs share; others find what we have got at the port of our sync server.
 fn swarm(args: &DaemonArgs) -> sync::Swarm {
     let port = match &args.sync_listen {
@@ -204,6 +198,26 @@ fn swarm(args: &DaemonArgs) -> sync::Swarm {
         serves_max: args.sync_sends_max,
         ..sync::Settings::default()
     })
+}
+
+/// Starts to tell health and metrics, where that is asked for. It answers while the manager drains.
+async fn observed(
+    args: &DaemonArgs,
+    catalog: &Catalog,
+    disk: &Arc<Disk>,
+    volumes: &Volumes,
+    stop: &CancellationToken,
+) -> Result<Option<JoinHandle<()>>> {
+    let Some(address) = args.metrics_listen else {
+        return Ok(None);
+    };
+    let observed = Observed {
+        catalog: catalog.clone(),
+        disk: disk.clone(),
+        node: volumes.node_id().clone(),
+    };
+    let serving = observe::serve(address, observed, stop.child_token());
+    serving.await.map(Some)
 }
 
 /// Refuses a disk that is not the one that is meant.
@@ -242,8 +256,8 @@ fn grpc_router(service: Service, manager: Manager) -> Result<axum::Router> {
     Ok(router.layer(axum::middleware::from_fn(calls::bounded)))
 }
 
-/// Cancels `stop` at the first signal that says so.
-fn watch_signals(stop: &CancellationToken) -> Result<()> {
+/// Drains at the first signal that says so, then cancels `stop`; at the second one at once.
+fn watch_signals(stop: &CancellationToken, catalog: Catalog, patience: Duration) -> Result<()> {
     let stop = stop.clone();
     let mut terminate =
         signal(SignalKind::terminate()).context("watch signals for", &PathBuf::new())?;
@@ -251,9 +265,17 @@ fn watch_signals(stop: &CancellationToken) -> Result<()> {
         signal(SignalKind::interrupt()).context("watch signals for", &PathBuf::new())?;
     tokio::spawn(async move {
         tokio::select! {
-            _ = terminate.recv() => info!("SIGTERM: stopping"),
-            _ = interrupt.recv() => info!("SIGINT: stopping"),
-            () = stop.cancelled() => {}
+            _ = terminate.recv() => info!("SIGTERM: draining"),
+            _ = interrupt.recv() => info!("SIGINT: draining"),
+            () = stop.cancelled() => return,
+        }
+        tokio::select! {
+            () = catalog.drain() => info!("stopping"),
+            () = tokio::time::sleep(patience) => {
+                info!("stopping; images that have not arrived are made again when they are asked for");
+            }
+            _ = terminate.recv() => info!("SIGTERM again: stopping"),
+            _ = interrupt.recv() => info!("SIGINT again: stopping"),
         }
         stop.cancel();
     });
@@ -287,6 +309,17 @@ fn sources(args: &DaemonArgs) -> Result<Sources> {
         .map(|dir| std::fs::canonicalize(dir).context("open the import directory", dir))
         .collect::<Result<Vec<_>>>()?;
     let policy = AddressPolicy::new(args.allow_address.iter().copied());
-    let network = Network::new(config, policy, Tuning::default());
+    let tuning = Tuning {
+        stall_timeout: Duration::from_secs(args.idle_timeout.into()),
+        ..Tuning::default()
+    };
+    let proxies = Proxies::of_environment();
+    if !proxies.is_empty() {
+        info!(
+            ?proxies,
+            "downloads and registries are reached through a proxy"
+        );
+    }
+    let network = Network::with_proxies(config, policy, tuning, proxies);
     Ok(Sources::new(network, credentials, import_dirs))
 }

@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use types::{ByteSize, Classify, ErrorKind, ImageId, InvalidName, NodeId, Sha512, VolumeName};
+use types::{
+    ByteSize, Checksum, Classify, ErrorKind, ImageId, InvalidName, NodeId, Sha512, VolumeName,
+};
 
 /// What can go wrong in the manager. A variant's text is its own layer only; causes are sources.
 #[derive(Debug, thiserror::Error)]
@@ -242,6 +244,14 @@ pub enum Error {
     /// Another process, or another task of this one, makes the file.
     #[error("{} is already being made; wait for it, or delete it", .0.display())]
     WorkFileBusy(PathBuf),
+    /// Neither what came nor what was in it has the expected sum.
+    #[error("checksum mismatch: expected {expected}, got {}", listed(actual))]
+    SourceChecksum {
+        /// What was expected.
+        expected: Checksum,
+        /// Of the disk image, and of the file that it was unpacked from.
+        actual: Vec<Checksum>,
+    },
     /// Stored bytes are not what was sealed.
     #[error("backing image {id} is damaged: {what}")]
     Damaged {
@@ -250,17 +260,6 @@ pub enum Error {
         /// What does not agree.
         what: String,
     },
-    /// The disk fails again and again.
-    #[error("the disk at {} gave {errors} I/O errors; look at the kernel's log and replace it", path.display())]
-    DiskSuspect {
-        /// Its directory.
-        path: PathBuf,
-        /// How many.
-        errors: u64,
-    },
-    /// A damaged image cannot be made good again from here.
-    #[error("nobody is known who has its bytes; sync, upload or create it again")]
-    NobodyHas,
     /// Bytes that are not what they should be were put where nothing deletes them.
     #[error("the bytes were set aside in {}", path.display())]
     SetAside {
@@ -273,6 +272,9 @@ pub enum Error {
     /// Bytes that are no disk image at all.
     #[error("what came is not a disk image: {0}")]
     NotAnImage(String),
+    /// The manager is about to stop.
+    #[error("the manager is about to stop and begins nothing new; ask again when it is back")]
+    Draining,
     /// The work was called off.
     #[error("cancelled: {0}")]
     Cancelled(&'static str),
@@ -305,6 +307,12 @@ pub enum Error {
     /// A task of ours ended in a panic.
     #[error("an internal task failed; the log has the details")]
     Task(#[source] tokio::task::JoinError),
+}
+
+/// The sums one after the other.
+fn listed(sums: &[Checksum]) -> String {
+    let sums: Vec<_> = sums.iter().map(Checksum::to_string).collect();
+    sums.join(" and ")
 }
 
 impl From<fetch::Error> for Error {
@@ -364,10 +372,10 @@ impl Classify for Error {
             | Self::WorkFileBusy(_)
             | Self::Cancelled(_)
             | Self::UploadEnded(_) => ErrorKind::Aborted,
-            Self::CutShort { .. }
+            Self::Draining
+            | Self::CutShort { .. }
             | Self::Peer { .. }
-            | Self::PeerSilent { .. }
-            | Self::DiskSuspect { .. } => ErrorKind::Unavailable,
+            | Self::PeerSilent { .. } => ErrorKind::Unavailable,
             Self::NothingCame { .. } => ErrorKind::DeadlineExceeded,
             Self::Size { .. } => ErrorKind::OutOfRange,
             Self::Unimplemented(_) => ErrorKind::Unimplemented,
@@ -376,10 +384,10 @@ impl Classify for Error {
             }
             Self::WrongSize { .. }
             | Self::Checksum { .. }
+            | Self::SourceChecksum { .. }
             | Self::ChunkMismatch { .. }
             | Self::Incomplete { .. }
             | Self::Damaged { .. }
-            | Self::NobodyHas
             | Self::DamagedRecord { .. } => ErrorKind::DataLoss,
             Self::Image(error) => error.kind(),
             Self::Layer(error) => error.kind(),

@@ -10,6 +10,7 @@ pub mod catalog;
 pub mod cli;
 pub mod content;
 pub mod daemon;
+pub mod doctor;
 mod error;
 pub mod listen;
 pub mod longhorn;
@@ -18,7 +19,6 @@ pub mod service;
 pub mod source;
 pub mod store;
 pub mod sync;
-pub mod upkeep;
 pub mod volume;
 
 pub use error::{Error, Result};

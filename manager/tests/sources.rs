@@ -147,6 +147,7 @@ impl Fixture {
             source: Source::Url(url.parse().unwrap()),
             expected: None,
             format: None,
+            convert: None,
         }
     }
 

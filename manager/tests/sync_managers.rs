@@ -100,6 +100,7 @@ impl Host {
             source,
             expected,
             format: None,
+            convert: None,
         };
         self.catalog.create(new).unwrap();
         self.settled(id).await
@@ -251,6 +252,7 @@ async fn row_56_an_image_is_deleted_while_it_is_sent_and_received() {
         source: Source::Peers(peers),
         expected: None,
         format: None,
+        convert: None,
     };
     receiver.catalog.create(new).unwrap();
     let mut watch = receiver.catalog.watch(&id.name, None).unwrap();

@@ -138,7 +138,7 @@ impl Blob {
             hasher.update(&chunk);
         }
         self.offset = end;
-        self.retry.progressed();
+        self.retry.progressed(chunk.len());
         Ok(Some(chunk))
     }
 

@@ -12,6 +12,7 @@ use super::token::{self, Wanted};
 use crate::config::Endpoint;
 use crate::credentials::Login;
 use crate::network::{Get, Network};
+use crate::proxy::Proxy;
 use crate::tls::Trust;
 use crate::{Credentials, Error, Result};
 
@@ -187,7 +188,10 @@ impl Session {
                         url,
                         headers,
                         authorization,
+                        private: &HeaderMap::new(),
                         trust,
+                        proxy: &Proxy::Environment,
+                        stall: self.network.tuning().stall_timeout,
                     })
                     .await
             }

@@ -345,6 +345,7 @@ pub(crate) fn tuning() -> Tuning {
         connect_timeout: Duration::from_secs(5),
         stall_timeout: Duration::from_millis(700),
         attempts: 4,
+        attempts_under_way: 4,
         backoff: Duration::from_millis(5),
         backoff_max: Duration::from_millis(20),
         retry_after_max: Duration::from_secs(2),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use fetch::registry::Client;
-use fetch::{AddressPolicy, Config, Credentials, Network, Reference, Tuning};
+use fetch::{AddressPolicy, Config, Credentials, Network, Proxies, Reference, Tuning};
 
 use super::cli::RegistryArgs;
 use super::error::{Error, Result, io};
@@ -31,7 +31,12 @@ impl Registry {
         let config = Config::from_toml(&config(args, reference)?)
             .map_err(failed("use --registry-config"))?;
         // Whoever runs a command line may reach what this machine reaches.
-        let network = Network::new(config, AddressPolicy::unrestricted(), Tuning::default());
+        let network = Network::with_proxies(
+            config,
+            AddressPolicy::unrestricted(),
+            Tuning::default(),
+            Proxies::of_environment(),
+        );
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use fetch::Platform;
 use fetch::registry::PASSES;
 use image::Format;
+use image::foreign::Foreign;
 use ring::digest::{SHA256, digest};
-use tracing::{Instrument, error, info_span, warn};
-use types::{Classify, ErrorKind, ImageId, ImageName, ImageUuid, Sha512, report};
+use tracing::{Instrument, error, warn};
+use types::{Checksum, Classify, ErrorKind, ImageId, ImageName, ImageUuid, Sha512, report};
 
 use super::lifecycle::Lifecycle;
 use super::registry::fits;
@@ -34,6 +35,8 @@ pub struct NewImage {
     pub expected: Option<Sha512>,
     /// The format they are in; `None`: told by magic, once.
     pub format: Option<Format>,
+    /// The format they come in when it is one that is not stored: they are made raw.
+    pub convert: Option<Foreign>,
 }
 
 impl NewImage {
@@ -102,6 +105,7 @@ impl Catalog {
             drop(images);
             return self.join(&entry, new, &text);
         }
+        self.takes_work()?;
         let uuid = new.uuid.clone().unwrap_or_else(random_image_uuid);
         let id = ImageId { name, uuid };
         // `a` with `b-c` and `a-b` with `c` are different images of one directory.
@@ -135,6 +139,7 @@ impl Catalog {
             return Err(Error::Cancelled("the image is being deleted; try again"));
         }
         if let Lifecycle::Failed(_) = status.state {
+            self.takes_work()?;
             // Two callers may come here at once: one of them makes the move, the other joins it.
             if entry
                 .board
@@ -154,16 +159,25 @@ impl Catalog {
             return differs(format!("source: it is from {}, not {text}", status.source));
         }
         if let Some(expected) = new.expected {
-            let has = match &status.state {
-                Lifecycle::Ready(image) => Some(image.checksum()?),
-                _ => status.expected,
+            let (has, agrees) = match &status.state {
+                Lifecycle::Ready(image) => {
+                    let agrees = image.has_checksum(Checksum::Sha512(expected));
+                    (Some(image.checksum()?), agrees)
+                }
+                _ => (status.expected, status.expected == Some(expected)),
             };
-            if has != Some(expected) {
+            if !agrees {
                 return differs(format!(
                     "checksum: it has {:?}, not {expected}",
                     checksum_text(has)
                 ));
             }
+        }
+        if let (Source::Url(download), Lifecycle::Ready(image)) = (&new.source, &status.state)
+            && let Some(sum) = download.sha256.map(Checksum::Sha256)
+            && !image.has_checksum(sum)
+        {
+            return differs(format!("checksum: it was not made with {sum}"));
         }
         if let (Some(format), Lifecycle::Ready(image)) = (new.format, &status.state)
             && image.format() != format
@@ -175,7 +189,7 @@ impl Catalog {
 
     fn make_later(&self, entry: &Arc<Entry>, new: NewImage) {
         let (catalog, task) = (self.clone(), entry.clone());
-        let span = info_span!("image", id = %entry.id);
+        let span = entry.span();
         let work = async move {
             catalog.make_and_tell(&task, &new).await;
         };
@@ -194,7 +208,6 @@ impl Catalog {
         match self.make(entry, new, &reporter).await {
             Ok(image) => reporter.sealed(image),
             Err(error) => {
-                self.inner.store.disk().note(&error);
                 if !adopts {
                     self.remove_remains(&entry.id, &error).await;
                 }
@@ -219,7 +232,7 @@ impl Catalog {
             .map_err(Error::Task)?
     }
 
-    pub(super) async fn make(
+    async fn make(
         &self,
         entry: &Entry,
         new: &NewImage,
@@ -232,6 +245,7 @@ impl Catalog {
             expected: new.expected,
             size: (asked > 0).then_some(asked),
             format: new.format,
+            convert: new.convert,
             pass: 0,
             cancel: entry.cancel(),
             report: Arc::new(report_to.clone()),
@@ -276,7 +290,7 @@ impl Catalog {
 
     /// Removes what a failed making left, but for what the next can go on from; on a full disk that
     /// too. What cannot be removed is found by the next start.
-    pub(super) async fn remove_remains(&self, id: &ImageId, why: &Error) {
+    async fn remove_remains(&self, id: &ImageId, why: &Error) {
         let (store, id) = (self.inner.store.clone(), id.clone());
         let full = why.kind() == ErrorKind::ResourceExhausted;
         let remove = move || {
@@ -296,13 +310,9 @@ impl Catalog {
     pub(super) fn verify_later(&self, doubtful: Vec<(Arc<Entry>, Found)>) {
         for (entry, found) in doubtful {
             let (catalog, task) = (self.clone(), entry.clone());
-            let span = info_span!("image", id = %entry.id);
+            let span = entry.span();
             let work = async move {
                 let reporter = task.reporter();
-                let sealed = match &found {
-                    Found::Touched(image) | Found::Ready(image) => Some((**image).clone()),
-                    Found::Unsealed(..) | Found::Unusable(..) => None,
-                };
                 let asked = || task.board.look(|s| (s.longhorn.size, s.expected));
                 let read = catalog.look_again(&task, found).await.and_then(|image| {
                     let (size, expected) = asked();
@@ -312,14 +322,7 @@ impl Catalog {
                     Ok(image) => reporter.sealed(image),
                     // Called off by a deletion or the end: what it is stays in doubt.
                     Err(Error::Cancelled(_)) => {}
-                    Err(error) => {
-                        catalog.inner.store.disk().note(&error);
-                        let error = catalog.set_aside(&task.id, error);
-                        reporter.failed(&error);
-                        if let (Error::SetAside { path, .. }, Some(lost)) = (error, sealed) {
-                            catalog.heal_later(&task, lost, path);
-                        }
-                    }
+                    Err(error) => reporter.failed(&catalog.set_aside(&task.id, error)),
                 }
             };
             entry.tasks.spawn(work.instrument(span));

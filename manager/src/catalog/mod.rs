@@ -4,30 +4,28 @@
 //! here is sealed there. What exists only here is the progress of images on their way, and why the
 //! last attempt failed.
 
-mod heal;
+mod drain;
 pub mod lifecycle;
 mod making;
 mod registry;
-mod scrubbing;
 mod sending;
 mod status;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedRwLockReadGuard, RwLock, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
+use tracing::{Span, info, info_span, warn};
 use types::{ImageId, ImageName, ImageUuid, Sha512, report};
 
-pub use self::heal::Healer;
 pub use self::lifecycle::{Lifecycle, Progress};
 pub use self::making::NewImage;
 pub use self::registry::Registration;
-pub use self::scrubbing::Scrubbing;
 pub use self::sending::{Reading, SendGuard};
 use self::status::{Board, Reporter};
 pub use self::status::{LonghornStatus, Status};
@@ -58,10 +56,10 @@ struct Inner {
     verifying: Arc<Semaphore>,
     /// Bounds the makings that run at once, and with them threads, memory and open connections.
     making: Arc<Semaphore>,
-    /// Brings chunks of damaged images from elsewhere, once somebody can.
-    healer: OnceLock<Arc<dyn Healer>>,
     /// Counts the changes of all images.
     changes: watch::Sender<u64>,
+    /// Set when the daemon is about to stop: nothing new is begun.
+    draining: AtomicBool,
     /// Cancelled when the daemon stops; every task's token is a child of it.
     stop: CancellationToken,
 }
@@ -113,6 +111,12 @@ impl Entry {
         self.board.status()
     }
 
+    /// What every line that is logged for this image carries.
+    fn span(&self) -> Span {
+        let source = self.status().source;
+        info_span!("image", name = %self.id.name, uuid = %self.id.uuid, source)
+    }
+
     fn reporter(&self) -> Reporter {
         Reporter::new(self.board.clone())
     }
@@ -148,8 +152,8 @@ impl Catalog {
             images: Mutex::new(images),
             verifying: Arc::new(Semaphore::new(1)),
             making: Arc::new(Semaphore::new(MAKINGS_MAX)),
-            healer: OnceLock::new(),
             changes,
+            draining: AtomicBool::new(false),
             stop,
         };
         let catalog = Self {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tracing::{Instrument, info, info_span, warn};
+use tracing::{Instrument, info, warn};
 use types::{DiskUuid, ImageId, Sha512, report};
 
 use super::lifecycle::Lifecycle;
@@ -44,6 +44,7 @@ impl Registration {
             source: self.source.clone()?,
             expected: self.expected,
             format: self.format,
+            convert: None,
         })
     }
 
@@ -95,6 +96,7 @@ impl Catalog {
             }
             return self.take_over(&entry, registration);
         }
+        self.takes_work()?;
         let mut status = Status::pending(
             id.clone(),
             registration.source_text(),
@@ -160,7 +162,7 @@ impl Catalog {
     /// Uses what is on the disk, or gets the bytes from the source, in a task of the entry.
     fn bring(&self, entry: &Arc<Entry>, registration: Registration, there: bool) {
         let (catalog, task) = (self.clone(), entry.clone());
-        let span = info_span!("image", id = %entry.id);
+        let span = entry.span();
         let work = async move {
             if there {
                 match catalog.reuse(&task, &registration).await {

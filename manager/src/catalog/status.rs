@@ -1,7 +1,7 @@
 //! What the world may know of an image, and the one place that changes it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use tokio::sync::watch;
 use tracing::{error, info, warn};
@@ -9,6 +9,7 @@ use types::{Classify, DiskUuid, ImageId, Sha512, report};
 
 use super::lifecycle::{Event, Failure, Lifecycle, Progress};
 use crate::error::Error;
+use crate::observe::counters;
 use crate::source::Report;
 use crate::store::SealedImage;
 use crate::store::recovery::Found;
@@ -159,6 +160,8 @@ pub(super) struct Reporter {
     board: Board,
     /// The last percent told: progress is told once a percent, not once a buffer.
     percent: Arc<AtomicU32>,
+    /// The last number of bytes told.
+    processed: Arc<AtomicU64>,
 }
 
 impl Reporter {
@@ -166,6 +169,7 @@ impl Reporter {
         Self {
             board,
             percent: Arc::new(AtomicU32::new(u32::MAX)),
+            processed: Arc::default(),
         }
     }
 
@@ -192,6 +196,7 @@ impl Reporter {
 
     pub(super) fn sealed(&self, image: SealedImage) {
         info!(image = %image.id, size = image.sidecar.size, "ready");
+        counters::made();
         self.board.change(|status| {
             status.source.clone_from(&image.seal.source);
             status
@@ -205,6 +210,7 @@ impl Reporter {
 
     pub(super) fn failed(&self, error: &Error) {
         let message = report(error).to_string();
+        counters::failed(error.kind());
         warn!(image = %self.board.look(|status| status.id.clone()), error = message, "failed");
         self.apply(Event::Failed(Failure {
             kind: error.kind(),
@@ -259,6 +265,8 @@ impl Status {
 
 impl Report for Reporter {
     fn progress(&self, processed: u64, total: u64) {
+        let before = self.processed.swap(processed, Ordering::Relaxed);
+        counters::received(processed.saturating_sub(before));
         let progress = Progress { processed, total };
         // Without a total, every 16 MiB counts as a step.
         let step = if total == 0 {

@@ -8,6 +8,7 @@ use client::{Client, wire};
 use serde::Serialize;
 use types::{ImageId, ImageName, ImageUuid};
 
+use super::download::DownloadArgs;
 use super::output::{self, Form};
 use super::{Failure, longhorn, progress};
 
@@ -72,10 +73,14 @@ pub(super) struct CreateArgs {
     /// Credentials of this pull, as `docker login` writes them [default: the daemon's]
     #[arg(long, value_name = "FILE", requires = "registry")]
     auth_file: Option<PathBuf>,
-    /// SHA-512 that the disk image must have
-    #[arg(long, value_name = "SHA512")]
+    #[command(flatten)]
+    download: DownloadArgs,
+    /// SHA-512 that the disk image must have; of a download also `sha256:…`, and also of the file
+    /// before it is unpacked
+    #[arg(long, value_name = "SUM")]
     checksum: Option<String>,
-    /// Format of the disk image: raw or qcow2 [default: told by its first bytes, once]
+    /// Format of the disk image: raw or qcow2 [default: told by its first bytes, once]; or vmdk, vdi
+    /// or vhdx, which are made raw
     #[arg(long)]
     format: Option<String>,
     /// Wait until the image is ready, showing progress
@@ -116,6 +121,8 @@ struct ImageView {
     source: String,
     manifest_digest: String,
     unverified: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    source_checksums: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     content: Option<ContentView>,
     created_at: String,
@@ -163,6 +170,7 @@ impl From<wire::BackingImage> for ImageView {
             source: image.source,
             manifest_digest: image.manifest_digest,
             unverified: image.unverified,
+            source_checksums: image.source_checksums,
             created_at: image.created_at,
         }
     }
@@ -301,7 +309,7 @@ fn request(args: &CreateArgs) -> Result<wire::CreateBackingImageRequest, Failure
         })
     } else {
         let url = from.download_url.clone().unwrap_or_default();
-        wire::source::Source::Url(wire::UrlSource { url })
+        wire::source::Source::Url(args.download.source(url)?)
     };
     Ok(wire::CreateBackingImageRequest {
         name: args

@@ -4,6 +4,8 @@
 //! and errors go to standard error. Exit codes: 0 done, 1 it failed, 2 the command line is wrong.
 
 mod disk;
+mod doctor;
+mod download;
 mod images;
 mod longhorn;
 mod output;
@@ -87,6 +89,8 @@ enum Command {
     /// Make a directory a disk, or show the disk that a daemon serves
     #[command(subcommand)]
     Disk(disk::Command),
+    /// Say what a disk and this machine can and cannot do
+    Doctor(doctor::DoctorArgs),
     /// Show the versions of this program and of a daemon
     Version(version::Args),
     /// Build base images, and look into them; needs no daemon
@@ -101,8 +105,12 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 pub fn run() -> ExitCode {
     let args = Args::parse();
     start_log(&args);
-    match execute(args.command) {
-        Ok(()) => ExitCode::SUCCESS,
+    let done = match args.command {
+        Command::Doctor(args) => doctor::run(&args),
+        command => execute(command).map(|()| ExitCode::SUCCESS),
+    };
+    match done {
+        Ok(code) => code,
         Err(failure) if is_broken_pipe(failure.as_ref()) => ExitCode::SUCCESS,
         Err(failure) => {
             let line = format!("backing-image-manager: {}\n", report(failure.as_ref()));
@@ -155,6 +163,7 @@ fn execute(command: Command) -> Result<(), Failure> {
         }
         Command::Version(args) => runtime()?.block_on(version::run(args)),
         Command::Disk(command) => disk::run(command),
+        Command::Doctor(args) => doctor::run(&args).map(drop),
         Command::BaseImage(command) => Ok(base_image::cli::run(command)?),
     }
 }

@@ -23,6 +23,7 @@ use flate2::write::GzEncoder;
 use super::query::Query;
 use crate::catalog::Reading;
 use crate::error::{Error, IoContext, Result};
+use crate::observe::counters;
 
 /// Bytes that are read and sent at once.
 const PIECE: usize = 128 << 10;
@@ -191,6 +192,7 @@ impl Outgoing {
                 }
             }
         };
+        counters::sent(bytes.len() as u64);
         Ok((bytes.into(), (!last).then_some(self)))
     }
 }

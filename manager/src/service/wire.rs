@@ -2,13 +2,15 @@
 
 use fetch::{Credentials, Platform, Reference};
 use image::Format;
+use image::foreign::Foreign;
+use image::packed::Packing;
 use proto::storage::v1 as pb;
-use types::{ByteSize, ImageName, ImageUuid, NodeId, Sha512, VolumeName};
+use types::{ByteSize, Checksum, ImageName, ImageUuid, NodeId, Sha512, VolumeName};
 
 use crate::catalog::{Lifecycle, NewImage, Status};
 use crate::content::{Content, ContentKind};
 use crate::error::{Error, Result};
-use crate::source::{Local, Peers, Source};
+use crate::source::{Download, Local, Peers, Source, Unpack};
 use crate::sync::protocol::PEERS_MAX;
 use crate::volume::record::Publication;
 use crate::volume::{NewVolume, Volume};
@@ -44,26 +46,48 @@ pub(super) fn new_image(request: pb::CreateBackingImageRequest) -> Result<NewIma
         .source
         .and_then(|source| source.source)
         .ok_or_else(|| invalid("source", "it is missing; say where the image comes from"))?;
+    let mut source = new_source(source)?;
+    let expected = checksum(&request.expected_checksum, &mut source)?;
+    let (format, convert) = format(&request.format)?;
     Ok(NewImage {
         name: optional(&request.name, ImageName::new)?,
         uuid: optional(&request.uuid, ImageUuid::new)?,
-        source: new_source(source)?,
-        expected: checksum(&request.expected_checksum)?,
-        format: format(&request.format)?,
+        source,
+        expected,
+        format,
+        convert,
     })
 }
 
-fn checksum(text: &str) -> Result<Option<Sha512>> {
-    optional(text, |text| {
+/// The SHA-512 that is expected; a SHA-256 is the download's own matter.
+fn checksum(text: &str, source: &mut Source) -> Result<Option<Sha512>> {
+    let parsed = optional(text, |text| {
         text.parse()
             .map_err(|error| invalid("expected_checksum", error))
-    })
+    })?;
+    match (parsed, source) {
+        (None, _) => Ok(None),
+        (Some(Checksum::Sha512(sum)), _) => Ok(Some(sum)),
+        (Some(Checksum::Sha256(sum)), Source::Url(download)) => {
+            download.sha256 = Some(sum);
+            Ok(None)
+        }
+        (Some(Checksum::Sha256(_)), _) => Err(invalid(
+            "expected_checksum",
+            "a SHA-256 is taken for downloads only; give the SHA-512",
+        )),
+    }
 }
 
-fn format(text: &str) -> Result<Option<Format>> {
-    optional(text, |text| {
+/// The format of the bytes, or the one they are made raw from.
+fn format(text: &str) -> Result<(Option<Format>, Option<Foreign>)> {
+    if let Ok(foreign) = text.parse() {
+        return Ok((None, Some(foreign)));
+    }
+    let format = optional(text, |text| {
         text.parse().map_err(|error| invalid("format", error))
-    })
+    })?;
+    Ok((format, None))
 }
 
 fn platform(text: &str) -> Result<Platform> {
@@ -98,7 +122,7 @@ fn new_source(source: pb::source::Source) -> Result<Source> {
         }
         pb::source::Source::Archive(a) => Source::Archive(local(a.path, a.reference, &a.platform)?),
         pb::source::Source::File(file) => Source::File(absolute(file.path)?),
-        pb::source::Source::Url(url) => Source::Url(url.url.parse()?),
+        pb::source::Source::Url(url) => Source::Url(Box::new(download(&url)?)),
         pb::source::Source::Peers(peers) => Source::Peers(new_peers(&peers)?),
     })
 }
@@ -111,6 +135,40 @@ fn new_peers(peers: &pb::PeersSource) -> Result<Peers> {
     Ok(Peers {
         addresses: addresses.collect::<Result<_, crate::sync::Error>>()?,
         size: (peers.size > 0).then_some(peers.size),
+    })
+}
+
+fn download(source: &pb::UrlSource) -> Result<Download> {
+    let mut options = fetch::url::Options::default();
+    for header in &source.headers {
+        options.header(&header.name, &header.value)?;
+    }
+    if !source.username.is_empty() || !source.password.is_empty() {
+        options.password(&source.username, &source.password)?;
+    }
+    if !source.bearer_token.is_empty() {
+        options.bearer(&source.bearer_token)?;
+    }
+    if !source.ca_certificates.is_empty() {
+        options.authorities(&source.ca_certificates)?;
+    }
+    if !source.proxy.is_empty() {
+        options.through(&source.proxy)?;
+    }
+    if source.idle_timeout_seconds > 0 {
+        let seconds = u64::from(source.idle_timeout_seconds);
+        options.idle_timeout(std::time::Duration::from_secs(seconds))?;
+    }
+    let unpack = optional(&source.decompress, |text| {
+        text.parse().map_err(|error| invalid("decompress", error))
+    })?;
+    if unpack == Some(Packing::Gzip) {
+        options.take_gzip();
+    }
+    let url: fetch::url::Source = source.url.parse()?;
+    Ok(Download {
+        unpack: unpack.map(Unpack::As).unwrap_or_default(),
+        ..url.with(options)?.into()
     })
 }
 
@@ -157,6 +215,9 @@ pub(super) fn image(status: &Status, has_raw_form: bool) -> pb::BackingImage {
             image.format = sealed.format().to_string();
             image.current_checksum.clone_from(&sidecar.current_checksum);
             image.unverified = sealed.seal.unverified;
+            image
+                .source_checksums
+                .clone_from(&sealed.seal.source_checksums);
             image.processed_size = sidecar.size;
             image.total_size = sidecar.size;
             image.progress = 100;

@@ -2,9 +2,9 @@
 //! finished, and the facts that vouch for it.
 
 mod adopt;
-mod again;
 mod clone;
 mod container;
+mod convert;
 mod file;
 pub mod luks;
 mod peer;
@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use fetch::{Credentials, Network, Platform, Reference};
 use image::Format;
+use image::foreign::Foreign;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use tokio_util::sync::CancellationToken;
 use types::{ImageId, Sha512};
@@ -24,6 +25,7 @@ use types::{ImageId, Sha512};
 pub use self::clone::{CloneOf, Encryption};
 pub use self::peer::Peers;
 pub use self::upload::{Bringer, Upload, upload};
+pub use self::url::{Download, Unpack};
 use crate::error::{Error, IoContext, Result};
 use crate::longhorn::ssync;
 use crate::store::{Facts, ImageStore, Received};
@@ -48,7 +50,7 @@ pub enum Source {
     /// A disk image in a file.
     File(PathBuf),
     /// A disk image behind a URL.
-    Url(fetch::url::Source),
+    Url(Box<Download>),
     /// A file of this disk, which becomes the image's: Longhorn's Fetch.
     Adopt {
         /// A path of one of the shapes that [`Layout::parse_file_path`] takes.
@@ -103,13 +105,13 @@ impl Source {
             Self::OciLayout(layout) => local("oci-layout", layout),
             Self::Archive(archive) => local("archive", archive),
             Self::File(path) => format!("file:{}", path.display()),
-            Self::Url(url) => format!("{url} (#{})", url.fingerprint()),
             Self::Adopt { from } => format!("disk:{}", from.display()),
             // Whichever of them are asked, it is the same image.
             Self::Peers(_) => "peers".to_owned(),
             Self::Upload(_) => "upload".to_owned(),
             Self::Receive(receiver) => receiver.text(),
             Self::Image(clone) => clone.text(),
+            Self::Url(download) => download.text(),
         }
     }
 }
@@ -142,6 +144,8 @@ pub struct Job {
     pub size: Option<u64>,
     /// The format that was declared.
     pub format: Option<Format>,
+    /// The format that the source's bytes are in, when they must be made raw.
+    pub convert: Option<Foreign>,
     /// How often the source was read before and its bytes came damaged.
     pub pass: u32,
     /// Ends the work.
@@ -192,6 +196,14 @@ impl Sources {
 
     /// Takes in the bytes of `source`. Cancelling the job's token ends it at the next chunk.
     pub async fn take_in(&self, source: &Source, job: &Job) -> Result<(Received, Facts)> {
+        let taken = self.take_as_it_comes(source, job).await?;
+        match job.convert {
+            Some(foreign) => convert::make_raw(taken, foreign, job).await,
+            None => Ok(taken),
+        }
+    }
+
+    async fn take_as_it_comes(&self, source: &Source, job: &Job) -> Result<(Received, Facts)> {
         match source {
             Source::Registry {
                 reference,
@@ -205,12 +217,12 @@ impl Sources {
             Source::OciLayout(local) => self.take_layout(source, local, job).await,
             Source::Archive(local) => self.take_archive(source, local, job).await,
             Source::File(path) => self.take_file(source, path, job).await,
-            Source::Url(url) => self.take_url(source, url, job).await,
             Source::Adopt { .. } => unreachable!("nothing is taken in: see Job::adopt"),
             Source::Peers(peers) => self.take_peers(source, peers, job).await,
             Source::Upload(upload) => Ok((upload.take_in(job).await?, job.facts(source))),
             Source::Receive(receiver) => Ok((receiver.take_in(job).await?, job.facts(source))),
             Source::Image(clone) => self.take_clone(source, clone, job).await,
+            Source::Url(download) => self.take_url(source, download, job).await,
         }
     }
 

@@ -1,56 +1,249 @@
-//! A disk image behind an http or https URL.
+//! A disk image behind an http or https URL, unpacked as it comes where it is compressed.
+//!
+//! The one checksum that a request gives may be that of the file as it is downloaded, or of the disk
+//! image in it: vendors publish either, and both vouch for the same bytes.
 
-use fetch::url::Download;
+use std::io::{Cursor, Read};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use fetch::BlockingReader;
+use image::Format;
+use image::packed::{self, Packing, Unpacked};
+use ring::digest::{Context, SHA256, SHA512};
 use tokio::runtime::Handle;
+use types::{Checksum, Sha512};
 
 use super::{Job, Source, Sources};
 use crate::error::{Error, Result};
 use crate::store::ingest::IMAGE_SIZE_MAX;
 use crate::store::{Facts, Received};
 
+/// Bytes that are taken in at a time.
+const BUFFER: usize = 256 << 10;
+
+/// Whether what comes is unpacked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Unpack {
+    /// When its first bytes say that it is compressed. A guest can write such bytes onto its own raw
+    /// disk: where raw is declared, the name of the file must say so too.
+    #[default]
+    ByMagic,
+    /// As this, or (`none`) not at all.
+    As(Packing),
+}
+
+/// What is downloaded, and how.
+#[derive(Debug, Clone)]
+pub struct Download {
+    /// From where, with whose credentials.
+    pub url: fetch::url::Source,
+    /// Whether it is unpacked.
+    pub unpack: Unpack,
+    /// A SHA-256 that it must have: of the file, or of the disk image in it.
+    pub sha256: Option<[u8; 32]>,
+}
+
+impl From<fetch::url::Source> for Download {
+    fn from(url: fetch::url::Source) -> Self {
+        Self {
+            url,
+            unpack: Unpack::ByMagic,
+            sha256: None,
+        }
+    }
+}
+
+impl FromStr for Box<Download> {
+    type Err = fetch::Error;
+
+    fn from_str(text: &str) -> Result<Self, fetch::Error> {
+        text.parse::<fetch::url::Source>()
+            .map(|url| Self::new(url.into()))
+    }
+}
+
+impl Download {
+    /// As it is stored, shown and compared. Without secrets.
+    pub(super) fn text(&self) -> String {
+        let mut besides = String::new();
+        if let Unpack::As(packing) = self.unpack {
+            besides.push_str(packing.as_str());
+        }
+        if let Some(sum) = self.sha256 {
+            besides.push_str(&Checksum::Sha256(sum).to_string());
+        }
+        format!("{} (#{})", self.url, self.url.fingerprint(&besides))
+    }
+
+    /// How the file is packed, of which the first bytes are `head`.
+    fn packing(&self, head: &[u8], declared: Option<Format>) -> Packing {
+        match self.unpack {
+            Unpack::As(packing) => packing,
+            Unpack::ByMagic => {
+                let told = Packing::of(head);
+                let named = Packing::of_name(self.url.file_name()) == told;
+                if declared == Some(Format::Raw) && !named {
+                    Packing::Plain
+                } else {
+                    told
+                }
+            }
+        }
+    }
+}
+
 impl Sources {
     pub(super) async fn take_url(
         &self,
         source: &Source,
-        url: &fetch::url::Source,
+        wanted: &Download,
         job: &Job,
     ) -> Result<(Received, Facts)> {
-        let starting = Download::start(&self.network, url, IMAGE_SIZE_MAX);
+        let url = &wanted.url;
+        let starting = fetch::url::Download::start(&self.network, url, IMAGE_SIZE_MAX);
         let download = tokio::select! {
             download = starting => download?,
             () = job.cancel.cancelled() => return Err(Error::Cancelled("the image is not wanted")),
         };
         // A login page with status 200 is the commonest wrong answer. Whoever knows the checksum or
         // the format has said what is right.
-        if download.is_html() && job.expected.is_none() && job.format.is_none() {
+        let known = job.expected.is_some() || wanted.sha256.is_some();
+        if download.is_html() && !known && job.format.is_none() && job.convert.is_none() {
             return Err(Error::NotAnImage(format!(
                 "{url} answers with an HTML page, perhaps a login page; give the checksum or the \
                  format if it is an image all the same"
             )));
         }
-        let (facts, job) = (job.facts(source), job.clone());
-        let handle = Handle::current();
-        let take_in = move || receive(download, &job, &handle);
-        let received = tokio::task::spawn_blocking(take_in)
+        let (facts, job, wanted) = (job.facts(source), job.clone(), wanted.clone());
+        let total = download.size().unwrap_or(0);
+        let ended = job.cancel.clone().cancelled_owned();
+        let stream = download.into_stream();
+        let reader = BlockingReader::spawn_until(&Handle::current(), stream, ended);
+        let take_in = move || receive(reader, total, &wanted, facts, &job);
+        tokio::task::spawn_blocking(take_in)
             .await
-            .map_err(Error::Task)??;
-        Ok((received, facts))
+            .map_err(Error::Task)?
     }
 }
 
-fn receive(mut download: Download, job: &Job, handle: &Handle) -> Result<Received> {
-    let total = download.size().unwrap_or(0);
-    let mut ingest = job.store.begin(&job.id, job.cancel.clone())?;
-    loop {
-        let next = handle.block_on(async {
-            tokio::select! {
-                chunk = download.chunk() => chunk.map_err(Error::from),
-                () = job.cancel.cancelled() => Err(Error::Cancelled("the image is not wanted")),
-            }
-        });
-        let Some(chunk) = next? else { break };
-        ingest.write(&chunk)?;
-        job.report.progress(ingest.size(), total);
+fn receive(
+    mut reader: BlockingReader,
+    total: u64,
+    wanted: &Download,
+    mut facts: Facts,
+    job: &Job,
+) -> Result<(Received, Facts)> {
+    let read = |error| read_error(error, job);
+    let mut head = Vec::with_capacity(packed::HEAD);
+    let first = reader.by_ref().take(packed::HEAD as u64);
+    { first }.read_to_end(&mut head).map_err(read)?;
+    let packing = wanted.packing(&head, job.format);
+    let is_packed = packing != Packing::Plain;
+    if is_packed || head.starts_with(b"QFI\xfb") {
+        // The holes of a raw image take no room, so only what is surely too much is refused here.
+        job.store.disk().require_space(total)?;
     }
-    ingest.finish()
+    let sums = Sums {
+        sha512: (is_packed && job.expected.is_some()).then(|| Context::new(&SHA512)),
+        sha256: (is_packed && wanted.sha256.is_some()).then(|| Context::new(&SHA256)),
+    };
+    let count = Arc::new(AtomicU64::new(0));
+    let mut file = Tapped {
+        inner: Cursor::new(head).chain(reader),
+        count: count.clone(),
+        sums,
+    };
+    let mut image_sum = wanted.sha256.map(|_| Context::new(&SHA256));
+    let mut ingest = job.store.begin(&job.id, job.cancel.clone())?;
+    let mut unpacked = Unpacked::new(&mut file, packing, packed::Limits::default())?;
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        let length = match unpacked.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(length) => length,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(read(error)),
+        };
+        let bytes = &buffer[..length];
+        if let Some(sum) = &mut image_sum {
+            sum.update(bytes);
+        }
+        ingest.write(bytes)?;
+        job.report.progress(count.load(Ordering::Relaxed), total);
+    }
+    drop(unpacked);
+    let sums = [file.sums.sha256, image_sum].map(|sum| sum.map(sha256));
+    if let Some(sum) = file.sums.sha512 {
+        let sum = Checksum::Sha512(Sha512::from_digest(&sum.finish()));
+        facts.source_checksums.push(sum);
+    }
+    if let Some(expected) = wanted.sha256 {
+        check(expected, sums)?;
+        facts.source_checksums.push(Checksum::Sha256(expected));
+        facts.verified = true;
+    }
+    Ok((ingest.finish()?, facts))
+}
+
+/// Refuses bytes of which neither the file nor the disk image in it has the expected sum.
+fn check(expected: [u8; 32], [file, image]: [Option<[u8; 32]>; 2]) -> Result<()> {
+    if file == Some(expected) || image == Some(expected) {
+        return Ok(());
+    }
+    let actual = image.into_iter().chain(file).map(Checksum::Sha256);
+    Err(Error::SourceChecksum {
+        expected: Checksum::Sha256(expected),
+        actual: actual.collect(),
+    })
+}
+
+fn sha256(sum: Context) -> [u8; 32] {
+    let sum = sum.finish();
+    *sum.as_ref().first_chunk().expect("a SHA-256 has 32 bytes")
+}
+
+/// What was wrong inside an I/O error of a reader: the network, or what came over it.
+fn read_error(error: std::io::Error, job: &Job) -> Error {
+    if job.cancel.is_cancelled() {
+        return Error::Cancelled("the image is not wanted");
+    }
+    let error = match error.downcast::<fetch::Error>() {
+        Ok(error) => return error.into(),
+        Err(error) => error,
+    };
+    match error.downcast::<image::Error>() {
+        Ok(error) => error.into(),
+        Err(source) => Error::Io {
+            operation: "read the download for",
+            path: job.store.paths(&job.id).backing_tmp,
+            source,
+        },
+    }
+}
+
+/// Sums of the file as it is downloaded, where they are asked for.
+struct Sums {
+    sha512: Option<Context>,
+    sha256: Option<Context>,
+}
+
+/// Counts and sums what passes.
+struct Tapped<R> {
+    inner: R,
+    count: Arc<AtomicU64>,
+    sums: Sums,
+}
+
+impl<R: Read> Read for Tapped<R> {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.inner.read(buf)?;
+        let Sums { sha512, sha256 } = &mut self.sums;
+        for sum in [sha512, sha256].into_iter().flatten() {
+            sum.update(&buf[..read]);
+        }
+        self.count.fetch_add(read as u64, Ordering::Relaxed);
+        Ok(read)
+    }
 }

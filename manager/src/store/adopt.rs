@@ -261,6 +261,11 @@ impl ImageStore {
                 .map(|seal| seal.manifest_digest.clone())
                 .unwrap_or_default(),
             verified: seal.as_ref().map_or(sum.is_some(), |seal| !seal.unverified),
+            source_checksums: seal
+                .iter()
+                .flat_map(|seal| &seal.source_checksums)
+                .filter_map(|sum| sum.parse().ok())
+                .collect(),
         };
         let examined = Examined::of(&file, &at.backing, facts.format)?;
         let image = self.described(id, &at.backing, actual, examined, &facts)?;

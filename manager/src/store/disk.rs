@@ -9,7 +9,6 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::atomic::Ordering;
 
 use rustix::fs::{FlockOperation, flock, statvfs};
 use serde::{Deserialize, Serialize};
@@ -17,7 +16,6 @@ use tracing::warn;
 use types::{Classify, DiskUuid, ErrorKind, report};
 
 use super::durable;
-use super::health::Counters;
 use super::layout::Layout;
 use crate::error::{Error, IoContext, Result};
 
@@ -39,7 +37,6 @@ pub struct Disk {
     lock: Option<File>,
     reflink: bool,
     file_system: &'static str,
-    counters: Counters,
 }
 
 /// Free and total bytes of a disk.
@@ -80,6 +77,11 @@ impl Disk {
         .expect("a disk configuration is plain JSON");
         durable::replace(&config, &content)?;
         Ok(uuid)
+    }
+
+    /// The uuid of the disk at `path`, without locking or changing anything.
+    pub fn identity(path: &Path) -> Result<DiskUuid> {
+        read_config(&Layout::new(path))
     }
 
     /// Opens and locks the disk at `path`, and makes its directories.
@@ -141,18 +143,12 @@ impl Disk {
             lock: None,
             reflink: false,
             file_system,
-            counters: Counters::default(),
         })
     }
 
     /// Every path on this disk.
     pub fn layout(&self) -> &Layout {
         &self.layout
-    }
-
-    /// What happened on it.
-    pub fn counters(&self) -> &Counters {
-        &self.counters
     }
 
     /// The uuid in `longhorn-disk.cfg`.
@@ -196,8 +192,7 @@ impl Disk {
 
     /// Refuses to start what cannot fit.
     pub fn require_space(&self, needed: u64) -> Result<()> {
-        let promised = self.counters.reserved_bytes.load(Ordering::Relaxed);
-        let available = self.space()?.available.saturating_sub(promised);
+        let available = self.space()?.available;
         if needed > available {
             return Err(Error::NoSpace { available, needed });
         }

@@ -57,7 +57,7 @@ pub(super) fn hash_file(file: &File, path: &Path, reading: Reading<'_>) -> Resul
 pub(super) struct HashThread {
     queue: Option<SyncSender<Piece>>,
     used: Receiver<Vec<u8>>,
-    thread: Option<JoinHandle<Sha512>>,
+    thread: Option<JoinHandle<Context>>,
 }
 
 enum Piece {
@@ -82,7 +82,7 @@ impl HashThread {
                     Piece::ZeroChunk => sum.update(&zeros),
                 }
             }
-            Sha512::from_digest(&sum.finish())
+            sum
         };
         let thread = thread::Builder::new()
             .name("sha512".to_owned())
@@ -120,6 +120,11 @@ impl HashThread {
     }
 
     pub(super) fn finish(&mut self) -> Result<Sha512> {
+        Ok(Sha512::from_digest(&self.finish_open()?.finish()))
+    }
+
+    /// The hash of everything that was given, which may go on from there.
+    pub(super) fn finish_open(&mut self) -> Result<Context> {
         drop(self.queue.take());
         let thread = self.thread.take().expect("finish is called once");
         thread

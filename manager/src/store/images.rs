@@ -11,7 +11,7 @@ use image::Format;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
-use types::{ImageId, Sha512, crash_point, report};
+use types::{Checksum, ImageId, Sha512, crash_point, report};
 
 use super::adopt::Reading;
 use super::assembly::Assembly;
@@ -19,10 +19,8 @@ use super::chunks::{Manifest, Mismatch};
 use super::disk::Disk;
 use super::durable;
 use super::hash::hash_file;
-use super::health::Counters;
 use super::ingest::{Ingest, Received};
 use super::layout::{ImagePaths, Place, is_work_file};
-use super::scrub::unreadable;
 use super::sidecar::{Seal, Sidecar, Stamp, VERSION};
 use super::work_lock::WorkLocks;
 use crate::content::Content;
@@ -50,6 +48,9 @@ pub struct Facts {
     pub manifest_digest: String,
     /// Something besides the bytes vouches for the bytes: a checksum, or a registry's digest.
     pub verified: bool,
+    /// Sums of what came, where they are not the SHA-512 of what is stored: of a file that was
+    /// unpacked, converted or padded.
+    pub source_checksums: Vec<Checksum>,
 }
 
 /// A complete, durable image. There is no other way to one than [`ImageStore::seal`] and recovery.
@@ -63,7 +64,28 @@ pub struct SealedImage {
     pub seal: Seal,
 }
 
+impl Facts {
+    /// The same, and that the image had the sum `came` before it was padded.
+    fn of_what_came(&self, came: Option<Sha512>) -> Self {
+        let mut facts = self.clone();
+        facts.source_checksums.extend(came.map(Checksum::Sha512));
+        facts
+    }
+
+    /// Whether `sum` is that of the image, or of what it was made from.
+    fn has(&self, stored: Sha512, sum: Sha512) -> bool {
+        stored == sum || self.source_checksums.contains(&Checksum::Sha512(sum))
+    }
+}
+
 impl SealedImage {
+    /// Whether `sum` is that of its bytes, or of what they were unpacked, converted or padded from.
+    pub fn has_checksum(&self, sum: Checksum) -> bool {
+        let text = sum.to_string();
+        self.seal.source_checksums.contains(&text)
+            || matches!(sum, Checksum::Sha512(sum) if self.checksum().ok() == Some(sum))
+    }
+
     /// The format the image was sealed with.
     pub fn format(&self) -> Format {
         self.seal.format()
@@ -106,7 +128,7 @@ impl ImageStore {
     /// Opens the way in for an image's bytes that come in order.
     pub fn begin(&self, id: &ImageId, cancel: CancellationToken) -> Result<Ingest> {
         let paths = self.enter(id)?;
-        Ok(Ingest::create(paths.backing_tmp, cancel)?.on(self.disk.clone())) // 2
+        Ingest::create(paths.backing_tmp, cancel) // 2
     }
 
     /// Opens the way in for an image of `size` bytes that come in any order. With the manifest that
@@ -118,27 +140,17 @@ impl ImageStore {
         known: Option<Manifest>,
         cancel: CancellationToken,
     ) -> Result<Assembly> {
-        let paths = self.enter(id)?;
-        let Some(known) = known else {
-            return Assembly::open(&paths, size, None, cancel); // 2
-        };
-        // What an earlier attempt took of the disk is not asked for again.
-        let taken =
-            fs::symlink_metadata(&paths.part).map_or(0, |meta| meta.blocks() * types::SECTOR);
-        let reservation = self
-            .disk
-            .reserve(known.data_bytes().saturating_sub(taken))?;
-        let assembly = Assembly::open(&paths, size, Some(known), cancel)?; // 2
-        if !assembly.is_preallocated() {
-            assembly.keep(reservation);
-        }
-        Ok(assembly)
+        Assembly::open(&self.enter(id)?, size, known, cancel) // 2
     }
 
     /// Step 1: makes the image's directory; for a work file it is said that this process makes it.
     pub(super) fn enter(&self, id: &ImageId) -> Result<ImagePaths> {
         self.disk.check()?;
         let paths = self.paths(id);
+        if self.place == Place::Images {
+            // Somebody may have removed it, with all that was in it.
+            durable::create_dir(&self.disk.layout().images())?;
+        }
         durable::create_dir(&paths.dir)?; // 1
         crash_point!("store.begin.directory");
         if self.place == Place::Work {
@@ -170,9 +182,15 @@ impl ImageStore {
     /// Makes received bytes an image, or removes them and says why not.
     pub fn seal(&self, id: &ImageId, mut received: Received, facts: &Facts) -> Result<SealedImage> {
         let paths = self.paths(id);
+        let came = received.pad(facts.format)?; // 4
+        let facts = &facts.of_what_came(came);
         let manifest = &received.manifest;
-        if let Some(expected) = facts.expected.filter(|sum| *sum != manifest.checksum) {
-            let (expected, actual) = (Box::new(expected), Box::new(manifest.checksum));
+        if let Some(expected) = facts
+            .expected
+            .filter(|sum| !facts.has(manifest.checksum, *sum))
+        {
+            let actual = Box::new(came.unwrap_or(manifest.checksum));
+            let expected = Box::new(expected);
             return Err(Error::Checksum { expected, actual }); // 4
         }
         let examined = Examined::of(&received.file, &received.path, facts.format)?; // 4
@@ -195,7 +213,6 @@ impl ImageStore {
         for leftover in [&paths.part, &paths.part_chunks] {
             durable::remove_file(leftover)?;
         }
-        self.disk.note_success();
         Ok(image)
     }
 
@@ -218,15 +235,22 @@ impl ImageStore {
             content: examined.content,
             created_at: Timestamp::now().to_string(),
             extents: examined.extents,
+            source_checksums: facts
+                .source_checksums
+                .iter()
+                .map(Checksum::to_string)
+                .collect(),
             stamp,
         };
+        // Longhorn compares this one with the bytes as they are stored.
+        let expected = facts.expected.filter(|expected| *expected == checksum);
         let sidecar = Sidecar {
             name: self.paths(id).backing.to_string_lossy().into_owned(),
             uuid: id.uuid.clone(),
             size: seal.stamp.size,
             virtual_size: examined.virtual_size,
             real_size: examined.real_size,
-            expected_checksum: facts.expected.map(String::from).unwrap_or_default(),
+            expected_checksum: expected.map(String::from).unwrap_or_default(),
             current_checksum: checksum.to_string(),
             modification_time: seal.stamp.modification_time(),
             seal: Some(seal.clone()),
@@ -248,12 +272,7 @@ impl ImageStore {
     /// manifest is missing. The same bytes under a new stamp are sealed again.
     pub fn verify(&self, image: &SealedImage, cancel: &CancellationToken) -> Result<SealedImage> {
         let paths = self.paths(&image.id);
-        let file = match File::open(&paths.backing) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(gone(&image.id));
-            }
-            opened => opened.context("open", &paths.backing)?,
-        };
+        let file = File::open(&paths.backing).context("open", &paths.backing)?;
         let checksum = image.checksum()?;
         let damaged = |what| Error::Damaged {
             id: image.id.clone(),
@@ -262,8 +281,7 @@ impl ImageStore {
         let manifest = Manifest::read(&paths.chunks, image.sidecar.size)?
             .filter(|manifest| manifest.checksum == checksum);
         if let Some(manifest) = manifest {
-            let verified = manifest.verify(&file, &paths.backing, Reading::silent(cancel));
-            match verified.map_err(|error| unreadable(image, error))? {
+            match manifest.verify(&file, &paths.backing, Reading::silent(cancel))? {
                 None => {}
                 Some(Mismatch::Size(size)) => {
                     let expected = image.sidecar.size;
@@ -278,8 +296,7 @@ impl ImageStore {
                 }
             }
         } else {
-            let hashed = hash_file(&file, &paths.backing, Reading::silent(cancel));
-            let manifest = hashed.map_err(|error| unreadable(image, error))?;
+            let manifest = hash_file(&file, &paths.backing, Reading::silent(cancel))?;
             if manifest.checksum != checksum {
                 return Err(damaged(format!("its SHA-512 is {}", manifest.checksum)));
             }
@@ -339,7 +356,6 @@ impl ImageStore {
         }
         durable::sync_dir(&layout.place(place))?;
         crash_point!("store.quarantine.named");
-        Counters::count(&self.disk.counters().quarantined);
         Ok(to)
     }
 

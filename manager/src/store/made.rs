@@ -81,6 +81,7 @@ impl Made {
             file,
             path: self.path.clone(),
             manifest,
+            padded: None,
             armed: true,
         })
     }

@@ -48,17 +48,14 @@ pub mod chunks;
 pub mod disk;
 pub mod durable;
 mod hash;
-pub mod health;
 mod holes;
 pub mod images;
 pub mod ingest;
 pub mod layout;
 mod made;
-pub mod orphans;
+mod padding;
 pub mod raw_form;
 pub mod recovery;
-mod salvage;
-pub mod scrub;
 pub mod sidecar;
 mod work_lock;
 

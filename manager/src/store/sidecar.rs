@@ -76,6 +76,10 @@ pub struct Seal {
     pub created_at: String,
     /// Extents of the file, which is what cloning it costs.
     pub extents: u64,
+    /// `sha512:…` and `sha256:…` of what the image was unpacked, converted or padded from, as far as
+    /// they are known and not the image's own SHA-512.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub source_checksums: Vec<String>,
 }
 
 impl Seal {

@@ -52,6 +52,7 @@ fn site() -> Site {
         store: ImageStore::new(disk, Place::Images),
         expected: None,
         format: None,
+        convert: None,
         size: None,
         pass: 0,
         cancel: CancellationToken::new(),

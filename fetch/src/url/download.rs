@@ -1,14 +1,5 @@
-//! Downloads from http and https URLs.
-//!
-//! Nothing vouches for such bytes but a checksum that the caller may have. So a transfer that breaks
-//! is resumed only when the server proves, by the same strong `ETag` or the same `Last-Modified`, that
-//! it still is the same thing; else it says [`Error::Changed`] and the caller starts from the first
-//! byte. Two versions are never spliced.
+//! One transfer: where it is, whether it may go on, and when it is over.
 
-use std::fmt;
-use std::str::FromStr;
-
-use ::url::Url;
 use bytes::Bytes;
 use futures_util::{Stream, stream};
 use reqwest::header::{
@@ -17,123 +8,11 @@ use reqwest::header::{
 };
 use reqwest::{Response, StatusCode};
 
-use crate::network::{Get, Network, next_chunk, shown, status_error};
+use super::Source;
+use crate::network::{Get, Network, next_chunk, status_error};
 use crate::range::ContentRange;
 use crate::retry::Retry;
-use crate::tls::Trust;
 use crate::{Error, Result};
-
-/// The most characters of a URL.
-const LENGTH_MAX: usize = 8192;
-
-/// A URL that may be fetched: http or https, with a host. Its text is shown without user, password
-/// and query.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Source {
-    /// Without user and password.
-    url: Url,
-    authorization: Option<HeaderValue>,
-}
-
-impl FromStr for Source {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let refuse = |url: &str, why| {
-            Err(Error::Url {
-                url: url.to_owned(),
-                why,
-            })
-        };
-        if text.len() > LENGTH_MAX {
-            return refuse("", "it has more than 8192 characters");
-        }
-        let Ok(mut url) = Url::parse(text) else {
-            return refuse(
-                "",
-                "it is not a URL; write for example https://example.com/disk.qcow2",
-            );
-        };
-        if !matches!(url.scheme(), "http" | "https") {
-            return refuse(
-                &format!("{}:…", url.scheme()),
-                "only http and https are fetched",
-            );
-        }
-        // `http:host` and `http:///host` are read as `http://host` by browsers, and by nobody else.
-        let rest = text.trim().get(url.scheme().len()..).unwrap_or_default();
-        let has_host = rest
-            .strip_prefix("://")
-            .is_some_and(|rest| !rest.starts_with(['/', '\\', '?', '#']));
-        if !has_host || url.host_str().is_none_or(str::is_empty) {
-            return refuse(&format!("{}:…", url.scheme()), "it names no host");
-        }
-        let authorization = authorization(&url);
-        // These cannot fail on a URL with a host.
-        let _ = url.set_username("").and_then(|()| url.set_password(None));
-        url.set_fragment(None);
-        Ok(Self { url, authorization })
-    }
-}
-
-fn authorization(url: &Url) -> Option<HeaderValue> {
-    if url.username().is_empty() && url.password().is_none() {
-        return None;
-    }
-    let plain = |text: &str| percent_decoded(text);
-    let text = format!(
-        "{}:{}",
-        plain(url.username()),
-        plain(url.password().unwrap_or_default())
-    );
-    let encoded = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, text);
-    let mut value = HeaderValue::from_str(&format!("Basic {encoded}")).ok()?;
-    value.set_sensitive(true);
-    Some(value)
-}
-
-/// Undoes the percent encoding of a URL's user or password.
-fn percent_decoded(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        let code = after.get(..2).filter(|_| *first == b'%');
-        let code = code.and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
-        if let Some(byte) = code {
-            bytes.push(byte);
-            rest = &after[2..];
-        } else {
-            bytes.push(*first);
-            rest = after;
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-impl Source {
-    /// A few digits that tell this URL from another one that is shown alike: a hash of all of it but
-    /// the user and password.
-    pub fn fingerprint(&self) -> String {
-        let hash = ring::digest::digest(&ring::digest::SHA256, self.url.as_str().as_bytes());
-        let head = hash
-            .as_ref()
-            .first_chunk::<4>()
-            .expect("a SHA-256 has 32 bytes");
-        format!("{:08x}", u32::from_be_bytes(*head))
-    }
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&shown(&self.url))
-    }
-}
-
-impl fmt::Debug for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Source({self})")
-    }
-}
 
 /// A download under way.
 #[derive(Debug)]
@@ -211,6 +90,11 @@ impl Download {
         self.size
     }
 
+    /// How many bytes have come.
+    pub const fn received(&self) -> u64 {
+        self.offset
+    }
+
     /// What the server calls it: an HTML page here is a login page rather than a disk.
     pub fn content_type(&self) -> Option<&str> {
         self.content_type.as_deref()
@@ -252,7 +136,7 @@ impl Download {
         if self.response.is_none() {
             self.connect().await?;
         }
-        let stall = self.network.tuning().stall_timeout;
+        let stall = self.source.options().stall(self.network.tuning());
         let Some(response) = &mut self.response else {
             return Ok(None);
         };
@@ -287,7 +171,7 @@ impl Download {
         }
         if !chunk.is_empty() {
             self.offset = end;
-            self.retry.progressed();
+            self.retry.progressed(chunk.len());
         }
         Ok(Some(chunk))
     }
@@ -313,18 +197,17 @@ impl Download {
             );
             headers.insert(IF_RANGE, validator.value.clone());
         }
-        let trust = self
-            .network
-            .config()
-            .trust_of(&crate::network::authority(&self.source.url));
-        let trust = trust.cloned().unwrap_or_else(Trust::default);
-        let (url, authorization) = (self.source.url.clone(), self.source.authorization.clone());
+        let options = self.source.options();
+        let trust = options.trust(&self.network, self.source.url());
         let get = Get {
             what: &self.name,
-            url,
+            url: self.source.url().clone(),
             headers,
-            authorization,
+            authorization: self.source.authorization(),
+            private: options.headers(),
             trust: &trust,
+            proxy: options.proxy(),
+            stall: options.stall(self.network.tuning()),
         };
         let response = self.network.get(get).await?;
         self.accept(response)
@@ -346,7 +229,12 @@ impl Download {
             return Err(status_error(&self.name, &response));
         }
         let encoding = response.headers().get(CONTENT_ENCODING);
-        if encoding.is_some_and(|e| !e.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        let taken = |encoding: &HeaderValue| {
+            let is = |name: &str| encoding.as_bytes().eq_ignore_ascii_case(name.as_bytes());
+            // Some servers call a .gz file so, and send it as it is.
+            is("identity") || self.source.options().takes_gzip() && (is("gzip") || is("x-gzip"))
+        };
+        if encoding.is_some_and(|encoding| !taken(encoding)) {
             let why = "it is compressed (Content-Encoding) though that was not asked for";
             return Err(Error::Answer {
                 what: self.name.clone(),
@@ -426,55 +314,5 @@ impl Download {
             what: self.name.clone(),
             limit: self.limit,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn row_22_only_http_and_https_with_a_host_are_taken() {
-        for text in [
-            "file:///etc/passwd",
-            "gopher://x/",
-            "httpsinvalid://x/",
-            "https://",
-            "http:",
-            "http:///x",
-            "x",
-            "",
-            "//x/y",
-            "ftp://x/y",
-            "data:,x",
-            "http:x",
-            "https:/x",
-            "unix:/run/x",
-            "http://?x",
-            "http://#x",
-        ] {
-            let error = text.parse::<Source>().expect_err(text);
-            assert!(matches!(error, Error::Url { .. }), "{text}: {error}");
-        }
-        for text in [
-            "http://x/y",
-            "https://x.example:8443/y?z",
-            "http://[2001:db8::1]/y",
-        ] {
-            assert!(text.parse::<Source>().is_ok(), "{text} was refused");
-        }
-    }
-
-    #[test]
-    fn row_09_a_url_is_shown_without_its_secrets() {
-        let source: Source =
-            "https://us%40er:hunter2@x.example:8443/d.img?X-Signature=hunter2#hunter2"
-                .parse()
-                .unwrap();
-        assert_eq!(source.to_string(), "https://x.example:8443/d.img?…");
-        assert!(!format!("{source:?}").contains("hunter2"));
-        assert_eq!(source.authorization.unwrap(), "Basic dXNAZXI6aHVudGVyMg==");
-        let error = "ssh://u:hunter2@x/".parse::<Source>().unwrap_err();
-        assert!(!format!("{error} {error:?}").contains("hunter2"));
     }
 }

@@ -1,0 +1,35 @@
+//! The end of a manager, in two steps: nothing new is begun while what is on its way may still arrive;
+//! then all work is called off.
+
+use std::sync::atomic::Ordering;
+
+use super::{Catalog, Lifecycle};
+use crate::error::{Error, Result};
+
+impl Catalog {
+    /// Refuses when the manager is about to stop.
+    pub fn takes_work(&self) -> Result<()> {
+        if self.inner.draining.load(Ordering::Relaxed) {
+            return Err(Error::Draining);
+        }
+        Ok(())
+    }
+
+    /// Begins nothing new, and waits for the images that are on their way. Images whose bytes are only
+    /// read again are not waited for: the next start does that as well.
+    pub async fn drain(&self) {
+        self.inner.draining.store(true, Ordering::Relaxed);
+        let entries: Vec<_> = self.images().values().cloned().collect();
+        for entry in entries {
+            let mut changes = entry.board.subscribe();
+            let arrived = changes.wait_for(|status| {
+                !matches!(
+                    status.state,
+                    Lifecycle::Pending | Lifecycle::Starting | Lifecycle::InProgress(_)
+                )
+            });
+            // An entry that is gone is not on its way either.
+            let _ = arrived.await;
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! `backing-image-manager doctor`. Its exit code says how bad it is: 0 fine, 1 warnings, 2 errors.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::Failure;
+use super::output::{self, Form};
+use crate::doctor::{self, Level};
+
+#[derive(Debug, Args)]
+pub(super) struct DoctorArgs {
+    /// Directory of the disk
+    #[arg(long, default_value = "/data", value_name = "DIR")]
+    disk: PathBuf,
+    /// How the answer is printed
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Form,
+}
+
+pub(super) fn run(args: &DoctorArgs) -> Result<ExitCode, Failure> {
+    let findings = doctor::examine(&args.disk);
+    if args.output == Form::Table {
+        let rows: Vec<_> = findings
+            .iter()
+            .map(|finding| {
+                [
+                    finding.name.to_owned(),
+                    finding.level.as_str().to_owned(),
+                    finding.found.clone(),
+                    finding.advice.clone(),
+                ]
+            })
+            .collect();
+        output::table(["CHECK", "RESULT", "FOUND", "ADVICE"], &rows)?;
+    } else {
+        output::json(&findings)?;
+    }
+    Ok(ExitCode::from(match doctor::worst(&findings) {
+        Level::Ok => 0,
+        Level::Warning => 1,
+        Level::Error => 2,
+    }))
+}

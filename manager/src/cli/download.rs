@@ -1,0 +1,99 @@
+//! The options of `backing-image create --download-url`.
+//!
+//! Secrets come from files, or from the environment: what is on a command line can be read by everyone
+//! on the machine.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use client::wire;
+
+use super::Failure;
+
+#[derive(Debug, Args)]
+pub(super) struct DownloadArgs {
+    /// Header sent to the URL's host, `Name: value`; may be given several times
+    #[arg(long, value_name = "HEADER", requires = "download_url")]
+    header: Vec<String>,
+    /// File with more headers, one a line, for those that are secrets
+    #[arg(long, value_name = "FILE", requires = "download_url")]
+    header_file: Option<PathBuf>,
+    /// User for basic authentication
+    #[arg(long, value_name = "NAME", requires = "download_url")]
+    username: Option<String>,
+    /// File with the user's password [default: DOWNLOAD_PASSWORD of the environment]
+    #[arg(long, value_name = "FILE", requires = "username")]
+    password_file: Option<PathBuf>,
+    /// File with a bearer token [default: DOWNLOAD_TOKEN of the environment]
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "download_url",
+        conflicts_with = "username"
+    )]
+    token_file: Option<PathBuf>,
+    /// Certificate authorities to trust besides the system's, PEM
+    #[arg(long, value_name = "FILE", requires = "download_url")]
+    ca_file: Option<PathBuf>,
+    /// Proxy to go through, http://host:port, or `direct` [default: the daemon's environment]
+    #[arg(long, value_name = "URL", requires = "download_url")]
+    proxy: Option<String>,
+    /// How the file is compressed: gzip, xz, zstd or none [default: told by its first bytes]
+    #[arg(long, value_name = "KIND", requires = "download_url")]
+    decompress: Option<String>,
+    /// Seconds of silence after which the transfer is resumed [default: the daemon's, 30]
+    #[arg(long, value_name = "SECONDS", requires = "download_url")]
+    idle_timeout: Option<u32>,
+}
+
+impl DownloadArgs {
+    pub(super) fn source(&self, url: String) -> Result<wire::UrlSource, Failure> {
+        let secret = |file: Option<&PathBuf>, variable| match file {
+            Some(path) => Ok(read(path)?.trim_end_matches(['\r', '\n']).to_owned()),
+            None => Ok::<_, Failure>(std::env::var(variable).unwrap_or_default()),
+        };
+        let mut headers = Vec::new();
+        let file = self.header_file.as_deref().map(read).transpose()?;
+        let lines = file.iter().flat_map(|text| text.lines());
+        for line in lines.chain(self.header.iter().map(String::as_str)) {
+            if line.trim().is_empty() {
+                continue;
+            }
+            // The value may be the secret: it is not repeated.
+            let (name, value) = line
+                .split_once(':')
+                .ok_or("a header is written `Name: value`")?;
+            headers.push(wire::Header {
+                name: name.trim().to_owned(),
+                value: value.trim().to_owned(),
+            });
+        }
+        let (mut password, mut bearer_token) = (String::new(), String::new());
+        if self.username.is_some() {
+            password = secret(self.password_file.as_ref(), "DOWNLOAD_PASSWORD")?;
+        } else {
+            bearer_token = secret(self.token_file.as_ref(), "DOWNLOAD_TOKEN")?;
+        }
+        let ca_certificates = match &self.ca_file {
+            Some(path) => read(path)?.into_bytes(),
+            None => Vec::new(),
+        };
+        Ok(wire::UrlSource {
+            url,
+            headers,
+            username: self.username.clone().unwrap_or_default(),
+            password,
+            bearer_token,
+            ca_certificates,
+            proxy: self.proxy.clone().unwrap_or_default(),
+            decompress: self.decompress.clone().unwrap_or_default(),
+            idle_timeout_seconds: self.idle_timeout.unwrap_or_default(),
+        })
+    }
+}
+
+fn read(path: impl AsRef<Path>) -> Result<String, Failure> {
+    let path = path.as_ref();
+    let text = std::fs::read_to_string(path);
+    text.map_err(|error| format!("cannot read {}: {error}", path.display()).into())
+}

@@ -1,0 +1,247 @@
+//! The metrics, in the OpenMetrics text format. Docs: docs/operations.md, which lists each of them.
+//!
+//! Names and labels are Longhorn's where it has them (`longhorn_backing_image_actual_size_bytes`,
+//! `longhorn_backing_image_state`, with `backing_image`, `disk` and `node`). Everything is read when it
+//! is asked for; only what happened since the start is counted as it happens.
+
+use std::fmt;
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use super::process::Process;
+use super::{Observed, counters};
+use crate::catalog::{Lifecycle, Status};
+use crate::store::layout::EntryName;
+
+/// What `/metrics` says of its own form.
+pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Every state of an image, as the wire spells it.
+const STATES: [&str; 6] = [
+    "pending",
+    "starting",
+    "in-progress",
+    "ready",
+    "failed",
+    "unknown",
+];
+
+type Labels = Vec<(&'static str, String)>;
+type Gauges = Family<Labels, Gauge<u64, AtomicU64>>;
+
+/// One reading.
+struct Writer {
+    registry: Registry,
+    /// Where all of it is.
+    place: Labels,
+}
+
+/// All metrics as text.
+pub(super) fn text(observed: &Observed, is_ready: bool) -> Result<String, fmt::Error> {
+    let place = vec![
+        ("disk", observed.disk.uuid().to_string()),
+        ("node", observed.node.to_string()),
+    ];
+    let mut writer = Writer {
+        registry: Registry::default(),
+        place,
+    };
+    writer.gauge(
+        "longhorn_backing_image_manager_ready",
+        "1 while the disk can be used and new work is taken",
+        u64::from(is_ready),
+    );
+    let images = observed.catalog.list();
+    writer.images(&images);
+    writer.counts();
+    writer.disk(observed);
+    writer.process();
+    let mut text = String::new();
+    encode(&mut text, &writer.registry)?;
+    Ok(text)
+}
+
+impl Writer {
+    fn family(&mut self, name: &str, help: &str) -> Gauges {
+        let family = Gauges::default();
+        self.registry.register(name, help, family.clone());
+        family
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: u64) {
+        let family = self.family(name, help);
+        family.get_or_create(&self.place).set(value);
+    }
+
+    fn counter(&mut self, name: &str, help: &str, values: &[(Labels, u64)]) {
+        let family = Family::<Labels, Counter>::default();
+        self.registry.register(name, help, family.clone());
+        for (labels, value) in values {
+            let labels = [&labels[..], &self.place].concat();
+            family.get_or_create(&labels).inc_by(*value);
+        }
+    }
+
+    fn images(&mut self, images: &[Status]) {
+        let by_state = self.family("longhorn_backing_images", "Images by state");
+        for state in STATES {
+            let count = images.iter().filter(|image| image.state.name() == state);
+            let labels = [&[("state", state.to_owned())][..], &self.place].concat();
+            by_state.get_or_create(&labels).set(count.count() as u64);
+        }
+        let sizes = self.family(
+            "longhorn_backing_image_actual_size_bytes",
+            "What an image takes of the disk",
+        );
+        let states = self.family(
+            "longhorn_backing_image_state",
+            "1 for the state that an image is in",
+        );
+        let sending = self.family(
+            "longhorn_backing_image_sending",
+            "Copies of an image that are being sent",
+        );
+        let mut receiving = 0;
+        for image in images {
+            let which = [
+                ("backing_image", image.id.name.to_string()),
+                ("uuid", image.id.uuid.to_string()),
+            ];
+            let labels = [&which[..], &self.place].concat();
+            let size = image.sidecar().map_or(0, |sidecar| sidecar.real_size);
+            sizes.get_or_create(&labels).set(size);
+            let sent = image.longhorn.sending_reference;
+            sending.get_or_create(&labels).set(sent.into());
+            let state = [("state", image.state.name().to_owned())];
+            let labels = [&which[..], &state, &self.place].concat();
+            states.get_or_create(&labels).set(1);
+            let comes = matches!(image.state, Lifecycle::Starting | Lifecycle::InProgress(_));
+            receiving += u64::from(comes);
+        }
+        self.gauge(
+            "longhorn_backing_image_receiving",
+            "Images that are on their way in",
+            receiving,
+        );
+    }
+
+    fn counts(&mut self) {
+        let counts = counters::now();
+        for (name, help, value) in [
+            (
+                "received_bytes",
+                "Bytes that came from sources and peers",
+                counts.received,
+            ),
+            (
+                "sent_bytes",
+                "Bytes that went to peers and clients",
+                counts.sent,
+            ),
+            ("made", "Images that became ready", counts.made),
+            (
+                "scrubbed_bytes",
+                "Bytes of ready images that were read again",
+                counts.scrubbed,
+            ),
+            (
+                "damaged",
+                "Ready images that were found to be damaged",
+                counts.damaged,
+            ),
+            (
+                "healed",
+                "Damaged images that were replaced from a good copy",
+                counts.healed,
+            ),
+        ] {
+            let name = format!("longhorn_backing_image_{name}");
+            self.counter(&name, help, &[(Labels::new(), value)]);
+        }
+        let failures = counts.failures.into_iter();
+        let failures = failures.map(|(kind, count)| (vec![("reason", kind.to_string())], count));
+        let failures: Vec<_> = failures.collect();
+        self.counter(
+            "longhorn_backing_image_failures",
+            "Images that failed, by the kind of error",
+            &failures,
+        );
+    }
+
+    fn disk(&mut self, observed: &Observed) {
+        // A disk that cannot be asked has no sizes: they are left out, not 0.
+        if let Ok(space) = observed.disk.space() {
+            for (name, help, value) in [
+                ("size_bytes", "Size of the disk", space.size),
+                ("available_bytes", "Free bytes of the disk", space.available),
+                (
+                    "reserved_bytes",
+                    "Free bytes that images leave to volumes and records",
+                    crate::store::ingest::reserve(space.size),
+                ),
+            ] {
+                let name = format!("longhorn_backing_image_disk_{name}");
+                self.gauge(&name, help, value);
+            }
+        }
+        self.gauge(
+            "longhorn_backing_image_disk_reflink",
+            "1 when volumes share their image's extents on this disk",
+            u64::from(observed.disk.reflink()),
+        );
+        let names = std::fs::read_dir(observed.disk.layout().images());
+        if let Ok(names) = names {
+            let aside = names.flatten().filter(|entry| {
+                let name = entry.file_name();
+                let name = name.to_str().unwrap_or_default();
+                matches!(EntryName::of(name), EntryName::Quarantined(_))
+            });
+            self.gauge(
+                "longhorn_backing_image_quarantined",
+                "Damaged images that are kept for people to look at",
+                aside.count() as u64,
+            );
+        }
+    }
+
+    fn process(&mut self) {
+        let process = Process::this();
+        for (name, help, value) in [
+            ("process_threads", "Threads", process.threads),
+            (
+                "process_open_fds",
+                "Open file descriptors",
+                process.open_fds,
+            ),
+            ("process_max_fds", "The most of them", process.max_fds),
+            (
+                "process_resident_memory_bytes",
+                "Resident memory",
+                process.resident_bytes,
+            ),
+            (
+                "process_virtual_memory_bytes",
+                "Virtual memory",
+                process.virtual_bytes,
+            ),
+        ] {
+            let gauge = Gauge::<u64, AtomicU64>::default();
+            gauge.set(value);
+            self.registry.register(name, help, gauge);
+        }
+        let start = Gauge::<f64, AtomicU64>::default();
+        start.set(process.start_seconds);
+        let help = "When the process started, in seconds since 1970";
+        self.registry
+            .register("process_start_time_seconds", help, start);
+        let cpu = Counter::<f64, AtomicU64>::default();
+        cpu.inc_by(process.cpu_seconds);
+        self.registry
+            .register("process_cpu_seconds", "Processor time", cpu);
+    }
+}

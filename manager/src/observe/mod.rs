@@ -1,0 +1,95 @@
+//! Health and metrics over HTTP: `/healthz`, `/readyz`, `/metrics`.
+//!
+//! They say how the daemon is, never what is in an image, and need no credentials. `/healthz` answers
+//! while the daemon does: a new start would help otherwise. `/readyz` fails while it cannot be used: the
+//! disk that was opened is gone or silent, or it is about to stop.
+
+pub mod counters;
+mod metrics;
+mod process;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use types::{NodeId, report};
+
+use crate::catalog::Catalog;
+use crate::error::{IoContext, Result};
+use crate::store::Disk;
+
+/// A disk that takes longer to answer is not one to rely on.
+const DISK_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What is observed.
+#[derive(Debug, Clone)]
+pub struct Observed {
+    /// The images.
+    pub catalog: Catalog,
+    /// The disk they are on.
+    pub disk: Arc<Disk>,
+    /// Where it is.
+    pub node: NodeId,
+}
+
+/// Listens at `address` and answers until `stop`.
+pub async fn serve(
+    address: SocketAddr,
+    observed: Observed,
+    stop: CancellationToken,
+) -> Result<JoinHandle<()>> {
+    let text = address.to_string();
+    let listener = TcpListener::bind(address)
+        .await
+        .context("listen on", text.as_ref())?;
+    let router = Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .with_state(observed);
+    Ok(tokio::spawn(async move {
+        let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
+        if let Err(error) = served.await {
+            tracing::error!(%error, "the metrics server ended");
+        }
+    }))
+}
+
+/// Asks the disk in a thread of its own: a disk that hangs must not hang who asks about it.
+async fn trouble(observed: &Observed) -> Option<String> {
+    if let Err(error) = observed.catalog.takes_work() {
+        return Some(report(&error).to_string());
+    }
+    let disk = observed.disk.clone();
+    let looked = tokio::task::spawn_blocking(move || disk.check());
+    match tokio::time::timeout(DISK_PATIENCE, looked).await {
+        Ok(Ok(Ok(()))) => None,
+        Ok(Ok(Err(error))) => Some(report(&error).to_string()),
+        Ok(Err(error)) => Some(error.to_string()),
+        Err(_) => Some(format!("the disk does not answer within {DISK_PATIENCE:?}")),
+    }
+}
+
+async fn ready(State(observed): State<Observed>) -> (StatusCode, String) {
+    match trouble(&observed).await {
+        None => (StatusCode::OK, "ok\n".to_owned()),
+        Some(trouble) => (StatusCode::SERVICE_UNAVAILABLE, format!("{trouble}\n")),
+    }
+}
+
+async fn metrics(State(observed): State<Observed>) -> Response {
+    let is_ready = trouble(&observed).await.is_none();
+    let written = tokio::task::spawn_blocking(move || metrics::text(&observed, is_ready));
+    match written.await {
+        Ok(Ok(text)) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        _ => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
