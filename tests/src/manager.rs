@@ -28,6 +28,8 @@ pub struct Options {
     pub arguments: Vec<OsString>,
     /// `FAILPOINTS` of the process; empty: none.
     pub failpoints: String,
+    /// More variables of its environment.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Options {
@@ -38,6 +40,7 @@ impl Options {
             disk: disk.to_owned(),
             arguments: ["--node-id", NODE].map(OsString::from).to_vec(),
             failpoints: String::new(),
+            environment: Vec::new(),
         }
     }
 
@@ -54,6 +57,13 @@ impl Options {
         self.with("--registry-config", &registry.registry_config)
             .with("--auth-file", &registry.docker_config)
             .with("--allow-address", "127.0.0.0/8")
+    }
+
+    /// With one more variable of its environment.
+    #[must_use]
+    pub fn with_environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.into(), value.into()));
+        self
     }
 
     /// With a failpoint, for example `store.seal.renamed=return`.
@@ -110,10 +120,14 @@ impl Manager {
         .to_vec();
         arguments.push(options.disk.clone().into());
         arguments.extend(options.arguments.iter().cloned());
-        let environment = [
+        let more = options.environment.iter();
+        let environment: Vec<_> = [
             ("FAILPOINTS", options.failpoints.as_str()),
             ("RUST_LOG", "info"),
-        ];
+        ]
+        .into_iter()
+        .chain(more.map(|(name, value)| (name.as_str(), value.as_str())))
+        .collect();
         let process = Process::spawn(
             sandbox,
             &options.name,
@@ -333,7 +347,10 @@ pub fn from_file(name: &str, path: &Path) -> pb::CreateBackingImageRequest {
 pub fn from_url(name: &str, url: &str) -> pb::CreateBackingImageRequest {
     request(
         name,
-        pb::source::Source::Url(pb::UrlSource { url: url.into() }),
+        pb::source::Source::Url(pb::UrlSource {
+            url: url.into(),
+            ..Default::default()
+        }),
     )
 }
 

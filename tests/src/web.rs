@@ -45,10 +45,15 @@ impl Nginx {
         Self { process, address }
     }
 
+    /// The URL of a path on it.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
     /// The body of a file that must be there.
     #[track_caller]
     pub fn fetch(&self, path: &str) -> Vec<u8> {
-        let url = format!("http://{}{path}", self.address);
+        let url = self.url(path);
         let (status, body) = get(&url).unwrap_or_else(|error| panic!("GET {url}: {error}"));
         assert_eq!(status, 200, "GET {url}");
         body

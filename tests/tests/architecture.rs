@@ -44,16 +44,17 @@ const LINES_MAX: usize = 450;
 
 /// The rows of the list of faults that the project has promised to prove so far.
 const PROMISED: &[std::ops::RangeInclusive<u32>] = &[
-    1..=19,
-    22..=29,
+    1..=29,
+    31..=31,
     32..=46,
-    48..=50,
-    57..=62,
-    64..=77,
+    57..=58,
+    60..=60,
+    62..=62,
+    64..=66,
+    68..=77,
     79..=79,
     85..=85,
     90..=93,
-    97..=97,
 ];
 
 #[derive(Debug)]

@@ -11,6 +11,7 @@
     reason = "a program for people: a broken machine ends it, and its table is its result"
 )]
 
+mod download;
 mod footprint;
 mod ingest;
 mod io;
@@ -24,12 +25,13 @@ use report::Report;
 
 type Case = (&'static str, fn(&mut Report));
 
-const CASES: [Case; 9] = [
+const CASES: [Case; 10] = [
     ("volume-xfs", volume::on_xfs),
     ("volume-ext4", volume::on_ext4),
     ("pull", ingest::pull),
     ("packaging", ingest::packaging),
     ("convert", ingest::convert),
+    ("download", download::run),
     ("io", io::steady),
     ("first-touch", io::first_touch),
     ("memory", footprint::memory),
