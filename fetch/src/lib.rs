@@ -9,6 +9,7 @@
 //! where [`Config`] and the rules of [`registry`] let them.
 
 mod address;
+mod answer;
 mod config;
 mod credentials;
 mod error;

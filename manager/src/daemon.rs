@@ -135,7 +135,7 @@ pub async fn run(args: DaemonArgs) -> Result<()> {
     let catalog = Catalog::load(store, sources, stop.child_token())?;
     info!(disk = %disk.layout().root().display(), uuid = %disk.uuid(), node = %volumes.node_id(),
         listen = %args.listen, "serving");
-    let metrics = observed(&args, &catalog, &disk, &volumes, &stop).await?;
+    let metrics = observed(&args, &catalog, &disk, (&volumes, &swarm), &stop).await?;
     let sync_server = Listener::bind(&args.sync_listen, Protocol::Http1).await?;
     let sync_address = sync_server
         .local_address()
@@ -205,7 +205,7 @@ async fn observed(
     args: &DaemonArgs,
     catalog: &Catalog,
     disk: &Arc<Disk>,
-    volumes: &Volumes,
+    (volumes, swarm): (&Volumes, &sync::Swarm),
     stop: &CancellationToken,
 ) -> Result<Option<JoinHandle<()>>> {
     let Some(address) = args.metrics_listen else {
@@ -215,6 +215,7 @@ async fn observed(
         catalog: catalog.clone(),
         disk: disk.clone(),
         node: volumes.node_id().clone(),
+        swarm: swarm.clone(),
     };
     let serving = observe::serve(address, observed, stop.child_token());
     serving.await.map(Some)

@@ -9,6 +9,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -26,6 +27,7 @@ use types::{Checksum, ImageName, Sha512};
 struct Server {
     address: SocketAddr,
     body: Arc<Mutex<(Vec<u8>, Option<usize>)>>,
+    asked: Arc<AtomicUsize>,
 }
 
 impl Server {
@@ -33,14 +35,20 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let body = Arc::new(Mutex::new((Vec::new(), None)));
-        let served = body.clone();
+        let (served, asked) = (body.clone(), Arc::new(AtomicUsize::new(0)));
+        let count = asked.clone();
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let served = served.clone();
+                count.fetch_add(1, Ordering::Relaxed);
                 thread::spawn(move || answer(stream, &served));
             }
         });
-        Self { address, body }
+        Self {
+            address,
+            body,
+            asked,
+        }
     }
 }
 
@@ -439,4 +447,46 @@ async fn other_formats_are_made_raw_when_they_are_declared_and_only_then() {
         };
         assert!(fixture.failure(new).await.contains("checksum mismatch"));
     }
+}
+
+/// Row 21, for a URL: one download, and all see the same; also when it fails.
+#[tokio::test(flavor = "multi_thread")]
+async fn row_21_fifty_requests_for_one_url_are_one_download() {
+    let fixture = Arc::new(fixture());
+    let disk = disk(1 << 20);
+    let right = fixture.request("d.img", &disk);
+    let wrong = NewImage {
+        expected: Some(Sha512::of(b"other")),
+        ..right.clone()
+    };
+    for (new, downloads) in [(wrong, 1), (right, 2)] {
+        // Made by one, waited for by all: a failed image is started anew by whoever asks later.
+        fixture.catalog.create(new.clone()).unwrap();
+        let tasks: Vec<_> = (0..50)
+            .map(|_| {
+                let (fixture, name) = (fixture.clone(), new.name.clone().unwrap());
+                tokio::spawn(async move {
+                    let mut watch = fixture.catalog.watch(&name, None).unwrap();
+                    let settled = watch.wait_for(|status| status.state.is_settled());
+                    settled.await.unwrap().state.clone()
+                })
+            })
+            .collect();
+        let mut states = Vec::new();
+        for task in tasks {
+            states.push(task.await.unwrap());
+        }
+        states.dedup();
+        assert_eq!(states.len(), 1, "all see the same");
+        assert_eq!(fixture.server.asked.load(Ordering::Relaxed), downloads);
+    }
+    let again = fixture.request("d.img", &disk);
+    let all: Vec<_> = (0..50)
+        .map(|_| fixture.catalog.create(again.clone()).unwrap())
+        .collect();
+    assert!(
+        all.iter()
+            .all(|status| matches!(status.state, Lifecycle::Ready(_)))
+    );
+    assert_eq!(fixture.server.asked.load(Ordering::Relaxed), 2);
 }

@@ -13,7 +13,8 @@ use tokio_util::io::StreamReader;
 
 use super::session::{Session, Sessions};
 use super::{Layer, Resolved};
-use crate::network::{Network, next_chunk, status_error};
+use crate::answer::{next_chunk, status_error};
+use crate::network::Network;
 use crate::range::ContentRange;
 use crate::retry::Retry;
 use crate::{Error, Result};

@@ -11,7 +11,8 @@ use tokio_util::io::ReaderStream;
 use url::Url;
 
 use super::session::Session;
-use crate::network::{Network, status_error};
+use crate::answer::status_error;
+use crate::network::Network;
 use crate::retry::Retry;
 use crate::{Error, Reference, Result};
 

@@ -10,7 +10,8 @@ use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 
 use super::Resolved;
 use super::session::Session;
-use crate::network::{Network, small_body, status_error};
+use crate::answer::{small_body, status_error};
+use crate::network::Network;
 use crate::retry::Retry;
 use crate::{Error, Platform, Reference, Result};
 

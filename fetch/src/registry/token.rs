@@ -12,9 +12,10 @@ use serde::Deserialize;
 use url::Url;
 
 use super::challenge::Bearer;
+use crate::answer::{small_body, status_error};
 use crate::config::Endpoint;
 use crate::credentials::Login;
-use crate::network::{Network, authority, small_body, status_error};
+use crate::network::{Network, authority};
 use crate::{Error, Result};
 
 /// The most bytes of a token server's answer; tokens are a few KiB.

@@ -9,7 +9,8 @@ use reqwest::header::{
 use reqwest::{Response, StatusCode};
 
 use super::Source;
-use crate::network::{Get, Network, next_chunk, status_error};
+use crate::answer::{next_chunk, status_error};
+use crate::network::{Get, Network};
 use crate::range::ContentRange;
 use crate::retry::Retry;
 use crate::{Error, Result};

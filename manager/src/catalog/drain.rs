@@ -32,4 +32,19 @@ impl Catalog {
             let _ = arrived.await;
         }
     }
+
+    /// Is done when the daemon stops.
+    pub fn stopped(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.inner.stop.clone().cancelled_owned()
+    }
+
+    /// Ends all work and waits for it.
+    pub async fn stop(&self) {
+        self.inner.stop.cancel();
+        let entries: Vec<_> = self.images().values().cloned().collect();
+        for entry in entries {
+            entry.tasks.close();
+            entry.tasks.wait().await;
+        }
+    }
 }

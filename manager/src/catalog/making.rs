@@ -18,6 +18,7 @@ use super::registry::fits;
 use super::status::{Reporter, Status, count};
 use super::{Catalog, Entry, checksum_text};
 use crate::error::{Error, Result};
+use crate::observe::counters;
 use crate::source::{Job, Source};
 use crate::store::recovery::Found;
 use crate::store::{Asked, Reading, SealedImage, random_image_uuid};
@@ -369,6 +370,9 @@ impl Catalog {
     /// Sets damaged bytes aside; any other error leaves them where they are.
     pub(super) fn set_aside(&self, id: &ImageId, error: Error) -> Error {
         let store = &self.inner.store;
+        if error.kind() == ErrorKind::DataLoss {
+            counters::damaged();
+        }
         store.set_aside(store.place(), &id.to_string(), error)
     }
 }

@@ -420,21 +420,6 @@ impl Catalog {
             .await
             .map_err(Error::Task)?
     }
-
-    /// Is done when the daemon stops.
-    pub fn stopped(&self) -> impl Future<Output = ()> + Send + 'static {
-        self.inner.stop.clone().cancelled_owned()
-    }
-
-    /// Ends all work and waits for it.
-    pub async fn stop(&self) {
-        self.inner.stop.cancel();
-        let entries: Vec<_> = self.images().values().cloned().collect();
-        for entry in entries {
-            entry.tasks.close();
-            entry.tasks.wait().await;
-        }
-    }
 }
 
 fn not_ready(id: &ImageId, state: &Lifecycle) -> Error {

@@ -59,6 +59,10 @@ pub(super) fn text(observed: &Observed, is_ready: bool) -> Result<String, fmt::E
     let images = observed.catalog.list();
     writer.images(&images);
     writer.counts();
+    for (name, help, value) in observed.swarm.metrics().all() {
+        let name = format!("longhorn_backing_image_{name}");
+        writer.counter(&name, help.trim_end_matches('.'), &[(Labels::new(), value)]);
+    }
     writer.disk(observed);
     writer.process();
     let mut text = String::new();

@@ -25,6 +25,7 @@ use types::{NodeId, report};
 use crate::catalog::Catalog;
 use crate::error::{IoContext, Result};
 use crate::store::Disk;
+use crate::sync::Swarm;
 
 /// A disk that takes longer to answer is not one to rely on.
 const DISK_PATIENCE: Duration = Duration::from_secs(2);
@@ -38,6 +39,8 @@ pub struct Observed {
     pub disk: Arc<Disk>,
     /// Where it is.
     pub node: NodeId,
+    /// Copies from and to other managers.
+    pub swarm: Swarm,
 }
 
 /// Listens at `address` and answers until `stop`.
