@@ -81,13 +81,22 @@ impl Client {
     /// Sees to it that an image from `source` exists, waiting at most `wait` for it to be ready.
     /// Its name is the manager's to choose, so that callers of one source share one image.
     pub async fn ensure_image(&self, source: Source, wait: Duration) -> Result<ImageOutcome> {
-        let until = Instant::now() + wait;
         let request = wire::CreateBackingImageRequest {
             source: Some(wire::Source {
                 source: Some(source),
             }),
             ..Default::default()
         };
+        self.ensure(request, wait).await
+    }
+
+    /// The same for a request that says more, such as a name.
+    pub async fn ensure(
+        &self,
+        request: wire::CreateBackingImageRequest,
+        wait: Duration,
+    ) -> Result<ImageOutcome> {
+        let until = Instant::now() + wait;
         let mut image = self.create_image(request).await?;
         if !matches!(
             ImageOutcome::from(image.clone()),
@@ -104,6 +113,17 @@ impl Client {
                 Ok(Err(error)) => return Err(error),
             }
         }
+    }
+
+    /// Takes the snapshots of a group, and waits for them.
+    pub async fn snapshot_group(
+        &self,
+        request: wire::SnapshotGroupRequest,
+    ) -> Result<Vec<wire::BackingImage>> {
+        let mut images = self.images();
+        let answer = images.snapshot_group(request);
+        let answer = self.call("take the snapshots of a group", answer).await?;
+        Ok(answer.snapshots)
     }
 
     /// One image; without a uuid the only one of that name.

@@ -69,6 +69,13 @@ impl Client {
             .await
     }
 
+    /// Changes what may change of a volume.
+    pub async fn modify_volume(&self, request: wire::ModifyVolumeRequest) -> Result<wire::Volume> {
+        let mut volumes = self.volumes();
+        self.call("modify the volume", volumes.modify_volume(request))
+            .await
+    }
+
     /// Records that a node may use the volume.
     pub async fn publish_volume(
         &self,

@@ -33,6 +33,11 @@ pub(crate) fn suits(
     Ok(())
 }
 
+/// Whether it is known that there is nothing but zeros.
+pub(crate) fn is_blank(content: Option<&wire::Content>) -> bool {
+    content.is_some_and(|content| content.kind() == Kind::Blank)
+}
+
 fn mountable(image: &str, content: &wire::Content, asked: Option<FsType>) -> Result<()> {
     let found = || content.r#type.chars().take(64).collect::<String>();
     let what = match content.kind() {
@@ -49,7 +54,11 @@ fn mountable(image: &str, content: &wire::Content, asked: Option<FsType>) -> Res
             (None, Ok(found)) if host::mounts::is_supported(found) => return Ok(()),
             (None, _) => format!("{}, which is not mounted here", found()),
         },
-        Kind::PartitionTable => format!("a partition table ({}), not a file system", found()),
+        Kind::PartitionTable => format!(
+            "a partition table ({}), not a file system; name one of its partitions with the parameter \
+             partition, or",
+            found()
+        ),
         Kind::Other => format!("{}, not a file system", found()),
         Kind::Ambiguous => format!("more than one signature ({})", found()),
         Kind::Unknown | Kind::Unspecified => "nothing that is known as a file system".to_owned(),

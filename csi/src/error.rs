@@ -6,7 +6,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use types::{ByteSize, Classify, ErrorKind, InvalidName, VolumeName};
+use types::{ByteSize, Classify, ErrorKind, ImageName, InvalidName, VolumeName};
 
 /// The result of whatever the plugin does.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -83,6 +83,38 @@ pub enum Error {
         /// As given, cut to 64 characters.
         volume_id: String,
     },
+    /// No snapshot of that id exists.
+    #[error("snapshot {snapshot_id:?} does not exist")]
+    NoSuchSnapshot {
+        /// As given, cut to 64 characters.
+        snapshot_id: String,
+    },
+    /// The name of a snapshot is taken.
+    #[error("{name} exists and is {existing}, not a snapshot of volume {asked}; use another name")]
+    SnapshotDiffers {
+        /// Which.
+        name: ImageName,
+        /// What has the name, in words.
+        existing: String,
+        /// What the request wants a snapshot of.
+        asked: VolumeName,
+    },
+    /// A snapshot was taken with others and goes with them.
+    #[error("snapshot {snapshot} belongs to group {group}; delete the group")]
+    InGroup {
+        /// Which.
+        snapshot: ImageName,
+        /// Its group.
+        group: String,
+    },
+    /// The snapshots that the caller takes for those of a group are others.
+    #[error("snapshot_ids are not those of group {group}: it has {has}")]
+    OtherMembers {
+        /// Which.
+        group: ImageName,
+        /// Its snapshots.
+        has: String,
+    },
     /// No node of that id can exist.
     #[error("node {node_id:?} does not exist")]
     NoSuchNode {
@@ -141,7 +173,7 @@ pub enum Error {
         progress: String,
     },
     /// The image could not be had.
-    #[error("cannot get base image {image}: {message}")]
+    #[error("cannot get image {image}: {message}")]
     ImageFailed {
         /// As in the parameters.
         image: String,
@@ -156,11 +188,11 @@ pub enum Error {
         /// Where they can be made.
         here: String,
     },
-    /// Another call works on the same volume.
-    #[error("another call on volume {volume_id} is under way; try again")]
+    /// Another call works on the same thing.
+    #[error("another call on {name} is under way; try again")]
     InFlight {
-        /// Which.
-        volume_id: String,
+        /// On what.
+        name: String,
     },
     /// The volume is not where the node could reach it.
     #[error("volume {volume} has no replica on node {node}")]
@@ -258,14 +290,17 @@ impl Classify for Error {
             | Self::TwoFsTypes { .. }
             | Self::FsTypeMismatch { .. }
             | Self::NotMountable { .. }
+            | Self::InGroup { .. }
+            | Self::OtherMembers { .. }
             | Self::Flag { .. } => ErrorKind::InvalidArgument,
             Self::Limit { .. } | Self::TooSmallToFormat { .. } | Self::NotGrown { .. } => {
                 ErrorKind::OutOfRange
             }
-            Self::NoSuchVolume { .. } | Self::NoSuchNode { .. } | Self::NotAtPath { .. } => {
-                ErrorKind::NotFound
-            }
-            Self::Differs { .. } => ErrorKind::AlreadyExists,
+            Self::NoSuchVolume { .. }
+            | Self::NoSuchSnapshot { .. }
+            | Self::NoSuchNode { .. }
+            | Self::NotAtPath { .. } => ErrorKind::NotFound,
+            Self::Differs { .. } | Self::SnapshotDiffers { .. } => ErrorKind::AlreadyExists,
             Self::ImageInProgress { .. } | Self::InFlight { .. } | Self::Token => {
                 ErrorKind::Aborted
             }

@@ -1,4 +1,4 @@
-//! One call at a time for each volume: a second one is told so at once and never waits.
+//! One call at a time for each volume, or snapshot: a second one is told so at once and never waits.
 //!
 //! The CSI specification lets the caller try again after ABORTED; waiting here would only pile up
 //! calls behind one that hangs.
@@ -6,38 +6,33 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use types::VolumeName;
-
 use crate::error::{Error, Result};
 
-/// The volumes that calls work on right now.
+/// The names of what calls work on right now: of volumes, or of snapshots.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct InFlight(Arc<Mutex<HashSet<VolumeName>>>);
+pub(crate) struct InFlight(Arc<Mutex<HashSet<String>>>);
 
-/// A volume is ours until this is dropped. It moves into the thread that does the work, so that a
+/// A name is ours until this is dropped. It moves into the thread that does the work, so that a
 /// caller who goes away does not let the next one in too early.
 #[derive(Debug)]
 pub(crate) struct Guard {
-    volumes: InFlight,
-    volume: VolumeName,
+    names: InFlight,
+    name: String,
 }
 
 impl InFlight {
-    /// Takes a volume, or says that another call has it.
-    pub(crate) fn enter(&self, volume: &VolumeName) -> Result<Guard> {
-        if self.lock().insert(volume.clone()) {
-            Ok(Guard {
-                volumes: self.clone(),
-                volume: volume.clone(),
-            })
+    /// Takes a name, or says that another call has it.
+    pub(crate) fn enter(&self, name: &impl ToString) -> Result<Guard> {
+        let name = name.to_string();
+        if self.lock().insert(name.clone()) {
+            let names = self.clone();
+            Ok(Guard { names, name })
         } else {
-            Err(Error::InFlight {
-                volume_id: volume.to_string(),
-            })
+            Err(Error::InFlight { name })
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<VolumeName>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
         // A set is whole between any two operations on it, also after a panic.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -45,13 +40,13 @@ impl InFlight {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        self.volumes.lock().remove(&self.volume);
+        self.names.lock().remove(&self.name);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use types::{Classify as _, ErrorKind};
+    use types::{Classify as _, ErrorKind, VolumeName};
 
     use super::*;
 

@@ -20,6 +20,9 @@ mod config;
 mod content;
 mod controller;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
+mod group;
 mod health;
 mod identity;
 mod in_flight;
@@ -30,6 +33,7 @@ mod readiness;
 mod registration;
 mod request;
 mod server;
+mod snapshots;
 mod socket;
 mod status;
 mod volumes;
@@ -39,12 +43,14 @@ pub use error::{Error, Result};
 
 use client::Client;
 use controller::ControllerService;
+use group::GroupService;
 use health::Health;
 use host::Disks;
 use identity::IdentityService;
 use node::NodeService;
 use readiness::Readiness;
 use server::Services;
+use snapshots::Snapshots;
 use socket::{Directory, Socket};
 use tokio::sync::oneshot;
 use volumes::Volumes;
@@ -83,7 +89,7 @@ fn services(
     stop: oneshot::Receiver<()>,
 ) -> Result<(Services, Option<tokio::task::JoinHandle<()>>)> {
     let (name, topology_key) = (config.driver_name, config.topology_key);
-    let (mut controller, mut node, mut task) = (None, None, None);
+    let (mut controller, mut group, mut node, mut task) = (None, None, None, None);
     let mut readiness = Readiness {
         client: None,
         node: None,
@@ -91,14 +97,18 @@ fn services(
     };
     if let Some(asked) = config.controller {
         let manager = Client::new(asked.manager)?;
-        let volumes = Volumes::new(manager.clone(), topology_key.clone(), asked.image_wait);
-        controller = Some(ControllerService::new(volumes));
+        let wait = asked.image_wait;
+        let volumes = Volumes::new(manager.clone(), topology_key.clone(), wait);
+        let snapshots = Snapshots::new(manager.clone(), wait);
+        controller = Some(ControllerService::new(volumes, snapshots));
+        group = Some(GroupService::new(manager.clone()));
         readiness.client = Some(manager);
     }
     if let Some(asked) = config.node {
         let disks = Disks::new(asked.disks);
         let max_volumes = asked.max_volumes.into();
-        let service = NodeService::new(asked.node_id, topology_key, disks, max_volumes);
+        let service =
+            NodeService::new(asked.node_id, topology_key, disks, max_volumes, asked.check);
         readiness.node = Some((service.clone(), asked.kubelet_dir));
         node = Some(service);
         if let Some(registration) = asked.registration {
@@ -112,6 +122,7 @@ fn services(
     let services = Services {
         identity,
         controller,
+        group,
         node,
     };
     Ok((services, task))

@@ -5,21 +5,26 @@
 //! ever opened ([`host::disks`]).
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use client::parameters::BASE_IMAGE;
 use client::wire;
 use host::Disks;
 use host::disks::volume_path;
 use host::staging::NodeVolume;
-use types::{ByteSize, DiskUuid, NodeId, VolumeName};
+use types::{ByteSize, DiskUuid, NodeId, SECTOR, VolumeName};
 
+use crate::content;
 use crate::error::{Error, Result};
+use crate::request::MKFS_PARAMS;
 
 const DISK_UUID: &str = "diskUUID";
 const PATH: &str = "path";
 const HAS_SOURCE: &str = "hasSource";
 const SIZE: &str = "size";
 const READONLY: &str = "readonly";
+const PARTITION_OFFSET: &str = "partitionOffset";
+const PARTITION_LENGTH: &str = "partitionLength";
 
 /// What a node must know of a volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +37,23 @@ pub(crate) struct Location {
     pub(crate) size: Option<ByteSize>,
     /// Whether the controller published it for reading only.
     pub(crate) readonly: bool,
+    /// Options for mkfs; they are checked where they are used.
+    pub(crate) mkfs: String,
+    /// The bytes of the partition that is used; `None`: the whole volume.
+    pub(crate) part: Option<Range<u64>>,
+}
+
+/// Whether the volume is a copy of another one that nobody had written to yet: it is then as blank as
+/// a new one, which the manager has found by reading all of it, and may be formatted as one.
+pub(crate) fn is_blank_copy(volume: &wire::Volume) -> bool {
+    let is_copy = !volume.source_volume.is_empty() || !volume.source_snapshot.is_empty();
+    is_copy && content::is_blank(volume.content.as_ref())
+}
+
+/// Whether the volume came with contents.
+fn has_source(volume: &wire::Volume) -> bool {
+    let has_source = !volume.image_name.is_empty() || !volume.source_volume.is_empty();
+    has_source && !is_blank_copy(volume)
 }
 
 /// The `volume_context`: what never changes of a volume. The last four entries are for people.
@@ -41,11 +63,13 @@ pub(crate) fn volume_context(volume: &wire::Volume) -> HashMap<String, String> {
         context.insert(DISK_UUID.to_owned(), replica.disk_uuid.clone());
         context.insert(PATH.to_owned(), replica.path.clone());
     }
-    context.insert(
-        HAS_SOURCE.to_owned(),
-        (!volume.image_name.is_empty()).to_string(),
-    );
+    context.insert(HAS_SOURCE.to_owned(), has_source(volume).to_string());
+    if let Some(partition) = &volume.partition {
+        context.insert(PARTITION_OFFSET.to_owned(), partition.offset.to_string());
+        context.insert(PARTITION_LENGTH.to_owned(), partition.length.to_string());
+    }
     for (key, value) in [
+        (MKFS_PARAMS, volume.parameters.get(MKFS_PARAMS)),
         (BASE_IMAGE, volume.parameters.get(BASE_IMAGE)),
         ("imageName", Some(&volume.image_name)),
         ("imageUUID", Some(&volume.image_uuid)),
@@ -69,7 +93,7 @@ pub(crate) fn publish_context(
     let entries = [
         (DISK_UUID, replica.disk_uuid.clone()),
         (PATH, replica.path.clone()),
-        (HAS_SOURCE, (!volume.image_name.is_empty()).to_string()),
+        (HAS_SOURCE, has_source(volume).to_string()),
         (SIZE, volume.size.to_string()),
         (READONLY, readonly.to_string()),
     ];
@@ -107,11 +131,30 @@ impl Location {
             Some(text) => Some(text.parse().map_err(|_| invalid("size is no number"))?),
         };
         let readonly = Self::is_readonly(publish_context);
+        let number = |key| entry(key).map(|text| text.parse::<u64>()).transpose();
+        let part = match (number(PARTITION_OFFSET), number(PARTITION_LENGTH)) {
+            (Ok(Some(offset)), Ok(Some(length))) => offset
+                .checked_add(length)
+                .filter(|_| {
+                    offset.is_multiple_of(SECTOR) && length.is_multiple_of(SECTOR) && length > 0
+                })
+                .map(|end| offset..end),
+            _ => None,
+        };
+        if part.is_none()
+            && entry(PARTITION_OFFSET)
+                .or(entry(PARTITION_LENGTH))
+                .is_some()
+        {
+            return Err(invalid("the place of a partition is not one"));
+        }
         Ok(Self {
             disk_uuid,
             has_source,
             size: size.map(ByteSize),
             readonly,
+            mkfs: entry(MKFS_PARAMS).cloned().unwrap_or_default(),
+            part,
         })
     }
 
@@ -131,6 +174,7 @@ pub(crate) fn find(disks: &Disks, volume: &VolumeName, location: &Location) -> R
         size: location.size.unwrap_or(file.length),
         file: file.path,
         has_source: location.has_source,
+        part: location.part.clone(),
     })
 }
 
@@ -168,6 +212,8 @@ mod tests {
             has_source: true,
             size: Some(ByteSize(4096)),
             readonly: true,
+            mkfs: String::new(),
+            part: None,
         };
         assert_eq!(location, expected);
         // Without attaching (CSIDriver attachRequired: false) the volume's own context is enough.
@@ -181,6 +227,35 @@ mod tests {
             }
         );
         assert!(publish_context(&wire(), &NodeId::new("node-b").unwrap(), false).is_none());
+    }
+
+    #[test]
+    fn only_a_copy_of_nothing_is_like_a_new_volume() {
+        use wire::content::Kind;
+        let of = |kind: Kind, source_volume: &str, source_snapshot: &str, image_name: &str| {
+            let content = wire::Content {
+                kind: kind.into(),
+                ..Default::default()
+            };
+            wire::Volume {
+                content: Some(content),
+                source_volume: source_volume.to_owned(),
+                source_snapshot: source_snapshot.to_owned(),
+                image_name: image_name.to_owned(),
+                ..wire()
+            }
+        };
+        for (volume, expected) in [
+            (of(Kind::Blank, "", "", "image"), true),
+            (of(Kind::Blank, "", "snap", "snap"), false),
+            (of(Kind::Blank, "v", "", ""), false),
+            (of(Kind::FileSystem, "v", "", ""), true),
+            (of(Kind::Unknown, "", "snap", "snap"), true),
+            (of(Kind::Unspecified, "v", "", ""), true),
+            (of(Kind::Unspecified, "", "", ""), false),
+        ] {
+            assert_eq!(has_source(&volume), expected, "{volume:?}");
+        }
     }
 
     #[test]

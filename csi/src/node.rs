@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use host::Disks;
-use host::staging::{self, PublishRequest, StageRequest, Stats, Survivor, SurvivorState, Usage};
+use host::staging::{
+    self, Check, PublishRequest, StageRequest, Stats, Survivor, SurvivorState, Usage,
+};
 use proto::csi::v1 as csi;
 use tonic::{Request, Response, Status};
 use types::{ByteSize, NodeId, VolumeName};
@@ -27,6 +29,8 @@ pub(crate) struct NodeService {
     disks: Disks,
     /// 0: as many as the kubelet allows.
     max_volumes: i64,
+    /// Of file systems that come with a volume.
+    check: Check,
     in_flight: InFlight,
     blocking: Blocking,
 }
@@ -37,6 +41,7 @@ impl NodeService {
         topology_key: String,
         disks: Disks,
         max_volumes: i64,
+        check: Check,
     ) -> Self {
         let (in_flight, blocking) = (InFlight::default(), Blocking::new());
         Self {
@@ -44,6 +49,7 @@ impl NodeService {
             topology_key,
             disks,
             max_volumes,
+            check,
             in_flight,
             blocking,
         }
@@ -86,12 +92,15 @@ impl NodeService {
     async fn stage(&self, request: NodeStage) -> Result<()> {
         let disks = self.disks.clone();
         let volume = request.volume.clone();
+        let check = self.check;
         self.alone(&volume, move || {
             let stage = StageRequest {
                 volume: location::find(&disks, &request.volume, &request.location)?,
                 staging_path: request.staging_path,
                 access: request.capability.access,
                 read_only: request.capability.mode.read_only() || request.location.readonly,
+                mkfs_options: request.location.mkfs,
+                check,
             };
             let staged = staging::stage(&stage)?;
             let fs_type = staged.fs_type.map_or("none", host::FsType::as_str);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use proto::csi::v1::controller_server::ControllerServer;
+use proto::csi::v1::group_controller_server::GroupControllerServer;
 use proto::csi::v1::identity_server::IdentityServer;
 use proto::csi::v1::node_server::NodeServer;
 use tokio::sync::oneshot;
@@ -13,6 +14,7 @@ use tonic::transport::Server;
 use crate::authority::Lenient;
 use crate::controller::ControllerService;
 use crate::error::{Error, Result};
+use crate::group::GroupService;
 use crate::identity::IdentityService;
 use crate::node::NodeService;
 
@@ -24,6 +26,7 @@ pub(crate) const GRACE: Duration = Duration::from_secs(25);
 pub(crate) struct Services {
     pub(crate) identity: IdentityService,
     pub(crate) controller: Option<ControllerService>,
+    pub(crate) group: Option<GroupService>,
     pub(crate) node: Option<NodeService>,
 }
 
@@ -40,6 +43,7 @@ pub(crate) async fn serve(
     let server = Server::builder()
         .add_service(IdentityServer::new(services.identity))
         .add_optional_service(services.controller.map(ControllerServer::new))
+        .add_optional_service(services.group.map(GroupControllerServer::new))
         .add_optional_service(services.node.map(NodeServer::new))
         .serve_with_incoming_shutdown(streams, async {
             // An error means that the sender is gone, which is a reason to stop as well.

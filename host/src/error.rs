@@ -41,6 +41,14 @@ pub enum Error {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// An option for mkfs is not on the allow-list.
+    #[error("mkfs option {option:?} is not allowed: {why}")]
+    InvalidMkfsOption {
+        /// The option, cut to a bearable length.
+        option: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// A file system that this node never mounts.
     #[error("file system type {0} cannot be mounted here; use ext4, xfs or btrfs")]
     UnsupportedFileSystem(FsType),
@@ -335,7 +343,9 @@ impl Classify for Error {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Io { source, .. } => source.kind_of_io(),
-            Self::InvalidPath { .. } | Self::InvalidFlag { .. } => ErrorKind::InvalidArgument,
+            Self::InvalidPath { .. }
+            | Self::InvalidFlag { .. }
+            | Self::InvalidMkfsOption { .. } => ErrorKind::InvalidArgument,
             Self::UnsupportedFileSystem(_)
             | Self::NotADisk { .. }
             | Self::NoSuchDisk { .. }

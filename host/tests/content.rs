@@ -255,3 +255,67 @@ fn an_ext4_that_cannot_grow_in_use_grows_before_it_is() {
     }
     rig.assert_clean();
 }
+
+/// Row 89: who does not trust the makers of images has each file system looked at in full, by tools that
+/// may crash, before the kernel sees it.
+#[test]
+fn row_89_a_file_system_that_is_not_whole_is_not_given_to_the_kernel() {
+    let Some(rig) = Rig::new() else { return };
+    for (name, size, tool) in [
+        ("ext4", 32, "e2fsck"),
+        ("xfs", 300, "xfs_repair"),
+        ("btrfs", 128, "btrfs"),
+    ] {
+        if !rig::has_tool(tool) {
+            continue;
+        }
+        let image = rig.path(&format!("{name}.img"));
+        make_image(&image, name, size * MIB);
+        let mut staged = rig.mount_request(&rig.clone_of(&image, name, size * MIB), None);
+        staged.check = staging::Check::All;
+        rig.stage(&staged);
+        rig.unstage(&staged);
+        // Noise behind the superblocks, where tables, inodes and trees are.
+        let noise: Vec<u8> = (0..1u32 << 20)
+            .map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8)
+            .collect();
+        for offset in [68 << 10, 5 * MIB, 13 * MIB, 21 * MIB, 30 * MIB] {
+            let offset = if name == "btrfs" {
+                offset + MIB
+            } else {
+                offset
+            };
+            rig::patch(&image, &noise, offset);
+        }
+        let damaged = rig.clone_of(&image, &format!("{name}-damaged"), size * MIB);
+        let before = digest(&damaged.file);
+        let mut request = rig.mount_request(&damaged, None);
+        request.check = staging::Check::All;
+        let error = staging::stage(&request).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::DataLoss, "{name}: {error}");
+        assert_eq!(digest(&damaged.file), before, "{name}: nothing is repaired");
+        rig.assert_clean();
+    }
+}
+
+#[test]
+fn a_volume_is_formatted_with_the_options_that_are_asked_for() {
+    let Some(rig) = Rig::new() else { return };
+    let volume = rig.volume("options", 64 * MIB);
+    let mut request = rig.mount_request(&volume, Some(host::FsType::Ext4));
+    request.mkfs_options = "-b 1024 -O ^metadata_csum".to_owned();
+    rig.stage(&request);
+    rig.unstage(&request);
+    let told = run("dumpe2fs", &["-h", text(&volume.file)]);
+    assert!(
+        told.lines()
+            .any(|line| line.starts_with("Block size:") && line.ends_with("1024")),
+        "{told}"
+    );
+    assert!(!told.contains("metadata_csum"), "{told}");
+    let mut bad = rig.mount_request(&rig.volume("bad", 64 * MIB), None);
+    bad.mkfs_options = "-d /etc".to_owned();
+    let error = staging::stage(&bad).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
+    rig.assert_clean();
+}

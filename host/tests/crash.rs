@@ -84,6 +84,7 @@ impl Life {
             file: rig.dir().join("volumes/victim/volume"),
             size: ByteSize(48 * MIB),
             has_source: kind == Kind::Image,
+            part: None,
         };
         let mut staged = rig.mount_request(&volume, None);
         if kind == Kind::Block {

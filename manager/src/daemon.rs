@@ -132,6 +132,7 @@ pub async fn run(args: DaemonArgs) -> Result<()> {
         );
     }
     let store = ImageStore::new(disk.clone(), Place::Images);
+    let sources = sources.with_volumes(volumes.clone());
     let catalog = Catalog::load(store, sources, stop.child_token())?;
     info!(disk = %disk.layout().root().display(), uuid = %disk.uuid(), node = %volumes.node_id(),
         listen = %args.listen, "serving");

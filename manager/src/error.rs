@@ -112,6 +112,19 @@ pub enum Error {
         /// Where it is published.
         node: NodeId,
     },
+    /// The volume is being written to, and cannot be had as it is at one moment.
+    #[error(
+        "volume {name} is being written to on node {node}: {why}; unpublish it first, which is to end \
+         the pods that use it"
+    )]
+    CannotCut {
+        /// Which volume.
+        name: VolumeName,
+        /// Who writes.
+        node: NodeId,
+        /// Why that matters.
+        why: String,
+    },
     /// The volume is published on that node in another way.
     #[error("volume {name} is already published on node {node} with readonly={readonly}")]
     PublishedDifferently {
@@ -362,6 +375,7 @@ impl Classify for Error {
             Self::ImageNotReady { .. }
             | Self::ImageInUse { .. }
             | Self::VolumePublished { .. }
+            | Self::CannotCut { .. }
             | Self::NotADisk { .. }
             | Self::DiskLocked(_)
             | Self::DiskReplaced(_)

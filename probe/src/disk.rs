@@ -108,3 +108,52 @@ pub fn next_data(file: &File, size: u64, offset: u64) -> io::Result<Option<Range
     };
     Ok(Some(start..end))
 }
+
+/// A part of another disk, as a disk.
+#[derive(Debug)]
+pub struct Part<D> {
+    disk: D,
+    start: u64,
+    size: u64,
+}
+
+impl<D: Disk> Part<D> {
+    /// The bytes of `range`, which lies inside `disk`.
+    pub fn new(disk: D, range: Range<u64>) -> io::Result<Self> {
+        let Some(size) = range
+            .end
+            .checked_sub(range.start)
+            .filter(|_| range.end <= disk.size())
+        else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        let start = range.start;
+        Ok(Self { disk, start, size })
+    }
+}
+
+impl<D: Disk> Disk for Part<D> {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        let end = offset.checked_add(buf.len() as u64);
+        if end.is_none_or(|end| end > self.size) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.disk.read_exact_at(buf, self.start + offset)
+    }
+
+    fn next_data(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
+        if offset >= self.size {
+            return Ok(None);
+        }
+        let found = self.disk.next_data(self.start + offset)?;
+        Ok(found.and_then(|range| {
+            let begin = range.start.max(self.start) - self.start;
+            let end = range.end.saturating_sub(self.start).min(self.size);
+            (begin < end).then_some(begin..end)
+        }))
+    }
+}

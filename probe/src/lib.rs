@@ -25,7 +25,7 @@ mod window;
 
 use std::io;
 
-pub use disk::{Disk, FileDisk, next_data};
+pub use disk::{Disk, FileDisk, Part, next_data};
 pub use fs_type::{FsType, UnknownFsType};
 pub use table::{Partition, partitions};
 

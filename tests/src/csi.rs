@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use proto::csi::v1 as pb;
 use proto::csi::v1::controller_client::ControllerClient;
+use proto::csi::v1::group_controller_client::GroupControllerClient;
 use proto::csi::v1::identity_client::IdentityClient;
 use proto::csi::v1::node_client::NodeClient;
 use proto::csi::v1::volume_capability::access_mode::Mode;
@@ -185,6 +186,92 @@ impl Plugin {
         self.publish(claim, pod)
     }
 
+    /// CreateSnapshot as the external snapshotter calls it, again while it is still going on.
+    pub fn snapshot(&self, name: &str, volume_id: &str) -> Result<pb::Snapshot, Status> {
+        let request = pb::CreateSnapshotRequest {
+            name: name.into(),
+            source_volume_id: volume_id.into(),
+            ..Default::default()
+        };
+        wait::until("the snapshot is taken", || {
+            let reply = block_on(self.controller().create_snapshot(request.clone()));
+            match reply {
+                Err(status) if still_going_on(&status) => None,
+                Err(status) => Some(Err(status)),
+                Ok(reply) => {
+                    let snapshot = reply.into_inner().snapshot;
+                    let snapshot = snapshot.ok_or_else(|| Status::internal("no snapshot"));
+                    Some(snapshot).filter(|taken| taken.as_ref().map_or(true, |s| s.ready_to_use))
+                }
+            }
+        })
+    }
+
+    /// DeleteSnapshot.
+    pub fn delete_snapshot(&self, id: &str) -> Result<(), Status> {
+        let request = pb::DeleteSnapshotRequest {
+            snapshot_id: id.into(),
+            ..Default::default()
+        };
+        block_on(self.controller().delete_snapshot(request)).map(drop)
+    }
+
+    /// CreateVolumeGroupSnapshot, again while it is still going on.
+    pub fn group(&self, name: &str, volumes: &[&str]) -> Result<pb::VolumeGroupSnapshot, Status> {
+        let request = pb::CreateVolumeGroupSnapshotRequest {
+            name: name.into(),
+            source_volume_ids: volumes.iter().map(ToString::to_string).collect(),
+            ..Default::default()
+        };
+        wait::until("the snapshots of the group are taken", || {
+            let reply = block_on(self.groups().create_volume_group_snapshot(request.clone()));
+            match reply {
+                Err(status) if still_going_on(&status) => None,
+                Err(status) => Some(Err(status)),
+                Ok(reply) => {
+                    let group = reply.into_inner().group_snapshot;
+                    Some(group.ok_or_else(|| Status::internal("no group")))
+                }
+            }
+        })
+    }
+
+    /// DeleteVolumeGroupSnapshot.
+    pub fn delete_group(&self, id: &str) -> Result<(), Status> {
+        let request = pb::DeleteVolumeGroupSnapshotRequest {
+            group_snapshot_id: id.into(),
+            ..Default::default()
+        };
+        block_on(self.groups().delete_volume_group_snapshot(request)).map(drop)
+    }
+
+    /// The client of the group controller service.
+    pub fn groups(&self) -> GroupControllerClient<Channel> {
+        GroupControllerClient::new(self.channel.clone())
+    }
+
+    /// ControllerExpandVolume and then NodeExpandVolume for a pod, as the external resizer and the
+    /// kubelet call them.
+    pub fn expand(&self, claim: &Claim, pod: &str, size: u64) -> Result<(), Status> {
+        let range = pb::CapacityRange {
+            required_bytes: i64::try_from(size).expect("a size below 8 EiB"),
+            limit_bytes: 0,
+        };
+        let request = pb::ControllerExpandVolumeRequest {
+            volume_id: claim.volume.volume_id.clone(),
+            capacity_range: Some(range),
+            ..Default::default()
+        };
+        block_on(self.controller().controller_expand_volume(request))?;
+        let request = pb::NodeExpandVolumeRequest {
+            volume_id: claim.volume.volume_id.clone(),
+            volume_path: self.target(claim, pod).display().to_string(),
+            capacity_range: Some(range),
+            ..Default::default()
+        };
+        block_on(self.node().node_expand_volume(request)).map(drop)
+    }
+
     /// NodeUnpublishVolume.
     pub fn unpublish(&self, claim: &Claim, pod: &str) -> Result<(), Status> {
         let request = pb::NodeUnpublishVolumeRequest {
@@ -274,6 +361,33 @@ pub fn claim(name: &str, size: u64, parameters: &[(&str, &str)]) -> pb::CreateVo
             .map(|(key, value)| ((*key).into(), (*value).into()))
             .collect(),
         ..Default::default()
+    }
+}
+
+/// The same with the content of a snapshot.
+pub fn of_snapshot(name: &str, size: u64, snapshot_id: &str) -> pb::CreateVolumeRequest {
+    use pb::volume_content_source::{SnapshotSource, Type};
+    let snapshot_id = snapshot_id.into();
+    of_source(name, size, Type::Snapshot(SnapshotSource { snapshot_id }))
+}
+
+/// The same with the content of a volume.
+pub fn of_volume(name: &str, size: u64, volume_id: &str) -> pb::CreateVolumeRequest {
+    use pb::volume_content_source::{Type, VolumeSource};
+    let volume_id = volume_id.into();
+    of_source(name, size, Type::Volume(VolumeSource { volume_id }))
+}
+
+fn of_source(
+    name: &str,
+    size: u64,
+    source: pb::volume_content_source::Type,
+) -> pb::CreateVolumeRequest {
+    pb::CreateVolumeRequest {
+        volume_content_source: Some(pb::VolumeContentSource {
+            r#type: Some(source),
+        }),
+        ..claim(name, size, &[])
     }
 }
 

@@ -14,6 +14,7 @@
 )]
 
 pub mod baseimage;
+pub mod churn;
 pub mod cluster;
 pub mod command;
 pub mod csi;

@@ -2,7 +2,7 @@
 //! each: the measure of every crash, power cut and full disk.
 //!
 //! ```text
-//! state 0 ──request 1──▶ state 1 ──request 2──▶ state 2 … state 9 = state 0
+//! state 0 ──request 1──▶ state 1 ──request 2──▶ state 2 … state 12 = state 0
 //! ```
 //! Whatever happens after request n was acknowledged and before request n+1 was, the disk holds
 //! state n or state n+1, whole.
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use proto::storage::v1 as pb;
 use tonic::Status;
 
-use crate::manager::{NODE, Options, from_file};
+use crate::manager::{NODE, Options, from_file, from_volume};
 use crate::{Manager, Sandbox, command};
 
 const MIB: u64 = 1 << 20;
@@ -33,6 +33,10 @@ pub struct State {
     pub published: bool,
     /// Size of the blank volume `two`.
     pub two: Option<u64>,
+    /// Whether the snapshot `snap` of `one` is ready.
+    pub snapshot: bool,
+    /// The replicas that `one` shall have.
+    pub replicas: u32,
 }
 
 /// One request of the life.
@@ -44,8 +48,14 @@ pub enum Request {
     CreateVolume,
     /// Grow `one`.
     Grow,
+    /// Take the snapshot `snap` of `one`.
+    Snapshot,
+    /// Delete it.
+    DeleteSnapshot,
     /// Publish `one`.
     Publish,
+    /// Ask for two replicas of `one`.
+    Modify,
     /// Unpublish `one`.
     Unpublish,
     /// Make the blank `two`.
@@ -59,11 +69,14 @@ pub enum Request {
 }
 
 /// The whole life, in order.
-pub const LIFE: [Request; 9] = [
+pub const LIFE: [Request; 12] = [
     Request::Import,
     Request::CreateVolume,
     Request::Grow,
+    Request::Snapshot,
+    Request::DeleteSnapshot,
     Request::Publish,
+    Request::Modify,
     Request::Unpublish,
     Request::CreateBlank,
     Request::DeleteBlank,
@@ -77,13 +90,16 @@ pub fn state_after(count: usize) -> State {
     for request in &LIFE[..count] {
         match request {
             Request::Import => state.image = true,
-            Request::CreateVolume => state.one = Some(VIRTUAL_SIZE),
+            Request::CreateVolume => (state.one, state.replicas) = (Some(VIRTUAL_SIZE), 1),
+            Request::Snapshot => state.snapshot = true,
+            Request::DeleteSnapshot => state.snapshot = false,
+            Request::Modify => state.replicas = 2,
             Request::Grow => state.one = Some(GROWN_SIZE),
             Request::Publish => state.published = true,
             Request::Unpublish => state.published = false,
             Request::CreateBlank => state.two = Some(MIB),
             Request::DeleteBlank => state.two = None,
-            Request::DeleteVolume => state.one = None,
+            Request::DeleteVolume => (state.one, state.replicas) = (None, 0),
             Request::DeleteImage => state.image = false,
         }
     }
@@ -159,6 +175,14 @@ impl Life {
             }
             Request::CreateVolume => drop(manager.create_volume("one", "base", 0)?),
             Request::Grow => drop(manager.grow_volume("one", GROWN_SIZE)?),
+            Request::Snapshot => {
+                let image = manager.make_image(from_volume("snap", "one"))?;
+                if image.state() != pb::State::Ready {
+                    return Err(Status::internal(image.message));
+                }
+            }
+            Request::DeleteSnapshot => manager.delete_image("snap")?,
+            Request::Modify => drop(manager.modify_volume("one", 2)?),
             Request::Publish => drop(manager.publish_volume("one", NODE)?),
             Request::Unpublish => manager.unpublish_volume("one", NODE)?,
             Request::CreateBlank => drop(manager.create_volume("two", "", MIB)?),
@@ -177,6 +201,15 @@ impl Life {
         let volumes = manager.list_volumes().expect("list the volumes");
         let mut state = State::default();
         for image in &images {
+            if image.name == "snap" {
+                let settled = manager.wait_image("snap").expect("watch the snapshot");
+                assert_eq!(settled.state(), pb::State::Ready, "{settled:?}");
+                assert_eq!(settled.source_volume, "one");
+                let dir = disk.join(format!("backing-images/snap-{}", settled.uuid));
+                assert_holds(&dir.join("backing"), GROWN_SIZE, &self.raw);
+                state.snapshot = true;
+                continue;
+            }
             assert_eq!(image.name, "base", "an image that nobody asked for");
             let settled = manager.wait_image("base").expect("watch the image");
             assert_eq!(settled.state(), pb::State::Ready, "{settled:?}");
@@ -198,6 +231,7 @@ impl Life {
                     assert_holds(&file, volume.size, &self.raw);
                     state.one = Some(volume.size);
                     state.published = !volume.published.is_empty();
+                    state.replicas = volume.number_of_replicas;
                 }
                 "two" => {
                     assert_holds(&file, volume.size, &[]);

@@ -292,6 +292,16 @@ impl Manager {
         block_on(self.volumes().grow_volume(request)).map(tonic::Response::into_inner)
     }
 
+    /// Asks for another number of replicas.
+    pub fn modify_volume(&self, name: &str, replicas: u32) -> Result<pb::Volume, Status> {
+        let request = pb::ModifyVolumeRequest {
+            name: name.into(),
+            number_of_replicas: Some(replicas),
+            ..Default::default()
+        };
+        block_on(self.volumes().modify_volume(request)).map(tonic::Response::into_inner)
+    }
+
     /// Publishes a volume to a node, for writing.
     pub fn publish_volume(&self, name: &str, node: &str) -> Result<pb::Volume, Status> {
         let request = pb::PublishVolumeRequest {
@@ -341,6 +351,15 @@ pub fn from_registry(name: &str, reference: &str) -> pb::CreateBackingImageReque
 pub fn from_file(name: &str, path: &Path) -> pb::CreateBackingImageRequest {
     let path = path.display().to_string();
     request(name, pb::source::Source::File(pb::FileSource { path }))
+}
+
+/// The request for a snapshot of a volume.
+pub fn from_volume(name: &str, volume: &str) -> pb::CreateBackingImageRequest {
+    let name_of = volume.into();
+    request(
+        name,
+        pb::source::Source::Volume(pb::VolumeSource { name: name_of }),
+    )
 }
 
 /// The request for an image from a URL.

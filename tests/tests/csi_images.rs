@@ -275,7 +275,7 @@ fn files_below(directory: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn a_claim_brings_its_own_pull_secret_and_nobody_writes_it_down() {
+fn row_88_a_claim_brings_its_own_pull_secret_and_nobody_writes_it_down() {
     needs_registry!();
     let sandbox = Sandbox::new("csi-secret");
     let rig = Rig::new(&sandbox, false);
@@ -435,6 +435,71 @@ fn row_74_images_without_one_file_system_are_for_raw_block_use() {
         rig.plugin.detach(&claim).unwrap();
         rig.plugin.delete(&claim).unwrap();
     }
+    rig.assert_empty(&sandbox);
+}
+
+#[test]
+fn a_partition_of_an_image_is_mounted_by_its_number() {
+    needs_registry!();
+    needs!(Need::FileSystem("ext4"), Need::Tool("sfdisk"));
+    let sandbox = Sandbox::new("csi-partition");
+    let rig = Rig::new(&sandbox, true);
+    // A file system of 32 MiB in the second partition of a GPT; the first holds nothing.
+    let inner = sandbox.path("inner");
+    fs::File::create(&inner).unwrap().set_len(32 * MIB).unwrap();
+    let page = web_page(&sandbox);
+    let make = [
+        "-q".as_ref(),
+        "-d".as_ref(),
+        page.as_os_str(),
+        inner.as_os_str(),
+    ];
+    command::run("mkfs.ext4", make);
+    let disk = raw(&sandbox, "disk", |path, file| {
+        let script = "label: gpt\nunit: sectors\n2048,8192\n20480,65536\n";
+        let script = sandbox.write("script", script);
+        let line = format!("sfdisk -q {} < {}", path.display(), script.display());
+        command::run("sh", ["-c", &line]);
+        file.seek(SeekFrom::Start(20480 * 512)).unwrap();
+        file.write_all(&fs::read(&inner).unwrap()).unwrap();
+    });
+    let reference = rig.push(Some(&disk), None, "csi/partition:v1");
+    let of_partition = |name: &str, partition: &str| {
+        let parameters = [("baseImage", reference.as_str()), ("partition", partition)];
+        claim(name, SIZE, &parameters)
+    };
+    // Without a number it is said how to give one; a wrong one is told which there are.
+    let whole = rig.plugin.provision(&of_image("whole", SIZE, &reference));
+    refused(
+        whole,
+        Code::InvalidArgument,
+        &["partition table", "gpt", "parameter partition"],
+    );
+    for (partition, words) in [("3", ["partition 3", "1, 2"]), ("0", ["partition", "128"])] {
+        let wrong = rig.plugin.provision(&of_partition("wrong", partition));
+        refused(wrong, Code::InvalidArgument, &words);
+    }
+    let blank = rig.plugin.provision(&of_partition("blank", "1"));
+    refused(blank, Code::InvalidArgument, &["no file system"]);
+    let other = used_as(mounted("xfs"), of_partition("other", "2"));
+    refused(
+        rig.plugin.provision(&other),
+        Code::InvalidArgument,
+        &["ext4", "xfs"],
+    );
+    rig.assert_empty(&sandbox);
+
+    let request = of_partition("pvc", "2");
+    let mut claim = rig.plugin.provision(&request).unwrap();
+    assert_eq!(rig.plugin.provision(&request).unwrap().volume, claim.volume);
+    let another = rig.plugin.provision(&of_partition("pvc", "1"));
+    refused(another, Code::AlreadyExists, &["partition"]);
+    let target = rig.plugin.run_pod(&mut claim, "pod").unwrap();
+    assert!(fs::read(target.join(WIZARD)).unwrap() == gif::party_wizard());
+    let grown = rig.plugin.expand(&claim, "pod", 2 * SIZE);
+    refused(grown, Code::OutOfRange, &["partition"]);
+    rig.plugin.end_pod(&claim, "pod").unwrap();
+    rig.plugin.delete(&claim).unwrap();
     rig.assert_empty(&sandbox);
 }
 

@@ -19,17 +19,27 @@ enum Call {
     Attach,
     Stage,
     Publish,
+    Snapshot,
+    Expand,
+    DeleteSnapshot,
+    Group,
+    DeleteGroup,
     Unpublish,
     Unstage,
     Detach,
     Delete,
 }
 
-const CALLS: [Call; 8] = [
+const CALLS: [Call; 13] = [
     Call::Create,
     Call::Attach,
     Call::Stage,
     Call::Publish,
+    Call::Snapshot,
+    Call::Expand,
+    Call::DeleteSnapshot,
+    Call::Group,
+    Call::DeleteGroup,
     Call::Unpublish,
     Call::Unstage,
     Call::Detach,
@@ -42,6 +52,11 @@ fn make(plugin: &Plugin, call: Call, claim: &mut Claim) -> Result<(), Status> {
         Call::Attach => plugin.attach(claim)?,
         Call::Stage => drop(plugin.stage(claim)?),
         Call::Publish => drop(plugin.publish(claim, "pod")?),
+        Call::Snapshot => drop(plugin.snapshot("snap", &claim.volume.volume_id)?),
+        Call::Expand => plugin.expand(claim, "pod", 112 * MIB)?,
+        Call::DeleteSnapshot => plugin.delete_snapshot("snap")?,
+        Call::Group => drop(plugin.group("group", &[&claim.volume.volume_id])?),
+        Call::DeleteGroup => plugin.delete_group("group")?,
         Call::Unpublish => plugin.unpublish(claim, "pod")?,
         Call::Unstage => plugin.unstage(claim)?,
         Call::Detach => plugin.detach(claim)?,
@@ -115,6 +130,11 @@ fn row_76_the_plugin_killed_at_every_failpoint_converges_on_the_same_call() {
             sandbox.assert_nothing_attached(&disk.dir().join("volumes"));
             sandbox.assert_nothing_attached(&sandbox.path("kubelet"));
             assert_eq!(manager.list_volumes().unwrap(), Vec::new(), "{point}");
+            let snapshots = manager.list_images().unwrap();
+            let snapshots = snapshots
+                .iter()
+                .filter(|image| !image.source_volume.is_empty());
+            assert_eq!(snapshots.count(), 0, "{point}");
         }
         if kills == 0 {
             killed_nowhere.push(point);

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use client::Address;
+use host::staging::Check;
 use types::NodeId;
 
 use self::checks::{disks, node_id, socket, topology_key};
@@ -97,6 +98,12 @@ pub struct Args {
     #[arg(long, default_value_t = 0, value_name = "NUMBER")]
     max_volumes_per_node: u32,
 
+    /// Check the file system of a volume that was made from an image in full, before each time it is
+    /// mounted, and mount it only when it is whole: for images of makers that are not trusted. It
+    /// reads all of the file system's records.
+    #[arg(long)]
+    check_images: bool,
+
     /// Serve /healthz, /readyz and /metrics at this address; nothing unless it is given.
     #[arg(long, value_name = "HOST:PORT")]
     http_listen: Option<SocketAddr>,
@@ -167,6 +174,7 @@ pub(crate) struct NodeConfig {
     pub(crate) disks: Vec<PathBuf>,
     pub(crate) kubelet_dir: PathBuf,
     pub(crate) max_volumes: u32,
+    pub(crate) check: Check,
     /// `None`: somebody else registers the plugin.
     pub(crate) registration: Option<RegistrationConfig>,
 }
@@ -213,6 +221,11 @@ impl Args {
                 node_id: node_id(self.node_id.as_deref())?,
                 disks: disks(self.disks)?,
                 max_volumes: self.max_volumes_per_node,
+                check: if self.check_images {
+                    Check::All
+                } else {
+                    Check::Needed
+                },
                 registration: (!self.no_registration).then(|| RegistrationConfig {
                     directory: (self.registration_dir)
                         .unwrap_or_else(|| self.kubelet_dir.join("plugins_registry")),

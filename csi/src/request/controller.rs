@@ -6,7 +6,10 @@ use client::PullSecret;
 use proto::csi::v1 as csi;
 use types::{ByteSize, NodeId, VolumeName};
 
-use super::{Capability, MAP_BYTES, Parameters, bounded, node_id, required, volume_id};
+use super::{
+    Capability, ContentSource, MAP_BYTES, Mutable, Page, Parameters, bounded, node_id, required,
+    volume_id,
+};
 use crate::error::{Error, Result};
 
 /// How large a volume must and may be.
@@ -77,6 +80,9 @@ pub(crate) struct CreateVolume {
     pub(crate) capabilities: Vec<Capability>,
     pub(crate) parameters: Parameters,
     pub(crate) pull_secret: PullSecret,
+    /// `None`: the parameters say what it shall hold. Else that alone does: a claim that is made from
+    /// another one has that one's StorageClass, with its image.
+    pub(crate) source: Option<ContentSource>,
     /// Topologies of which one must hold the volume; empty: anywhere.
     pub(crate) requisite: Vec<HashMap<String, String>>,
 }
@@ -86,23 +92,15 @@ impl CreateVolume {
         let name = VolumeName::new(required("name", &wire.name)?).map_err(Error::Name)?;
         let mut capabilities = Capability::parse_all(wire.volume_capabilities)?;
         let capacity = Capacity::parse(wire.capacity_range)?;
-        let parameters = Parameters::parse(&wire.parameters)?;
-        if !wire.mutable_parameters.is_empty() {
-            let why = "this plugin does not declare MODIFY_VOLUME";
-            return Err(Error::Invalid {
-                field: "mutable_parameters",
-                why,
-            });
-        }
-        if wire.volume_content_source.is_some() {
-            let why = "this plugin declares neither snapshots nor clones";
-            return Err(Error::Invalid {
-                field: "volume_content_source",
-                why,
-            });
-        }
+        let mut parameters = Parameters::parse(&wire.parameters)?;
+        parameters.apply(&Mutable::parse(&wire.mutable_parameters)?);
+        let source = (wire.volume_content_source).map(ContentSource::parse);
+        let source = source.transpose()?;
         for capability in &mut capabilities {
             one_fs_type(capability, &parameters)?;
+            // What is formatted gets the file system asked for, or ext4.
+            let fs_type = capability.fs_type().unwrap_or(host::FsType::Ext4);
+            host::filesystem::mkfs_options(fs_type, &parameters.mkfs)?;
         }
         let pull_secret = PullSecret::parse(&wire.secrets, parameters.base_image.as_deref())
             .map_err(|why| Error::Invalid {
@@ -117,6 +115,7 @@ impl CreateVolume {
             capabilities,
             parameters,
             pull_secret,
+            source,
             requisite,
         })
     }
@@ -219,39 +218,22 @@ impl ValidateVolume {
 }
 
 /// `ListVolumes`.
-#[derive(Debug)]
-pub(crate) struct ListVolumes {
-    /// 0: all.
-    pub(crate) max_entries: u32,
-    /// The last id of the page before; empty: from the first.
-    pub(crate) after: String,
+pub(crate) fn list_volumes(wire: &csi::ListVolumesRequest) -> Result<Page> {
+    Page::parse(wire.max_entries, &wire.starting_token)
 }
 
-/// What tells a token of ours from any other text. A name alone would not do: every text of letters
-/// is one.
-const TOKEN: &str = "after:";
+/// `ControllerModifyVolume`.
+#[derive(Debug)]
+pub(crate) struct ModifyVolume {
+    pub(crate) volume: VolumeName,
+    pub(crate) mutable: Mutable,
+}
 
-impl ListVolumes {
-    pub(crate) fn parse(wire: &csi::ListVolumesRequest) -> Result<Self> {
-        let max_entries = u32::try_from(wire.max_entries).map_err(|_| Error::Invalid {
-            field: "max_entries",
-            why: "it is negative",
-        })?;
-        let after = match wire.starting_token.as_str() {
-            "" => String::new(),
-            token => {
-                let name = token
-                    .strip_prefix(TOKEN)
-                    .and_then(|id| VolumeName::new(id).ok());
-                name.ok_or(Error::Token)?.to_string()
-            }
-        };
-        Ok(Self { max_entries, after })
-    }
-
-    /// The token of the page after this id. It stays good when that volume is deleted.
-    pub(crate) fn token(last: &str) -> String {
-        format!("{TOKEN}{last}")
+impl ModifyVolume {
+    pub(crate) fn parse(wire: &csi::ControllerModifyVolumeRequest) -> Result<Self> {
+        let volume = volume_id(&wire.volume_id)?;
+        let mutable = Mutable::parse(&wire.mutable_parameters)?;
+        Ok(Self { volume, mutable })
     }
 }
 

@@ -3,20 +3,28 @@
 //! A handler gets either one of these types or an error that names the field. Nothing behind them
 //! sees a proto message. Secrets are taken apart here and are in no type that can be printed.
 
+mod backing_image;
 mod capability;
 mod controller;
 mod node;
+mod page;
 mod parameters;
+mod snapshot;
 
+pub(crate) use backing_image::BackingImage;
 pub(crate) use capability::Capability;
 #[cfg(test)]
 pub(crate) use capability::Mode;
 pub(crate) use controller::{
-    Capacity, CreateVolume, ExpandVolume, GetCapacity, ListVolumes, PublishVolume, UnpublishVolume,
-    ValidateVolume,
+    Capacity, CreateVolume, ExpandVolume, GetCapacity, ModifyVolume, PublishVolume,
+    UnpublishVolume, ValidateVolume, list_volumes,
 };
 pub(crate) use node::{AtPath, NodePublish, NodeStage};
-pub(crate) use parameters::{COMPARED, Parameters};
+pub(crate) use page::Page;
+pub(crate) use parameters::{COMPARED, MKFS_PARAMS, Mutable, Parameters};
+pub(crate) use snapshot::{
+    ContentSource, CreateGroup, CreateSnapshot, ListSnapshots, group_id, snapshot_id,
+};
 
 use std::collections::HashMap;
 

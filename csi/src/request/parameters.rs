@@ -10,6 +10,9 @@ use client::parameters::{
 };
 use host::FsType;
 
+use super::backing_image::{
+    BACKING_IMAGE, BackingImage, CHECKSUM, Raw, SOURCE_PARAMETERS, SOURCE_TYPE,
+};
 use super::capability::fs_type;
 use super::{MAP_BYTES, bounded};
 use crate::error::{Error, Result, shown};
@@ -19,10 +22,21 @@ const FS_TYPE: &str = "fsType";
 /// Its present place; the provisioner takes it out, other callers may not.
 const CSI_FS_TYPE: &str = "csi.storage.k8s.io/fstype";
 
+/// Options for mkfs, for a blank volume.
+pub(crate) const MKFS_PARAMS: &str = "mkfsParams";
+/// The partition of the image that is used.
+pub(crate) const PARTITION: &str = "partition";
+
 /// Every key that means something. The last four tell whom the volume is for; they differ from
 /// claim to claim and are not compared.
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 16] = [
     BASE_IMAGE,
+    MKFS_PARAMS,
+    PARTITION,
+    BACKING_IMAGE,
+    SOURCE_TYPE,
+    SOURCE_PARAMETERS,
+    CHECKSUM,
     NUMBER_OF_REPLICAS,
     STALE_REPLICA_TIMEOUT,
     FROM_BACKUP,
@@ -36,7 +50,48 @@ const KEYS: [&str; 10] = [
 ];
 
 /// The keys that two requests for one volume must agree on.
-pub(crate) const COMPARED: [&str; 3] = [BASE_IMAGE, NUMBER_OF_REPLICAS, STALE_REPLICA_TIMEOUT];
+pub(crate) const COMPARED: [&str; 9] = [
+    BASE_IMAGE,
+    MKFS_PARAMS,
+    PARTITION,
+    BACKING_IMAGE,
+    SOURCE_TYPE,
+    SOURCE_PARAMETERS,
+    CHECKSUM,
+    NUMBER_OF_REPLICAS,
+    STALE_REPLICA_TIMEOUT,
+];
+
+/// What may change of a volume that is there, and be given at once with a new one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Mutable {
+    /// As in [`Parameters`].
+    pub(crate) number_of_replicas: Option<u32>,
+    /// As in [`Parameters`].
+    pub(crate) stale_replica_timeout: Option<u32>,
+}
+
+impl Mutable {
+    /// Checks mutable parameters. Any key but these two is refused, and with it all of them.
+    pub(crate) fn parse(map: &HashMap<String, String>) -> Result<Self> {
+        const MUTABLE: [&str; 2] = [NUMBER_OF_REPLICAS, STALE_REPLICA_TIMEOUT];
+        let unknown = map
+            .keys()
+            .filter(|key| !MUTABLE.contains(&key.as_str()))
+            .min();
+        if let Some(key) = unknown {
+            return Err(Error::UnknownParameter {
+                key: shown(key),
+                nearest: parameters::nearest(key, &MUTABLE),
+            });
+        }
+        let parsed = Parameters::parse(map)?;
+        Ok(Self {
+            number_of_replicas: parsed.number_of_replicas,
+            stale_replica_timeout: parsed.stale_replica_timeout,
+        })
+    }
+}
 
 /// Checked parameters.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -49,6 +104,14 @@ pub(crate) struct Parameters {
     pub(crate) stale_replica_timeout: Option<u32>,
     /// The file system asked for here.
     pub(crate) fs_type: Option<FsType>,
+    /// Options for mkfs, checked.
+    pub(crate) mkfs: String,
+    /// The partition that is used, from 1; `None`: the whole volume.
+    pub(crate) partition: Option<u32>,
+    /// The image by its name, where it is not named by `base_image`.
+    pub(crate) backing_image: Option<BackingImage>,
+    /// The values of those of [`COMPARED`] that are set.
+    recorded: BTreeMap<&'static str, String>,
 }
 
 impl Parameters {
@@ -60,28 +123,56 @@ impl Parameters {
             .iter()
             .map(|(key, value)| (key.as_str(), value.as_str()))
             .collect();
-        let mut parameters = Self::default();
+        let (mut parameters, mut raw) = (Self::default(), Raw::default());
         for (key, value) in map {
-            parameters.take(key, value)?;
+            parameters.take(key, value, &mut raw)?;
+        }
+        parameters.backing_image = raw.checked()?;
+        if parameters.base_image.is_some() && parameters.backing_image.is_some() {
+            let why = "a volume begins with one image: keep baseImage or backingImage";
+            let value = parameters
+                .recorded
+                .remove(BACKING_IMAGE)
+                .unwrap_or_default();
+            return Err(Error::Parameter {
+                key: BACKING_IMAGE,
+                value: shown(&value),
+                why,
+            });
         }
         Ok(parameters)
     }
 
     /// What is recorded with the volume, to be compared when the same name is asked for again.
     pub(crate) fn recorded(&self) -> HashMap<String, String> {
-        let texts = [
-            self.base_image.clone(),
-            self.number_of_replicas.map(|number| number.to_string()),
-            self.stale_replica_timeout
-                .map(|minutes| minutes.to_string()),
-        ];
-        let pairs = COMPARED.into_iter().zip(texts);
+        let pairs = self.recorded.iter();
         pairs
-            .filter_map(|(key, value)| Some((key.to_owned(), value?)))
+            .map(|(key, value)| ((*key).to_owned(), value.clone()))
             .collect()
     }
 
-    fn take(&mut self, key: &str, value: &str) -> Result<()> {
+    /// Puts what may change over what was said otherwise.
+    pub(crate) fn apply(&mut self, mutable: &Mutable) {
+        for (key, own, new) in [
+            (
+                NUMBER_OF_REPLICAS,
+                &mut self.number_of_replicas,
+                mutable.number_of_replicas,
+            ),
+            (
+                STALE_REPLICA_TIMEOUT,
+                &mut self.stale_replica_timeout,
+                mutable.stale_replica_timeout,
+            ),
+        ] {
+            if let Some(new) = new {
+                *own = Some(new);
+                self.recorded.insert(key, new.to_string());
+            }
+        }
+    }
+
+    fn take(&mut self, key: &str, value: &str, raw: &mut Raw) -> Result<()> {
         let Some(key) = KEYS.into_iter().find(|known| *known == key) else {
             return Err(Error::UnknownParameter {
                 key: shown(key),
@@ -99,19 +190,39 @@ impl Parameters {
         if value == "null" {
             return Err(refuse("leave the parameter out, or empty, to unset it"));
         }
+        let mut recorded = value.to_owned();
         match key {
+            MKFS_PARAMS => value.clone_into(&mut self.mkfs),
+            PARTITION => {
+                let number = value
+                    .parse()
+                    .ok()
+                    .filter(|number| (1..=128).contains(number));
+                let number = number.filter(|_| value.bytes().all(|byte| byte.is_ascii_digit()));
+                let why = "the number of a partition is expected, from 1 to 128";
+                self.partition = Some(number.ok_or_else(|| refuse(why))?);
+            }
+            BACKING_IMAGE => value.clone_into(&mut raw.name),
+            SOURCE_TYPE => value.clone_into(&mut raw.source_type),
+            SOURCE_PARAMETERS => value.clone_into(&mut raw.source_parameters),
+            CHECKSUM => value.clone_into(&mut raw.checksum),
             BASE_IMAGE => self.base_image = Some(parameters::base_image(value).map_err(refuse)?),
             NUMBER_OF_REPLICAS => {
                 let number = parameters::number_of_replicas(value).map_err(refuse)?;
+                recorded = number.to_string();
                 self.number_of_replicas = Some(number);
             }
             STALE_REPLICA_TIMEOUT => {
                 let minutes = parameters::stale_replica_timeout(value).map_err(refuse)?;
+                recorded = minutes.to_string();
                 self.stale_replica_timeout = Some(minutes);
             }
             FROM_BACKUP => return Err(refuse("restoring a backup is not offered; leave it empty")),
             FS_TYPE | CSI_FS_TYPE => self.take_fs_type(key, value)?,
             _ => {}
+        }
+        if COMPARED.contains(&key) {
+            self.recorded.insert(key, recorded);
         }
         Ok(())
     }
@@ -156,13 +267,44 @@ mod tests {
             ("csi.storage.k8s.io/pv/name", "pvc-1"),
             ("csi.storage.k8s.io/fstype", "ext4"),
         ]);
-        let expected = Parameters {
-            base_image: Some("rancher/longhorn-test:baseimage-ext4".to_owned()),
-            number_of_replicas: Some(3),
-            stale_replica_timeout: Some(30),
-            fs_type: Some(FsType::Ext4),
+        let parameters = parameters.unwrap();
+        let image = parameters.base_image.as_deref();
+        assert_eq!(image, Some("rancher/longhorn-test:baseimage-ext4"));
+        assert_eq!(parameters.number_of_replicas, Some(3));
+        assert_eq!(parameters.stale_replica_timeout, Some(30));
+        assert_eq!(parameters.fs_type, Some(FsType::Ext4));
+        assert_eq!(parameters.recorded().len(), 3);
+    }
+
+    #[test]
+    fn what_may_change_goes_before_what_was_said() {
+        let map = |pairs: &[(&str, &str)]| -> HashMap<String, String> {
+            let owned = pairs
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+            owned.collect()
         };
-        assert_eq!(parameters.unwrap(), expected);
+        let mut parameters =
+            parse(&[("numberOfReplicas", "3"), ("staleReplicaTimeout", "5")]).unwrap();
+        parameters.apply(&Mutable::parse(&map(&[("numberOfReplicas", "2")])).unwrap());
+        assert_eq!(parameters.number_of_replicas, Some(2));
+        assert_eq!(parameters.recorded()["numberOfReplicas"], "2");
+        assert_eq!(parameters.recorded()["staleReplicaTimeout"], "5");
+        for bad in [
+            ("baseImage", "a:1"),
+            ("numberOfReplicas", "0"),
+            ("invented", "x"),
+        ] {
+            let error = Mutable::parse(&map(&[bad, ("staleReplicaTimeout", "5")])).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_volume_begins_with_one_image() {
+        parse(&[("backingImage", "parrot")]).unwrap();
+        let error = parse(&[("backingImage", "parrot"), ("baseImage", "a:1")]).unwrap_err();
+        assert!(error.to_string().contains("parrot"), "{error}");
     }
 
     #[test]
@@ -178,7 +320,7 @@ mod tests {
             ("baseimage", "baseImage"),
             ("BaseImage", "baseImage"),
             ("baseImage ", "baseImage"),
-            ("backingImage", "baseImage"),
+            ("backingImageName", "backingImage"),
             ("numberOfReplica", "numberOfReplicas"),
             ("replicas", "numberOfReplicas"),
             ("staleReplicaTimout", "staleReplicaTimeout"),

@@ -2,7 +2,9 @@ use csi::volume_capability::{AccessMode, AccessType, MountVolume, access_mode::M
 use proto::csi::v1 as csi;
 use types::{Classify as _, ErrorKind};
 
+use super::same::same;
 use super::*;
+use crate::request::CreateVolume;
 
 fn asked(size: i64, limit: i64, fs_type: &str, parameters: &[(&str, &str)]) -> CreateVolume {
     let mount = MountVolume {

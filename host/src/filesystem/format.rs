@@ -14,11 +14,12 @@
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use probe::{Content, FileDisk, FsType};
+use probe::{Content, FileDisk, FsType, Part};
 use types::{ByteSize, VolumeName, crash_point};
 
 use crate::command::Tool;
@@ -67,11 +68,11 @@ fn mkfs(fs_type: FsType) -> Option<(Tool, &'static [&'static str])> {
 }
 
 /// Makes a file system of type `fs_type` on the volume in `path`, which must be blank and not
-/// attached to any loop device.
+/// attached to any loop device. `more` are options for mkfs that [`super::mkfs_options`] has taken.
 ///
 /// # Errors
 /// `FailedPrecondition` when it is not; `OutOfRange` when it is too small.
-pub fn format(volume: &VolumeName, path: &Path, fs_type: FsType) -> Result<()> {
+pub fn format(volume: &VolumeName, path: &Path, fs_type: FsType, more: &[String]) -> Result<()> {
     let (tool, options) = mkfs(fs_type).ok_or(Error::UnsupportedFileSystem(fs_type))?;
     let blank = paths::open_regular(path, false)?;
     prove_blank(volume, path, &blank)?;
@@ -86,6 +87,7 @@ pub fn format(volume: &VolumeName, path: &Path, fs_type: FsType) -> Result<()> {
     let file = create(&leftover.0, &metadata).map_err(Error::io("create", &leftover.0))?;
     crash_point!("host.format.created");
     let mut arguments: Vec<&std::ffi::OsStr> = options.iter().map(AsRef::as_ref).collect();
+    arguments.extend(more.iter().map(std::ffi::OsStr::new));
     arguments.push(leftover.0.as_os_str());
     tool.run_ok(&arguments, FORMAT_LIMIT)?;
     crash_point!("host.format.made");
@@ -192,9 +194,22 @@ fn prove_made(volume: &VolumeName, path: &Path, wanted: FsType) -> Result<()> {
 
 /// What the volume's file holds.
 pub(crate) fn content(volume: &VolumeName, path: &Path, file: &File) -> Result<Content> {
+    part_content(volume, path, file, None)
+}
+
+/// What these bytes of the volume's file hold; `None`: all of it.
+pub(crate) fn part_content(
+    volume: &VolumeName,
+    path: &Path,
+    file: &File,
+    part: Option<&Range<u64>>,
+) -> Result<Content> {
     file.try_clone()
         .and_then(FileDisk::new)
-        .and_then(|disk| probe::probe(&disk))
+        .and_then(|disk| match part {
+            Some(part) => probe::probe(&Part::new(disk, part.clone())?),
+            None => probe::probe(&disk),
+        })
         .map_err(|source| Error::Probe {
             volume: volume.clone(),
             file: path.to_owned(),

@@ -3,6 +3,7 @@
 
 mod format;
 mod grow;
+mod options;
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,8 +11,9 @@ use std::time::Duration;
 use probe::FsType;
 
 pub use format::{can_format, format, tools};
-pub(crate) use format::{content, describe};
+pub(crate) use format::{describe, part_content};
 pub use grow::{can_grow_unmounted, grow, grow_unmounted, grows_only_unmounted};
+pub use options::mkfs_options;
 
 use crate::command::Tool;
 use crate::{Error, Result};
@@ -20,6 +22,52 @@ const E2FSCK: Tool = Tool {
     name: "e2fsck",
     package: "e2fsprogs",
 };
+
+/// How much of a file system is looked at before it is mounted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Check {
+    /// What is needed to write to it: the journal is replayed, and what can be repaired without loss is.
+    #[default]
+    Needed,
+    /// All of it, and nothing is repaired: a file system of somebody else's making is not given to the
+    /// kernel unless it is whole.
+    All,
+}
+
+const XFS_REPAIR: Tool = Tool {
+    name: "xfs_repair",
+    package: "xfsprogs",
+};
+const BTRFS: Tool = Tool {
+    name: "btrfs",
+    package: "btrfs-progs",
+};
+
+/// Reads all of a file system and changes nothing of it.
+///
+/// # Errors
+/// [`Error::NeedsRepair`] when it is not whole.
+pub fn check_all(fs_type: FsType, device: &Path) -> Result<()> {
+    let device_text = device.as_os_str();
+    let outcome = match fs_type {
+        FsType::Ext2 | FsType::Ext3 | FsType::Ext4 => {
+            E2FSCK.run(&["-f".as_ref(), "-n".as_ref(), device_text], CHECK_LIMIT)
+        }
+        FsType::Xfs => XFS_REPAIR.run(&["-n".as_ref(), device_text], CHECK_LIMIT),
+        FsType::Btrfs => {
+            let check = ["check".as_ref(), "--readonly".as_ref(), device_text];
+            BTRFS.run(&check, CHECK_LIMIT)
+        }
+        _ => return Ok(()),
+    }?;
+    if outcome.code == Some(0) {
+        return Ok(());
+    }
+    Err(Error::NeedsRepair {
+        device: device.to_owned(),
+        said: outcome.said,
+    })
+}
 
 /// How long a check may take. `e2fsck -p` replays the journal and stops unless the file system is
 /// marked as broken; this is for those.

@@ -8,6 +8,7 @@ mod ioctl;
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -75,6 +76,8 @@ pub struct AttachOptions {
     pub autoclear: bool,
     /// Whose it is.
     pub mark: Mark,
+    /// The bytes of the file that the device shows; `None`: all of them, also when they become more.
+    pub part: Option<Range<u64>>,
 }
 
 /// What a device is attached to, and how.
@@ -84,6 +87,8 @@ pub struct Status {
     pub file: FileId,
     /// Its mark; the path of its file when another tool attached it.
     pub mark: Mark,
+    /// The bytes of the file that it shows; `None`: all of them.
+    pub part: Option<Range<u64>>,
     /// Whether it refuses writes.
     pub read_only: bool,
     /// Whether its I/O bypasses the page cache of the file's file system.
@@ -117,6 +122,9 @@ impl LoopDevice {
         })?;
         let mut info = ioctl::empty_info();
         info.lo_file_name = options.mark.0;
+        if let Some(part) = &options.part {
+            (info.lo_offset, info.lo_sizelimit) = (part.start, part.end - part.start);
+        }
         let flag = |wanted: bool, flag: u32| if wanted { flag } else { 0 };
         info.lo_flags = LO_FLAGS_DIRECT_IO as u32
             | flag(options.read_only, LO_FLAGS_READ_ONLY as u32)
@@ -197,6 +205,8 @@ impl LoopDevice {
                     inode: info.lo_inode,
                 },
                 mark: Mark(info.lo_file_name),
+                part: (info.lo_offset != 0 || info.lo_sizelimit != 0)
+                    .then(|| info.lo_offset..info.lo_offset.saturating_add(info.lo_sizelimit)),
                 read_only: info.lo_flags & LO_FLAGS_READ_ONLY as u32 != 0,
                 direct_io: info.lo_flags & LO_FLAGS_DIRECT_IO as u32 != 0,
                 autoclear: info.lo_flags & LO_FLAGS_AUTOCLEAR as u32 != 0,

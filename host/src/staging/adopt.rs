@@ -68,6 +68,7 @@ impl Stage<'_> {
         if file_id(&file, &self.volume().file)? != found.status.file {
             return Err(self.incompatible("from another file", "this one"));
         }
+        self.same_part(&found.status)?;
         self.lock.store(self.wanted.clone())?;
         let fs_type = present.parse().ok();
         if cannot_grow(found)? {
@@ -94,6 +95,7 @@ impl Stage<'_> {
                 });
             }
             if self.may_reuse(&device, &status)? {
+                self.same_part(&status)?;
                 return Ok(Some((device, status)));
             }
             device.detach()?;
@@ -134,6 +136,14 @@ impl Stage<'_> {
             Kind::Block => Ok(is_block),
             Kind::Mount => Ok(is_mounted),
         }
+    }
+
+    /// Whether a device in use shows the bytes that are asked for.
+    fn same_part(&self, status: &Status) -> Result<()> {
+        if status.part == self.volume().part {
+            return Ok(());
+        }
+        Err(self.incompatible("with another partition", "this one"))
     }
 
     fn incompatible(&self, present: &str, asked: &str) -> Error {

@@ -31,12 +31,14 @@ mod stats;
 mod survey;
 mod unstage;
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use probe::FsType;
 use types::{ByteSize, VolumeName};
 
 use crate::Result;
+pub use crate::filesystem::Check;
 
 /// A volume as this node sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +52,9 @@ pub struct NodeVolume {
     /// Whether it was made from something (image, snapshot, backup, clone). Such a volume is never
     /// formatted, blank or not.
     pub has_source: bool,
+    /// The partition of it that is used, in bytes of the file; `None`: all of it. Whoever has no
+    /// privileges has found it: no partition table is read here.
+    pub part: Option<Range<u64>>,
 }
 
 /// How a volume is used.
@@ -80,6 +85,10 @@ pub struct StageRequest {
     /// Whether nothing may be written. The journal of a mounted file system is still replayed, into
     /// the volume and never into its image, unless a flag says `norecovery` or `noload`.
     pub read_only: bool,
+    /// Options for mkfs, as a user writes them, for a volume that is formatted.
+    pub mkfs_options: String,
+    /// How much of a file system that came with the volume is looked at before it is mounted.
+    pub check: Check,
 }
 
 /// A staged volume.

@@ -62,7 +62,7 @@ pub(super) fn decide(
             }
             Ok(Plan::Mount(*found))
         }
-        Content::Blank if volume.has_source => {
+        Content::Blank if volume.has_source || volume.part.is_some() => {
             blank("it was made from a source that has no file system; use it as a raw block volume")
         }
         Content::Blank if read_only => blank("it is asked for read-only"),
@@ -108,6 +108,7 @@ mod tests {
             file: "/v".into(),
             size: ByteSize(1),
             has_source,
+            part: None,
         };
         decide(&volume, content, asked, read_only)
     }

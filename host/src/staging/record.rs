@@ -262,10 +262,13 @@ mod tests {
                 file: "/disk/volumes/pvc-1/volume".into(),
                 size: ByteSize(1 << 20),
                 has_source: false,
+                part: None,
             },
             staging_path: directory.join("globalmount"),
             access: Access::Block,
             read_only: false,
+            mkfs_options: String::new(),
+            check: crate::staging::Check::default(),
         }
     }
 

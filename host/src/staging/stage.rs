@@ -9,7 +9,7 @@ use types::{VolumeName, crash_point};
 use super::inspect;
 use super::plan::{self, Plan};
 use super::record::{Kind, Record, RecordLock};
-use super::{Access, NodeVolume, StageRequest, Staged};
+use super::{Access, Check, NodeVolume, StageRequest, Staged};
 use crate::filesystem;
 use crate::loopdev::{AttachOptions, FileId, LoopDevice, Status};
 use crate::mounts::{self, MountOptions, Unmount};
@@ -111,10 +111,15 @@ impl Stage<'_> {
         let read_only = self.wanted.read_only;
         let content = {
             let file = self.open_file(false)?;
-            filesystem::content(self.name(), &self.volume().file, &file)?
+            let volume = self.volume();
+            filesystem::part_content(&volume.name, &volume.file, &file, volume.part.as_ref())?
         };
         let plan = plan::decide(self.volume(), &content, asked, read_only)?;
         let options = MountOptions::parse(plan.fs_type(), flags, read_only)?;
+        let mkfs = match plan {
+            Plan::Format(fs_type) => filesystem::mkfs_options(fs_type, &self.request.mkfs_options)?,
+            Plan::Mount(_) => Vec::new(),
+        };
         self.place.make_directory()?;
         self.lock.store(self.wanted.clone())?;
         crash_point!("host.stage.recorded");
@@ -122,7 +127,7 @@ impl Stage<'_> {
         // Whoever uses the device already has checked it.
         let is_used = device.is_some();
         if let Plan::Format(fs_type) = plan {
-            filesystem::format(self.name(), &self.volume().file, fs_type)?;
+            filesystem::format(self.name(), &self.volume().file, fs_type, &mkfs)?;
             crash_point!("host.stage.formatted");
         }
         if let Some((device, status)) = device {
@@ -163,6 +168,9 @@ impl Stage<'_> {
         device: &LoopDevice,
         is_used: bool,
     ) -> Result<()> {
+        if self.request.check == Check::All && self.volume().has_source && !is_used {
+            filesystem::check_all(fs_type, &device.path())?;
+        }
         if !options.read_only && !is_used {
             filesystem::check(fs_type, &device.path())?;
             crash_point!("host.stage.checked");
@@ -229,6 +237,7 @@ impl Stage<'_> {
             read_only,
             autoclear: kind == Kind::Mount,
             mark,
+            part: self.volume().part.clone(),
         };
         let device = LoopDevice::attach(&file, &options)?;
         let status = device
@@ -259,7 +268,8 @@ impl Stage<'_> {
             .metadata()
             .map_err(Error::io("look at", &volume.file))?
             .len();
-        if len < volume.size.bytes() || len == 0 {
+        let needed = volume.part.as_ref().map_or(0, |part| part.end);
+        if len < volume.size.bytes().max(needed) || len == 0 {
             return Err(Error::VolumeDamaged {
                 volume: volume.name.clone(),
                 file: volume.file.clone(),

@@ -80,6 +80,7 @@ impl Rig {
             file,
             size: ByteSize(size),
             has_source: false,
+            part: None,
         }
     }
 
@@ -122,6 +123,8 @@ impl Rig {
                 flags: Vec::new(),
             },
             read_only: false,
+            mkfs_options: String::new(),
+            check: host::staging::Check::default(),
         }
     }
 

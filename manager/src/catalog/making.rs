@@ -251,9 +251,16 @@ impl Catalog {
             cancel: entry.cancel(),
             report: Arc::new(report_to.clone()),
         };
-        let _turn = tokio::select! {
-            turn = self.inner.making.acquire() => turn,
-            () = job.cancel.cancelled() => return Err(Error::Cancelled("the image is not wanted")),
+        let _turn = if new.source.is_remote() {
+            Some(tokio::select! {
+                turn = self.inner.making.acquire() => turn,
+                () = job.cancel.cancelled() => {
+                    return Err(Error::Cancelled("the image is not wanted"));
+                }
+            })
+        } else {
+            // A snapshot is of now, not of when eight downloads have come.
+            None
         };
         if let Source::Adopt { from } = &new.source {
             let listed = self

@@ -10,6 +10,7 @@ use tonic::{Request, Response, Status};
 use super::{Service, status, wire};
 use crate::catalog::{Lifecycle, Status as ImageStatus};
 use crate::error::{Error, Result};
+use crate::source::Snapshot;
 
 impl Service {
     fn wire_image(&self, image: &ImageStatus) -> pb::BackingImage {
@@ -27,13 +28,15 @@ impl Service {
 
     async fn delete_image(&self, request: &pb::DeleteBackingImageRequest) -> Result<()> {
         let (name, uuid) = wire::image_key(&request.name, &request.uuid)?;
-        let id = match self.catalog.get(&name, uuid.as_ref()) {
-            Ok(image) => image.id,
+        let (id, is_snapshot) = match self.catalog.get(&name, uuid.as_ref()) {
+            Ok(image) => (image.id, Snapshot::parse(&image.source).is_some()),
             Err(Error::ImageNotFound(_)) => return Ok(()),
             Err(error) => return Err(error),
         };
         let (volumes, asked) = (self.volumes.clone(), id.clone());
         let in_use = move || match volumes.user_of(&asked)? {
+            // A volume has its bytes from a snapshot, and needs nothing of it any more.
+            _ if is_snapshot => Ok(()),
             Some(volume) => Err(Error::ImageInUse {
                 id: asked.clone(),
                 volume,
@@ -56,6 +59,14 @@ impl BackingImages for Service {
             wire::new_image(request.into_inner()).and_then(|new| self.catalog.create(new));
         let image = created.map_err(|error| status::of(&error))?;
         Ok(Response::new(self.wire_image(&image)))
+    }
+
+    async fn snapshot_group(
+        &self,
+        request: Request<pb::SnapshotGroupRequest>,
+    ) -> Answer<pb::SnapshotGroupResponse> {
+        let taken = Self::snapshot_group(self, request.into_inner()).await;
+        Ok(Response::new(taken.map_err(|error| status::of(&error))?))
     }
 
     async fn get_backing_image(

@@ -2,6 +2,7 @@
 //! into wire form. No decision is made here.
 
 mod disks;
+mod groups;
 mod images;
 mod status;
 mod volumes;

@@ -7,7 +7,7 @@ use types::{ByteSize, ImageId, NodeId, VolumeName};
 
 use super::{Service, blocking, status, wire};
 use crate::error::{Error, Result};
-use crate::volume::{NewVolume, Volume};
+use crate::volume::{NewVolume, Origin, Volume};
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -21,18 +21,23 @@ impl Service {
         new: NewVolume,
         image_name: &str,
         image_uuid: &str,
+        source_volume: &str,
     ) -> Result<Volume, Status> {
         let volumes = self.volumes.clone();
-        if image_name.is_empty() {
-            return blocking(move || volumes.create(&new, None)).await;
-        }
         let to_status = |error: Error| status::of(&error);
+        if !source_volume.is_empty() {
+            let source = wire::source_volume(&new, source_volume, image_name).map_err(to_status)?;
+            return blocking(move || volumes.create(&new, Origin::Volume(&source))).await;
+        }
+        if image_name.is_empty() {
+            return blocking(move || volumes.create(&new, Origin::Blank)).await;
+        }
         let (name, uuid) = wire::image_key(image_name, image_uuid).map_err(to_status)?;
         // An existing volume needs no image, ready or not.
         let known = self.known_image(&new.name, &name.to_string(), image_uuid);
         if let Some(id) = known {
             let (volumes, new) = (self.volumes.clone(), new.clone());
-            if let Some(volume) = blocking(move || volumes.find(&new, Some(&id))).await? {
+            if let Some(volume) = blocking(move || volumes.find(&new, Some(&id), None)).await? {
                 return Ok(volume);
             }
         }
@@ -48,7 +53,7 @@ impl Service {
             .map_err(to_status)?;
         blocking(move || {
             let _files = files;
-            volumes.create(&new, Some((&image, &raw)))
+            volumes.create(&new, Origin::Image(&image, &raw))
         })
         .await
     }
@@ -66,8 +71,11 @@ impl VolumesRpc for Service {
     async fn create_volume(&self, request: Request<pb::CreateVolumeRequest>) -> Answer<pb::Volume> {
         let request = request.into_inner();
         let (image, uuid) = (request.image_name.clone(), request.image_uuid.clone());
+        let source_volume = request.source_volume.clone();
         let new = wire::new_volume(request).map_err(|error| status::of(&error))?;
-        let volume = self.create_volume_of(new, &image, &uuid).await?;
+        let volume = self
+            .create_volume_of(new, &image, &uuid, &source_volume)
+            .await?;
         Ok(Response::new(wire::volume(volume)))
     }
 
@@ -109,6 +117,15 @@ impl VolumesRpc for Service {
         let limit = (request.limit_bytes > 0).then_some(ByteSize(request.limit_bytes));
         let (volumes, required) = (self.volumes.clone(), ByteSize(request.required_bytes));
         let volume = blocking(move || volumes.grow(&name, required, limit)).await?;
+        Ok(Response::new(wire::volume(volume)))
+    }
+
+    async fn modify_volume(&self, request: Request<pb::ModifyVolumeRequest>) -> Answer<pb::Volume> {
+        let request = request.into_inner();
+        let name = name_of(&request.name)?;
+        let replicas = request.number_of_replicas.map(|number| number.max(1));
+        let (volumes, timeout) = (self.volumes.clone(), request.stale_replica_timeout);
+        let volume = blocking(move || volumes.modify(&name, replicas, timeout)).await?;
         Ok(Response::new(wire::volume(volume)))
     }
 

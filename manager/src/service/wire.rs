@@ -10,9 +10,9 @@ use types::{ByteSize, Checksum, ImageName, ImageUuid, NodeId, Sha512, VolumeName
 use crate::catalog::{Lifecycle, NewImage, Status};
 use crate::content::{Content, ContentKind};
 use crate::error::{Error, Result};
-use crate::source::{Download, Local, Peers, Source, Unpack};
+use crate::source::{Download, Local, Peers, Snapshot, Source, Unpack};
 use crate::sync::protocol::PEERS_MAX;
-use crate::volume::record::Publication;
+use crate::volume::record::{FromVolume, Publication};
 use crate::volume::{NewVolume, Volume};
 
 /// `Some` checked text, or `None` for an empty field.
@@ -123,6 +123,11 @@ fn new_source(source: pb::source::Source) -> Result<Source> {
         pb::source::Source::Archive(a) => Source::Archive(local(a.path, a.reference, &a.platform)?),
         pb::source::Source::File(file) => Source::File(absolute(file.path)?),
         pb::source::Source::Url(url) => Source::Url(Box::new(download(&url)?)),
+        pb::source::Source::Volume(volume) => {
+            let volume = VolumeName::new(&volume.name)?;
+            let group = None;
+            Source::Volume(Snapshot { volume, group })
+        }
         pb::source::Source::Peers(peers) => Source::Peers(new_peers(&peers)?),
     })
 }
@@ -190,10 +195,17 @@ fn absolute(path: String) -> Result<std::path::PathBuf> {
 }
 
 pub(super) fn image(status: &Status, has_raw_form: bool) -> pb::BackingImage {
+    let (source_volume, snapshot_group) = match Snapshot::parse(&status.source) {
+        Some(Snapshot { volume, group }) => (volume.into(), group.map(String::from)),
+        None => (String::new(), None),
+    };
+    let snapshot_group = snapshot_group.unwrap_or_default();
     let mut image = pb::BackingImage {
         name: status.id.name.to_string(),
         uuid: status.id.uuid.to_string(),
         state: state(&status.state).into(),
+        source_volume,
+        snapshot_group,
         source: status.source.clone(),
         manifest_digest: status.manifest_digest.clone(),
         expected_checksum: status.expected.map(String::from).unwrap_or_default(),
@@ -291,8 +303,54 @@ pub(super) fn new_volume(request: pb::CreateVolumeRequest) -> Result<NewVolume> 
         number_of_replicas: request.number_of_replicas.max(1),
         stale_replica_timeout: request.stale_replica_timeout,
         fs_type: request.fs_type,
+        partition: (request.partition > 0).then_some(request.partition),
         parameters,
     })
+}
+
+/// The members of a group of snapshots, as requests for images.
+pub(super) fn group(request: pb::SnapshotGroupRequest) -> Result<(ImageName, Vec<NewImage>)> {
+    let group = ImageName::new(&request.group)?;
+    if request.members.is_empty() || request.members.len() > GROUP_MAX {
+        return Err(invalid(
+            "members",
+            format!("a group has 1 to {GROUP_MAX} volumes"),
+        ));
+    }
+    let mut members = Vec::new();
+    for member in request.members {
+        let (volume, of) = (VolumeName::new(&member.volume)?, Some(group.clone()));
+        members.push(NewImage {
+            name: Some(ImageName::new(&member.name)?),
+            uuid: None,
+            source: Source::Volume(Snapshot { volume, group: of }),
+            expected: None,
+            format: Some(Format::Raw),
+            convert: None,
+        });
+    }
+    Ok((group, members))
+}
+
+/// Volumes of one group: as many as a pod has at the most.
+const GROUP_MAX: usize = 64;
+
+/// The volume that a new one is to be a clone of.
+pub(super) fn source_volume(new: &NewVolume, name: &str, image_name: &str) -> Result<VolumeName> {
+    let source = VolumeName::new(name)?;
+    if !image_name.is_empty() {
+        return Err(invalid(
+            "source_volume",
+            "it cannot be given together with an image",
+        ));
+    }
+    if source == new.name {
+        return Err(invalid(
+            "source_volume",
+            "a volume cannot be a clone of itself",
+        ));
+    }
+    Ok(source)
 }
 
 /// The CSI limit of a map, in bytes.
@@ -310,7 +368,32 @@ pub(super) fn volume(volume: Volume) -> pb::Volume {
     let (real_size, record) = (volume.real_size, volume.record);
     let degraded = record.degraded().unwrap_or_default();
     let image = record.image.as_ref();
+    let own = |content_of: &Content| content(content_of);
+    let (mut source_volume, mut source_snapshot, mut cloned) = (String::new(), String::new(), None);
+    match &record.source {
+        Some(FromVolume::Clone { volume, content }) => {
+            source_volume = volume.to_string();
+            cloned = Some(own(content));
+        }
+        Some(FromVolume::Snapshot { .. }) => {
+            source_snapshot = image
+                .map(|image| image.id.name.to_string())
+                .unwrap_or_default();
+        }
+        None => {}
+    }
+    let partition = record.partition.as_ref();
+    if let Some(partition) = partition {
+        cloned = Some(own(&partition.content));
+    }
     pb::Volume {
+        partition: partition.map(|partition| pb::Partition {
+            number: partition.number,
+            offset: partition.offset,
+            length: partition.length,
+        }),
+        source_volume,
+        source_snapshot,
         size: record.size.bytes(),
         real_size,
         image_name: image
@@ -322,7 +405,7 @@ pub(super) fn volume(volume: Volume) -> pb::Volume {
         image_checksum: image
             .map(|image| image.checksum.to_string())
             .unwrap_or_default(),
-        content: image.map(|image| content(&image.content)),
+        content: cloned.or_else(|| image.map(|image| own(&image.content))),
         degraded,
         name: record.name.into(),
         number_of_replicas: record.number_of_replicas,

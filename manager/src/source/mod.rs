@@ -10,6 +10,7 @@ pub mod luks;
 mod peer;
 mod upload;
 mod url;
+mod volume;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -26,10 +27,12 @@ pub use self::clone::{CloneOf, Encryption};
 pub use self::peer::Peers;
 pub use self::upload::{Bringer, Upload, upload};
 pub use self::url::{Download, Unpack};
+pub use self::volume::Snapshot;
 use crate::error::{Error, IoContext, Result};
 use crate::longhorn::ssync;
 use crate::store::{Facts, ImageStore, Received};
 use crate::sync::{Receiver, Settings, Swarm, Tcp};
+use crate::volume::Volumes;
 
 /// What an image is made from; checked, and never wrong in form.
 #[derive(Debug, Clone)]
@@ -66,6 +69,8 @@ pub enum Source {
     Receive(ssync::Receiver),
     /// Another image of the same disk.
     Image(CloneOf),
+    /// What a volume holds now.
+    Volume(Snapshot),
 }
 
 /// A container image on this machine.
@@ -80,6 +85,11 @@ pub struct Local {
 }
 
 impl Source {
+    /// Whether its bytes come from elsewhere, so that it waits for its turn among those that do.
+    pub fn is_remote(&self) -> bool {
+        !matches!(self, Self::Volume(_))
+    }
+
     /// The source as text: what is stored, shown and compared. Without secrets.
     pub fn text(&self) -> String {
         let local = |scheme, local: &Local| {
@@ -112,6 +122,7 @@ impl Source {
             Self::Receive(receiver) => receiver.text(),
             Self::Image(clone) => clone.text(),
             Self::Url(download) => download.text(),
+            Self::Volume(snapshot) => snapshot.to_string(),
         }
     }
 }
@@ -129,6 +140,8 @@ pub struct Sources {
     import_dirs: Vec<PathBuf>,
     /// The way to other managers.
     sync: Receiver<Tcp>,
+    /// The volumes that snapshots are of; `None`: there are none here.
+    volumes: Option<Volumes>,
 }
 
 /// One making of one image.
@@ -184,6 +197,7 @@ impl Sources {
             credentials,
             import_dirs,
             sync: Receiver::new(Swarm::new(Settings::default()), Tcp),
+            volumes: None,
         }
     }
 
@@ -191,6 +205,13 @@ impl Sources {
     #[must_use]
     pub fn with_swarm(mut self, swarm: Swarm) -> Self {
         self.sync = Receiver::new(swarm, Tcp);
+        self
+    }
+
+    /// Lets images be made of these volumes too.
+    #[must_use]
+    pub fn with_volumes(mut self, volumes: Volumes) -> Self {
+        self.volumes = Some(volumes);
         self
     }
 
@@ -223,6 +244,7 @@ impl Sources {
             Source::Receive(receiver) => Ok((receiver.take_in(job).await?, job.facts(source))),
             Source::Image(clone) => self.take_clone(source, clone, job).await,
             Source::Url(download) => self.take_url(source, download, job).await,
+            Source::Volume(snapshot) => self.take_volume(source, snapshot, job).await,
         }
     }
 

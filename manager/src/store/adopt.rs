@@ -266,6 +266,7 @@ impl ImageStore {
                 .flat_map(|seal| &seal.source_checksums)
                 .filter_map(|sum| sum.parse().ok())
                 .collect(),
+            created_at: seal.as_ref().map(|seal| seal.created_at.clone()),
         };
         let examined = Examined::of(&file, &at.backing, facts.format)?;
         let image = self.described(id, &at.backing, actual, examined, &facts)?;

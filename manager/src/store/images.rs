@@ -51,6 +51,8 @@ pub struct Facts {
     /// Sums of what came, where they are not the SHA-512 of what is stored: of a file that was
     /// unpacked, converted or padded.
     pub source_checksums: Vec<Checksum>,
+    /// When its bytes were what they are, RFC 3339; `None`: when it is sealed.
+    pub created_at: Option<String>,
 }
 
 /// A complete, durable image. There is no other way to one than [`ImageStore::seal`] and recovery.
@@ -233,7 +235,7 @@ impl ImageStore {
             manifest_digest: facts.manifest_digest.clone(),
             unverified: !facts.verified && facts.expected.is_none(),
             content: examined.content,
-            created_at: Timestamp::now().to_string(),
+            created_at: (facts.created_at.clone()).unwrap_or_else(|| Timestamp::now().to_string()),
             extents: examined.extents,
             source_checksums: facts
                 .source_checksums

@@ -57,6 +57,7 @@ mod padding;
 pub mod raw_form;
 pub mod recovery;
 pub mod sidecar;
+mod whole;
 mod work_lock;
 
 pub use adopt::{Asked, Reading};

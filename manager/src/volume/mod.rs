@@ -12,6 +12,9 @@
 //!
 //! A crash before 4 leaves a directory whose name says that it is void.
 
+mod change;
+mod cut;
+pub mod partition;
 pub mod record;
 mod request;
 
@@ -26,10 +29,14 @@ use jiff::Timestamp;
 use tracing::{info, warn};
 use types::{ByteSize, Classify, ErrorKind, ImageId, NodeId, VolumeName, crash_point, report};
 
-use self::record::{ImageRef, MadeBy, Publication, Record, Replica, VERSION};
+pub use self::cut::Hold;
+use self::partition::Partition;
+use self::record::{FromVolume, ImageRef, MadeBy, Record, Replica, VERSION};
 pub use self::request::NewVolume;
-use self::request::{difference, rounded, size_of};
+use self::request::{difference, size_of};
+use crate::content::Content;
 use crate::error::{Error, IoContext, Result};
+use crate::source::Snapshot;
 use crate::store::layout::{EntryName, Layout, VolumePaths};
 use crate::store::recovery::remove_leftover;
 use crate::store::{Disk, SealedImage, durable};
@@ -41,6 +48,8 @@ pub struct Volumes {
     node_id: NodeId,
     /// Volumes that a request works on: a second one is told to come again.
     busy: Arc<Mutex<HashSet<VolumeName>>>,
+    /// Volumes that nobody may begin to write to for the moment.
+    held: Arc<Mutex<HashSet<VolumeName>>>,
 }
 
 /// A volume as it is now.
@@ -50,6 +59,33 @@ pub struct Volume {
     pub record: Record,
     /// Bytes of the disk that its file takes, shared extents included.
     pub real_size: u64,
+}
+
+/// What a new volume is made from.
+#[derive(Debug, Clone, Copy)]
+pub enum Origin<'a> {
+    /// Nothing: it is blank.
+    Blank,
+    /// An image, and the file to clone for it.
+    Image(&'a SealedImage, &'a Path),
+    /// Another volume, as it is now.
+    Volume(&'a VolumeName),
+}
+
+impl Origin<'_> {
+    fn image(&self) -> Option<&SealedImage> {
+        match self {
+            Self::Image(image, _) => Some(image),
+            Self::Blank | Self::Volume(_) => None,
+        }
+    }
+
+    fn volume(&self) -> Option<&VolumeName> {
+        match self {
+            Self::Volume(volume) => Some(volume),
+            Self::Blank | Self::Image(..) => None,
+        }
+    }
 }
 
 /// Says that a volume is worked on, until it is dropped.
@@ -86,6 +122,7 @@ impl Volumes {
             disk,
             node_id,
             busy: Arc::default(),
+            held: Arc::default(),
         })
     }
 
@@ -175,9 +212,14 @@ impl Volumes {
     }
 
     /// The volume of that name if it is what `new` asks for; an error when it is something else.
-    pub fn find(&self, new: &NewVolume, image: Option<&ImageId>) -> Result<Option<Volume>> {
+    pub fn find(
+        &self,
+        new: &NewVolume,
+        image: Option<&ImageId>,
+        cloned: Option<&VolumeName>,
+    ) -> Result<Option<Volume>> {
         match self.get(&new.name) {
-            Ok(volume) => match difference(&volume.record, new, image) {
+            Ok(volume) => match difference(&volume.record, new, image, cloned) {
                 None => Ok(Some(volume)),
                 Some(difference) => Err(Error::VolumeExists {
                     name: new.name.clone(),
@@ -189,18 +231,24 @@ impl Volumes {
         }
     }
 
-    /// Makes a volume: a clone of `image`'s raw form, or blank. The same request again gives the same
-    /// volume.
-    pub fn create(&self, new: &NewVolume, image: Option<(&SealedImage, &Path)>) -> Result<Volume> {
+    /// Makes a volume: a clone of an image's raw form or of another volume, or blank. The same request
+    /// again gives the same volume.
+    pub fn create(&self, new: &NewVolume, origin: Origin<'_>) -> Result<Volume> {
         let _busy = self.lock(&new.name)?;
-        if let Some(volume) = self.find(new, image.map(|(image, _)| &image.id))? {
+        let image = origin.image().map(|image| &image.id);
+        if let Some(volume) = self.find(new, image, origin.volume())? {
             return Ok(volume);
         }
         self.disk.check()?;
-        let size = size_of(new, image.map(|(image, _)| image))?;
+        let content = match origin {
+            Origin::Blank => None,
+            Origin::Image(image, _) => Some(ByteSize(image.sidecar.virtual_size)),
+            Origin::Volume(volume) => Some(self.get(volume)?.record.size),
+        };
+        let size = size_of(new, content)?;
         let creating = self.disk.layout().volume_creating(&new.name);
         durable::remove_dir(&creating.dir)?;
-        match self.create_in(&creating, size, new, image) {
+        match self.create_in(&creating, size, new, origin) {
             Ok(record) => {
                 info!(volume = %new.name, %size, by = record.made_by.as_str(), "created");
                 if let Some(degraded) = record.degraded() {
@@ -220,23 +268,39 @@ impl Volumes {
         creating: &VolumePaths,
         size: ByteSize,
         new: &NewVolume,
-        image: Option<(&SealedImage, &Path)>,
+        origin: Origin<'_>,
     ) -> Result<Record> {
         durable::create_work_dir(&creating.dir)?; // 1
         crash_point!("volume.create.directory");
         let file = durable::create_file(&creating.data)?;
-        let made_by = match image {
-            Some((_, raw)) => self.clone_raw(raw, &file)?,
-            None => MadeBy::Blank,
+        let (made_by, source) = match origin {
+            Origin::Blank => (MadeBy::Blank, None),
+            Origin::Image(image, raw) => {
+                let source = Snapshot::parse(&image.seal.source)
+                    .map(|Snapshot { volume, .. }| FromVolume::Snapshot { volume });
+                (self.clone_raw(raw, &file)?, source)
+            }
+            Origin::Volume(volume) => {
+                let made_by = self.cut(volume, &file)?;
+                let content = content_of(&file, &creating.data)?;
+                let volume = volume.clone();
+                (made_by, Some(FromVolume::Clone { volume, content }))
+            }
         };
         set_size(&file, size, &creating.data)?;
+        let partition = new
+            .partition
+            .map(|number| Partition::find(&file, &creating.data, number))
+            .transpose()?;
         file.sync_all().context("sync", &creating.data)?; // 2
         crash_point!("volume.create.data");
         let record = Record {
             version: VERSION,
             name: new.name.clone(),
             size,
-            image: image.map(|(image, _)| image_ref(image)).transpose()?,
+            image: origin.image().map(image_ref).transpose()?,
+            source,
+            partition,
             number_of_replicas: new.number_of_replicas,
             stale_replica_timeout: new.stale_replica_timeout,
             fs_type: new.fs_type.clone(),
@@ -263,17 +327,22 @@ impl Volumes {
     /// Gives `file` the image's content: shared where the disk can, else copied extent by extent.
     fn clone_raw(&self, raw: &Path, file: &File) -> Result<MadeBy> {
         let source = File::open(raw).context("open", raw)?;
-        if self.disk.reflink() && image::extents::reflink(&source, file)? {
+        self.copy(&source, raw, file)
+    }
+
+    /// Gives `file` the bytes of `source`, which lies at `path` and which nobody writes to.
+    fn copy(&self, source: &File, path: &Path, file: &File) -> Result<MadeBy> {
+        if self.disk.reflink() && image::extents::reflink(source, file)? {
             return Ok(MadeBy::Reflink);
         }
-        let needed = source.metadata().context("look at", raw)?.blocks() * types::SECTOR;
+        let needed = source.metadata().context("look at", path)?.blocks() * types::SECTOR;
         self.disk.require_space(needed)?;
         info!(
             file_system = self.disk.file_system(),
             needed,
             "the disk cannot share extents: the image is copied; XFS or btrfs would not need to"
         );
-        image::extents::copy_sparse(&source, file, &mut |_| true)?;
+        image::extents::copy_sparse(source, file, &mut |_| true)?;
         Ok(MadeBy::SparseCopy)
     }
 
@@ -315,104 +384,6 @@ impl Volumes {
         info!(volume = %name, "deleted");
         Ok(())
     }
-
-    /// Grows a volume to at least `required` bytes; one that is that large is left as it is.
-    pub fn grow(
-        &self,
-        name: &VolumeName,
-        required: ByteSize,
-        limit: Option<ByteSize>,
-    ) -> Result<Volume> {
-        let _busy = self.lock(name)?;
-        let mut volume = self.get(name)?;
-        let size = rounded(required)?.max(volume.record.size);
-        if let Some(limit) = limit.filter(|limit| size > *limit) {
-            return Err(Error::Size {
-                asked: required,
-                why: format!("it would be {size}, more than the limit of {limit}"),
-            });
-        }
-        self.disk.check()?;
-        let paths = self.disk.layout().volume(name);
-        let file = File::options()
-            .write(true)
-            .open(&paths.data)
-            .context("open", &paths.data)?;
-        // The file first: a record that promises more than there is would be wrong.
-        if file.metadata().context("look at", &paths.data)?.len() < size.bytes() {
-            set_size(&file, size, &paths.data)?;
-            file.sync_all().context("sync", &paths.data)?;
-        }
-        crash_point!("volume.grow.data");
-        if volume.record.size < size {
-            volume.record.size = size;
-            volume.record.write(&paths.record)?;
-        }
-        Ok(volume)
-    }
-
-    /// Records that a node may use a volume.
-    pub fn publish(&self, name: &VolumeName, publication: Publication) -> Result<Volume> {
-        let _busy = self.lock(name)?;
-        let mut volume = self.get(name)?;
-        if publication.node_id != self.node_id {
-            return Err(Error::NodeUnknown(publication.node_id));
-        }
-        let published = &mut volume.record.published;
-        match published
-            .iter()
-            .find(|known| known.node_id == publication.node_id)
-        {
-            Some(known) if *known == publication => return Ok(volume),
-            Some(known) => {
-                return Err(Error::PublishedDifferently {
-                    name: name.clone(),
-                    node: known.node_id.clone(),
-                    readonly: known.readonly,
-                });
-            }
-            None => {}
-        }
-        if let Some(other) = published
-            .iter()
-            .find(|p| !(p.multi_node && publication.multi_node))
-        {
-            let node = other.node_id.clone();
-            return Err(Error::VolumePublished {
-                name: name.clone(),
-                node,
-            });
-        }
-        published.push(publication);
-        self.disk.check()?;
-        volume
-            .record
-            .write(&self.disk.layout().volume(name).record)?;
-        crash_point!("volume.publish.recorded");
-        Ok(volume)
-    }
-
-    /// Takes a publication back, or all of them; none there is no error.
-    pub fn unpublish(&self, name: &VolumeName, node: Option<&NodeId>) -> Result<()> {
-        let _busy = self.lock(name)?;
-        let mut volume = match self.get(name) {
-            Err(Error::VolumeNotFound(_)) => return Ok(()),
-            other => other?,
-        };
-        let before = volume.record.published.len();
-        volume
-            .record
-            .published
-            .retain(|p| node.is_some_and(|node| p.node_id != *node));
-        if volume.record.published.len() < before {
-            self.disk.check()?;
-            volume
-                .record
-                .write(&self.disk.layout().volume(name).record)?;
-            crash_point!("volume.unpublish.recorded");
-        }
-        Ok(())
-    }
 }
 
 fn image_ref(image: &SealedImage) -> Result<ImageRef> {
@@ -422,6 +393,15 @@ fn image_ref(image: &SealedImage) -> Result<ImageRef> {
         virtual_size: ByteSize(image.sidecar.virtual_size),
         content: image.seal.content.clone(),
     })
+}
+
+/// What the file of a new volume holds.
+fn content_of(file: &File, path: &Path) -> Result<Content> {
+    let probed = file
+        .try_clone()
+        .and_then(probe::FileDisk::new)
+        .and_then(|disk| probe::probe(&disk));
+    Ok(probed.context("probe", path)?.into())
 }
 
 fn set_size(file: &File, size: ByteSize, path: &Path) -> Result<()> {

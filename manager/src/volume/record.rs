@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use types::{ByteSize, DiskUuid, ImageId, NodeId, Sha512, VolumeName};
 
+use super::partition::Partition;
 use crate::content::Content;
 use crate::error::{Error, IoContext, Result};
 use crate::store::durable;
@@ -31,6 +32,12 @@ pub struct Record {
     pub size: ByteSize,
     /// The image it was cloned from; `None`: it was blank.
     pub image: Option<ImageRef>,
+    /// The volume that it came from, at once or by way of a snapshot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<FromVolume>,
+    /// The partition of it that shall be mounted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partition: Option<Partition>,
     /// On how many disks its data shall be.
     pub number_of_replicas: u32,
     /// Minutes after which a lost replica is given up.
@@ -65,6 +72,24 @@ pub struct ImageRef {
     pub virtual_size: ByteSize,
     /// What it holds.
     pub content: Content,
+}
+
+/// How a volume came from another one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum FromVolume {
+    /// It is a clone of that volume.
+    Clone {
+        /// Which.
+        volume: VolumeName,
+        /// What that held.
+        content: Content,
+    },
+    /// Its image is a snapshot of that volume.
+    Snapshot {
+        /// Which.
+        volume: VolumeName,
+    },
 }
 
 /// One copy of a volume's data.

@@ -4,9 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use types::{BLOCK, ByteSize, ImageId, VolumeName};
 
-use super::record::Record;
+use super::record::{FromVolume, Record};
 use crate::error::{Error, Result};
-use crate::store::SealedImage;
 
 /// The size of a blank volume when none is asked for: 1 GiB, as the first CSI driver had it.
 const DEFAULT_SIZE: ByteSize = ByteSize(1 << 30);
@@ -26,6 +25,8 @@ pub struct NewVolume {
     pub stale_replica_timeout: u32,
     /// The file system asked for, or empty.
     pub fs_type: String,
+    /// The partition that shall be mounted; `None`: the whole volume.
+    pub partition: Option<u32>,
     /// What else is compared when it is asked for again.
     pub parameters: BTreeMap<String, String>,
 }
@@ -39,9 +40,8 @@ pub(super) fn rounded(size: ByteSize) -> Result<ByteSize> {
         })
 }
 
-/// The size a new volume gets (csi-and-flexvolume.md §6).
-pub(super) fn size_of(new: &NewVolume, image: Option<&SealedImage>) -> Result<ByteSize> {
-    let content = image.map(|image| ByteSize(image.sidecar.virtual_size));
+/// The size a new volume gets; `content` is that of what it is made from.
+pub(super) fn size_of(new: &NewVolume, content: Option<ByteSize>) -> Result<ByteSize> {
     let asked = new.required.or(content).unwrap_or_else(|| match new.limit {
         Some(limit) => limit.min(DEFAULT_SIZE),
         None => DEFAULT_SIZE,
@@ -49,7 +49,7 @@ pub(super) fn size_of(new: &NewVolume, image: Option<&SealedImage>) -> Result<By
     if let Some(content) = content.filter(|content| asked < *content) {
         return Err(Error::Size {
             asked,
-            why: format!("the image's virtual size is {content}; ask for at least that"),
+            why: format!("what it is made from has {content}; ask for at least that"),
         });
     }
     let size = rounded(asked)?;
@@ -69,6 +69,7 @@ pub(super) fn difference(
     record: &Record,
     new: &NewVolume,
     image: Option<&ImageId>,
+    cloned: Option<&VolumeName>,
 ) -> Option<String> {
     let has = |what: &str, has: &dyn std::fmt::Display, asked: &dyn std::fmt::Display| {
         Some(format!("{what}: it has {has}, not {asked}"))
@@ -79,11 +80,24 @@ pub(super) fn difference(
     if own_image != image {
         return has("image", &text(own_image), &text(image));
     }
+    let own_source = match &record.source {
+        Some(FromVolume::Clone { volume, .. }) => Some(volume),
+        Some(FromVolume::Snapshot { .. }) | None => None,
+    };
+    if own_source != cloned {
+        let text = |name: Option<&VolumeName>| name.map_or("none", VolumeName::as_str).to_owned();
+        return has("source volume", &text(own_source), &text(cloned));
+    }
     if let Some(required) = new.required.filter(|required| record.size < *required) {
         return has("size", &record.size, &required);
     }
     if let Some(limit) = new.limit.filter(|limit| record.size > *limit) {
         return has("size", &record.size, &format!("at most {limit}"));
+    }
+    let own_partition = record.partition.as_ref().map(|partition| partition.number);
+    if own_partition != new.partition {
+        let text = |number: Option<u32>| number.map_or_else(|| none.clone(), |n| n.to_string());
+        return has("partition", &text(own_partition), &text(new.partition));
     }
     if record.number_of_replicas != new.number_of_replicas {
         return has(

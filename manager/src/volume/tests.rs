@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::record::Publication;
 use super::*;
 use types::DiskUuid;
 
@@ -21,6 +22,7 @@ fn new(name: &str, size: u64) -> NewVolume {
         number_of_replicas: 1,
         stale_replica_timeout: 20,
         fs_type: String::new(),
+        partition: None,
         parameters: BTreeMap::new(),
     }
 }
@@ -36,7 +38,7 @@ fn publication(node: &str, readonly: bool) -> Publication {
 #[test]
 fn a_32mi_volume_is_32_mib_and_takes_no_space() {
     let (dir, volumes) = volumes();
-    let volume = volumes.create(&new("v", 32 << 20), None).unwrap();
+    let volume = volumes.create(&new("v", 32 << 20), Origin::Blank).unwrap();
     assert_eq!(volume.record.size, ByteSize(32 << 20));
     assert_eq!(volume.real_size, 0);
     let file = dir.path().join(&volume.record.replicas[0].path);
@@ -47,13 +49,13 @@ fn a_32mi_volume_is_32_mib_and_takes_no_space() {
 #[test]
 fn row_69_a_taken_name_says_what_differs() {
     let (_dir, volumes) = volumes();
-    let first = volumes.create(&new("v", 1 << 20), None).unwrap();
-    let again = volumes.create(&new("v", 1 << 20), None).unwrap();
+    let first = volumes.create(&new("v", 1 << 20), Origin::Blank).unwrap();
+    let again = volumes.create(&new("v", 1 << 20), Origin::Blank).unwrap();
     assert_eq!(first.record, again.record);
     let differs = |change: &dyn Fn(&mut NewVolume), what: &str| {
         let mut other = new("v", 1 << 20);
         change(&mut other);
-        let error = volumes.create(&other, None).unwrap_err();
+        let error = volumes.create(&other, Origin::Blank).unwrap_err();
         assert!(matches!(error, Error::VolumeExists { .. }), "{error}");
         assert!(error.to_string().contains(what), "{error}");
     };
@@ -78,7 +80,7 @@ fn sizes_round_up_to_whole_blocks_within_the_limit() {
         let mut new = new(name, 1);
         (new.required, new.limit) = (required.map(ByteSize), limit.map(ByteSize));
         volumes
-            .create(&new, None)
+            .create(&new, Origin::Blank)
             .map(|volume| volume.record.size.bytes())
     };
     assert_eq!(size("a", Some(1), None).unwrap(), 4096);
@@ -98,7 +100,7 @@ fn sizes_round_up_to_whole_blocks_within_the_limit() {
 fn a_volume_in_use_is_not_deleted() {
     let (_dir, volumes) = volumes();
     let name = VolumeName::new("v").unwrap();
-    volumes.create(&new("v", 4096), None).unwrap();
+    volumes.create(&new("v", 4096), Origin::Blank).unwrap();
     volumes
         .publish(&name, publication("node-1", false))
         .unwrap();
@@ -128,7 +130,7 @@ fn a_volume_in_use_is_not_deleted() {
 fn volumes_grow_and_never_shrink() {
     let (_dir, volumes) = volumes();
     let name = VolumeName::new("v").unwrap();
-    volumes.create(&new("v", 4096), None).unwrap();
+    volumes.create(&new("v", 4096), Origin::Blank).unwrap();
     let grow = |to, limit: Option<u64>| {
         volumes
             .grow(&name, ByteSize(to), limit.map(ByteSize))
@@ -144,7 +146,7 @@ fn volumes_grow_and_never_shrink() {
 fn pages_of_a_list_meet_without_gap_or_overlap() {
     let (_dir, volumes) = volumes();
     for name in ["b", "a", "d", "c", "B"] {
-        volumes.create(&new(name, 4096), None).unwrap();
+        volumes.create(&new(name, 4096), Origin::Blank).unwrap();
     }
     let page = |after: &str| {
         let (found, more) = volumes.list(after, 2).unwrap();
@@ -166,7 +168,7 @@ fn pages_of_a_list_meet_without_gap_or_overlap() {
 fn row_62_damaged_and_newer_records() {
     let (dir, volumes) = volumes();
     let name = VolumeName::new("v").unwrap();
-    let volume = volumes.create(&new("v", 4096), None).unwrap();
+    let volume = volumes.create(&new("v", 4096), Origin::Blank).unwrap();
     let path = dir.path().join("volumes/v/volume.cfg");
     let good = fs::read_to_string(&path).unwrap();
     let put = |text: &str| durable::replace(&path, text.as_bytes()).unwrap();
@@ -176,7 +178,7 @@ fn row_62_damaged_and_newer_records() {
             matches!(volumes.get(&name), Err(Error::DamagedRecord { .. })),
             "{bad}"
         );
-        assert!(volumes.create(&new("v", 4096), None).is_err());
+        assert!(volumes.create(&new("v", 4096), Origin::Blank).is_err());
     }
     put(r#"{"version":2,"more":[]}"#);
     assert!(matches!(
@@ -190,7 +192,7 @@ fn row_62_damaged_and_newer_records() {
 #[test]
 fn a_start_removes_what_a_crash_left() {
     let (dir, first) = volumes();
-    first.create(&new("v", 4096), None).unwrap();
+    first.create(&new("v", 4096), Origin::Blank).unwrap();
     fs::create_dir(dir.path().join("volumes/.creating-x")).unwrap();
     fs::create_dir(dir.path().join("volumes/.deleting-y")).unwrap();
     let again = Volumes::load(first.disk.clone(), first.node_id.clone()).unwrap();

@@ -181,15 +181,12 @@ fn a_range_allows_what_it_says() {
 fn tokens_are_ours_or_aborted() {
     let list = |token: &str, max_entries| {
         let starting_token = token.to_owned();
-        ListVolumes::parse(&csi::ListVolumesRequest {
+        list_volumes(&csi::ListVolumesRequest {
             max_entries,
             starting_token,
         })
     };
-    assert_eq!(
-        list(&ListVolumes::token("pvc-1"), 3).unwrap().after,
-        "pvc-1"
-    );
+    assert_eq!(list(&Page::token("pvc-1"), 3).unwrap().after, "pvc-1");
     assert_eq!(list("", 0).unwrap().after, "");
     for token in ["invalid-token", "1", "after:", "after:../x"] {
         assert_eq!(

@@ -11,6 +11,7 @@
     reason = "a program for people: a broken machine ends it, and its table is its result"
 )]
 
+mod csi;
 mod download;
 mod footprint;
 mod ingest;
@@ -25,7 +26,7 @@ use report::Report;
 
 type Case = (&'static str, fn(&mut Report));
 
-const CASES: [Case; 10] = [
+const CASES: [Case; 13] = [
     ("volume-xfs", volume::on_xfs),
     ("volume-ext4", volume::on_ext4),
     ("pull", ingest::pull),
@@ -36,6 +37,9 @@ const CASES: [Case; 10] = [
     ("first-touch", io::first_touch),
     ("memory", footprint::memory),
     ("start", footprint::start),
+    ("csi-sanity", csi::sanity),
+    ("csi-create-publish", csi::latency),
+    ("churn", csi::churn_of_500),
 ];
 
 fn main() -> ExitCode {

@@ -1,6 +1,6 @@
 //! The controller service: each call is checked, guarded, done by [`Volumes`] and put on the wire.
 
-use std::collections::HashMap;
+mod show;
 
 use client::wire;
 use proto::csi::v1 as csi;
@@ -9,12 +9,15 @@ use types::{Classify as _, ErrorKind};
 
 use crate::capabilities;
 use crate::content;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::in_flight::InFlight;
 use crate::location;
-use crate::request::{self, Capability, Parameters};
+use crate::request::{self, Capability, Mutable, Parameters};
+use crate::snapshots::Snapshots;
 use crate::status::answer;
 use crate::volumes::Volumes;
+
+use self::show::{bytes, condition, published_nodes};
 
 type Reply<T> = Result<Response<T>, Status>;
 
@@ -22,36 +25,23 @@ type Reply<T> = Result<Response<T>, Status>;
 #[derive(Debug)]
 pub(crate) struct ControllerService {
     volumes: Volumes,
+    snapshots: Snapshots,
     in_flight: InFlight,
+    in_flight_snapshots: InFlight,
 }
 
 impl ControllerService {
-    pub(crate) fn new(volumes: Volumes) -> Self {
+    pub(crate) fn new(volumes: Volumes, snapshots: Snapshots) -> Self {
         Self {
             volumes,
+            snapshots,
             in_flight: InFlight::default(),
+            in_flight_snapshots: InFlight::default(),
         }
     }
 
-    /// A volume as CSI shows it.
     fn show(&self, volume: &wire::Volume) -> csi::Volume {
-        let nodes = volume
-            .replicas
-            .iter()
-            .filter(|replica| !replica.node_id.is_empty());
-        let topology = |replica: &wire::Replica| csi::Topology {
-            segments: HashMap::from([(
-                self.volumes.topology_key().to_owned(),
-                replica.node_id.clone(),
-            )]),
-        };
-        csi::Volume {
-            capacity_bytes: bytes(volume.size),
-            volume_id: volume.name.clone(),
-            volume_context: location::volume_context(volume),
-            content_source: None,
-            accessible_topology: nodes.map(topology).collect(),
-        }
+        show::volume(volume, self.volumes.topology_key())
     }
 
     /// Why a volume cannot be used as asked, or `None`. Errors are the manager's.
@@ -61,14 +51,18 @@ impl ControllerService {
         if !request.context.is_empty() && request.context != expected {
             return Ok(Some("volume_context is not that of the volume".to_owned()));
         }
-        if !request.mutable_parameters.is_empty() {
-            return Ok(Some("mutable_parameters are not offered".to_owned()));
-        }
         let checked =
             Capability::parse_all(request.capabilities.clone()).and_then(|capabilities| {
-                content::suits(&volume.image_name, volume.content.as_ref(), &capabilities)?;
+                if !location::is_blank_copy(&volume) {
+                    content::suits(&volume.image_name, volume.content.as_ref(), &capabilities)?;
+                }
+                let mutable = Mutable::parse(&request.mutable_parameters)?;
+                let has = |asked: Option<u32>, own| asked.is_none_or(|asked| asked == own);
+                let mutable_fit = has(mutable.number_of_replicas, volume.number_of_replicas)
+                    && has(mutable.stale_replica_timeout, volume.stale_replica_timeout);
                 let parameters = Parameters::parse(&request.parameters)?.recorded();
-                Ok(request.parameters.is_empty() || parameters == volume.parameters)
+                let fit = request.parameters.is_empty() || parameters == volume.parameters;
+                Ok(fit && mutable_fit)
             });
         Ok(match checked {
             Ok(true) => None,
@@ -78,39 +72,12 @@ impl ControllerService {
     }
 }
 
-/// A size on the wire. The manager refuses sizes past `i64::MAX`.
-fn bytes(size: u64) -> i64 {
-    i64::try_from(size).unwrap_or(i64::MAX)
-}
-
-fn condition(volume: &wire::Volume) -> csi::VolumeCondition {
-    let abnormal = !volume.degraded.is_empty();
-    let message = if abnormal {
-        volume.degraded.clone()
-    } else {
-        "healthy".to_owned()
-    };
-    csi::VolumeCondition { abnormal, message }
-}
-
-fn published_nodes(volume: &wire::Volume) -> Vec<String> {
-    volume
-        .published
-        .iter()
-        .map(|publication| publication.node_id.clone())
-        .collect()
-}
-
 /// For calls that take back: what is not there is taken back already.
 fn gone_is_fine<T: Default>(result: Result<T>) -> Result<T> {
     match result {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(T::default()),
         other => other,
     }
-}
-
-async fn unimplemented<T>(rpc: &'static str) -> Reply<T> {
-    answer(rpc, "", async { Err(Error::Unimplemented { rpc }) }).await
 }
 
 #[tonic::async_trait]
@@ -198,7 +165,7 @@ impl csi::controller_server::Controller for ControllerService {
                         volume_context: request.context,
                         volume_capabilities: request.capabilities,
                         parameters: request.parameters,
-                        mutable_parameters: HashMap::new(),
+                        mutable_parameters: request.mutable_parameters,
                     },
                 );
                 let message = message.unwrap_or_default();
@@ -214,8 +181,8 @@ impl csi::controller_server::Controller for ControllerService {
     ) -> Reply<csi::ListVolumesResponse> {
         use csi::list_volumes_response::{Entry, VolumeStatus};
         answer("ListVolumes", "", async {
-            let request = request::ListVolumes::parse(request.get_ref())?;
-            let (volumes, next_token) = self.volumes.list(&request).await?;
+            let page = request::list_volumes(request.get_ref())?;
+            let (volumes, next_token) = self.volumes.list(&page).await?;
             let entry = |volume: &wire::Volume| Entry {
                 volume: Some(self.show(volume)),
                 status: Some(VolumeStatus {
@@ -296,36 +263,80 @@ impl csi::controller_server::Controller for ControllerService {
 
     async fn controller_modify_volume(
         &self,
-        _: Request<csi::ControllerModifyVolumeRequest>,
+        request: Request<csi::ControllerModifyVolumeRequest>,
     ) -> Reply<csi::ControllerModifyVolumeResponse> {
-        unimplemented("ControllerModifyVolume").await
+        let wire = request.into_inner();
+        answer("ControllerModifyVolume", &wire.volume_id, async {
+            let request = request::ModifyVolume::parse(&wire)?;
+            let _guard = self.in_flight.enter(&request.volume)?;
+            self.volumes.modify(request).await?;
+            Ok(csi::ControllerModifyVolumeResponse {})
+        })
+        .await
     }
 
     async fn create_snapshot(
         &self,
-        _: Request<csi::CreateSnapshotRequest>,
+        request: Request<csi::CreateSnapshotRequest>,
     ) -> Reply<csi::CreateSnapshotResponse> {
-        unimplemented("CreateSnapshot").await
+        let wire = request.into_inner();
+        answer("CreateSnapshot", &wire.source_volume_id, async {
+            let request = request::CreateSnapshot::parse(&wire)?;
+            let _guard = self.in_flight_snapshots.enter(&request.name)?;
+            // A large future: kept off the stack of the others.
+            let snapshot = Some(Box::pin(self.snapshots.create(&request)).await?);
+            Ok(csi::CreateSnapshotResponse { snapshot })
+        })
+        .await
     }
 
     async fn delete_snapshot(
         &self,
-        _: Request<csi::DeleteSnapshotRequest>,
+        request: Request<csi::DeleteSnapshotRequest>,
     ) -> Reply<csi::DeleteSnapshotResponse> {
-        unimplemented("DeleteSnapshot").await
+        let id = request.into_inner().snapshot_id;
+        answer("DeleteSnapshot", &id, async {
+            let deleted = async {
+                let snapshot = request::snapshot_id(&id)?;
+                let _guard = self.in_flight_snapshots.enter(&snapshot)?;
+                self.snapshots.delete(&snapshot).await
+            };
+            gone_is_fine(deleted.await)?;
+            Ok(csi::DeleteSnapshotResponse {})
+        })
+        .await
     }
 
     async fn list_snapshots(
         &self,
-        _: Request<csi::ListSnapshotsRequest>,
+        request: Request<csi::ListSnapshotsRequest>,
     ) -> Reply<csi::ListSnapshotsResponse> {
-        unimplemented("ListSnapshots").await
+        use csi::list_snapshots_response::Entry;
+        answer("ListSnapshots", "", async {
+            let request = request::ListSnapshots::parse(request.into_inner())?;
+            let (snapshots, next_token) = self.snapshots.list(&request).await?;
+            let entry = |snapshot| Entry {
+                snapshot: Some(snapshot),
+            };
+            let entries = snapshots.into_iter().map(entry).collect();
+            Ok(csi::ListSnapshotsResponse {
+                entries,
+                next_token,
+            })
+        })
+        .await
     }
 
     async fn get_snapshot(
         &self,
-        _: Request<csi::GetSnapshotRequest>,
+        request: Request<csi::GetSnapshotRequest>,
     ) -> Reply<csi::GetSnapshotResponse> {
-        unimplemented("GetSnapshot").await
+        let id = request.into_inner().snapshot_id;
+        answer("GetSnapshot", &id, async {
+            let snapshot = self.snapshots.get(&request::snapshot_id(&id)?).await?;
+            let snapshot = Some(snapshot);
+            Ok(csi::GetSnapshotResponse { snapshot })
+        })
+        .await
     }
 }

@@ -1,0 +1,68 @@
+//! Volumes as CSI shows them.
+
+use std::collections::HashMap;
+
+use client::wire;
+use proto::csi::v1 as csi;
+
+use crate::location;
+
+/// A volume; `topology_key` is the key of the segment that names a node.
+pub(super) fn volume(volume: &wire::Volume, topology_key: &str) -> csi::Volume {
+    let nodes = volume
+        .replicas
+        .iter()
+        .filter(|replica| !replica.node_id.is_empty());
+    let topology = |replica: &wire::Replica| csi::Topology {
+        segments: HashMap::from([(topology_key.to_owned(), replica.node_id.clone())]),
+    };
+    csi::Volume {
+        capacity_bytes: bytes(volume.size),
+        volume_id: volume.name.clone(),
+        volume_context: location::volume_context(volume),
+        content_source: content_source(volume),
+        accessible_topology: nodes.map(topology).collect(),
+    }
+}
+
+fn content_source(volume: &wire::Volume) -> Option<csi::VolumeContentSource> {
+    use csi::volume_content_source::{SnapshotSource, Type, VolumeSource};
+    let source = match (
+        volume.source_volume.as_str(),
+        volume.source_snapshot.as_str(),
+    ) {
+        ("", "") => return None,
+        ("", snapshot) => Type::Snapshot(SnapshotSource {
+            snapshot_id: snapshot.to_owned(),
+        }),
+        (source, _) => Type::Volume(VolumeSource {
+            volume_id: source.to_owned(),
+        }),
+    };
+    Some(csi::VolumeContentSource {
+        r#type: Some(source),
+    })
+}
+
+/// A size on the wire. The manager refuses sizes past `i64::MAX`.
+pub(super) fn bytes(size: u64) -> i64 {
+    i64::try_from(size).unwrap_or(i64::MAX)
+}
+
+pub(super) fn condition(volume: &wire::Volume) -> csi::VolumeCondition {
+    let abnormal = !volume.degraded.is_empty();
+    let message = if abnormal {
+        volume.degraded.clone()
+    } else {
+        "healthy".to_owned()
+    };
+    csi::VolumeCondition { abnormal, message }
+}
+
+pub(super) fn published_nodes(volume: &wire::Volume) -> Vec<String> {
+    volume
+        .published
+        .iter()
+        .map(|publication| publication.node_id.clone())
+        .collect()
+}

@@ -1,0 +1,165 @@
+//! Making a volume: what it is made from, and whether that suits how it is going to be used.
+
+use client::{ImageOutcome, PullSecret, wire};
+use types::{Classify as _, ErrorKind, ImageName};
+
+use super::Volumes;
+use super::same::{asked_fs_type, same};
+use crate::content;
+use crate::error::{Error, Result};
+use crate::location::is_blank_copy;
+use crate::request::{BackingImage, Capability, ContentSource, CreateVolume};
+
+impl Volumes {
+    /// Makes a volume, or finds the one that an equal request has made.
+    pub(crate) async fn create(&self, request: CreateVolume) -> Result<wire::Volume> {
+        if let Some(existing) = self.find(&request.name).await? {
+            same(&existing, &request)?;
+            suits(&existing, &request.capabilities)?;
+            return Ok(existing);
+        }
+        self.reachable(&request.requisite).await?;
+        let mut wanted = wire::CreateVolumeRequest {
+            name: request.name.to_string(),
+            required_bytes: request.capacity.required.unwrap_or_default().bytes(),
+            limit_bytes: request.capacity.limit.unwrap_or_default().bytes(),
+            number_of_replicas: request.parameters.number_of_replicas.unwrap_or_default(),
+            stale_replica_timeout: request.parameters.stale_replica_timeout.unwrap_or_default(),
+            fs_type: asked_fs_type(&request),
+            parameters: request.parameters.recorded(),
+            partition: request.parameters.partition.unwrap_or_default(),
+            ..Default::default()
+        };
+        match &request.source {
+            Some(ContentSource::Volume(source)) => {
+                wanted.source_volume = self.get(source).await?.name;
+            }
+            _ => match self.image_of(&request).await? {
+                Some(image) => (wanted.image_name, wanted.image_uuid) = (image.name, image.uuid),
+                None if request.is_mount() => {
+                    content::can_format(request.capacity, request.fs_type())?;
+                }
+                None => {}
+            },
+        }
+        types::crash_point!("csi.create_volume.image_ready");
+        let made = self.client.create_volume(wanted).await?;
+        // What a clone or a partition holds is known once the volume is made.
+        if let Err(error) = suits(&made, &request.capabilities) {
+            self.delete(&request.name).await?;
+            return Err(error);
+        }
+        Ok(made)
+    }
+
+    /// The ready image that a volume begins with, checked against its use; `None`: it is blank.
+    async fn image_of(&self, request: &CreateVolume) -> Result<Option<wire::BackingImage>> {
+        if let Some(ContentSource::Snapshot(id)) = &request.source {
+            let image = self.snapshot(id).await?;
+            if !content::is_blank(image.content.as_ref()) && request.parameters.partition.is_none()
+            {
+                content::suits(id.as_str(), image.content.as_ref(), &request.capabilities)?;
+            }
+            return Ok(Some(image));
+        }
+        let parameters = &request.parameters;
+        let (name, image) = match (&parameters.base_image, &parameters.backing_image) {
+            (Some(reference), _) => {
+                let image = self
+                    .base_image(reference, request.pull_secret.clone())
+                    .await?;
+                (reference.as_str(), image)
+            }
+            (None, Some(backing)) => (backing.name.as_str(), self.backing_image(backing).await?),
+            (None, None) => return Ok(None),
+        };
+        if request.parameters.partition.is_none() {
+            content::suits(name, image.content.as_ref(), &request.capabilities)?;
+        }
+        Ok(Some(image))
+    }
+
+    /// The ready image of a reference, or how far it has come.
+    async fn base_image(
+        &self,
+        reference: &str,
+        pull_secret: PullSecret,
+    ) -> Result<wire::BackingImage> {
+        let source = wire::source::Source::Registry(wire::RegistrySource {
+            reference: reference.to_owned(),
+            platform: String::new(),
+            docker_config_json: pull_secret.into_bytes(),
+        });
+        let outcome = self.client.ensure_image(source, self.image_wait).await?;
+        ready(reference, outcome)
+    }
+
+    /// The same for an image that is named by Longhorn's parameters of today.
+    async fn backing_image(&self, asked: &BackingImage) -> Result<wire::BackingImage> {
+        let Some(request) = asked.request() else {
+            let image = self.client.image(&asked.name, None).await?;
+            let image = ready(asked.name.as_str(), image.into())?;
+            if !asked.checksum.is_empty()
+                && !asked.checksum.eq_ignore_ascii_case(&image.current_checksum)
+            {
+                return Err(Error::ImageFailed {
+                    image: asked.name.to_string(),
+                    kind: ErrorKind::AlreadyExists,
+                    message: format!("its SHA-512 is {}", image.current_checksum),
+                });
+            }
+            return Ok(image);
+        };
+        let outcome = self.client.ensure(request, self.image_wait).await?;
+        ready(asked.name.as_str(), outcome)
+    }
+
+    /// The ready image of a snapshot.
+    async fn snapshot(&self, id: &ImageName) -> Result<wire::BackingImage> {
+        let unknown = || Error::NoSuchSnapshot {
+            snapshot_id: id.to_string(),
+        };
+        let image = match self.client.image(id, None).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Err(unknown()),
+            other => other?,
+        };
+        // Other images are named by other parameters, which may say who may use them.
+        if image.source_volume.is_empty() {
+            return Err(unknown());
+        }
+        ready(id.as_str(), image.into())
+    }
+}
+
+/// The image, if it is ready.
+pub(crate) fn ready(image: &str, outcome: ImageOutcome) -> Result<wire::BackingImage> {
+    let image = image.to_owned();
+    match outcome {
+        ImageOutcome::Ready(ready) => Ok(ready),
+        ImageOutcome::InProgress(wire) => Err(Error::ImageInProgress {
+            image,
+            state: client::state_name(wire.state()),
+            progress: client::progress(&wire),
+        }),
+        ImageOutcome::Failed { kind, message } => Err(Error::ImageFailed {
+            image,
+            kind,
+            message,
+        }),
+    }
+}
+
+/// Whether what a volume was made from suits its use. A copy of a volume that nobody wrote to is as
+/// good as a new one.
+fn suits(volume: &wire::Volume, capabilities: &[Capability]) -> Result<()> {
+    if is_blank_copy(volume) {
+        return Ok(());
+    }
+    let source = [&volume.image_name, &volume.source_volume]
+        .into_iter()
+        .find(|name| !name.is_empty());
+    match source {
+        Some(name) => content::suits(name, volume.content.as_ref(), capabilities),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,139 @@
+//! What changes of a volume that is there: its size, what its owner wants of it, and who may use it.
+
+use std::fs::File;
+
+use types::{ByteSize, NodeId, VolumeName, crash_point};
+
+use super::record::Publication;
+use super::request::rounded;
+use super::{Volume, Volumes, set_size};
+use crate::error::{Error, IoContext, Result};
+
+impl Volumes {
+    /// Grows a volume to at least `required` bytes; one that is that large is left as it is.
+    pub fn grow(
+        &self,
+        name: &VolumeName,
+        required: ByteSize,
+        limit: Option<ByteSize>,
+    ) -> Result<Volume> {
+        let _busy = self.lock(name)?;
+        let mut volume = self.get(name)?;
+        let size = rounded(required)?.max(volume.record.size);
+        if volume.record.partition.is_some() && size > volume.record.size {
+            return Err(Error::Size {
+                asked: required,
+                why: "it is used by one of its partitions, which cannot grow".to_owned(),
+            });
+        }
+        if let Some(limit) = limit.filter(|limit| size > *limit) {
+            return Err(Error::Size {
+                asked: required,
+                why: format!("it would be {size}, more than the limit of {limit}"),
+            });
+        }
+        self.disk.check()?;
+        let paths = self.disk.layout().volume(name);
+        let file = File::options()
+            .write(true)
+            .open(&paths.data)
+            .context("open", &paths.data)?;
+        // The file first: a record that promises more than there is would be wrong.
+        if file.metadata().context("look at", &paths.data)?.len() < size.bytes() {
+            set_size(&file, size, &paths.data)?;
+            file.sync_all().context("sync", &paths.data)?;
+        }
+        crash_point!("volume.grow.data");
+        if volume.record.size < size {
+            volume.record.size = size;
+            volume.record.write(&paths.record)?;
+        }
+        Ok(volume)
+    }
+
+    /// Changes what may change of a volume; `None` leaves it as it is.
+    pub fn modify(
+        &self,
+        name: &VolumeName,
+        number_of_replicas: Option<u32>,
+        stale_replica_timeout: Option<u32>,
+    ) -> Result<Volume> {
+        let _busy = self.lock(name)?;
+        let mut volume = self.get(name)?;
+        let before = volume.record.clone();
+        let record = &mut volume.record;
+        record.number_of_replicas = number_of_replicas.unwrap_or(record.number_of_replicas);
+        record.stale_replica_timeout =
+            stale_replica_timeout.unwrap_or(record.stale_replica_timeout);
+        if *record != before {
+            self.disk.check()?;
+            record.write(&self.disk.layout().volume(name).record)?;
+            crash_point!("volume.modify.recorded");
+        }
+        Ok(volume)
+    }
+
+    /// Records that a node may use a volume.
+    pub fn publish(&self, name: &VolumeName, publication: Publication) -> Result<Volume> {
+        let _busy = self.lock(name)?;
+        self.refuse_held(name)?;
+        let mut volume = self.get(name)?;
+        if publication.node_id != self.node_id {
+            return Err(Error::NodeUnknown(publication.node_id));
+        }
+        let published = &mut volume.record.published;
+        match published
+            .iter()
+            .find(|known| known.node_id == publication.node_id)
+        {
+            Some(known) if *known == publication => return Ok(volume),
+            Some(known) => {
+                return Err(Error::PublishedDifferently {
+                    name: name.clone(),
+                    node: known.node_id.clone(),
+                    readonly: known.readonly,
+                });
+            }
+            None => {}
+        }
+        if let Some(other) = published
+            .iter()
+            .find(|p| !(p.multi_node && publication.multi_node))
+        {
+            let node = other.node_id.clone();
+            return Err(Error::VolumePublished {
+                name: name.clone(),
+                node,
+            });
+        }
+        published.push(publication);
+        self.disk.check()?;
+        volume
+            .record
+            .write(&self.disk.layout().volume(name).record)?;
+        crash_point!("volume.publish.recorded");
+        Ok(volume)
+    }
+
+    /// Takes a publication back, or all of them; none there is no error.
+    pub fn unpublish(&self, name: &VolumeName, node: Option<&NodeId>) -> Result<()> {
+        let _busy = self.lock(name)?;
+        let mut volume = match self.get(name) {
+            Err(Error::VolumeNotFound(_)) => return Ok(()),
+            other => other?,
+        };
+        let before = volume.record.published.len();
+        volume
+            .record
+            .published
+            .retain(|p| node.is_some_and(|node| p.node_id != *node));
+        if volume.record.published.len() < before {
+            self.disk.check()?;
+            volume
+                .record
+                .write(&self.disk.layout().volume(name).record)?;
+            crash_point!("volume.unpublish.recorded");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,55 @@
+//! Row 80: many volumes, one after the other: nothing is left of them, in memory or on the machine.
+//! `make bench` does the same with 500.
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use e2e::churn::{Held, churn, percentile};
+use e2e::csi::Plugin;
+use e2e::manager::{Options, init_disk};
+use e2e::{Disk, FileSystem, Manager, Need, Sandbox, needs};
+
+/// Volumes of one round.
+const VOLUMES: usize = 40;
+/// Allocators keep what they got; a leak of one volume's record in each call would be more.
+const MEMORY_SLACK: u64 = 4 << 20;
+
+#[test]
+fn row_80_volumes_come_and_go_without_a_trace() {
+    needs!(Need::Root, Need::FileSystem("xfs"));
+    let sandbox = Sandbox::new("csi-churn");
+    let disk = Disk::new(&sandbox, "disk", FileSystem::Xfs, 1 << 30);
+    init_disk(disk.dir());
+    let manager = Manager::start(&sandbox, &Options::new(disk.dir()));
+    let plugin = Plugin::start(&sandbox, &manager, disk.dir());
+    let held = || [&plugin.process, &manager.process].map(Held::by);
+    // The first round fills what is filled once: pools of threads, caches, the allocator.
+    churn(&plugin, VOLUMES);
+    let (used, before) = (disk.used(), held());
+    let first = churn(&plugin, VOLUMES);
+    let last = churn(&plugin, VOLUMES);
+    for (before, after) in before.into_iter().zip(held()) {
+        assert!(
+            after.memory <= before.memory + MEMORY_SLACK
+                && after.descriptors <= before.descriptors + 2,
+            "{before:?} has become {after:?}"
+        );
+    }
+    assert!(
+        disk.used() <= used + (1 << 20),
+        "{used} bytes in use have become {}",
+        disk.used()
+    );
+    sandbox.assert_nothing_attached(&disk.dir().join("volumes"));
+    sandbox.assert_nothing_attached(plugin.kubelet_dir());
+    // A machine that does other things may double the time of a call, not multiply it.
+    for (what, first, last) in [
+        ("create", &first.create, &last.create),
+        ("publish", &first.publish, &last.publish),
+        ("delete", &first.delete, &last.delete),
+    ] {
+        let (first, last) = (percentile(first, 0.5), percentile(last, 0.5));
+        assert!(
+            last <= first * 4,
+            "{what} took {first:?} and now takes {last:?}"
+        );
+    }
+}

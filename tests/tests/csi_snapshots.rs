@@ -1,0 +1,418 @@
+//! Snapshots and clones: what they hold, whom they depend on, and what is refused.
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::Path;
+
+use e2e::csi::{Claim, Plugin, block, claim, of_snapshot, of_volume};
+use e2e::manager::{Options, init_disk};
+use e2e::{Disk, FileSystem, Manager, Need, Sandbox, block_on, needs};
+use proto::csi::v1 as csi;
+use tonic::{Code, Status};
+
+const MIB: u64 = 1 << 20;
+
+struct Rig {
+    plugin: Plugin,
+    manager: Manager,
+    disk: Disk,
+}
+
+impl Rig {
+    fn new(sandbox: &Sandbox, file_system: FileSystem) -> Self {
+        let disk = Disk::new(sandbox, "disk", file_system, 1 << 30);
+        init_disk(disk.dir());
+        let manager = Manager::start(sandbox, &Options::new(disk.dir()));
+        let plugin = Plugin::start(sandbox, &manager, disk.dir());
+        Self {
+            plugin,
+            manager,
+            disk,
+        }
+    }
+
+    fn list(&self, volume: &str, snapshot: &str, max: i32, token: &str) -> (Vec<String>, String) {
+        let request = csi::ListSnapshotsRequest {
+            max_entries: max,
+            starting_token: token.into(),
+            source_volume_id: volume.into(),
+            snapshot_id: snapshot.into(),
+            ..Default::default()
+        };
+        let reply = block_on(self.plugin.controller().list_snapshots(request)).unwrap();
+        let reply = reply.into_inner();
+        let entries = reply.entries.into_iter();
+        let ids = entries.map(|entry| entry.snapshot.unwrap().snapshot_id);
+        (ids.collect(), reply.next_token)
+    }
+
+    /// What a pod finds in a volume of this claim: the files of its root, without `lost+found`.
+    fn files_of(&self, request: &csi::CreateVolumeRequest) -> Vec<(String, Vec<u8>)> {
+        let mut claim = self.plugin.provision(request).unwrap();
+        let target = self.plugin.run_pod(&mut claim, "reader").unwrap();
+        let entries = fs::read_dir(&target).unwrap().map(Result::unwrap);
+        let files = entries.filter(|entry| entry.file_type().unwrap().is_file());
+        let mut files: Vec<_> = files
+            .map(|entry| {
+                let name = entry.file_name().into_string().unwrap();
+                (name, fs::read(entry.path()).unwrap())
+            })
+            .collect();
+        files.sort();
+        self.plugin.end_pod(&claim, "reader").unwrap();
+        self.plugin.delete(&claim).unwrap();
+        files
+    }
+}
+
+#[track_caller]
+fn refused<T: std::fmt::Debug>(result: Result<T, Status>, code: Code, words: &[&str]) {
+    let status = result.unwrap_err();
+    assert_eq!(status.code(), code, "{status}");
+    for word in words {
+        assert!(
+            status.message().contains(word),
+            "{word:?} is not in: {status}"
+        );
+    }
+}
+
+fn write(path: &Path, bytes: &[u8]) {
+    let mut file = File::create(path).unwrap();
+    file.write_all(bytes).unwrap();
+    file.sync_all().unwrap();
+    File::open(path.parent().unwrap())
+        .unwrap()
+        .sync_all()
+        .unwrap();
+}
+
+fn names(files: &[(String, Vec<u8>)]) -> Vec<&str> {
+    files.iter().map(|(name, _)| name.as_str()).collect()
+}
+
+#[test]
+fn a_snapshot_of_a_volume_in_use_holds_what_was_durable_then() {
+    needs!(Need::Root, Need::FileSystem("xfs"));
+    let sandbox = Sandbox::new("csi-snapshots");
+    let rig = Rig::new(&sandbox, FileSystem::Xfs);
+    let plugin = &rig.plugin;
+    let mut source = plugin.provision(&claim("source", 64 * MIB, &[])).unwrap();
+    let target = plugin.run_pod(&mut source, "pod").unwrap();
+    write(&target.join("before"), &vec![7; 300_000]);
+    // Somebody writes all the time: what the snapshot holds must be whole all the same.
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let busy = target.join("busy");
+    let writer = std::thread::spawn(move || {
+        let mut round = 0u64;
+        while stopped.try_recv().is_err() {
+            round += 1;
+            write(&busy, &round.to_le_bytes().repeat(1000));
+        }
+        round
+    });
+    let taken = plugin.snapshot("snap-1", "source").unwrap();
+    stop.send(()).unwrap();
+    assert!(writer.join().unwrap() > 0);
+    write(&target.join("after"), b"later");
+    assert_eq!(taken.source_volume_id, "source");
+    assert_eq!(taken.size_bytes, (64 * MIB).cast_signed());
+    assert!(taken.creation_time.is_some());
+
+    // Asked again it is the same one, though the volume has changed.
+    assert_eq!(plugin.snapshot("snap-1", "source").unwrap(), taken);
+    let mut other = plugin.provision(&claim("other", 64 * MIB, &[])).unwrap();
+    refused(
+        plugin.snapshot("snap-1", "other"),
+        Code::AlreadyExists,
+        &["snap-1", "source"],
+    );
+    refused(
+        plugin.snapshot("snap-2", "nowhere"),
+        Code::NotFound,
+        &["nowhere"],
+    );
+
+    // A volume of it has what was durable at that moment, is as large as asked, and is its own.
+    let small = of_snapshot("small", 32 * MIB, "snap-1");
+    refused(plugin.provision(&small), Code::OutOfRange, &[]);
+    let files = rig.files_of(&of_snapshot("restored", 96 * MIB, "snap-1"));
+    assert!(
+        names(&files).contains(&"before") && !names(&files).contains(&"after"),
+        "{files:?}"
+    );
+    assert!(
+        files
+            .iter()
+            .any(|(name, bytes)| name == "before" && *bytes == vec![7; 300_000])
+    );
+
+    depends_on_nothing(&rig, &source, &mut other);
+    assert_eq!(rig.manager.list_images().unwrap(), Vec::new());
+    assert_eq!(rig.manager.list_volumes().unwrap(), Vec::new());
+    sandbox.assert_nothing_attached(&rig.disk.dir().join("volumes"));
+}
+
+/// Goes on with the snapshot `snap-1` of `source`, which holds a file `before` and is used by a pod.
+fn depends_on_nothing(rig: &Rig, source: &Claim, other: &mut Claim) {
+    let plugin = &rig.plugin;
+    // Nothing depends on the source, nor a volume on the snapshot.
+    let mut kept = plugin
+        .provision(&of_snapshot("kept", 64 * MIB, "snap-1"))
+        .unwrap();
+    plugin.end_pod(source, "pod").unwrap();
+    plugin.delete(source).unwrap();
+    assert_eq!(rig.list("source", "", 0, "").0, ["snap-1"]);
+    plugin.delete_snapshot("snap-1").unwrap();
+    plugin.delete_snapshot("snap-1").unwrap();
+    let target = plugin.run_pod(&mut kept, "pod").unwrap();
+    assert!(target.join("before").exists());
+    plugin.end_pod(&kept, "pod").unwrap();
+    let gone = plugin.provision(&of_snapshot("late", 64 * MIB, "snap-1"));
+    refused(gone, Code::NotFound, &["snap-1"]);
+
+    // A snapshot of a snapshot's volume, and of a volume that nobody has written to yet.
+    plugin.snapshot("snap-3", "kept").unwrap();
+    plugin.attach(other).unwrap();
+    plugin.snapshot("snap-4", "other").unwrap();
+    let files = rig.files_of(&of_snapshot("blank", 64 * MIB, "snap-4"));
+    assert_eq!(files, [], "what was blank is formatted as a new volume is");
+    plugin.detach(other).unwrap();
+
+    // Pages and filters.
+    let (first, token) = rig.list("", "", 1, "");
+    assert_eq!(first, ["snap-3"]);
+    plugin.delete_snapshot("snap-3").unwrap();
+    assert_eq!(
+        rig.list("", "", 0, &token),
+        (vec!["snap-4".into()], String::new())
+    );
+    assert_eq!(rig.list("", "snap-4", 0, "").0, ["snap-4"]);
+    for (volume, snapshot) in [("nowhere", ""), ("", "../x"), ("kept", "snap-4")] {
+        assert!(rig.list(volume, snapshot, 0, "").0.is_empty());
+    }
+    plugin.delete_snapshot("snap-4").unwrap();
+    plugin.delete(&kept).unwrap();
+    plugin.delete(other).unwrap();
+}
+
+#[test]
+fn a_clone_holds_what_its_source_held_and_says_where_it_is_from() {
+    needs!(Need::Root, Need::FileSystem("xfs"));
+    let sandbox = Sandbox::new("csi-clones");
+    let rig = Rig::new(&sandbox, FileSystem::Xfs);
+    let plugin = &rig.plugin;
+    let mut source = plugin.provision(&claim("source", 64 * MIB, &[])).unwrap();
+    let target = plugin.run_pod(&mut source, "pod").unwrap();
+    write(&target.join("before"), b"kept");
+    let request = of_volume("clone", 96 * MIB, "source");
+    let made = plugin.provision(&request).unwrap();
+    assert_eq!(made.volume.content_source, request.volume_content_source);
+    assert_eq!(made.volume.capacity_bytes, (96 * MIB).cast_signed());
+    write(&target.join("after"), b"later");
+    assert_eq!(plugin.provision(&request).unwrap().volume, made.volume);
+    for other in [
+        claim("clone", 96 * MIB, &[]),
+        of_volume("clone", 96 * MIB, "another"),
+        of_snapshot("clone", 96 * MIB, "snap"),
+    ] {
+        refused(plugin.provision(&other), Code::AlreadyExists, &["source"]);
+    }
+    assert_eq!(names(&rig.files_of(&request)), ["before"]);
+
+    // The claim's StorageClass says the same of both, so that its image does not count.
+    let mut request = of_volume("clone-2", 64 * MIB, "source");
+    request.parameters = [("baseImage".to_owned(), "127.0.0.1:1/none:1".to_owned())].into();
+    assert_eq!(names(&rig.files_of(&request)), ["after", "before"]);
+    let unknown = of_volume("clone-3", 64 * MIB, "nowhere");
+    refused(plugin.provision(&unknown), Code::NotFound, &["nowhere"]);
+    let mut wrong = of_volume("clone-4", 64 * MIB, "source");
+    wrong.volume_capabilities = vec![e2e::csi::mounted("xfs")];
+    refused(
+        plugin.provision(&wrong),
+        Code::InvalidArgument,
+        &["ext4", "xfs"],
+    );
+    wrong.volume_capabilities = vec![block()];
+    plugin.delete(&plugin.provision(&wrong).unwrap()).unwrap();
+
+    plugin.end_pod(&source, "pod").unwrap();
+    plugin.delete(&source).unwrap();
+    assert_eq!(rig.manager.list_volumes().unwrap(), Vec::new());
+}
+
+/// Without reflink there is no moment at which a volume in use could be had whole.
+#[test]
+fn a_disk_that_cannot_share_extents_refuses_snapshots_of_volumes_in_use() {
+    needs!(Need::Root, Need::FileSystem("ext4"));
+    let sandbox = Sandbox::new("csi-no-reflink");
+    let rig = Rig::new(&sandbox, FileSystem::Ext4);
+    let plugin = &rig.plugin;
+    let mut source = plugin.provision(&claim("source", 64 * MIB, &[])).unwrap();
+    let target = plugin.run_pod(&mut source, "pod").unwrap();
+    write(&target.join("before"), b"kept");
+    refused(
+        plugin.snapshot("snap", "source"),
+        Code::FailedPrecondition,
+        &["share extents"],
+    );
+    assert_eq!(
+        rig.manager.list_images().unwrap(),
+        Vec::new(),
+        "nothing is left of it"
+    );
+    let in_use = plugin.provision(&of_volume("clone", 64 * MIB, "source"));
+    refused(in_use, Code::FailedPrecondition, &["share extents"]);
+    plugin.end_pod(&source, "pod").unwrap();
+    plugin.snapshot("snap", "source").unwrap();
+    assert_eq!(
+        names(&rig.files_of(&of_snapshot("restored", 64 * MIB, "snap"))),
+        ["before"]
+    );
+    assert_eq!(
+        names(&rig.files_of(&of_volume("clone", 64 * MIB, "source"))),
+        ["before"]
+    );
+    plugin.delete_snapshot("snap").unwrap();
+    plugin.delete(&source).unwrap();
+}
+
+#[test]
+fn the_snapshots_of_a_group_are_of_one_moment_or_there_are_none() {
+    needs!(Need::Root, Need::FileSystem("xfs"));
+    let sandbox = Sandbox::new("csi-groups");
+    let rig = Rig::new(&sandbox, FileSystem::Xfs);
+    let plugin = &rig.plugin;
+    let mut claims: Vec<_> = ["a", "b", "c"]
+        .map(|name| plugin.provision(&claim(name, 64 * MIB, &[])).unwrap())
+        .into();
+    let target = plugin.run_pod(&mut claims[0], "pod").unwrap();
+    write(&target.join("before"), b"kept");
+    let all = ["a", "b", "c"];
+    let taken = plugin.group("group", &all).unwrap();
+    assert!(
+        taken.ready_to_use && taken.snapshots.len() == 3,
+        "{taken:?}"
+    );
+    assert_eq!(plugin.group("group", &["c", "a", "b"]).unwrap(), taken);
+    refused(
+        plugin.group("group", &["a", "b"]),
+        Code::AlreadyExists,
+        &["other volumes"],
+    );
+    refused(
+        plugin.group("other", &["a", "nowhere"]),
+        Code::NotFound,
+        &["nowhere"],
+    );
+    let of_a = taken
+        .snapshots
+        .iter()
+        .find(|one| one.source_volume_id == "a")
+        .unwrap();
+    let id = of_a.snapshot_id.as_str();
+    refused(
+        plugin.delete_snapshot(id),
+        Code::InvalidArgument,
+        &["group"],
+    );
+    assert_eq!(
+        names(&rig.files_of(&of_snapshot("restored", 64 * MIB, id))),
+        ["before"]
+    );
+    let get = |id: &str, snapshots: &[&str]| {
+        let request = csi::GetVolumeGroupSnapshotRequest {
+            group_snapshot_id: id.into(),
+            snapshot_ids: snapshots.iter().map(ToString::to_string).collect(),
+            ..Default::default()
+        };
+        block_on(plugin.groups().get_volume_group_snapshot(request))
+    };
+    assert_eq!(
+        get("group", &[])
+            .unwrap()
+            .into_inner()
+            .group_snapshot
+            .unwrap(),
+        taken
+    );
+    refused(get("group", &[id]), Code::InvalidArgument, &["group"]);
+    refused(get("nowhere", &[]), Code::NotFound, &[]);
+
+    // Two writers at once: nobody could tell which of their writes came first.
+    plugin.attach(&mut claims[1]).unwrap();
+    refused(
+        plugin.group("torn", &all),
+        Code::FailedPrecondition,
+        &["a", "b"],
+    );
+    assert!(get("torn", &[]).is_err(), "nothing is left of it");
+    plugin.detach(&claims[1]).unwrap();
+
+    plugin.delete_group("group").unwrap();
+    plugin.delete_group("group").unwrap();
+    assert_eq!(rig.manager.list_images().unwrap(), Vec::new());
+    plugin.end_pod(&claims[0], "pod").unwrap();
+    for one in &claims {
+        plugin.delete(one).unwrap();
+    }
+}
+
+#[test]
+fn what_may_change_of_a_volume_changes_and_the_rest_does_not() {
+    needs!(Need::Root, Need::FileSystem("xfs"));
+    let sandbox = Sandbox::new("csi-modify");
+    let rig = Rig::new(&sandbox, FileSystem::Xfs);
+    let map = |pairs: &[(&str, &str)]| {
+        let owned = pairs
+            .iter()
+            .map(|(key, value)| ((*key).into(), (*value).into()));
+        owned.collect::<std::collections::HashMap<String, String>>()
+    };
+    let modify = |id: &str, pairs: &[(&str, &str)]| {
+        let request = csi::ControllerModifyVolumeRequest {
+            volume_id: id.into(),
+            mutable_parameters: map(pairs),
+            ..Default::default()
+        };
+        block_on(rig.plugin.controller().controller_modify_volume(request)).map(drop)
+    };
+    // What may change wins over what is said for ever.
+    let mut request = claim("pvc", 64 * MIB, &[("numberOfReplicas", "3")]);
+    request.mutable_parameters = map(&[("numberOfReplicas", "1")]);
+    let made = rig.plugin.provision(&request).unwrap();
+    let replicas = || rig.manager.volume("pvc").unwrap().number_of_replicas;
+    assert_eq!(replicas(), 1);
+    modify(
+        "pvc",
+        &[("numberOfReplicas", "2"), ("staleReplicaTimeout", "7")],
+    )
+    .unwrap();
+    modify(
+        "pvc",
+        &[("numberOfReplicas", "2"), ("staleReplicaTimeout", "7")],
+    )
+    .unwrap();
+    let volume = rig.manager.volume("pvc").unwrap();
+    assert_eq!(
+        (volume.number_of_replicas, volume.stale_replica_timeout),
+        (2, 7)
+    );
+    for bad in [
+        ("baseImage", "a:1"),
+        ("numberOfReplicas", "0"),
+        ("size", "1"),
+    ] {
+        let refusal = modify("pvc", &[("staleReplicaTimeout", "9"), bad]);
+        refused(refusal, Code::InvalidArgument, &[bad.0]);
+    }
+    assert_eq!(rig.manager.volume("pvc").unwrap(), volume, "all or nothing");
+    refused(modify("nowhere", &[]), Code::NotFound, &["nowhere"]);
+    // The provisioner that asks again finds its volume as it has become.
+    assert_eq!(
+        rig.plugin.provision(&request).unwrap().volume.volume_id,
+        "pvc"
+    );
+    rig.plugin.delete(&made).unwrap();
+}
