@@ -20,6 +20,7 @@ pub mod command;
 pub mod csi;
 pub mod disk;
 pub mod documents;
+pub mod flexvolume;
 pub mod gif;
 pub mod leftovers;
 pub mod life;

@@ -20,6 +20,24 @@ pub fn package() -> PathBuf {
     built("package")
 }
 
+/// The FlexVolume executable.
+pub fn flexvolume() -> PathBuf {
+    built("longhorn")
+}
+
+/// The static FlexVolume executable, if `make flexvolume` has built one.
+pub fn static_flexvolume() -> Option<PathBuf> {
+    let executable = std::env::current_exe().expect("this executable has a path");
+    // target/PROFILE/NAME or target/PROFILE/deps/NAME; beside PROFILE there is one for each machine.
+    let target = executable
+        .ancestors()
+        .find(|dir| dir.join("CACHEDIR.TAG").is_file())?;
+    let entries = std::fs::read_dir(target).ok()?.flatten();
+    entries
+        .map(|entry| entry.path().join("static/longhorn"))
+        .find(|path| path.is_file())
+}
+
 /// The root of the sources.
 pub fn sources() -> PathBuf {
     let manifest = PathBuf::from(env!("CARGO_MANIFEST_DIR"));

@@ -55,6 +55,7 @@ const PROMISED: &[std::ops::RangeInclusive<u32>] = &[
     79..=80,
     85..=85,
     88..=93,
+    102..=103,
 ];
 
 #[derive(Debug)]

@@ -50,6 +50,15 @@ pub(super) fn find(volume: &VolumeName, path: &Path) -> Result<Here> {
     })
 }
 
+/// See [`super::is_at`].
+pub(super) fn is_at(volume: &VolumeName, path: &Path) -> Result<bool> {
+    match Place::open(path) {
+        Ok(place) => Ok(matches!(inspect::at(&place, volume)?, AtPlace::Ours(_))),
+        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// See [`super::volume_at`].
 pub(super) fn volume_at(path: &Path) -> Result<Option<VolumeName>> {
     let place = Place::open(path)?;

@@ -264,6 +264,12 @@ pub fn check_content(
     plan::decide(volume, content, fs_type, read_only).map(drop)
 }
 
+/// Whether the volume is mounted at `path` (staging path or target). A path that is not there holds
+/// nothing.
+pub fn is_at(volume: &VolumeName, path: &Path) -> Result<bool> {
+    locate::is_at(volume, path)
+}
+
 /// The volume that is mounted at `path`: for FlexVolume's `unmount`, which is told a path only.
 /// `None` when nothing of ours is mounted there, or when the volume's name is longer than 54 bytes.
 pub fn volume_at(path: &Path) -> Result<Option<VolumeName>> {

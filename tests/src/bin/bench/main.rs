@@ -13,6 +13,7 @@
 
 mod csi;
 mod download;
+mod flexvolume;
 mod footprint;
 mod ingest;
 mod io;
@@ -26,7 +27,7 @@ use report::Report;
 
 type Case = (&'static str, fn(&mut Report));
 
-const CASES: [Case; 13] = [
+const CASES: [Case; 14] = [
     ("volume-xfs", volume::on_xfs),
     ("volume-ext4", volume::on_ext4),
     ("pull", ingest::pull),
@@ -40,6 +41,7 @@ const CASES: [Case; 13] = [
     ("csi-sanity", csi::sanity),
     ("csi-create-publish", csi::latency),
     ("churn", csi::churn_of_500),
+    ("flexvolume", flexvolume::calls),
 ];
 
 fn main() -> ExitCode {

@@ -1,0 +1,277 @@
+//! The command line: which call it is, and its arguments, unchecked.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use types::ByteSize;
+
+use crate::error::{Error, Result, shown};
+use crate::install::Install;
+
+/// What a person who runs the program by hand is told.
+pub(crate) const USAGE: &str = "this program is run by the kubelet: longhorn init | mount DIR JSON | \
+    unmount DIR | …; and by people: longhorn install --plugin-dir DIR [--vendor NAME] [--config FILE] \
+    [--uninstall] [--allow-downgrade] [--stay] | version | help";
+
+/// A call of the kubelet on a volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum DriverCall {
+    /// `attach <json> <node>`
+    Attach { json: String, node: String },
+    /// `detach <pvOrVolumeName> <node>`
+    Detach { volume: String, node: String },
+    /// `waitforattach <device> <json>`
+    WaitForAttach { device: String, json: String },
+    /// `isattached <json> <node>`
+    IsAttached { json: String, node: String },
+    /// `mountdevice <dir> <device> <json>`
+    MountDevice {
+        target: PathBuf,
+        device: String,
+        json: String,
+    },
+    /// `unmountdevice <dir>`
+    UnmountDevice { target: PathBuf },
+    /// `mount <dir> <json>`
+    Mount { target: PathBuf, json: String },
+    /// `unmount <dir>`
+    Unmount { target: PathBuf },
+    /// `expandvolume <json> <device> <newBytes> <oldBytes>`
+    ExpandVolume { json: String, size: ByteSize },
+    /// `expandfs <json> <device> <mountpath> <newBytes> <oldBytes>`
+    ExpandFs {
+        json: String,
+        path: PathBuf,
+        size: ByteSize,
+    },
+}
+
+impl DriverCall {
+    /// Whether the call exists only where volumes are attached by a controller.
+    pub(crate) const fn needs_attach(&self) -> bool {
+        matches!(
+            self,
+            Self::Attach { .. }
+                | Self::Detach { .. }
+                | Self::WaitForAttach { .. }
+                | Self::IsAttached { .. }
+                | Self::MountDevice { .. }
+                | Self::UnmountDevice { .. }
+        )
+    }
+}
+
+/// A command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Call {
+    /// `init`
+    Init,
+    /// `getvolumename <json>`
+    GetVolumeName,
+    /// On a volume.
+    Driver(DriverCall),
+    /// `install …`, for people and containers.
+    Install(Install),
+    /// `version`
+    Version,
+    /// `help`
+    Help,
+    /// A call that kubelets of the future may have.
+    Unknown,
+}
+
+impl Call {
+    /// Reads a command line. What follows the known arguments is ignored: a newer kubelet may have
+    /// more to say.
+    pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Self> {
+        let mut arguments = Arguments::new(arguments)?;
+        Ok(match arguments.call.clone().as_str() {
+            "init" => Self::Init,
+            "getvolumename" => Self::GetVolumeName,
+            "version" | "--version" | "-V" => Self::Version,
+            "help" | "--help" | "-h" => Self::Help,
+            "install" => Self::Install(Install::parse(arguments.rest)?),
+            call => match arguments.driver_call(call)? {
+                Some(call) => Self::Driver(call),
+                None => Self::Unknown,
+            },
+        })
+    }
+
+    /// What the log calls it.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Init => "init",
+            Self::GetVolumeName => "getvolumename",
+            Self::Install(_) => "install",
+            Self::Version => "version",
+            Self::Help => "help",
+            Self::Unknown => "unknown",
+            Self::Driver(call) => match call {
+                DriverCall::Attach { .. } => "attach",
+                DriverCall::Detach { .. } => "detach",
+                DriverCall::WaitForAttach { .. } => "waitforattach",
+                DriverCall::IsAttached { .. } => "isattached",
+                DriverCall::MountDevice { .. } => "mountdevice",
+                DriverCall::UnmountDevice { .. } => "unmountdevice",
+                DriverCall::Mount { .. } => "mount",
+                DriverCall::Unmount { .. } => "unmount",
+                DriverCall::ExpandVolume { .. } => "expandvolume",
+                DriverCall::ExpandFs { .. } => "expandfs",
+            },
+        }
+    }
+}
+
+/// The arguments, taken one by one.
+struct Arguments {
+    call: String,
+    rest: std::vec::IntoIter<OsString>,
+}
+
+impl Arguments {
+    fn new(arguments: Vec<OsString>) -> Result<Self> {
+        let mut rest = arguments.into_iter();
+        rest.next();
+        let call = rest.next().ok_or_else(|| Error::Usage {
+            why: "a call is missing".to_owned(),
+        })?;
+        let call = call.to_string_lossy().into_owned();
+        Ok(Self { call, rest })
+    }
+
+    fn driver_call(&mut self, call: &str) -> Result<Option<DriverCall>> {
+        Ok(Some(match call {
+            "attach" => DriverCall::Attach {
+                json: self.text("the options")?,
+                node: self.text("the node")?,
+            },
+            "detach" => DriverCall::Detach {
+                volume: self.text("the volume")?,
+                node: self.text("the node")?,
+            },
+            "waitforattach" => DriverCall::WaitForAttach {
+                device: self.text("the device")?,
+                json: self.text("the options")?,
+            },
+            "isattached" => DriverCall::IsAttached {
+                json: self.text("the options")?,
+                node: self.text("the node")?,
+            },
+            "mountdevice" => DriverCall::MountDevice {
+                target: self.path()?,
+                device: self.text("the device")?,
+                json: self.text("the options")?,
+            },
+            "unmountdevice" => DriverCall::UnmountDevice {
+                target: self.path()?,
+            },
+            "mount" => DriverCall::Mount {
+                target: self.path()?,
+                json: self.text("the options")?,
+            },
+            "unmount" => DriverCall::Unmount {
+                target: self.path()?,
+            },
+            "expandvolume" => {
+                let json = self.text("the options")?;
+                self.text("the device")?;
+                let size = self.size()?;
+                DriverCall::ExpandVolume { json, size }
+            }
+            "expandfs" => {
+                let json = self.text("the options")?;
+                self.text("the device")?;
+                let path = self.path()?;
+                let size = self.size()?;
+                DriverCall::ExpandFs { json, path, size }
+            }
+            _ => return Ok(None),
+        }))
+    }
+
+    fn next(&mut self, what: &str) -> Result<OsString> {
+        self.rest.next().ok_or_else(|| Error::Usage {
+            why: format!("{} needs {what}", shown(&self.call)),
+        })
+    }
+
+    fn text(&mut self, what: &str) -> Result<String> {
+        self.next(what)?.into_string().map_err(|_| Error::Usage {
+            why: format!("{what} of {} is not UTF-8", shown(&self.call)),
+        })
+    }
+
+    fn path(&mut self) -> Result<PathBuf> {
+        self.next("a directory").map(PathBuf::from)
+    }
+
+    fn size(&mut self) -> Result<ByteSize> {
+        let text = self.text("the new size")?;
+        let size = text.parse().ok().filter(|_| !text.starts_with('+'));
+        size.map(ByteSize).ok_or_else(|| Error::Usage {
+            why: format!("{:?} is no number of bytes", shown(&text)),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &[&str]) -> Result<Call> {
+        let program = ["longhorn"].iter().chain(line);
+        Call::parse(program.map(OsString::from).collect())
+    }
+
+    #[test]
+    fn the_twelve_calls_of_the_kubelet() {
+        for (line, name) in [
+            (&["init"][..], "init"),
+            (&["getvolumename", "{}"], "getvolumename"),
+            (&["attach", "{}", "node"], "attach"),
+            (&["detach", "v", "node"], "detach"),
+            (&["waitforattach", "/dev/longhorn/v", "{}"], "waitforattach"),
+            (&["isattached", "{}", "node"], "isattached"),
+            (
+                &["mountdevice", "/d", "/dev/longhorn/v", "{}"],
+                "mountdevice",
+            ),
+            (&["unmountdevice", "/d"], "unmountdevice"),
+            (&["mount", "/d", "{}"], "mount"),
+            (&["unmount", "/d"], "unmount"),
+            (
+                &["expandvolume", "{}", "/dev/x", "4096", "512"],
+                "expandvolume",
+            ),
+            (
+                &["expandfs", "{}", "/dev/x", "/d", "4096", "512"],
+                "expandfs",
+            ),
+        ] {
+            assert_eq!(parse(line).unwrap().name(), name);
+            // A kubelet that says more is understood; one that says less is told what is missing.
+            let longer: Vec<_> = line.iter().copied().chain(["more"]).collect();
+            assert_eq!(parse(&longer).unwrap().name(), name);
+            if line.len() > 1 && name != "getvolumename" {
+                assert!(
+                    matches!(parse(&line[..1]), Err(Error::Usage { .. })),
+                    "{name}"
+                );
+            }
+        }
+        assert_eq!(parse(&["frobnicate"]).unwrap().name(), "unknown");
+        assert!(matches!(parse(&[]), Err(Error::Usage { .. })));
+        assert!(matches!(Call::parse(Vec::new()), Err(Error::Usage { .. })));
+    }
+
+    #[test]
+    fn sizes_are_whole_bytes() {
+        for size in ["", "-1", "+1", "1Mi", "1.5", "99999999999999999999"] {
+            assert!(
+                parse(&["expandvolume", "{}", "/dev/x", size]).is_err(),
+                "{size:?}"
+            );
+        }
+    }
+}

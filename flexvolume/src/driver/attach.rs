@@ -1,0 +1,108 @@
+//! The calls of deployments in which a controller attaches volumes to nodes (`attach = true`).
+//!
+//! To attach is to make the volume and to record for which node it is; the node's own `mountdevice`
+//! makes the device. The device that these calls tell is therefore a name, `/dev/longhorn/VOLUME` as
+//! the first driver had it, and no node of the host.
+
+use std::time::{Duration, Instant};
+
+use client::wire;
+use host::staging::NodeVolume;
+use types::{NodeId, VolumeName};
+
+use super::Driver;
+use crate::error::{Error, Result, shown};
+use crate::options::Options;
+use crate::reply::Reply;
+
+/// What the name of every device begins with.
+const DEVICES: &str = "/dev/longhorn/";
+/// How often an attachment that is waited for is looked for.
+const INTERVAL: Duration = Duration::from_millis(500);
+
+fn device_of(volume: &VolumeName) -> String {
+    format!("{DEVICES}{volume}")
+}
+
+/// Whether a device that the kubelet passes on is the one that `attach` gave it.
+pub(super) fn check_device(device: &str, volume: &VolumeName) -> Result<()> {
+    if device.is_empty() || device == device_of(volume) {
+        return Ok(());
+    }
+    Err(Error::OtherDevice {
+        volume: volume.clone(),
+        device: shown(device),
+    })
+}
+
+fn is_published_to(volume: &wire::Volume, node: &NodeId) -> bool {
+    volume
+        .published
+        .iter()
+        .any(|publication| publication.node_id == node.as_str())
+}
+
+impl Driver {
+    pub(super) async fn attach(&self, options: Options, node: NodeId) -> Result<Reply> {
+        let ensured = self.volumes.ensure(&options).await?;
+        if let Err(error) = self.volumes.publish(&options.volume, &node, &options).await {
+            if ensured.is_new
+                && let Err(failure) = self.volumes.delete(&options.volume).await
+            {
+                let failure = types::report(&failure);
+                tracing::warn!(volume = %options.volume, "a failed attach leaves its volume: {failure}");
+            }
+            return Err(error);
+        }
+        Ok(Reply::success("").with_device(device_of(&options.volume)))
+    }
+
+    pub(super) async fn detach(&self, volume: &VolumeName, node: &NodeId) -> Result<Reply> {
+        self.volumes.unpublish(volume, node).await?;
+        Ok(Reply::success(""))
+    }
+
+    pub(super) async fn is_attached(&self, options: &Options, node: &NodeId) -> Result<Reply> {
+        let volume = self.volumes.find(&options.volume).await?;
+        let attached = volume.is_some_and(|volume| is_published_to(&volume, node));
+        Ok(Reply::success("").with_attached(attached))
+    }
+
+    /// Waits until the volume is attached to this node.
+    pub(super) async fn wait_for_attach(&self, device: &str, options: &Options) -> Result<Reply> {
+        check_device(device, &options.volume)?;
+        let until = Instant::now() + self.config.image_wait;
+        loop {
+            match self.attached_here(&options.volume).await {
+                Ok(_) => break,
+                Err(Error::NotAttached { .. }) if Instant::now() < until => {}
+                Err(error) => return Err(error),
+            }
+            self.stop.unless(tokio::time::sleep(INTERVAL)).await?;
+        }
+        Ok(Reply::success("").with_device(device_of(&options.volume)))
+    }
+
+    /// The volume, if it is attached to this node.
+    pub(super) async fn attached_here(&self, name: &VolumeName) -> Result<NodeVolume> {
+        let volume = self.volumes.get(name).await?;
+        let (node, here) = self.replica_here(&volume).await?;
+        if is_published_to(&volume, &node) {
+            return Ok(here);
+        }
+        let nodes: Vec<_> = volume
+            .published
+            .iter()
+            .map(|p| p.node_id.as_str())
+            .collect();
+        let nodes = if nodes.is_empty() {
+            "none".to_owned()
+        } else {
+            nodes.join(", ")
+        };
+        Err(Error::NotAttached {
+            volume: name.clone(),
+            nodes,
+        })
+    }
+}

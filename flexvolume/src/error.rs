@@ -1,0 +1,305 @@
+//! Everything that can go wrong in a call, and what it means.
+//!
+//! What the manager and the node say passes through unchanged; what is said here is what only the
+//! driver knows: the command line, the options, the pods.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use types::{ByteSize, Classify, ErrorKind, InvalidName, VolumeName};
+
+/// The result of whatever the driver does.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kubelet does by default what this call is for.
+    #[error("this driver leaves the call to the kubelet")]
+    NotSupported,
+    /// The command line is not one of the kubelet's.
+    #[error("{why}; {}", crate::call::USAGE)]
+    Usage {
+        /// What is wrong.
+        why: String,
+    },
+    /// The options are not what the kubelet writes.
+    #[error("the options are not valid: {why}")]
+    Options {
+        /// What is wrong.
+        why: String,
+    },
+    /// An option that nobody knows.
+    #[error("option {key:?} is not known; did you mean {nearest:?}?")]
+    UnknownOption {
+        /// As given, cut to 64 characters.
+        key: String,
+        /// The known key that looks most like it.
+        nearest: &'static str,
+    },
+    /// A known option with a value that can never work.
+    #[error("option {key} = {value:?} is not valid: {why}")]
+    Option {
+        /// Which.
+        key: &'static str,
+        /// As given, cut to 64 characters.
+        value: String,
+        /// What is wrong, and what would be right.
+        why: String,
+    },
+    /// The secret of the volume cannot be used. Nothing of it is told.
+    #[error("the secret is not valid: {why}")]
+    Secret {
+        /// What is wrong, and what would be right.
+        why: &'static str,
+    },
+    /// The name cannot be that of a volume.
+    #[error("the volume cannot have this name")]
+    Name(#[source] InvalidName),
+    /// The options say something else than the path that the kubelet made.
+    #[error(
+        "option {key} is {value:?} and the directory is that of {expected:?}: options of a pod cannot \
+         replace the kubelet's own"
+    )]
+    Overwritten {
+        /// Which.
+        key: &'static str,
+        /// As given.
+        value: String,
+        /// As the path says.
+        expected: String,
+    },
+    /// A path of the command line can never be used.
+    #[error("path {path:?} is not valid: {why}")]
+    Path {
+        /// The path, cut.
+        path: String,
+        /// What is wrong.
+        why: &'static str,
+    },
+    /// A new blank volume has no size.
+    #[error("volume {volume} does not exist and cannot be made: option size is missing")]
+    SizeMissing {
+        /// Which.
+        volume: VolumeName,
+    },
+    /// There is a volume of that name, and it is another one.
+    #[error(
+        "volume {volume} exists with {what} {existing:?} where {asked:?} is asked; use another name"
+    )]
+    Differs {
+        /// Which.
+        volume: VolumeName,
+        /// In what they differ.
+        what: &'static str,
+        /// What it has.
+        existing: String,
+        /// What the request wants.
+        asked: String,
+    },
+    /// The volume belongs to pods of another namespace.
+    #[error(
+        "volume {volume} was made for pods of namespace {owner:?} and the pod is in {asked:?}: the \
+         names of inline volumes are those of the whole cluster; use another name"
+    )]
+    OtherNamespace {
+        /// Which.
+        volume: VolumeName,
+        /// Whose it is.
+        owner: String,
+        /// Who asks.
+        asked: String,
+    },
+    /// Another pod uses the volume.
+    #[error(
+        "volume {volume} is in use by pod {pod} at {}: the names of inline volumes are those of the \
+         whole cluster; use another name, or share the volume by option share = \"read-only\" and \
+         readOnly: true in both pods",
+        target.display()
+    )]
+    InUse {
+        /// Which.
+        volume: VolumeName,
+        /// By whom.
+        pod: String,
+        /// Where.
+        target: PathBuf,
+    },
+    /// Something else of ours is at the target.
+    #[error("{} holds volume {present}, and {asked} is asked; unmount it first", target.display())]
+    Taken {
+        /// Where.
+        target: PathBuf,
+        /// What is there.
+        present: String,
+        /// What is asked.
+        asked: String,
+    },
+    /// Pods still use what is to be taken away.
+    #[error("volume {volume} is still mounted at {}; unmount it there first", target.display())]
+    StillMounted {
+        /// Which.
+        volume: VolumeName,
+        /// Where.
+        target: PathBuf,
+    },
+    /// The image is still on its way.
+    #[error("image {image} is {state}, {progress}: waited {} seconds, the next call goes on",
+            waited.as_secs())]
+    ImageInProgress {
+        /// Which.
+        image: String,
+        /// As everywhere: pending, starting, in-progress …
+        state: &'static str,
+        /// How far, in words.
+        progress: String,
+        /// How long this call waited for it.
+        waited: Duration,
+    },
+    /// The image could not be had.
+    #[error("cannot get base image {image}: {message}")]
+    ImageFailed {
+        /// As in the options.
+        image: String,
+        /// What the cause means.
+        kind: ErrorKind,
+        /// The cause.
+        message: String,
+    },
+    /// The volume is not where this node could reach it.
+    #[error("volume {volume} has no replica on this node; its nodes: {nodes}")]
+    NoReplica {
+        /// Which.
+        volume: VolumeName,
+        /// Where it is.
+        nodes: String,
+    },
+    /// The volume is not attached to this node.
+    #[error("volume {volume} is not attached to this node; it is attached to: {nodes}")]
+    NotAttached {
+        /// Which.
+        volume: VolumeName,
+        /// Where it is.
+        nodes: String,
+    },
+    /// The device is not the one of the volume.
+    #[error("device {device:?} is not that of volume {volume}")]
+    OtherDevice {
+        /// Which volume.
+        volume: VolumeName,
+        /// As given, cut.
+        device: String,
+    },
+    /// The volume is smaller than the caller of an expansion wants.
+    #[error("volume {volume} has {size} bytes and {required} are asked for")]
+    NotGrown {
+        /// Which.
+        volume: VolumeName,
+        /// What it has.
+        size: ByteSize,
+        /// Asked.
+        required: ByteSize,
+    },
+    /// Another call works on the same thing.
+    #[error("another call on {what} is under way since {} seconds; try again", waited.as_secs())]
+    Busy {
+        /// The volume or the target.
+        what: String,
+        /// How long this call waited for it.
+        waited: Duration,
+    },
+    /// The process was told to end.
+    #[error("the call was ended by a signal; the next call goes on")]
+    Terminated,
+    /// A part of the call panicked.
+    #[error("{}", crate::process::PANICKED)]
+    Panicked,
+    /// The configuration file cannot be used.
+    #[error("the configuration {} is not valid: {why}", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// The driver cannot be installed or removed there.
+    #[error("cannot install at {}: {why}", path.display())]
+    Install {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        why: String,
+    },
+    /// An operating system error.
+    #[error("cannot {what} {}", path.display())]
+    Io {
+        /// A verb.
+        what: &'static str,
+        /// Of what.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The manager says so.
+    #[error(transparent)]
+    Manager(#[from] client::Error),
+    /// This node says so.
+    #[error(transparent)]
+    Host(#[from] host::Error),
+}
+
+impl Error {
+    /// A wrapper for `map_err`.
+    pub(crate) fn io<E: Into<io::Error>>(
+        what: &'static str,
+        path: impl AsRef<Path>,
+    ) -> impl FnOnce(E) -> Self {
+        move |source| Self::Io {
+            what,
+            path: path.as_ref().to_owned(),
+            source: source.into(),
+        }
+    }
+}
+
+impl Classify for Error {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NotSupported => ErrorKind::Unimplemented,
+            Self::Usage { .. }
+            | Self::Options { .. }
+            | Self::UnknownOption { .. }
+            | Self::Option { .. }
+            | Self::Secret { .. }
+            | Self::Name(_)
+            | Self::Overwritten { .. }
+            | Self::Path { .. }
+            | Self::SizeMissing { .. }
+            | Self::OtherDevice { .. }
+            | Self::Config { .. } => ErrorKind::InvalidArgument,
+            Self::Differs { .. } | Self::Taken { .. } => ErrorKind::AlreadyExists,
+            Self::OtherNamespace { .. } => ErrorKind::PermissionDenied,
+            Self::InUse { .. }
+            | Self::StillMounted { .. }
+            | Self::NoReplica { .. }
+            | Self::NotAttached { .. }
+            | Self::Install { .. } => ErrorKind::FailedPrecondition,
+            Self::ImageInProgress { .. } | Self::Busy { .. } | Self::Terminated => {
+                ErrorKind::Aborted
+            }
+            Self::ImageFailed { kind, .. } => *kind,
+            Self::NotGrown { .. } => ErrorKind::OutOfRange,
+            Self::Panicked => ErrorKind::Internal,
+            Self::Io { source, .. } => Classify::kind(source),
+            Self::Manager(error) => error.kind(),
+            Self::Host(error) => error.kind(),
+        }
+    }
+}
+
+/// A text from outside as an error may repeat it: cut, so that no error carries a megabyte.
+pub(crate) fn shown(text: &str) -> String {
+    text.chars().take(64).collect()
+}

@@ -1,0 +1,316 @@
+//! What the driver asks of the manager: a volume that is there, and for which node.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use client::parameters::{BASE_IMAGE, NUMBER_OF_REPLICAS, STALE_REPLICA_TIMEOUT};
+use client::{Client, ImageOutcome, wire};
+use host::staging::{self, NodeVolume};
+use types::{ByteSize, Classify as _, ErrorKind, NodeId, VolumeName, crash_point};
+
+use crate::config::Config;
+use crate::content;
+use crate::error::{Error, Result};
+use crate::options::{Options, POD_NAMESPACE, SHARE, Share};
+use crate::process::Stop;
+
+/// The volumes of one manager.
+#[derive(Debug, Clone)]
+pub(crate) struct Volumes {
+    client: Client,
+    image_wait: Duration,
+    stop: Stop,
+}
+
+/// A volume that is there, and whether it was made for this call.
+#[derive(Debug)]
+pub(crate) struct Ensured {
+    pub(crate) volume: wire::Volume,
+    pub(crate) is_new: bool,
+}
+
+impl Volumes {
+    pub(crate) fn new(config: &Config, stop: Stop) -> Result<Self> {
+        let client = Client::new(config.manager.clone())?.with_deadline(config.call_timeout);
+        Ok(Self {
+            client,
+            image_wait: config.image_wait,
+            stop,
+        })
+    }
+
+    /// The volume, if there is one.
+    pub(crate) async fn find(&self, volume: &VolumeName) -> Result<Option<wire::Volume>> {
+        match self.stop.unless(self.client.volume(volume)).await? {
+            Ok(found) => Ok(Some(found)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The volume, which must be there.
+    pub(crate) async fn get(&self, volume: &VolumeName) -> Result<wire::Volume> {
+        Ok(self.stop.unless(self.client.volume(volume)).await??)
+    }
+
+    /// The volume of the options: as it is, grown to the size asked for, or made.
+    pub(crate) async fn ensure(&self, options: &Options) -> Result<Ensured> {
+        let Some(existing) = self.find(&options.volume).await? else {
+            // The whole of an image's making is in this future; it lives on the heap.
+            let volume = Box::pin(self.create(options)).await?;
+            return Ok(Ensured {
+                volume,
+                is_new: true,
+            });
+        };
+        compare(&existing, options)?;
+        let is_new = false;
+        let volume = match options.size {
+            Some(size) if size.bytes() > existing.size => self.grow(&options.volume, size).await?,
+            _ => existing,
+        };
+        Ok(Ensured { volume, is_new })
+    }
+
+    async fn create(&self, options: &Options) -> Result<wire::Volume> {
+        let mut wanted = wire::CreateVolumeRequest {
+            name: options.volume.to_string(),
+            required_bytes: options.size.unwrap_or_default().bytes(),
+            number_of_replicas: options.number_of_replicas,
+            stale_replica_timeout: options.stale_replica_timeout,
+            fs_type: options.fs_type.map(|t| t.to_string()).unwrap_or_default(),
+            parameters: parameters(options),
+            ..Default::default()
+        };
+        if let Some(reference) = &options.base_image {
+            let image = self.image(reference, options).await?;
+            refuse_unsuitable(&image, options)?;
+            (wanted.image_name, wanted.image_uuid) = (image.name, image.uuid);
+        } else if options.size.is_none() {
+            return Err(Error::SizeMissing {
+                volume: options.volume.clone(),
+            });
+        }
+        crash_point!("flexvolume.mount.image_ready");
+        let made = self.client.create_volume(wanted);
+        Ok(self.stop.unless(made).await??)
+    }
+
+    /// The ready image of a reference, or how far it has come.
+    async fn image(&self, reference: &str, options: &Options) -> Result<wire::BackingImage> {
+        let source = wire::source::Source::Registry(wire::RegistrySource {
+            reference: reference.to_owned(),
+            platform: String::new(),
+            docker_config_json: options.pull_secret.clone().into_bytes(),
+        });
+        let image = reference.to_owned();
+        let ensured = self.client.ensure_image(source, self.image_wait);
+        match self.stop.unless(ensured).await?? {
+            ImageOutcome::Ready(ready) => Ok(ready),
+            ImageOutcome::InProgress(wire) => Err(Error::ImageInProgress {
+                image,
+                state: client::state_name(wire.state()),
+                progress: client::progress(&wire),
+                waited: self.image_wait,
+            }),
+            ImageOutcome::Failed { kind, message } => Err(Error::ImageFailed {
+                image,
+                kind,
+                message,
+            }),
+        }
+    }
+
+    /// Records that a node uses the volume.
+    pub(crate) async fn publish(
+        &self,
+        volume: &VolumeName,
+        node: &NodeId,
+        options: &Options,
+    ) -> Result<wire::Volume> {
+        let request = wire::PublishVolumeRequest {
+            name: volume.to_string(),
+            node_id: node.to_string(),
+            readonly: options.stages_read_only(),
+            multi_node: options.share == Share::ReadOnly,
+        };
+        Ok(self
+            .stop
+            .unless(self.client.publish_volume(request))
+            .await??)
+    }
+
+    /// Takes that back; fine when there is nothing to take back. Part of undoing: never interrupted.
+    pub(crate) async fn unpublish(&self, volume: &VolumeName, node: &NodeId) -> Result<()> {
+        match self.client.unpublish_volume(volume, Some(node)).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            other => Ok(other?),
+        }
+    }
+
+    /// Deletes a volume that this call made and could not mount. Never interrupted either.
+    pub(crate) async fn delete(&self, volume: &VolumeName) -> Result<()> {
+        Ok(self.client.delete_volume(volume).await?)
+    }
+
+    /// Grows a volume.
+    pub(crate) async fn grow(&self, volume: &VolumeName, size: ByteSize) -> Result<wire::Volume> {
+        Ok(self
+            .stop
+            .unless(self.client.grow_volume(volume, size, None))
+            .await??)
+    }
+}
+
+/// What is recorded with a new volume: what it was asked for, and for whom.
+fn parameters(options: &Options) -> HashMap<String, String> {
+    let mut parameters = HashMap::from([
+        (
+            NUMBER_OF_REPLICAS.to_owned(),
+            options.number_of_replicas.to_string(),
+        ),
+        (
+            STALE_REPLICA_TIMEOUT.to_owned(),
+            options.stale_replica_timeout.to_string(),
+        ),
+    ]);
+    if let Some(image) = &options.base_image {
+        parameters.insert(BASE_IMAGE.to_owned(), image.clone());
+    }
+    if options.share != Share::None {
+        parameters.insert(SHARE.to_owned(), options.share.as_str().to_owned());
+    }
+    if !options.pod.namespace.is_empty() {
+        parameters.insert(POD_NAMESPACE.to_owned(), options.pod.namespace.clone());
+    }
+    parameters
+}
+
+/// Whether a volume that exists is the one that is meant. Only what decides about its contents and
+/// its owner counts; the rest was settled when it was made.
+fn compare(existing: &wire::Volume, options: &Options) -> Result<()> {
+    let recorded = |key: &str| {
+        existing
+            .parameters
+            .get(key)
+            .map(String::as_str)
+            .unwrap_or_default()
+    };
+    if let Some(asked) = &options.base_image
+        && recorded(BASE_IMAGE) != asked
+    {
+        return Err(Error::Differs {
+            volume: options.volume.clone(),
+            what: BASE_IMAGE,
+            existing: recorded(BASE_IMAGE).to_owned(),
+            asked: asked.clone(),
+        });
+    }
+    let shared = options.share == Share::ReadOnly && recorded(SHARE) == Share::ReadOnly.as_str();
+    let (owner, asked) = (recorded(POD_NAMESPACE), options.pod.namespace.as_str());
+    if !shared && !owner.is_empty() && !asked.is_empty() && owner != asked {
+        return Err(Error::OtherNamespace {
+            volume: options.volume.clone(),
+            owner: owner.to_owned(),
+            asked: asked.to_owned(),
+        });
+    }
+    Ok(())
+}
+
+/// Refuses an image that could not be mounted as asked before a volume is made of it.
+fn refuse_unsuitable(image: &wire::BackingImage, options: &Options) -> Result<()> {
+    let Some(content) = content::of(image.content.as_ref()) else {
+        return Ok(());
+    };
+    let volume = NodeVolume {
+        name: options.volume.clone(),
+        file: std::path::PathBuf::new(),
+        size: ByteSize(image.virtual_size),
+        has_source: true,
+        part: None,
+    };
+    let read_only = options.stages_read_only();
+    Ok(staging::check_content(
+        &volume,
+        &content,
+        options.fs_type,
+        read_only,
+    )?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(pairs: &[(&str, &str)]) -> Options {
+        let mut map = serde_json::json!({ "kubernetes.io/pvOrVolumeName": "v" });
+        for (key, value) in pairs {
+            map[key] = serde_json::Value::from(*value);
+        }
+        Options::parse(&map.to_string()).unwrap()
+    }
+
+    fn volume(pairs: &[(&str, &str)]) -> wire::Volume {
+        let pairs = pairs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        wire::Volume {
+            name: "v".to_owned(),
+            parameters: pairs.collect(),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn a_volume_is_reused_by_those_it_was_made_for() {
+        let (image, namespace) = ((BASE_IMAGE, "a:1"), (POD_NAMESPACE, "default"));
+        let made = volume(&[image, namespace]);
+        compare(&made, &options(&[image, namespace])).unwrap();
+        compare(&made, &options(&[namespace])).unwrap();
+        compare(&made, &options(&[image, ("numberOfReplicas", "1")])).unwrap();
+        compare(&volume(&[]), &options(&[namespace])).unwrap();
+    }
+
+    #[test]
+    fn another_image_and_another_namespace_are_refused_by_name() {
+        let made = volume(&[(BASE_IMAGE, "a:1"), (POD_NAMESPACE, "default")]);
+        let error = compare(&made, &options(&[(BASE_IMAGE, "a:2")]))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("a:1") && error.contains("a:2"), "{error}");
+        let error = compare(&made, &options(&[(POD_NAMESPACE, "other")]))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("default") && error.contains("other"),
+            "{error}"
+        );
+        assert!(compare(&volume(&[]), &options(&[(BASE_IMAGE, "a:1")])).is_err());
+        let share = [
+            ("share", "read-only"),
+            ("kubernetes.io/readwrite", "ro"),
+            (POD_NAMESPACE, "other"),
+        ];
+        assert!(
+            compare(&made, &options(&share)).is_err(),
+            "one side asks for sharing only"
+        );
+        let made = volume(&[(POD_NAMESPACE, "default"), (SHARE, "read-only")]);
+        compare(&made, &options(&share)).unwrap();
+    }
+
+    #[test]
+    fn what_is_recorded_is_what_is_compared() {
+        let asked = options(&[
+            (BASE_IMAGE, "a:1"),
+            (POD_NAMESPACE, "default"),
+            ("size", "1Gi"),
+        ]);
+        let made = wire::Volume {
+            parameters: parameters(&asked),
+            ..Default::default()
+        };
+        compare(&made, &asked).unwrap();
+    }
+}

@@ -1,0 +1,231 @@
+//! Rows 102 and 103: the executable killed at every place where its sources say that a step is done,
+//! the machine started anew, and many calls at once.
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use std::fs;
+use std::path::Path;
+
+use e2e::baseimage::{Build, WIZARD, web_page};
+use e2e::flexvolume::{Answer, Driver, mount_arguments, options_of};
+use e2e::manager::{Options, init_disk};
+use e2e::{Disk, FileSystem, Manager, Need, Registry, Sandbox, documents, gif, leftovers, needs};
+
+/// Volumes that are mounted and unmounted, and how many at once.
+const CALLS: usize = 100;
+const THREADS: usize = 16;
+
+/// A manager with one ready image, and its reference.
+fn rig(sandbox: &Sandbox) -> (Disk, Manager, Driver, String) {
+    let disk = Disk::new(sandbox, "disk", FileSystem::Xfs, 1 << 30);
+    let registry = Registry::start(sandbox);
+    init_disk(disk.dir());
+    let manager = Manager::start(sandbox, &Options::new(disk.dir()).with_registry(&registry));
+    let driver = Driver::install(sandbox, &manager, disk.dir());
+    let page = web_page(sandbox);
+    let build = Build {
+        from: Some(&page),
+        fs: Some("ext4"),
+        size: Some("32Mi"),
+        options: &[],
+    };
+    let reference = build.push(&registry, "flex/crash:v1");
+    driver
+        .mount("warm", "warm", &[("baseImage", &reference)])
+        .1
+        .success();
+    driver.unmount("warm", "warm").success();
+    manager.delete_volume("warm").unwrap();
+    (disk, manager, driver, reference)
+}
+
+macro_rules! needs_registry {
+    () => {
+        needs!(
+            Need::Root,
+            Need::FileSystem("xfs"),
+            Need::Tool("docker-registry"),
+            Need::Tool("htpasswd")
+        )
+    };
+}
+
+/// Makes a call that may be killed; whether it was.
+fn killed(driver: &Driver, point: &str, arguments: &[std::ffi::OsString]) -> bool {
+    let output = driver
+        .with_failpoint(format!("{point}=return"))
+        .output(arguments);
+    if output.status.code().is_none() {
+        assert!(
+            output.stdout.is_empty(),
+            "{point}: killed before it answers"
+        );
+        return true;
+    }
+    Answer::of(&output);
+    false
+}
+
+#[test]
+fn row_102_killed_at_every_failpoint_the_same_call_converges() {
+    needs_registry!();
+    needs!(Need::Failpoints);
+    let sandbox = Sandbox::new("flex-crash");
+    let (disk, manager, driver, reference) = rig(&sandbox);
+    let mut points = documents::crash_points(&["flexvolume/src", "host/src"]);
+    // The installer's, and those of the attached volumes, which have their own life below.
+    points.retain(|point| !point.starts_with("flexvolume.install."));
+    assert!(points.len() > 10, "{points:?}");
+    let mut killed_nowhere = Vec::new();
+    for point in &points {
+        let mut kills = 0;
+        for options in [
+            &[("baseImage", reference.as_str()), ("size", "64Mi")][..],
+            &[("size", "32Mi")],
+        ] {
+            let target = driver.target("pod", "v");
+            let json = options_of("pod", "v", options);
+            let mount = mount_arguments(&target, &json);
+            let unmount = ["unmount".into(), target.clone().into()];
+            if killed(&driver, point, &mount) {
+                kills += 1;
+                driver.call(&mount).success();
+            }
+            assert_mounted_once(&driver, &target, options.len() == 2, point);
+            if killed(&driver, point, &unmount) {
+                kills += 1;
+                driver.call(&unmount).success();
+            }
+            driver.assert_nothing_left(&sandbox, disk.dir());
+            // Killed half-way, and the pod is gone: no second mount, only `unmount`.
+            killed(&driver, point, &mount);
+            driver.call(&unmount).success();
+            driver.assert_nothing_left(&sandbox, disk.dir());
+            for volume in manager.list_volumes().unwrap() {
+                assert!(volume.published.is_empty(), "{point}: {volume:?}");
+                manager.delete_volume(&volume.name).unwrap();
+            }
+        }
+        if kills == 0 {
+            killed_nowhere.push(point);
+        }
+    }
+    let elsewhere = ["host.undo.", "flexvolume.mountdevice.", "flexvolume.call."];
+    killed_nowhere.retain(|point| !elsewhere.iter().any(|area| point.starts_with(area)));
+    assert!(
+        killed_nowhere.is_empty(),
+        "no call reaches {killed_nowhere:?}"
+    );
+}
+
+fn assert_mounted_once(driver: &Driver, target: &Path, is_image: bool, point: &str) {
+    let mounts = leftovers::mounts_below(driver.kubelet_dir());
+    assert_eq!(mounts, [target.to_owned()], "{point}: mounted once");
+    if is_image {
+        assert!(
+            fs::read(target.join(WIZARD)).unwrap() == gif::party_wizard(),
+            "{point}"
+        );
+    }
+}
+
+#[test]
+fn row_103_after_a_reboot_and_of_what_was_never_mounted() {
+    needs_registry!();
+    let sandbox = Sandbox::new("flex-reboot");
+    let (disk, manager, driver, reference) = rig(&sandbox);
+    let options = [("baseImage", reference.as_str())];
+    let reboot = || {
+        // What a reboot takes: every mount and every loop device.
+        leftovers::end(driver.kubelet_dir());
+        leftovers::end(driver.state_dir());
+        leftovers::end(&disk.dir().join("volumes"));
+    };
+    for pod in ["stays", "goes", "directory-gone"] {
+        driver.mount(pod, pod, &options).1.success();
+    }
+    reboot();
+    // The pod is still wanted: it is mounted as before.
+    let (target, answer) = driver.mount("stays", "stays", &options);
+    answer.success();
+    assert!(fs::read(target.join(WIZARD)).unwrap() == gif::party_wizard());
+    driver.unmount("stays", "stays").success();
+    // It is not: only `unmount` comes, with nothing but the directory, or not even that.
+    driver.unmount("goes", "goes").success();
+    let pods = driver.kubelet_dir().join("pods/directory-gone");
+    fs::remove_dir_all(&pods).unwrap();
+    driver.unmount("directory-gone", "directory-gone").success();
+    driver.unmount("never", "was").success();
+    driver.assert_nothing_left(&sandbox, disk.dir());
+
+    // The mount was taken away by hand: what the record says is detached nevertheless.
+    let (target, answer) = driver.mount("by-hand", "by-hand", &options);
+    answer.success();
+    e2e::command::run("umount", [&target]);
+    driver.unmount("by-hand", "by-hand").success();
+    driver.assert_nothing_left(&sandbox, disk.dir());
+    // The records were lost: the kernel knows as well.
+    driver.mount("lost", "lost", &options).1.success();
+    fs::remove_dir_all(driver.state_dir().join("targets")).unwrap();
+    driver.unmount("lost", "lost").success();
+    driver.assert_nothing_left(&sandbox, disk.dir());
+    // The pod of before the reboot is gone for good: its name is free again.
+    driver.mount("old", "same", &options).1.success();
+    reboot();
+    driver.mount("new", "same", &options).1.success();
+    driver.unmount("new", "same").success();
+    driver.unmount("old", "same").success();
+    driver.assert_nothing_left(&sandbox, disk.dir());
+    for volume in manager.list_volumes().unwrap() {
+        assert!(volume.published.is_empty(), "{volume:?}");
+    }
+}
+
+#[test]
+fn a_hundred_mounts_and_unmounts_at_once_leave_nothing() {
+    needs_registry!();
+    let sandbox = Sandbox::new("flex-parallel");
+    let (disk, manager, driver, reference) = rig(&sandbox);
+    let work = |first: usize| {
+        for number in (first..CALLS).step_by(THREADS) {
+            let (pod, volume) = (format!("pod-{number}"), format!("v-{number}"));
+            let (target, answer) = driver.mount(&pod, &volume, &[("baseImage", &reference)]);
+            answer.success();
+            assert!(fs::read(target.join(WIZARD)).unwrap() == gif::party_wizard());
+            driver.unmount(&pod, &volume).success();
+        }
+    };
+    std::thread::scope(|scope| {
+        for first in 0..THREADS {
+            scope.spawn(move || work(first));
+        }
+        // Beside them one volume that all want: one call wins, the others are told why not.
+        scope.spawn(|| {
+            let wins: usize = std::thread::scope(|scope| {
+                let contend = |number: usize| {
+                    let pod = format!("rival-{number}");
+                    let options = [("baseImage", reference.as_str())];
+                    let (_, answer) = driver.mount(&pod, "wanted", &options);
+                    if answer.status() == "Success" {
+                        return 1;
+                    }
+                    answer.failure(&["in use by pod"]);
+                    0
+                };
+                let rivals: Vec<_> = (0..8)
+                    .map(|number| scope.spawn(move || contend(number)))
+                    .collect();
+                rivals.into_iter().map(|rival| rival.join().unwrap()).sum()
+            });
+            assert_eq!(wins, 1);
+            for number in 0..8 {
+                driver
+                    .unmount(&format!("rival-{number}"), "wanted")
+                    .success();
+            }
+        });
+    });
+    driver.assert_nothing_left(&sandbox, disk.dir());
+    let volumes = manager.list_volumes().unwrap();
+    assert_eq!(volumes.len(), CALLS + 1);
+    assert!(volumes.iter().all(|volume| volume.published.is_empty()));
+}
