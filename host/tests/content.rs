@@ -275,16 +275,16 @@ fn row_89_a_file_system_that_is_not_whole_is_not_given_to_the_kernel() {
         staged.check = staging::Check::All;
         rig.stage(&staged);
         rig.unstage(&staged);
-        // Noise behind the superblocks, where tables, inodes and trees are.
+        // Noise behind the superblocks, where tables, inodes and trees are: btrfs has the latter twice.
         let noise: Vec<u8> = (0..1u32 << 20)
-            .map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8)
+            .map(|at| at.wrapping_mul(2_654_435_761).to_be_bytes()[0])
             .collect();
-        for offset in [68 << 10, 5 * MIB, 13 * MIB, 21 * MIB, 30 * MIB] {
-            let offset = if name == "btrfs" {
-                offset + MIB
-            } else {
-                offset
-            };
+        let places = if name == "btrfs" {
+            (1..60).map(|at| at * MIB).collect()
+        } else {
+            vec![68 << 10, 5 * MIB, 13 * MIB, 21 * MIB, 30 * MIB]
+        };
+        for offset in places {
             rig::patch(&image, &noise, offset);
         }
         let damaged = rig.clone_of(&image, &format!("{name}-damaged"), size * MIB);

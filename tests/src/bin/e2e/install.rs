@@ -99,6 +99,40 @@ pub(crate) fn manifests_are_what_the_api_server_takes(cluster: &Cluster) {
     );
 }
 
+/// The chart passes `helm lint`, and what it renders with every part switched on passes the API server.
+pub(crate) fn the_chart_is_what_helm_and_the_api_server_take(cluster: &Cluster) {
+    let helm = format!("{}/helm", tools());
+    let chart = sources().join("deploy/helm/longhorn-base-image");
+    let chart = chart.display().to_string();
+    e2e::command::run(&helm, ["lint", "--strict", &chart]);
+    let sandbox = Sandbox::new("k8s-chart");
+    for (name, values) in [
+        ("default", ""),
+        (
+            "everything",
+            "flexvolume.enabled=true,rancherAlias.enabled=true,disks={/mnt/a,/mnt/b}",
+        ),
+    ] {
+        let mut arguments = vec!["template", "release", &chart, "-n", "longhorn-system"];
+        if !values.is_empty() {
+            arguments.extend(["--set", values]);
+        }
+        let rendered = e2e::command::run(&helm, arguments);
+        let file = sandbox.write(format!("{name}.yaml"), rendered);
+        let dry = "create --dry-run=server --validate=strict";
+        // What is installed is in the way of its own name, and only of that.
+        let output = cluster.try_kubectl(&format!("{dry} -f {}", file.display()));
+        let said = String::from_utf8_lossy(&output.stderr);
+        let wrong: Vec<&str> = said
+            .lines()
+            .filter(|line| !line.contains("already exists"))
+            .collect();
+        assert!(wrong.is_empty(), "{name}: {wrong:#?}");
+    }
+    let refused = e2e::command::output(&helm, ["template", &chart, "--set", "kubeletdir=/x"]);
+    assert!(!refused.status.success(), "a misspelt value was taken");
+}
+
 /// Takes everything away, and looks for what is left.
 pub(crate) fn uninstall(cluster: &Cluster) {
     let overlay = sources().join("tests/kubernetes/overlay");

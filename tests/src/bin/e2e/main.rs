@@ -27,6 +27,10 @@ const STEPS: &[Step] = &[
         "manifests",
         install::manifests_are_what_the_api_server_takes,
     ),
+    (
+        "chart",
+        install::the_chart_is_what_helm_and_the_api_server_take,
+    ),
     ("provisioner", examples::provisioner),
     ("blank", examples::blank_expands),
     ("block", examples::block),
