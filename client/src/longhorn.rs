@@ -52,6 +52,9 @@ fn spec(id: &ImageId, size: u64, checksum: Option<Sha512>) -> Result<wire::Backi
     })
 }
 
+/// The metadata of PrepareDownload in which a manager of ours says where it gives images to others.
+pub const PEER_ADDRESS: &str = "longhorn-peer-address";
+
 /// What Longhorn's managers put before the text of their sync server.
 const RELAYED: &str = "response body content: ";
 
@@ -163,6 +166,30 @@ impl Longhorn {
             file_path: prepared.src_file_path,
             address: prepared.address,
         })
+    }
+
+    /// Where a manager of ours gives other managers the image that it has, or is getting; `None`: it is
+    /// one of Longhorn's, and has it.
+    pub async fn peer_address(&self, id: &ImageId) -> Result<Option<String>> {
+        let mut service = self.service.clone();
+        let request = wire::PrepareDownloadRequest {
+            name: id.name.to_string(),
+            uuid: id.uuid.to_string(),
+        };
+        let address = |metadata: &tonic::metadata::MetadataMap| {
+            let address = metadata.get(PEER_ADDRESS)?;
+            address.to_str().ok().map(str::to_owned)
+        };
+        let asked = async {
+            match service.prepare_download(request).await {
+                Ok(prepared) => Ok(tonic::Response::new(address(prepared.metadata()))),
+                Err(status) => match address(status.metadata()) {
+                    Some(address) => Ok(tonic::Response::new(Some(address))),
+                    None => Err(status),
+                },
+            }
+        };
+        self.call("say how it gives the image", asked).await
     }
 
     /// Which version of the API the manager speaks.

@@ -107,6 +107,7 @@ pub struct DaemonArgs {
 /// Serves until a signal says stop.
 pub async fn run(args: DaemonArgs) -> Result<()> {
     let stop = CancellationToken::new();
+    raise_descriptor_limit();
     let node_id = match args.node_id.clone() {
         Some(node_id) => node_id,
         None => host_name()?,
@@ -220,6 +221,19 @@ async fn observed(
     };
     let serving = observe::serve(address, observed, stop.child_token());
     serving.await.map(Some)
+}
+
+/// Takes as many descriptors as the process may have: the soft limit is for programs that use select(2).
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        warn!(%error, "the limit of open files stays as it is");
+    }
 }
 
 /// Refuses a disk that is not the one that is meant.

@@ -90,6 +90,15 @@ pub enum Error {
         /// What it said.
         what: String,
     },
+    /// Another manager was asked for an image and did not give it.
+    #[error("manager {address} does not give the image")]
+    OtherManager {
+        /// Who was asked.
+        address: String,
+        /// What it said.
+        #[source]
+        source: Box<client::Error>,
+    },
     /// No volume of that name.
     #[error("there is no volume {0}")]
     VolumeNotFound(String),
@@ -391,6 +400,7 @@ impl Classify for Error {
             | Self::Peer { .. }
             | Self::PeerSilent { .. } => ErrorKind::Unavailable,
             Self::NothingCame { .. } => ErrorKind::DeadlineExceeded,
+            Self::OtherManager { source, .. } => source.kind(),
             Self::Size { .. } => ErrorKind::OutOfRange,
             Self::Unimplemented(_) => ErrorKind::Unimplemented,
             Self::NoSpace { .. } | Self::SendingLimit(_) | Self::PortsInUse(_) => {

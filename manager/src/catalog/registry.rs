@@ -92,7 +92,7 @@ impl Catalog {
         if let Some(entry) = images.values().find(same).cloned() {
             drop(images);
             if entry.id != *id {
-                return Err(Error::FileExists(path));
+                return Err(self.exists(id));
             }
             return self.take_over(&entry, registration);
         }
@@ -115,10 +115,16 @@ impl Catalog {
         Ok(told)
     }
 
+    /// The path, or the uuid, is taken.
+    fn exists(&self, id: &ImageId) -> Error {
+        let layout = self.inner.store.disk().layout();
+        Error::FileExists(layout.shown(&self.file_path(id)))
+    }
+
     /// The first request for an image that was there before anybody asked: it stays as it is when it
     /// fits, and only a failed one is made anew.
     fn take_over(&self, entry: &Arc<Entry>, registration: Registration) -> Result<Status> {
-        let exists = || Error::FileExists(self.file_path(&entry.id));
+        let exists = || self.exists(&entry.id);
         let status = entry.status();
         if status.newer {
             return Err(super::not_ready(&entry.id, &status.state));

@@ -94,6 +94,7 @@ impl Listener {
     pub async fn serve(self, router: Router, stop: CancellationToken) {
         let peers = Peers::default();
         let connections = TaskTracker::new();
+        let mut refusing = false;
         loop {
             let accepted = tokio::select! {
                 () = stop.cancelled() => break,
@@ -102,12 +103,16 @@ impl Listener {
             let (stream, address) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    // EMFILE and the like last until some connection ends; others concern one peer.
-                    warn!(%error, "a connection cannot be accepted");
+                    // EMFILE and the like last until some connection ends: said once, not ten times a
+                    // second.
+                    if !std::mem::replace(&mut refusing, true) {
+                        warn!(%error, "a connection cannot be accepted");
+                    }
                     tokio::time::sleep(NO_DESCRIPTOR).await;
                     continue;
                 }
             };
+            refusing = false;
             let Some(admission) = peers.admit(address) else {
                 debug!(?address, "too many connections: this one is closed");
                 continue;

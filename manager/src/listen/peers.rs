@@ -8,8 +8,11 @@ use tokio::sync::Semaphore;
 
 /// Connections in all. Each takes a descriptor and some 20 KiB.
 const CONNECTIONS_MAX: usize = 1024;
-/// Connections of one address.
-const CONNECTIONS_PER_PEER: usize = 256;
+/// One in so many descriptors of the process may be a connection of one listener: the others are for
+/// images.
+const DESCRIPTORS_PART: u64 = 4;
+/// One in so many connections may be of one address.
+const PEER_PART: usize = 4;
 /// Calls of one address that may be open, answers being sent included.
 const CALLS_PER_PEER: usize = 256;
 /// Messages of one address that may be read at once, each held in memory.
@@ -44,11 +47,19 @@ pub(super) struct Admission {
     peer: Arc<Peer>,
 }
 
+/// How many connections there may be, as the limits of the process are now.
+fn connections_max() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let part = limit.unwrap_or(u64::MAX) / DESCRIPTORS_PART;
+    usize::try_from(part).map_or(CONNECTIONS_MAX, |part| part.min(CONNECTIONS_MAX))
+}
+
 impl Peers {
     /// Counts a connection, unless there are too many; `None` is the address of all unix sockets.
     pub(super) fn admit(&self, address: Option<IpAddr>) -> Option<Admission> {
+        let most = connections_max();
         let mut counted = self.counted();
-        if counted.all >= CONNECTIONS_MAX {
+        if counted.all >= most {
             return None;
         }
         let (connections, peer) = counted.by_address.entry(address).or_insert_with(|| {
@@ -58,7 +69,7 @@ impl Peers {
             };
             (0, Arc::new(peer))
         });
-        if *connections >= CONNECTIONS_PER_PEER {
+        if *connections >= most / PEER_PART {
             return None;
         }
         *connections += 1;
@@ -109,7 +120,7 @@ mod tests {
         let peers = Peers::default();
         let greedy = Some(IpAddr::from([10, 0, 0, 1]));
         let held: Vec<_> = std::iter::from_fn(|| peers.admit(greedy)).collect();
-        assert_eq!(held.len(), CONNECTIONS_PER_PEER);
+        assert_eq!(held.len(), connections_max() / PEER_PART);
         let other = Some(IpAddr::from([10, 0, 0, 2]));
         assert!(peers.admit(other).is_some());
         drop(held);

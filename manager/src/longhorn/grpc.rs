@@ -22,6 +22,7 @@ use super::query::{aligned, checksum};
 use super::{Files, address, rest, transfer};
 use crate::catalog::{Lifecycle, Registration};
 use crate::error::{Error, Result};
+use crate::source::{FromManager, Source};
 use crate::store::Place;
 
 /// The version of the API that Longhorn's control plane looks for.
@@ -31,8 +32,6 @@ pub const API_VERSION: i64 = 3;
 const WATCH_PAUSE: Duration = Duration::from_millis(100);
 /// How often a ready image's file is looked at for changes from outside, while somebody watches.
 const LOOK_EVERY: Duration = Duration::from_secs(3);
-/// The name under which PrepareDownload tells another manager of ours where it serves peers.
-pub const PEER_ADDRESS: &str = "longhorn-peer-address";
 
 /// The service. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -202,9 +201,14 @@ impl BackingImageManagerService for Manager {
         if from_address.is_empty() {
             return Err(missing());
         }
-        let transfers = self.files.transfers();
-        let source = transfers.from_manager(&from_address, registration.size);
-        registration.source = Some(source.map_err(|error| relayed(&error))?);
+        let address = from_address.parse();
+        let address = address
+            .map_err(|error: client::Error| Status::invalid_argument(report(&error).to_string()))?;
+        registration.source = Some(Source::Manager(FromManager {
+            address,
+            size: registration.size,
+            transfers: self.files.transfers().clone(),
+        }));
         let registered = self.register(registration);
         registered
             .map(Response::new)
@@ -259,21 +263,25 @@ impl BackingImageManagerService for Manager {
             }
             Err(error) => return Err(relayed(&error)),
         };
+        let port = self.sync_server.port();
+        let peers = SocketAddr::new(address::for_peers(self.sync_server), port).to_string();
+        let peers = MetadataValue::try_from(peers).map_err(|_| Status::internal("no address"))?;
         if file.state != "ready" {
-            return Err(Status::failed_precondition(format!(
+            let mut status = Status::failed_precondition(format!(
                 "backing image {}({}) is {}, not ready for being downloaded",
                 id.name, id.uuid, file.state
-            )));
+            ));
+            // Managers of ours give what they have got so far.
+            if matches!(file.state.as_str(), "pending" | "starting" | "in-progress") {
+                status.metadata_mut().insert(client::PEER_ADDRESS, peers);
+            }
+            return Err(status);
         }
-        let port = self.sync_server.port();
         let mut response = Response::new(pb::PrepareDownloadResponse {
             src_file_path: file.file_path,
             address: SocketAddr::new(address::of_pod(self.sync_server), port).to_string(),
         });
-        let peers = SocketAddr::new(address::for_peers(self.sync_server), port).to_string();
-        if let Ok(peers) = MetadataValue::try_from(peers) {
-            response.metadata_mut().insert(PEER_ADDRESS, peers);
-        }
+        response.metadata_mut().insert(client::PEER_ADDRESS, peers);
         Ok(response)
     }
 

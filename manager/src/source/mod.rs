@@ -7,6 +7,7 @@ mod container;
 mod convert;
 mod file;
 pub mod luks;
+mod manager;
 mod peer;
 mod upload;
 mod url;
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use types::{ImageId, Sha512};
 
 pub use self::clone::{CloneOf, Encryption};
+pub use self::manager::FromManager;
 pub use self::peer::Peers;
 pub use self::upload::{Bringer, Upload, upload};
 pub use self::url::{Download, Unpack};
@@ -71,6 +73,8 @@ pub enum Source {
     Image(CloneOf),
     /// What a volume holds now.
     Volume(Snapshot),
+    /// An image of another manager, which is asked how it gives it.
+    Manager(FromManager),
 }
 
 /// A container image on this machine.
@@ -116,13 +120,13 @@ impl Source {
             Self::Archive(archive) => local("archive", archive),
             Self::File(path) => format!("file:{}", path.display()),
             Self::Adopt { from } => format!("disk:{}", from.display()),
-            // Whichever of them are asked, it is the same image.
-            Self::Peers(_) => "peers".to_owned(),
             Self::Upload(_) => "upload".to_owned(),
             Self::Receive(receiver) => receiver.text(),
             Self::Image(clone) => clone.text(),
             Self::Url(download) => download.text(),
             Self::Volume(snapshot) => snapshot.to_string(),
+            // Whichever of them are asked, it is the same image.
+            Self::Peers(_) | Self::Manager(_) => "peers".to_owned(),
         }
     }
 }
@@ -245,6 +249,7 @@ impl Sources {
             Source::Image(clone) => self.take_clone(source, clone, job).await,
             Source::Url(download) => self.take_url(source, download, job).await,
             Source::Volume(snapshot) => self.take_volume(source, snapshot, job).await,
+            Source::Manager(from) => self.take_from_manager(from, job).await,
         }
     }
 

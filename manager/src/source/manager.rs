@@ -1,0 +1,94 @@
+//! An image of another manager, which is asked how it gives images: a manager of ours in our own
+//! protocol, one of Longhorn's by pushing.
+
+use std::time::Duration;
+
+use client::{Address, Client};
+use tokio::time::{Instant, sleep};
+use tracing::{info, warn};
+use types::{Classify, ErrorKind, report};
+
+use super::{Job, Peers, Source, Sources};
+use crate::error::{Error, Result};
+use crate::longhorn::transfer::Transfers;
+use crate::store::{Facts, Received};
+
+/// How long a manager that does not answer, or does not have the image ready, is asked again: as long
+/// as Longhorn's manager waits for the first byte.
+const PATIENCE: Duration = Duration::from_mins(1);
+/// The time for one question.
+const QUESTION: Duration = Duration::from_secs(10);
+/// The pause before the first new question; it doubles each time.
+const PAUSE: Duration = Duration::from_millis(200);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// A manager that has the image, or is getting it.
+#[derive(Debug, Clone)]
+pub struct FromManager {
+    /// Its gRPC.
+    pub address: Address,
+    /// The bytes that the image must have; 0: any number.
+    pub size: u64,
+    /// How one of Longhorn's is asked to push.
+    pub transfers: Transfers,
+}
+
+impl Sources {
+    pub(super) async fn take_from_manager(
+        &self,
+        from: &FromManager,
+        job: &Job,
+    ) -> Result<(Received, Facts)> {
+        let way = tokio::select! {
+            way = from.way(job) => way?,
+            () = job.cancel.cancelled() => return Err(Error::Cancelled("the image is not wanted")),
+        };
+        Box::pin(self.take_in(&way, job)).await
+    }
+}
+
+impl FromManager {
+    /// The source that the manager turns out to be.
+    async fn way(&self, job: &Job) -> Result<Source> {
+        let give_up = Instant::now() + PATIENCE;
+        let mut pause = PAUSE;
+        loop {
+            let error = match self.ask(job).await {
+                Ok(way) => return Ok(way),
+                Err(error) => error,
+            };
+            let passing = matches!(
+                error.kind(),
+                ErrorKind::Unavailable
+                    | ErrorKind::DeadlineExceeded
+                    | ErrorKind::FailedPrecondition
+            );
+            if !passing || Instant::now() + pause > give_up {
+                return Err(error);
+            }
+            warn!(manager = %self.address, error = %report(&error), "asking again");
+            sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    async fn ask(&self, job: &Job) -> Result<Source> {
+        let no = |source| Error::OtherManager {
+            address: self.address.to_string(),
+            source: Box::new(source),
+        };
+        let client = Client::new(self.address.clone()).map_err(no)?;
+        let longhorn = client.with_deadline(QUESTION).longhorn();
+        let peer = longhorn.peer_address(&job.id).await.map_err(no)?;
+        if let Some(peer) = peer.and_then(|peer| peer.parse().ok()) {
+            info!(%peer, "the other manager is one of ours");
+            return Ok(Source::Peers(Peers {
+                addresses: vec![peer],
+                size: (self.size > 0).then_some(self.size),
+            }));
+        }
+        info!("the other manager is one of Longhorn's: it is asked to push");
+        self.transfers
+            .from_manager(&self.address.to_string(), self.size)
+    }
+}
