@@ -34,6 +34,7 @@ use crate::service::{RESPONSE_BYTES_MAX, Service};
 use crate::source::Sources;
 use crate::store::{Disk, ImageStore, Place};
 use crate::sync;
+use crate::upkeep::{self, UpkeepArgs};
 use crate::volume::Volumes;
 
 /// Time that connections, and then running work, have to end after the drain: together with it less
@@ -102,6 +103,9 @@ pub struct DaemonArgs {
     /// same; may be given several times
     #[arg(long, value_name = "CIDR")]
     pub allow_address: Vec<IpNet>,
+    /// What it does by itself
+    #[command(flatten)]
+    pub upkeep: UpkeepArgs,
 }
 
 /// Serves until a signal says stop.
@@ -137,6 +141,12 @@ pub async fn run(args: DaemonArgs) -> Result<()> {
     let catalog = Catalog::load(store, sources, stop.child_token())?;
     info!(disk = %disk.layout().root().display(), uuid = %disk.uuid(), node = %volumes.node_id(),
         listen = %args.listen, "serving");
+    upkeep::spawn(
+        args.upkeep,
+        catalog.clone(),
+        disk.clone(),
+        stop.child_token(),
+    );
     let metrics = observed(&args, &catalog, &disk, (&volumes, &swarm), &stop).await?;
     let sync_server = Listener::bind(&args.sync_listen, Protocol::Http1).await?;
     let sync_address = sync_server

@@ -282,6 +282,17 @@ pub enum Error {
         /// What does not agree.
         what: String,
     },
+    /// The disk fails again and again.
+    #[error("the disk at {} gave {errors} I/O errors; look at the kernel's log and replace it", path.display())]
+    DiskSuspect {
+        /// Its directory.
+        path: PathBuf,
+        /// How many.
+        errors: u64,
+    },
+    /// A damaged image cannot be made good again from here.
+    #[error("nobody is known who has its bytes; sync, upload or create it again")]
+    NobodyHas,
     /// Bytes that are not what they should be were put where nothing deletes them.
     #[error("the bytes were set aside in {}", path.display())]
     SetAside {
@@ -398,7 +409,8 @@ impl Classify for Error {
             Self::Draining
             | Self::CutShort { .. }
             | Self::Peer { .. }
-            | Self::PeerSilent { .. } => ErrorKind::Unavailable,
+            | Self::PeerSilent { .. }
+            | Self::DiskSuspect { .. } => ErrorKind::Unavailable,
             Self::NothingCame { .. } => ErrorKind::DeadlineExceeded,
             Self::OtherManager { source, .. } => source.kind(),
             Self::Size { .. } => ErrorKind::OutOfRange,
@@ -412,6 +424,7 @@ impl Classify for Error {
             | Self::ChunkMismatch { .. }
             | Self::Incomplete { .. }
             | Self::Damaged { .. }
+            | Self::NobodyHas
             | Self::DamagedRecord { .. } => ErrorKind::DataLoss,
             Self::Image(error) => error.kind(),
             Self::Layer(error) => error.kind(),

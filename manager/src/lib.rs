@@ -19,6 +19,7 @@ pub mod service;
 pub mod source;
 pub mod store;
 pub mod sync;
+pub mod upkeep;
 pub mod volume;
 
 pub use error::{Error, Result};

@@ -209,6 +209,7 @@ impl Catalog {
         match self.make(entry, new, &reporter).await {
             Ok(image) => reporter.sealed(image),
             Err(error) => {
+                self.inner.store.disk().note(&error);
                 if !adopts {
                     self.remove_remains(&entry.id, &error).await;
                 }
@@ -233,7 +234,7 @@ impl Catalog {
             .map_err(Error::Task)?
     }
 
-    async fn make(
+    pub(super) async fn make(
         &self,
         entry: &Entry,
         new: &NewImage,
@@ -298,7 +299,7 @@ impl Catalog {
 
     /// Removes what a failed making left, but for what the next can go on from; on a full disk that
     /// too. What cannot be removed is found by the next start.
-    async fn remove_remains(&self, id: &ImageId, why: &Error) {
+    pub(super) async fn remove_remains(&self, id: &ImageId, why: &Error) {
         let (store, id) = (self.inner.store.clone(), id.clone());
         let full = why.kind() == ErrorKind::ResourceExhausted;
         let remove = move || {
@@ -321,6 +322,10 @@ impl Catalog {
             let span = entry.span();
             let work = async move {
                 let reporter = task.reporter();
+                let sealed = match &found {
+                    Found::Touched(image) | Found::Ready(image) => Some((**image).clone()),
+                    Found::Unsealed(..) | Found::Unusable(..) => None,
+                };
                 let asked = || task.board.look(|s| (s.longhorn.size, s.expected));
                 let read = catalog.look_again(&task, found).await.and_then(|image| {
                     let (size, expected) = asked();
@@ -330,7 +335,14 @@ impl Catalog {
                     Ok(image) => reporter.sealed(image),
                     // Called off by a deletion or the end: what it is stays in doubt.
                     Err(Error::Cancelled(_)) => {}
-                    Err(error) => reporter.failed(&catalog.set_aside(&task.id, error)),
+                    Err(error) => {
+                        catalog.inner.store.disk().note(&error);
+                        let error = catalog.set_aside(&task.id, error);
+                        reporter.failed(&error);
+                        if let (Error::SetAside { path, .. }, Some(lost)) = (error, sealed) {
+                            catalog.heal_later(&task, lost, path);
+                        }
+                    }
                 }
             };
             entry.tasks.spawn(work.instrument(span));

@@ -186,7 +186,7 @@ impl Writer {
                 (
                     "reserved_bytes",
                     "Free bytes that images leave to volumes and records",
-                    crate::store::ingest::reserve(space.size),
+                    crate::store::health::floor(space.size),
                 ),
             ] {
                 let name = format!("longhorn_backing_image_disk_{name}");

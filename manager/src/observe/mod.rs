@@ -72,7 +72,7 @@ async fn trouble(observed: &Observed) -> Option<String> {
         return Some(report(&error).to_string());
     }
     let disk = observed.disk.clone();
-    let looked = tokio::task::spawn_blocking(move || disk.check());
+    let looked = tokio::task::spawn_blocking(move || disk.healthy());
     match tokio::time::timeout(DISK_PATIENCE, looked).await {
         Ok(Ok(Ok(()))) => None,
         Ok(Ok(Err(error))) => Some(report(&error).to_string()),

@@ -1,6 +1,7 @@
 //! A disk image in a file of this machine. Its holes stay holes.
 
 use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use probe::{Disk as _, FileDisk};
@@ -27,9 +28,11 @@ impl Sources {
 }
 
 fn take_in(file: File, path: &Path, job: &Job) -> Result<Received> {
+    let blocks = file.metadata().context("look at", path)?.blocks();
     let disk = FileDisk::new(file).context("open", path)?;
     let size = disk.size();
     let mut ingest = job.store.begin(&job.id, job.cancel.clone())?;
+    ingest.expect(size.min(blocks * types::SECTOR))?;
     let mut buffer = vec![0; BUFFER];
     while let Some(data) = disk.next_data(ingest.size()).context("read", path)? {
         ingest.hole(data.start - ingest.size())?;

@@ -3,6 +3,7 @@
 
 mod adopt;
 mod clone;
+mod again;
 mod container;
 mod convert;
 mod file;

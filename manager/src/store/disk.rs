@@ -9,6 +9,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use rustix::fs::{FlockOperation, flock, statvfs};
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,7 @@ use tracing::warn;
 use types::{Classify, DiskUuid, ErrorKind, report};
 
 use super::durable;
+use super::health::Counters;
 use super::layout::Layout;
 use crate::error::{Error, IoContext, Result};
 
@@ -37,6 +39,7 @@ pub struct Disk {
     lock: Option<File>,
     reflink: bool,
     file_system: &'static str,
+    counters: Counters,
 }
 
 /// Free and total bytes of a disk.
@@ -143,12 +146,18 @@ impl Disk {
             lock: None,
             reflink: false,
             file_system,
+            counters: Counters::default(),
         })
     }
 
     /// Every path on this disk.
     pub fn layout(&self) -> &Layout {
         &self.layout
+    }
+
+    /// What happened on it.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     /// The uuid in `longhorn-disk.cfg`.
@@ -192,7 +201,8 @@ impl Disk {
 
     /// Refuses to start what cannot fit.
     pub fn require_space(&self, needed: u64) -> Result<()> {
-        let available = self.space()?.available;
+        let promised = self.counters.reserved_bytes.load(Ordering::Relaxed);
+        let available = self.space()?.available.saturating_sub(promised);
         if needed > available {
             return Err(Error::NoSpace { available, needed });
         }

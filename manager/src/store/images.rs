@@ -19,8 +19,10 @@ use super::chunks::{Manifest, Mismatch};
 use super::disk::Disk;
 use super::durable;
 use super::hash::hash_file;
+use super::health::Counters;
 use super::ingest::{Ingest, Received};
 use super::layout::{ImagePaths, Place, is_work_file};
+use super::scrub::unreadable;
 use super::sidecar::{Seal, Sidecar, Stamp, VERSION};
 use super::work_lock::WorkLocks;
 use crate::content::Content;
@@ -130,7 +132,7 @@ impl ImageStore {
     /// Opens the way in for an image's bytes that come in order.
     pub fn begin(&self, id: &ImageId, cancel: CancellationToken) -> Result<Ingest> {
         let paths = self.enter(id)?;
-        Ingest::create(paths.backing_tmp, cancel) // 2
+        Ok(Ingest::create(paths.backing_tmp, cancel)?.on(self.disk.clone())) // 2
     }
 
     /// Opens the way in for an image of `size` bytes that come in any order. With the manifest that
@@ -142,7 +144,21 @@ impl ImageStore {
         known: Option<Manifest>,
         cancel: CancellationToken,
     ) -> Result<Assembly> {
-        Assembly::open(&self.enter(id)?, size, known, cancel) // 2
+        let paths = self.enter(id)?;
+        let Some(known) = known else {
+            return Assembly::open(&paths, size, None, cancel); // 2
+        };
+        // What an earlier attempt took of the disk is not asked for again.
+        let taken =
+            fs::symlink_metadata(&paths.part).map_or(0, |meta| meta.blocks() * types::SECTOR);
+        let reservation = self
+            .disk
+            .reserve(known.data_bytes().saturating_sub(taken))?;
+        let assembly = Assembly::open(&paths, size, Some(known), cancel)?; // 2
+        if !assembly.is_preallocated() {
+            assembly.keep(reservation);
+        }
+        Ok(assembly)
     }
 
     /// Step 1: makes the image's directory; for a work file it is said that this process makes it.
@@ -215,6 +231,7 @@ impl ImageStore {
         for leftover in [&paths.part, &paths.part_chunks] {
             durable::remove_file(leftover)?;
         }
+        self.disk.note_success();
         Ok(image)
     }
 
@@ -283,7 +300,8 @@ impl ImageStore {
         let manifest = Manifest::read(&paths.chunks, image.sidecar.size)?
             .filter(|manifest| manifest.checksum == checksum);
         if let Some(manifest) = manifest {
-            match manifest.verify(&file, &paths.backing, Reading::silent(cancel))? {
+            let verified = manifest.verify(&file, &paths.backing, Reading::silent(cancel));
+            match verified.map_err(|error| unreadable(image, error))? {
                 None => {}
                 Some(Mismatch::Size(size)) => {
                     let expected = image.sidecar.size;
@@ -298,7 +316,8 @@ impl ImageStore {
                 }
             }
         } else {
-            let manifest = hash_file(&file, &paths.backing, Reading::silent(cancel))?;
+            let hashed = hash_file(&file, &paths.backing, Reading::silent(cancel));
+            let manifest = hashed.map_err(|error| unreadable(image, error))?;
             if manifest.checksum != checksum {
                 return Err(damaged(format!("its SHA-512 is {}", manifest.checksum)));
             }
@@ -358,6 +377,7 @@ impl ImageStore {
         }
         durable::sync_dir(&layout.place(place))?;
         crash_point!("store.quarantine.named");
+        Counters::count(&self.disk.counters().quarantined);
         Ok(to)
     }
 

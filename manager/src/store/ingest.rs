@@ -8,14 +8,18 @@
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use rustix::fs::{FlockOperation, flock};
 use tokio_util::sync::CancellationToken;
 use types::{Sha512, crash_point};
 
 use super::chunks::{CHUNK, Chunk, Manifest};
+use super::disk::Disk;
 use super::durable;
 use super::hash::HashThread;
+use super::health::{Reservation, leave_reserve};
 use super::padding::{self, Padded};
 use crate::error::{Error, IoContext, Result};
 
@@ -24,15 +28,6 @@ const WRITE_BACK: u64 = 16 << 20;
 /// The largest image, in bytes of its stored form: 4 TiB. Its chunk manifest has 128 MiB and its
 /// SHA-512 takes two hours.
 pub const IMAGE_SIZE_MAX: u64 = 4 << 40;
-/// Images may not take the last of a disk: one part in this many stays free, at most 256 MiB, so that
-/// volumes that share extents can still be written to and records can be kept.
-const RESERVE_PART: u64 = 64;
-const RESERVE_MAX: u64 = 256 << 20;
-
-/// The free bytes that images leave on a disk of `size` bytes.
-pub fn reserve(size: u64) -> u64 {
-    (size / RESERVE_PART).min(RESERVE_MAX)
-}
 
 /// An image on its way in.
 #[derive(Debug)]
@@ -48,6 +43,8 @@ pub struct Ingest {
     chunks: Vec<Chunk>,
     hash: HashThread,
     cancel: CancellationToken,
+    disk: Option<Arc<Disk>>,
+    reservation: Option<Reservation>,
     /// Unset once the file belongs to a [`Received`].
     armed: bool,
 }
@@ -72,6 +69,7 @@ impl Ingest {
     pub fn create(path: PathBuf, cancel: CancellationToken) -> Result<Self> {
         durable::remove_file(&path)?;
         let file = durable::create_file(&path)?;
+        hold(&file, &path)?;
         let hash = HashThread::start().context("start a thread for", &path)?;
         Ok(Self {
             file,
@@ -82,6 +80,8 @@ impl Ingest {
             chunks: Vec::new(),
             hash,
             cancel,
+            disk: None,
+            reservation: None,
             armed: true,
         })
     }
@@ -130,6 +130,9 @@ impl Ingest {
             self.file
                 .write_all_at(&self.chunk, self.offset)
                 .context("write", &self.path)?;
+            if let Some(reservation) = &mut self.reservation {
+                reservation.took(self.chunk.len() as u64);
+            }
         }
         self.put(chunk, self.chunk.len())?;
         let next = self.hash.buffer();
@@ -150,7 +153,7 @@ impl Ingest {
             )));
         }
         if self.offset - self.written_back >= WRITE_BACK {
-            self.leave_reserve()?;
+            leave_reserve(&self.file, &self.path)?;
             start_write_back(
                 &self.file,
                 self.written_back,
@@ -161,15 +164,19 @@ impl Ingest {
         Ok(())
     }
 
-    /// Refuses to go on when the disk is all but full.
-    fn leave_reserve(&self) -> Result<()> {
-        let stat = rustix::fs::fstatvfs(&self.file).context("look at the disk of", &self.path)?;
-        let needed = reserve(stat.f_blocks.saturating_mul(stat.f_frsize));
-        let available = stat.f_bavail.saturating_mul(stat.f_frsize);
-        if available < needed {
-            return Err(Error::NoSpace { available, needed });
+    /// Says that at least so many bytes will be written, holes not counted: they are promised to this
+    /// image, or it is refused before the first of them comes.
+    pub fn expect(&mut self, bytes: u64) -> Result<()> {
+        if let Some(disk) = &self.disk {
+            self.reservation = Some(disk.reserve(bytes)?);
         }
         Ok(())
+    }
+
+    /// The disk that promises room to it.
+    pub(super) fn on(mut self, disk: Arc<Disk>) -> Self {
+        self.disk = Some(disk);
+        self
     }
 
     /// Ends the stream: gives the file its length and computes the checksum.
@@ -228,6 +235,15 @@ impl Drop for Received {
         if self.armed {
             let _ = durable::remove_file(&self.path);
         }
+    }
+}
+
+/// Locks a work file, so that it is told from one that nobody fills any more.
+pub(super) fn hold(file: &File, path: &Path) -> Result<()> {
+    match flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::WorkFileBusy(path.to_owned())),
+        Err(error) => Err(error).context("lock", path),
     }
 }
 

@@ -149,7 +149,7 @@ fn clear(paths: &ImagePaths) -> Result<bool> {
 
 /// Whether all names in a directory are ones that this program, or Longhorn, gives to files of an
 /// image.
-fn holds_only_ours(dir: &Path) -> Result<bool> {
+pub(super) fn holds_only_ours(dir: &Path) -> Result<bool> {
     const OURS: [&str; 10] = [
         "backing",
         "backing.cfg",

@@ -26,8 +26,9 @@ use types::{Sha512, crash_point};
 use self::coverage::{Coverage, Partials};
 use super::chunks::{CHUNK, Chunk, Manifest, chunk_len, is_zero};
 use super::durable;
+use super::health::{Reservation, leave_reserve};
 use super::holes::punch;
-use super::ingest::{IMAGE_SIZE_MAX, Received, start_write_back};
+use super::ingest::{IMAGE_SIZE_MAX, Received, hold, start_write_back};
 use super::layout::ImagePaths;
 use crate::error::{Error, IoContext, Result};
 
@@ -40,6 +41,7 @@ pub struct Assembly {
     shared: Arc<Shared>,
     /// Taken by who finishes.
     follower: Mutex<Option<JoinHandle<Result<Sha512>>>>,
+    preallocated: bool,
 }
 
 #[derive(Debug)]
@@ -52,6 +54,7 @@ struct Shared {
     /// Held while a chunk is written, so that its digest is that of its last bytes.
     stripes: Vec<Mutex<()>>,
     state: Mutex<State>,
+    reservation: Mutex<Option<Reservation>>,
     /// Told when a chunk is complete, was hashed, or nothing more comes.
     changed: Condvar,
 }
@@ -113,14 +116,15 @@ impl Assembly {
                 "a manifest of another size than {size} bytes"
             )));
         }
-        let (file, path, chunks) = if let Some(known) = &known {
+        let (file, path, chunks, preallocated) = if let Some(known) = &known {
             resume::open(paths, known, &cancel)?
         } else {
             durable::remove_file(&paths.backing_tmp)?;
             let file = durable::create_file(&paths.backing_tmp)?;
+            hold(&file, &paths.backing_tmp)?;
             file.set_len(size)
                 .context("set the length of", &paths.backing_tmp)?;
-            (file, paths.backing_tmp.clone(), vec![None; count])
+            (file, paths.backing_tmp.clone(), vec![None; count], false)
         };
         let there =
             |(index, chunk): (usize, &Option<Chunk>)| chunk.map(|_| chunk_len(size, index) as u64);
@@ -139,6 +143,7 @@ impl Assembly {
             cancel,
             stripes: (0..STRIPES).map(|_| Mutex::new(())).collect(),
             state: Mutex::new(state),
+            reservation: Mutex::new(None),
             changed: Condvar::new(),
         });
         let follower =
@@ -146,7 +151,18 @@ impl Assembly {
         Ok(Self {
             shared,
             follower: Mutex::new(Some(follower)),
+            preallocated,
         })
+    }
+
+    /// Whether its bytes have their room on the disk already.
+    pub(super) fn is_preallocated(&self) -> bool {
+        self.preallocated
+    }
+
+    /// Keeps room that was promised to it until its bytes take it.
+    pub(super) fn keep(&self, reservation: Reservation) {
+        *self.shared.reservation() = Some(reservation);
     }
 
     /// Whether an earlier attempt left something to go on from.
@@ -210,6 +226,7 @@ impl Assembly {
                 ))
             })?;
         self.shared.wait_for_hash()?;
+        leave_reserve(&self.shared.file, &self.shared.path)?;
         let mut at = offset;
         while at < end {
             let index = usize::try_from(at / CHUNK as u64).expect("at most 2^22 chunks");
@@ -323,6 +340,19 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn reservation(&self) -> MutexGuard<'_, Option<Reservation>> {
+        self.reservation
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// So much of the promised room is in use now.
+    fn took(&self, bytes: u64) {
+        if let Some(reservation) = self.reservation().as_mut() {
+            reservation.took(bytes);
+        }
+    }
+
     fn still_open(&self, state: &State) -> Result<()> {
         if self.cancel.is_cancelled() {
             return Err(Error::Cancelled(
@@ -382,6 +412,7 @@ impl Shared {
                 drop(state);
                 self.changed.notify_all();
                 if let Chunk::Data(_) = chunk {
+                    self.took(whole as u64);
                     start_write_back(&self.file, index as u64 * CHUNK as u64, whole as u64);
                 }
                 Ok(())

@@ -8,23 +8,25 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
 
-use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
+use rustix::fs::{FallocateFlags, fallocate};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 use types::crash_point;
 
-use crate::error::{Error, IoContext, Result};
+use crate::error::{IoContext, Result};
 use crate::store::chunks::{CHUNK, Chunk, Manifest, still_wanted};
 use crate::store::durable;
 use crate::store::holes::{next_data, punch};
+use crate::store::ingest::hold;
 use crate::store::layout::ImagePaths;
 
-/// Opens the work file of an image with this manifest, and tells which chunks are there.
+/// Opens the work file of an image with this manifest, and tells which chunks are there and whether the
+/// room for the others is taken.
 pub(super) fn open(
     paths: &ImagePaths,
     known: &Manifest,
     cancel: &CancellationToken,
-) -> Result<(File, PathBuf, Vec<Option<Chunk>>)> {
+) -> Result<(File, PathBuf, Vec<Option<Chunk>>, bool)> {
     let path = &paths.part;
     if Manifest::read(&paths.part_chunks, known.size)?.as_ref() != Some(known) {
         durable::remove_file(path)?;
@@ -40,16 +42,12 @@ pub(super) fn open(
         .custom_flags(libc::O_NOFOLLOW)
         .open(path)
         .context("open", path)?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
-        Err(rustix::io::Errno::WOULDBLOCK) => return Err(Error::WorkFileBusy(path.clone())),
-        Err(error) => return Err(error).context("lock", path),
-    }
+    hold(&file, path)?;
     file.set_len(known.size)
         .context("set the length of", path)?;
     let there = look(&file, known, cancel).context("read", path)??;
-    preallocate(&file, known, &there).context("allocate", path)?;
-    Ok((file, path.clone(), there))
+    let preallocated = preallocate(&file, known, &there).context("allocate", path)?;
+    Ok((file, path.clone(), there, preallocated))
 }
 
 /// Reads what may be data and compares it; bytes that are wrong become a hole.
@@ -103,7 +101,7 @@ fn look(
 
 /// Takes the room for what is missing at once, in few extents: a disk that is too full says so before
 /// the first byte is sent for nothing.
-fn preallocate(file: &File, known: &Manifest, there: &[Option<Chunk>]) -> io::Result<()> {
+fn preallocate(file: &File, known: &Manifest, there: &[Option<Chunk>]) -> io::Result<bool> {
     let mut index = 0;
     while index < there.len() {
         let run = there[index..]
@@ -115,11 +113,11 @@ fn preallocate(file: &File, known: &Manifest, there: &[Option<Chunk>]) -> io::Re
             let end = ((index + run) as u64 * CHUNK as u64).min(known.size);
             match fallocate(file, FallocateFlags::KEEP_SIZE, start, end - start) {
                 Ok(()) => {}
-                Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => return Ok(()),
+                Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => return Ok(false),
                 Err(error) => return Err(error.into()),
             }
         }
         index += run.max(1);
     }
-    Ok(())
+    Ok(true)
 }

@@ -1,0 +1,196 @@
+//! The scrubber: reads every ready image again, one after the other, at a bounded rate.
+//!
+//! Nothing of it outlives the process: a start begins with any of the images. It waits while images
+//! are made, and holds an image's files for no longer than a few MiB take.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use tracing::{debug, error, info, warn};
+use types::report;
+
+use super::lifecycle::Lifecycle;
+use super::{Catalog, Entry, MAKINGS_MAX};
+use crate::error::{Error, Result};
+use crate::store::health::Counters;
+use crate::store::recovery::Found;
+use crate::store::scrub::Scrubbed;
+use crate::store::{Manifest, SealedImage};
+
+/// Chunks that are read in one go.
+const STEP: usize = 8;
+/// The longest that a step waits for images on their way: a busy disk is scrubbed too.
+const YIELD_MAX: Duration = Duration::from_mins(1);
+
+/// How fast and how often images are read again.
+#[derive(Debug, Clone, Copy)]
+pub struct Scrubbing {
+    /// Bytes a second; 0: never.
+    pub rate: u64,
+    /// From the beginning of one pass to that of the next, if it is over by then.
+    pub interval: Duration,
+}
+
+impl Catalog {
+    /// Scrubs until the daemon stops.
+    pub async fn scrub(&self, scrubbing: Scrubbing) {
+        if scrubbing.rate == 0 {
+            info!("images are not read again: the scrubber is off");
+            return;
+        }
+        let stop = self.inner.stop.clone();
+        let work = async {
+            loop {
+                let begun = Instant::now();
+                self.scrub_all(scrubbing.rate).await;
+                sleep(
+                    scrubbing
+                        .interval
+                        .saturating_sub(begun.elapsed())
+                        .max(Duration::from_secs(1)),
+                )
+                .await;
+            }
+        };
+        stop.run_until_cancelled(work).await;
+    }
+
+    /// One pass over all images that are ready now.
+    async fn scrub_all(&self, rate: u64) {
+        let mut entries: Vec<_> = self.images().values().cloned().collect();
+        if entries.is_empty() {
+            return;
+        }
+        // Restarts that come again and again must not leave out the same images each time.
+        let first = crate::store::random_uuid()
+            .bytes()
+            .map(usize::from)
+            .sum::<usize>();
+        let count = entries.len();
+        entries.rotate_left(first % count);
+        for entry in entries {
+            let Lifecycle::Ready(image) = entry.status().state else {
+                continue;
+            };
+            match self.scrub_one(&entry, &image, rate).await {
+                Ok(()) => debug!(image = %entry.id, "read again, and good"),
+                Err(Error::Cancelled(_)) => {}
+                Err(error) => {
+                    self.inner.store.disk().note(&error);
+                    warn!(image = %entry.id, error = %report(&error), "cannot be scrubbed");
+                }
+            }
+        }
+    }
+
+    async fn scrub_one(&self, entry: &Arc<Entry>, image: &SealedImage, rate: u64) -> Result<()> {
+        let (store, of) = (self.inner.store.clone(), image.clone());
+        let manifest = tokio::task::spawn_blocking(move || store.manifest(&of));
+        let Some(manifest) = manifest.await.map_err(Error::Task)?? else {
+            self.doubt(entry, image, "its chunk manifest is missing");
+            return Ok(());
+        };
+        let manifest = Arc::new(manifest);
+        for first in (0..manifest.chunks.len()).step_by(STEP) {
+            let (store, of, manifest) = (self.inner.store.clone(), image.clone(), manifest.clone());
+            let look = move || {
+                store
+                    .scrub(&of, &manifest as &Manifest, first, STEP)
+                    .map(Some)
+            };
+            if let Some(Scrubbed::Bad(what)) = self.step(entry, image, rate, look).await? {
+                self.doubt(entry, image, &what);
+                return Ok(());
+            }
+        }
+        for first in (0..).step_by(STEP) {
+            let (store, of) = (self.inner.store.clone(), image.clone());
+            let look = move || store.scrub_raw_form(&of, first, STEP);
+            match self.step(entry, image, rate, look).await? {
+                None => break,
+                Some(Scrubbed::Good(_)) => {}
+                Some(Scrubbed::Bad(what)) => return self.drop_raw_form(entry, image, &what).await,
+            }
+        }
+        Ok(())
+    }
+
+    /// One look, and the pause after it.
+    async fn step<F>(
+        &self,
+        entry: &Arc<Entry>,
+        image: &SealedImage,
+        rate: u64,
+        look: F,
+    ) -> Result<Option<Scrubbed>>
+    where
+        F: FnOnce() -> Result<Option<Scrubbed>> + Send + 'static,
+    {
+        self.wait_for_quiet().await;
+        let begun = Instant::now();
+        let looked = {
+            let _files = entry.files.read().await;
+            let ready = matches!(entry.status().state, Lifecycle::Ready(now) if *now == *image);
+            if !ready || entry.cancel().is_cancelled() || !self.is_current(entry) {
+                return Err(Error::Cancelled("the image is not what it was"));
+            }
+            tokio::task::spawn_blocking(look)
+                .await
+                .map_err(Error::Task)??
+        };
+        if let Some(Scrubbed::Good(read)) = looked {
+            let counters = self.inner.store.disk().counters();
+            counters.scrubbed_bytes.fetch_add(read, Ordering::Relaxed);
+            let wanted = Duration::from_millis(read * 1000 / rate);
+            sleep(wanted.saturating_sub(begun.elapsed())).await;
+        }
+        Ok(looked)
+    }
+
+    /// Lets images on their way have the disk for themselves, for a while.
+    async fn wait_for_quiet(&self) {
+        let begun = Instant::now();
+        while self.inner.making.available_permits() < MAKINGS_MAX && begun.elapsed() < YIELD_MAX {
+            sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    /// Has an image that seems damaged read as a whole: what comes of that is what is done with any
+    /// doubtful image.
+    fn doubt(&self, entry: &Arc<Entry>, image: &SealedImage, what: &str) {
+        Counters::count(self.scrub_damage());
+        if entry.reporter().touched(&format!(
+            "the scrubber found that {what}; reading all of it"
+        )) {
+            error!(image = %entry.id, what, "a ready image seems damaged");
+            self.verify_later(vec![(
+                entry.clone(),
+                Found::Touched(Box::new(image.clone())),
+            )]);
+        }
+    }
+
+    fn scrub_damage(&self) -> &AtomicU64 {
+        &self.inner.store.disk().counters().scrub_damage
+    }
+
+    /// The image is good and what was made from it is not: it is made again when it is needed.
+    async fn drop_raw_form(
+        &self,
+        entry: &Arc<Entry>,
+        image: &SealedImage,
+        what: &str,
+    ) -> Result<()> {
+        Counters::count(self.scrub_damage());
+        error!(image = %entry.id, what, "the raw form is damaged and dropped; volumes that were made \
+            from it share its extents where the disk can share: compare them with their data");
+        let _one = entry.raw_form.lock().await;
+        let _files = entry.files.write().await;
+        let (store, image) = (self.inner.store.clone(), image.clone());
+        tokio::task::spawn_blocking(move || store.drop_raw_form(&image))
+            .await
+            .map_err(Error::Task)?
+    }
+}
