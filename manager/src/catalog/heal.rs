@@ -16,6 +16,7 @@ use types::{ImageId, report};
 
 use super::lifecycle::Lifecycle;
 use super::making::NewImage;
+use super::status::Status;
 use super::{Catalog, Entry};
 use crate::error::{Error, Result};
 use crate::source::Source;
@@ -63,9 +64,7 @@ impl Catalog {
                     () = cancel.cancelled() => return,
                 }
                 if !catalog.can_heal(&lost) {
-                    if pause.is_zero() {
-                        warn!("nobody is known who has its bytes: sync, upload or create it again");
-                    }
+                    task.board.change(say_nobody_has_it);
                     continue;
                 }
                 if catalog.heal(&task, &lost, &aside).await {
@@ -197,6 +196,18 @@ impl Catalog {
             self.remove_remains(&entry.id, error).await;
         }
         made
+    }
+}
+
+/// Adds to why an image failed that it cannot be healed; false when that is said already.
+fn say_nobody_has_it(status: &mut Status) -> bool {
+    let text = Error::NobodyHas.to_string();
+    match &mut status.state {
+        Lifecycle::Failed(failure) if !failure.message.contains(&text) => {
+            failure.message = format!("{}; {text}", failure.message);
+            true
+        }
+        _ => false,
     }
 }
 

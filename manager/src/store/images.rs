@@ -291,7 +291,12 @@ impl ImageStore {
     /// manifest is missing. The same bytes under a new stamp are sealed again.
     pub fn verify(&self, image: &SealedImage, cancel: &CancellationToken) -> Result<SealedImage> {
         let paths = self.paths(&image.id);
-        let file = File::open(&paths.backing).context("open", &paths.backing)?;
+        let file = match File::open(&paths.backing) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(gone(&image.id));
+            }
+            opened => opened.context("open", &paths.backing)?,
+        };
         let checksum = image.checksum()?;
         let damaged = |what| Error::Damaged {
             id: image.id.clone(),

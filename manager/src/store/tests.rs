@@ -71,8 +71,9 @@ impl Fixture {
     }
 }
 
+/// Row 97: whoever comes back finds its images on its disk.
 #[test]
-fn a_sealed_image_is_ready_at_the_next_start_and_nothing_is_read() {
+fn row_97_a_sealed_image_is_ready_at_the_next_start_and_nothing_is_read() {
     let fixture = fixture();
     let sealed = fixture.seal();
     assert_eq!(sealed.checksum().unwrap(), Sha512::of(&bytes()));
