@@ -44,6 +44,10 @@ fn id(name: &str) -> ImageId {
     ImageId::new(name, "a93b9a55").unwrap()
 }
 
+fn has(store: &ImageStore, name: &str) -> bool {
+    store.paths(&id(name)).backing.exists()
+}
+
 /// Three MiB: data, a hole, data.
 fn bytes() -> Vec<u8> {
     let mut bytes = vec![0; 3 << 20];
@@ -64,10 +68,6 @@ impl Life {
         }
     }
 
-    fn has(&self, store: &ImageStore, name: &str) -> bool {
-        store.paths(&id(name)).backing.exists()
-    }
-
     fn prepare(&self, name: &str) {
         let id = id(name);
         let mut ingest = self.work.begin(&id, self.cancel.clone()).unwrap();
@@ -80,7 +80,7 @@ impl Life {
 
     /// Every call, each as often as a caller repeats it who was not answered.
     fn live(&self) {
-        if !self.has(&self.work, "adopted") && !self.has(&self.images, "adopted") {
+        if !has(&self.work, "adopted") && !has(&self.images, "adopted") {
             self.prepare("adopted");
         }
         self.acknowledge("prepared");
@@ -90,12 +90,12 @@ impl Life {
             .take_over(&id("adopted"), &from, &Asked::default(), reading)
             .unwrap();
         self.acknowledge("adopted");
-        if !self.has(&self.images, "assembled") {
+        if !has(&self.images, "assembled") {
             self.assemble();
         }
         self.acknowledge("assembled");
         if self.quarantined().is_none() {
-            if !self.has(&self.work, "damaged") {
+            if !has(&self.work, "damaged") {
                 self.prepare("damaged");
             }
             self.acknowledge("damaged");
@@ -197,7 +197,7 @@ impl Life {
             );
         }
         assert!(
-            !self.acknowledged("deleted") || !self.has(&self.work, "deleted"),
+            !self.acknowledged("deleted") || !has(&self.work, "deleted"),
             "{at}"
         );
         for image in &ready {

@@ -15,7 +15,6 @@ use super::lifecycle::Lifecycle;
 use super::{Catalog, Entry, MAKINGS_MAX};
 use crate::error::{Error, Result};
 use crate::store::health::Counters;
-use crate::store::recovery::Found;
 use crate::store::scrub::Scrubbed;
 use crate::store::{Manifest, SealedImage};
 
@@ -89,7 +88,7 @@ impl Catalog {
         let (store, of) = (self.inner.store.clone(), image.clone());
         let manifest = tokio::task::spawn_blocking(move || store.manifest(&of));
         let Some(manifest) = manifest.await.map_err(Error::Task)?? else {
-            self.doubt(entry, image, "its chunk manifest is missing");
+            self.seems_damaged(entry, "its chunk manifest is missing");
             return Ok(());
         };
         let manifest = Arc::new(manifest);
@@ -101,7 +100,7 @@ impl Catalog {
                     .map(Some)
             };
             if let Some(Scrubbed::Bad(what)) = self.step(entry, image, rate, look).await? {
-                self.doubt(entry, image, &what);
+                self.seems_damaged(entry, &what);
                 return Ok(());
             }
         }
@@ -159,17 +158,13 @@ impl Catalog {
 
     /// Has an image that seems damaged read as a whole: what comes of that is what is done with any
     /// doubtful image.
-    fn doubt(&self, entry: &Arc<Entry>, image: &SealedImage, what: &str) {
+    fn seems_damaged(&self, entry: &Entry, what: &str) {
         Counters::count(self.scrub_damage());
-        if entry.reporter().touched(&format!(
-            "the scrubber found that {what}; reading all of it"
-        )) {
-            error!(image = %entry.id, what, "a ready image seems damaged");
-            self.verify_later(vec![(
-                entry.clone(),
-                Found::Touched(Box::new(image.clone())),
-            )]);
-        }
+        error!(image = %entry.id, what, "the scrubber found a ready image damaged");
+        self.doubt(
+            &entry.id,
+            &format!("the scrubber found that {what}; reading all of it"),
+        );
     }
 
     fn scrub_damage(&self) -> &AtomicU64 {
