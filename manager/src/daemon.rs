@@ -118,24 +118,7 @@ pub async fn run(args: DaemonArgs) -> Result<()> {
     };
     let swarm = swarm(&args);
     let sources = sources(&args)?.with_swarm(swarm.clone());
-    let path = args.disk.clone();
-    let uuid = args.disk_uuid.clone();
-    let opened = move || {
-        let disk = Arc::new(Disk::open(&path)?);
-        check_uuid(&disk, &uuid)?;
-        let volumes = Volumes::load(disk.clone(), node_id)?;
-        Ok::<_, Error>((disk, volumes))
-    };
-    let (disk, volumes) = tokio::task::spawn_blocking(opened)
-        .await
-        .map_err(Error::Task)??;
-    if !disk.reflink() {
-        warn!(
-            file_system = disk.file_system(),
-            "this disk cannot share extents: every volume is a copy of its image; use XFS with \
-             reflink=1 or btrfs for volumes in constant time and space"
-        );
-    }
+    let (disk, volumes) = open_disk(&args, node_id).await?;
     let store = ImageStore::new(disk.clone(), Place::Images);
     let sources = sources.with_volumes(volumes.clone());
     let catalog = Catalog::load(store, sources, stop.child_token())?;
@@ -193,6 +176,28 @@ pub async fn run(args: DaemonArgs) -> Result<()> {
         metrics.abort();
     }
     served
+}
+
+/// Locks the disk and reads what volumes it holds.
+async fn open_disk(args: &DaemonArgs, node_id: NodeId) -> Result<(Arc<Disk>, Volumes)> {
+    let (path, uuid) = (args.disk.clone(), args.disk_uuid.clone());
+    let opened = move || {
+        let disk = Arc::new(Disk::open(&path)?);
+        check_uuid(&disk, &uuid)?;
+        let volumes = Volumes::load(disk.clone(), node_id)?;
+        Ok::<_, Error>((disk, volumes))
+    };
+    let (disk, volumes) = tokio::task::spawn_blocking(opened)
+        .await
+        .map_err(Error::Task)??;
+    if !disk.reflink() {
+        warn!(
+            file_system = disk.file_system(),
+            "this disk cannot share extents: every volume is a copy of its image; use XFS with \
+             reflink=1 or btrfs for volumes in constant time and space"
+        );
+    }
+    Ok((disk, volumes))
 }
 
 /// What all syncs share; others find what we have got at the port of our sync server.

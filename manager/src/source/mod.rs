@@ -2,8 +2,8 @@
 //! finished, and the facts that vouch for it.
 
 mod adopt;
-mod clone;
 mod again;
+mod clone;
 mod container;
 mod convert;
 mod file;
