@@ -12,8 +12,8 @@ use fetch::{AddressPolicy, Config, Credentials, Network, Tuning};
 use futures_util::future::BoxFuture;
 use manager::catalog::{Catalog, Healer, Lifecycle, NewImage, Scrubbing, Status};
 use manager::source::{Source, Sources};
-use manager::store::sidecar::Stamp;
-use manager::store::{Assembly, Disk, Facts, ImageStore, Place};
+use manager::store::sidecar::{Sidecar, SidecarFile, Stamp};
+use manager::store::{Assembly, Disk, Facts, ImageStore, Manifest, Place};
 use tokio_util::sync::CancellationToken;
 use types::{ImageId, Sha512};
 
@@ -310,4 +310,45 @@ async fn row_61_a_damaged_raw_form_is_dropped_and_made_again() {
         .expect("in time");
     fixture.store.make_raw_form(&sealed, &cancel).unwrap();
     assert!(fs::read(&raw).unwrap() == bytes());
+}
+
+/// A checksum that a peer only told is computed once the image is ready, also after a start; a wrong one
+/// is found.
+#[tokio::test(flavor = "multi_thread")]
+async fn row_53_a_checksum_that_was_told_is_proven_later() {
+    for right in [true, false] {
+        let mut fixture = Fixture::with_image_from("upload", &[]);
+        let paths = fixture.store.paths(&fixture.id);
+        let sum = if right {
+            Sha512::of(&bytes())
+        } else {
+            Sha512::of(b"other")
+        };
+        let SidecarFile::Good(mut sidecar) = Sidecar::read(&paths.sidecar).unwrap() else {
+            panic!()
+        };
+        sidecar.seal.as_mut().unwrap().checksum_told = true;
+        sidecar.current_checksum = sum.to_string();
+        sidecar.write(&paths.sidecar).unwrap();
+        let mut manifest = Manifest::read(&paths.chunks, sidecar.size)
+            .unwrap()
+            .unwrap();
+        manifest.checksum = sum;
+        manifest.write(&paths.chunks).unwrap();
+        let network = Network::new(
+            Config::default(),
+            AddressPolicy::unrestricted(),
+            Tuning::default(),
+        );
+        let sources = Sources::new(network, Credentials::anonymous(), Vec::new());
+        fixture.catalog =
+            Catalog::load(fixture.store.clone(), sources, fixture.stop.clone()).unwrap();
+        let proven = |status: &Status| match &status.state {
+            Lifecycle::Ready(image) => right && !image.seal.checksum_told,
+            Lifecycle::Failed(failure) => !right && failure.message.contains("checksum mismatch"),
+            _ => false,
+        };
+        fixture.wait(proven).await;
+        assert_eq!(fixture.quarantined().len(), usize::from(!right));
+    }
 }

@@ -207,7 +207,10 @@ impl Catalog {
             return reporter.failed(&error);
         }
         match self.make(entry, new, &reporter).await {
-            Ok(image) => reporter.sealed(image),
+            Ok(image) => {
+                reporter.sealed(image.clone());
+                self.prove(entry, &image).await;
+            }
             Err(error) => {
                 self.inner.store.disk().note(&error);
                 if !adopts {

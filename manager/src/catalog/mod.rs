@@ -8,6 +8,7 @@ mod drain;
 mod heal;
 pub mod lifecycle;
 mod making;
+mod proving;
 mod registry;
 mod scrubbing;
 mod sending;
@@ -134,12 +135,13 @@ impl Catalog {
     pub fn load(store: ImageStore, sources: Sources, stop: CancellationToken) -> Result<Self> {
         let changes = watch::Sender::new(0);
         let mut images = BTreeMap::new();
-        let mut doubtful = Vec::new();
+        let (mut doubtful, mut unproven) = (Vec::new(), Vec::new());
         for found in store.load()? {
             let status = Status::found(&found);
             let entry = Entry::new(status, &changes, &stop);
             images.insert(entry.id.clone(), entry.clone());
             match found {
+                Found::Ready(image) if image.seal.checksum_told => unproven.push(entry),
                 Found::Ready(_) => {}
                 Found::Touched(_) | Found::Unsealed(..) => doubtful.push((entry, found)),
                 Found::Unusable(id, error) => {
@@ -167,6 +169,9 @@ impl Catalog {
             inner: Arc::new(inner),
         };
         catalog.verify_later(doubtful);
+        for entry in &unproven {
+            catalog.prove_later(entry);
+        }
         Ok(catalog)
     }
 

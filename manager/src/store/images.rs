@@ -217,7 +217,9 @@ impl ImageStore {
         manifest.write(&paths.chunks)?; // 6
         // What only the request knows (the source, a declared format) must outlive a crash from the
         // moment at which the bytes do.
-        let image = self.described(id, &received.path, manifest.checksum, examined, facts)?;
+        let mut image = self.described(id, &received.path, manifest.checksum, examined, facts)?;
+        image.seal.checksum_told = received.told;
+        image.sidecar.seal = Some(image.seal.clone());
         image.sidecar.write(&paths.sidecar)?; // 7
         crash_point!("store.seal.described");
         durable::rename(&received.path, &paths.backing)?; // 8
@@ -251,6 +253,7 @@ impl ImageStore {
             source: facts.source.clone(),
             manifest_digest: facts.manifest_digest.clone(),
             unverified: !facts.verified && facts.expected.is_none(),
+            checksum_told: false,
             content: examined.content,
             created_at: (facts.created_at.clone()).unwrap_or_else(|| Timestamp::now().to_string()),
             extents: examined.extents,

@@ -60,6 +60,9 @@ pub struct Received {
     pub manifest: Manifest,
     /// What they are once the image is padded, where it is no whole number of sectors.
     pub(super) padded: Option<Padded>,
+    /// The SHA-512 is what a manifest from elsewhere says: every chunk is proven to be the manifest's, but
+    /// the sum over all of them was not computed here.
+    pub(super) told: bool,
     /// Unset once the file has its final name.
     pub(super) armed: bool,
 }
@@ -216,6 +219,7 @@ impl Ingest {
                 chunks: std::mem::take(&mut self.chunks),
             },
             padded,
+            told: false,
             armed: true,
         })
     }

@@ -82,6 +82,7 @@ impl Made {
             path: self.path.clone(),
             manifest,
             padded: None,
+            told: false,
             armed: true,
         })
     }

@@ -56,6 +56,7 @@ pub mod layout;
 mod made;
 pub mod orphans;
 mod padding;
+mod prove;
 pub mod raw_form;
 pub mod recovery;
 mod salvage;

@@ -70,6 +70,10 @@ pub struct Seal {
     pub manifest_digest: String,
     /// Whether nothing but the bytes themselves vouches for the bytes.
     pub unverified: bool,
+    /// The SHA-512 is what a peer's manifest says, and is being computed here: every chunk is proven, and
+    /// the sum over all of them not yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub checksum_told: bool,
     /// What the disk holds.
     pub content: Content,
     /// When it was sealed, RFC 3339.

@@ -237,3 +237,26 @@ fn a_manifest_travels_as_bytes() {
     huge[8..16].fill(0xff);
     assert_eq!(Manifest::from_bytes(&huge), None);
 }
+
+/// Holes come faster than they are hashed: the image does not wait, and says what is not proven.
+#[test]
+fn a_checksum_that_is_far_behind_is_taken_as_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let paths = paths(dir.path());
+    let size = 4096 * CHUNK as u64;
+    let mut chunks = vec![Chunk::Hole; 4096];
+    chunks[7] = Chunk::of(&bytes()[..CHUNK]);
+    let checksum = Sha512::of(b"told");
+    let known = Manifest {
+        size,
+        checksum,
+        chunks,
+    };
+    let assembly =
+        Assembly::open(&paths, size, Some(known.clone()), CancellationToken::new()).unwrap();
+    assert_eq!(assembly.missing(), [7]);
+    assembly.put_chunk(7, &bytes()[..CHUNK]).unwrap();
+    let received = assembly.finish().unwrap();
+    assert!(received.told);
+    assert_eq!(received.manifest, known);
+}

@@ -1,0 +1,72 @@
+//! Checksums that were told by a peer's manifest are computed once the image is ready: it need not wait
+//! until gigabytes of holes are hashed, and a wrong sum is found all the same.
+
+use std::sync::Arc;
+
+use tracing::{Instrument, debug, info_span, warn};
+use types::report;
+
+use super::lifecycle::Lifecycle;
+use super::{Catalog, Entry};
+use crate::error::{Error, Result};
+use crate::store::{Reading, SealedImage};
+
+impl Catalog {
+    /// The same, in a task of the entry.
+    pub(super) fn prove_later(&self, entry: &Arc<Entry>) {
+        let Lifecycle::Ready(image) = entry.status().state else {
+            return;
+        };
+        let (catalog, task) = (self.clone(), entry.clone());
+        let span = info_span!("image", id = %entry.id);
+        let work = async move { catalog.prove(&task, &image).await };
+        entry.tasks.spawn(work.instrument(span));
+    }
+
+    /// Computes the checksum of a ready image if it was only told.
+    pub(super) async fn prove(&self, entry: &Entry, image: &SealedImage) {
+        if !image.seal.checksum_told {
+            return;
+        }
+        match self.compute(entry, image).await {
+            Ok(()) => debug!("its checksum is what its peer's manifest says"),
+            // Called off by a deletion or the end: the next start goes on.
+            Err(Error::Cancelled(_)) => {}
+            Err(error @ Error::Checksum { .. }) => {
+                let reporter = entry.reporter();
+                if reporter.touched("its checksum is not what its peer's manifest says") {
+                    reporter.failed(&self.set_aside(&entry.id, error));
+                }
+            }
+            Err(error) => warn!(error = %report(&error), "its checksum cannot be computed now"),
+        }
+    }
+
+    async fn compute(&self, entry: &Entry, image: &SealedImage) -> Result<()> {
+        let cancel = entry.cancel();
+        let waiting = async {
+            let turn = self.inner.verifying.acquire().await;
+            (turn, entry.files.read().await)
+        };
+        let _turn = tokio::select! {
+            turn = waiting => turn,
+            () = cancel.cancelled() => return Err(Error::Cancelled("it was not read to its end")),
+        };
+        let (store, of) = (self.inner.store.clone(), image.clone());
+        let prove = move || store.prove(&of, Reading::silent(&cancel));
+        tokio::task::spawn_blocking(prove)
+            .await
+            .map_err(Error::Task)??;
+        // What is known of it may have been written anew meanwhile.
+        let Lifecycle::Ready(now) = entry.status().state else {
+            return Ok(());
+        };
+        let store = self.inner.store.clone();
+        let write = move || store.proven(&now);
+        let proven = tokio::task::spawn_blocking(write)
+            .await
+            .map_err(Error::Task)??;
+        entry.board.change(|status| status.restated(proven));
+        Ok(())
+    }
+}
