@@ -63,7 +63,7 @@ impl Catalog {
                     () = tokio::time::sleep(*pause) => {}
                     () = cancel.cancelled() => return,
                 }
-                if !catalog.can_heal(&lost) {
+                if !catalog.can_heal(&task, &lost) {
                     task.board.change(say_nobody_has_it);
                     continue;
                 }
@@ -75,8 +75,8 @@ impl Catalog {
         entry.tasks.spawn(work.instrument(span));
     }
 
-    fn can_heal(&self, lost: &SealedImage) -> bool {
-        self.inner.healer.get().is_some() || own_source(lost).is_some()
+    fn can_heal(&self, entry: &Entry, lost: &SealedImage) -> bool {
+        self.inner.healer.get().is_some() || own_source(entry, lost).is_some()
     }
 
     /// One attempt; tells whether it is over, for good or because somebody else took the image up.
@@ -107,7 +107,7 @@ impl Catalog {
         reporter.begin();
         let healed = match received {
             Some(received) => self.seal_again(entry, lost, received).await,
-            None => self.make_again(entry, lost).await,
+            None => self.make_again(entry, lost, aside).await,
         };
         match healed {
             Ok(image) => {
@@ -181,8 +181,22 @@ impl Catalog {
             .map_err(Error::Task)?
     }
 
-    async fn make_again(&self, entry: &Entry, lost: &SealedImage) -> Result<SealedImage> {
-        let source = own_source(lost).ok_or(Error::NobodyHas)?;
+    async fn make_again(
+        &self,
+        entry: &Entry,
+        lost: &SealedImage,
+        aside: &Path,
+    ) -> Result<SealedImage> {
+        let source = own_source(entry, lost).ok_or(Error::NobodyHas)?;
+        if let Source::Peers(_) = &source {
+            // What is good is kept as a part, which is where their sync goes on from.
+            let (store, lost, aside) = (self.inner.store.clone(), lost.clone(), aside.to_owned());
+            let cancel = entry.cancel();
+            let begin = move || store.assemble_around(&lost, &aside, &cancel).map(drop);
+            tokio::task::spawn_blocking(begin)
+                .await
+                .map_err(Error::Task)??;
+        }
         let new = NewImage {
             name: Some(entry.id.name.clone()),
             uuid: Some(entry.id.uuid.clone()),
@@ -211,6 +225,8 @@ fn say_nobody_has_it(status: &mut Status) -> bool {
     }
 }
 
-fn own_source(lost: &SealedImage) -> Option<Source> {
-    Source::again(&lost.seal.source, &lost.seal.manifest_digest)
+/// Where the image is from, as it was asked for in this process or as it is stored.
+fn own_source(entry: &Entry, lost: &SealedImage) -> Option<Source> {
+    let asked = entry.made_from().clone();
+    asked.or_else(|| Source::again(&lost.seal.source, &lost.seal.manifest_digest))
 }

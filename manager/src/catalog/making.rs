@@ -208,6 +208,7 @@ impl Catalog {
         }
         match self.make(entry, new, &reporter).await {
             Ok(image) => {
+                *entry.made_from() = new.source.can_be_repeated().then(|| new.source.clone());
                 reporter.sealed(image.clone());
                 self.prove(entry, &image).await;
             }

@@ -35,7 +35,7 @@ pub use self::sending::{Reading, SendGuard};
 use self::status::{Board, Reporter};
 pub use self::status::{LonghornStatus, Status};
 use crate::error::{Error, Result};
-use crate::source::Sources;
+use crate::source::{Source, Sources};
 use crate::store::recovery::Found;
 use crate::store::{ImageStore, SealedImage};
 
@@ -84,6 +84,9 @@ struct Entry {
     files: Arc<RwLock<()>>,
     /// Held while the raw form is made, so that it is made once.
     raw_form: tokio::sync::Mutex<()>,
+    /// What it was made from in this process, where that can be read again: what is stored of a source
+    /// leaves out secrets and peers.
+    made_from: Mutex<Option<Source>>,
 }
 
 /// Keeps the files of an image where they are for as long as a clone of it lives.
@@ -98,6 +101,7 @@ impl Entry {
             tasks: TaskTracker::new(),
             files: Arc::new(RwLock::new(())),
             raw_form: tokio::sync::Mutex::new(()),
+            made_from: Mutex::new(None),
         })
     }
 
@@ -112,6 +116,13 @@ impl Entry {
     /// Lets the image be worked on again after its deletion was refused.
     fn renew(&self, stop: &CancellationToken) {
         *self.cancel.lock().unwrap_or_else(PoisonError::into_inner) = stop.child_token();
+    }
+
+    /// See [`Entry::made_from`].
+    fn made_from(&self) -> MutexGuard<'_, Option<Source>> {
+        self.made_from
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn status(&self) -> Status {

@@ -6,6 +6,19 @@ use fetch::Reference;
 use super::Source;
 
 impl Source {
+    /// Whether it can be asked again for the same bytes.
+    pub fn can_be_repeated(&self) -> bool {
+        match self {
+            Self::Registry { .. }
+            | Self::OciLayout(_)
+            | Self::Archive(_)
+            | Self::File(_)
+            | Self::Url(_)
+            | Self::Peers(_) => true,
+            Self::Adopt { .. } | Self::Upload(_) | Self::Receive(_) | Self::Image(_) => false,
+        }
+    }
+
     /// The source that a sealed image's text names, or `None` when it cannot be read again: it was an
     /// upload, or its text leaves out secrets. A registry's image is asked for by its digest.
     pub fn again(text: &str, manifest_digest: &str) -> Option<Self> {

@@ -11,6 +11,7 @@
     reason = "a program for people: a broken machine ends it, and its table is its result"
 )]
 
+mod adopt;
 mod csi;
 mod download;
 mod flexvolume;
@@ -33,6 +34,7 @@ const CASES: [Case; 14] = [
     ("pull", ingest::pull),
     ("packaging", ingest::packaging),
     ("convert", ingest::convert),
+    ("adopt", adopt::adopt),
     ("download", download::run),
     ("io", io::steady),
     ("first-touch", io::first_touch),

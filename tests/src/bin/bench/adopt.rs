@@ -1,0 +1,94 @@
+//! Adopting files that are on the disk already and that nothing vouches for: each must be read and
+//! hashed once.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::Instant;
+
+use e2e::manager::{Options, init_disk};
+use e2e::{Disk, FileSystem, Manager, Sandbox, command};
+
+use crate::report::{Budget, Report, Runs};
+
+const MIB: u64 = 1 << 20;
+const RUNS: usize = 3;
+
+/// 2 GiB of noise, and 8 GiB with 100 MiB of data, beside `cp` and `sync` of the same file.
+pub(crate) fn adopt(report: &mut Report) {
+    let dense = |file: &File| {
+        for piece in 0..2048 {
+            file.write_all_at(&noise(piece), piece * MIB).unwrap();
+        }
+    };
+    let sparse = |file: &File| {
+        file.set_len(8 << 30).unwrap();
+        for piece in 0..100 {
+            file.write_all_at(&noise(piece), piece * 80 * MIB).unwrap();
+        }
+    };
+    case(report, "adopt-2GiB", dense, Budget::AtMost(1.3));
+    // The SHA-512 of 8 GiB of zeros has no shortcut: this is bound by the processor, not by the disk.
+    case(report, "adopt-8GiB-sparse", sparse, Budget::None);
+}
+
+fn case(report: &mut Report, name: &str, fill: impl Fn(&File), budget: Budget) {
+    let sandbox = Sandbox::new("bench-adopt");
+    let disk = Disk::new(&sandbox, "disk", FileSystem::Xfs, 20 << 30);
+    init_disk(disk.dir());
+    let source = disk.dir().join("source");
+    fill(&File::create(&source).unwrap());
+    command::run("sync", ["-f".as_ref(), disk.dir().as_os_str()]);
+    let runs = Runs::interleaved(
+        RUNS,
+        || adopted(&sandbox, &disk, &source),
+        || copied(&disk, &source),
+    );
+    report.add(name, &runs, "cp + sync", "s", budget);
+}
+
+/// Seconds from the start of the manager until the image is ready. The file has no sidecar.
+fn adopted(sandbox: &Sandbox, disk: &Disk, source: &Path) -> f64 {
+    let dir = disk.dir().join("backing-images/adopted-a93b9a55");
+    fs::create_dir_all(&dir).unwrap();
+    fs::rename(source, dir.join("backing")).unwrap();
+    let begun = Instant::now();
+    let manager = Manager::start(sandbox, &Options::new(disk.dir()));
+    let image = manager.wait_image("adopted").unwrap();
+    let took = begun.elapsed().as_secs_f64();
+    assert_eq!(image.progress, 100, "{image:?}");
+    drop(manager);
+    fs::rename(dir.join("backing"), source).unwrap();
+    fs::remove_dir_all(dir).unwrap();
+    took
+}
+
+fn copied(disk: &Disk, source: &Path) -> f64 {
+    let target = disk.dir().join("copy");
+    let begun = Instant::now();
+    let arguments = ["--sparse=auto", "--reflink=never"].map(AsRef::as_ref);
+    command::run(
+        "cp",
+        arguments
+            .into_iter()
+            .chain([source.as_os_str(), target.as_os_str()]),
+    );
+    command::run("sync", [&target]);
+    let took = begun.elapsed().as_secs_f64();
+    fs::remove_file(target).unwrap();
+    took
+}
+
+/// A MiB that does not repeat (xorshift64, Marsaglia 2003).
+fn noise(piece: u64) -> Vec<u8> {
+    let mut state = piece + 1;
+    std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    })
+    .flatten()
+    .take(1 << 20)
+    .collect()
+}
