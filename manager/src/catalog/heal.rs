@@ -173,6 +173,7 @@ impl Catalog {
             source: lost.seal.source.clone(),
             manifest_digest: lost.seal.manifest_digest.clone(),
             verified: !lost.seal.unverified,
+            ..Facts::default()
         };
         let (store, id) = (self.inner.store.clone(), entry.id.clone());
         let seal = move || store.seal(&id, received, &facts);
@@ -204,6 +205,7 @@ impl Catalog {
             // Whatever the source says today: only the same bytes are the same image.
             expected: Some(lost.checksum()?),
             format: Some(lost.format()),
+            convert: None,
         };
         let made = self.make(entry, &new, &entry.reporter()).await;
         if let Err(error) = &made {

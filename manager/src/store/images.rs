@@ -4,7 +4,7 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use image::Format;
@@ -19,7 +19,6 @@ use super::chunks::{Manifest, Mismatch};
 use super::disk::Disk;
 use super::durable;
 use super::hash::hash_file;
-use super::health::Counters;
 use super::ingest::{Ingest, Received};
 use super::layout::{ImagePaths, Place, is_work_file};
 use super::scrub::unreadable;
@@ -181,7 +180,7 @@ impl ImageStore {
         &self.locks
     }
 
-    fn take_lock(&self, id: &ImageId, paths: &ImagePaths) -> Result<()> {
+    pub(super) fn take_lock(&self, id: &ImageId, paths: &ImagePaths) -> Result<()> {
         let name = id.to_string();
         if !is_work_file(&name) {
             let why = format!("{name} would be mistaken for a file beside another work file");
@@ -355,104 +354,6 @@ impl ImageStore {
         fresh.sidecar.seal = Some(fresh.seal.clone());
         Ok(fresh)
     }
-
-    /// Sets a damaged image aside, where no request finds it and nothing deletes it.
-    pub fn quarantine(&self, id: &ImageId) -> Result<PathBuf> {
-        self.quarantine_entry(self.place, &id.to_string())
-    }
-
-    /// The same for what has this name in a place.
-    pub(super) fn quarantine_entry(&self, place: Place, name: &str) -> Result<PathBuf> {
-        let layout = self.disk.layout();
-        let to = unused(|n| layout.quarantine(place, name, n))?;
-        let paths = layout.entry(place, name);
-        match place {
-            Place::Images => durable::rename(&paths.dir, &to)?,
-            Place::Work => {
-                // The bytes go first: without a name they are not taken for good ones, whereas what
-                // described them is void without them.
-                durable::create_dir(&to)?;
-                durable::rename(&paths.backing, &to.join("backing"))?;
-                crash_point!("store.quarantine.renamed");
-                for (from, name) in [
-                    (&paths.sidecar, "backing.cfg"),
-                    (&paths.chunks, "backing.chunks"),
-                ] {
-                    durable::rename_if_there(from, &to.join(name))?;
-                }
-                durable::sync_dir(&to)?;
-            }
-        }
-        durable::sync_dir(&layout.place(place))?;
-        crash_point!("store.quarantine.named");
-        Counters::count(&self.disk.counters().quarantined);
-        Ok(to)
-    }
-
-    /// Deletes an image; nothing there is no error. It is gone once its directory has another name:
-    /// files that cannot be removed then are removed later, and it may be made anew at once.
-    pub fn delete(&self, id: &ImageId) -> Result<()> {
-        self.disk.check()?;
-        if self.place == Place::Work {
-            return self.delete_work_file(id);
-        }
-        self.delete_entry(&id.to_string())
-    }
-
-    /// Deletes the directory of this name.
-    pub(super) fn delete_entry(&self, name: &str) -> Result<()> {
-        let layout = self.disk.layout();
-        let from = layout.entry(Place::Images, name).dir;
-        let to = unused(|n| layout.deleting(name, n))?;
-        if !durable::rename_if_there(&from, &to)? {
-            return Ok(());
-        }
-        durable::sync_dir(&layout.images())?;
-        crash_point!("store.delete.renamed");
-        if let Err(error) = durable::remove_dir(&to) {
-            warn!(name, error = %report(&error), "deleted, but its files are still there");
-        }
-        Ok(())
-    }
-
-    fn delete_work_file(&self, id: &ImageId) -> Result<()> {
-        let paths = self.paths(id);
-        if !paths.dir.try_exists().context("look for", &paths.dir)? {
-            return Ok(());
-        }
-        self.take_lock(id, &paths)?;
-        for bytes in [&paths.backing, &paths.backing_tmp, &paths.part] {
-            durable::remove_file(bytes)?;
-        }
-        durable::sync_dir(&paths.dir)?;
-        crash_point!("store.delete.unlinked");
-        // Void without the bytes.
-        for beside in [&paths.sidecar, &paths.chunks, &paths.part_chunks] {
-            durable::remove_file(beside)?;
-        }
-        self.release(id)
-    }
-
-    /// Removes what a failed making left, except what the next attempt can go on from.
-    pub fn abandon(&self, id: &ImageId) -> Result<()> {
-        let paths = self.paths(id);
-        if Assembly::left(&paths) {
-            durable::remove_file(&paths.backing_tmp)?;
-            return self.release(id);
-        }
-        self.delete(id)
-    }
-}
-
-/// The first of some numbered paths that is not taken.
-fn unused(path: impl Fn(u32) -> PathBuf) -> Result<PathBuf> {
-    for n in 1.. {
-        let path = path(n);
-        if !path.try_exists().context("look for", &path)? {
-            return Ok(path);
-        }
-    }
-    unreachable!("u32 directories of one image do not fit on a disk")
 }
 
 fn gone(id: &ImageId) -> Error {

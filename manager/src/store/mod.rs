@@ -59,6 +59,7 @@ mod padding;
 mod prove;
 pub mod raw_form;
 pub mod recovery;
+mod removal;
 mod salvage;
 pub mod scrub;
 pub mod sidecar;

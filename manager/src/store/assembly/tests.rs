@@ -1,7 +1,9 @@
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::*;
+use crate::store::chunks::is_zero;
 
 /// Two whole chunks of data, two of zeros, and a short one that is half zeros.
 fn bytes() -> Vec<u8> {
