@@ -15,7 +15,11 @@ impl Source {
             | Self::File(_)
             | Self::Url(_)
             | Self::Peers(_) => true,
-            Self::Adopt { .. } | Self::Upload(_) | Self::Receive(_) | Self::Image(_) => false,
+            Self::Adopt { .. }
+            | Self::Upload(_)
+            | Self::Receive(_)
+            | Self::Image(_)
+            | Self::Volume(_) => false,
         }
     }
 

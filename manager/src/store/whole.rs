@@ -47,6 +47,7 @@ impl ImageStore {
             path,
             manifest,
             padded: None,
+            told: false,
             armed: true,
         })
     }
