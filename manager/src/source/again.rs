@@ -14,7 +14,8 @@ impl Source {
             | Self::Archive(_)
             | Self::File(_)
             | Self::Url(_)
-            | Self::Peers(_) => true,
+            | Self::Peers(_)
+            | Self::Manager(_) => true,
             Self::Adopt { .. }
             | Self::Upload(_)
             | Self::Receive(_)
