@@ -26,6 +26,7 @@ pub mod leftovers;
 pub mod life;
 pub mod manager;
 pub mod needs;
+pub mod netns;
 pub mod ports;
 pub mod power;
 pub mod process;

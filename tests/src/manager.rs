@@ -12,6 +12,7 @@ use proto::storage::v1::volumes_client::VolumesClient;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::netns::Machine;
 use crate::{Process, Registry, Sandbox, block_on, command, ports, programs, wait};
 
 /// The node that every manager of the tests is on, unless it is told otherwise.
@@ -30,6 +31,8 @@ pub struct Options {
     pub failpoints: String,
     /// More variables of its environment.
     pub environment: Vec<(String, String)>,
+    /// The namespace that it runs in; `None`: this one, on ports of the kernel's choice.
+    pub machine: Option<Machine>,
 }
 
 impl Options {
@@ -41,7 +44,15 @@ impl Options {
             arguments: ["--node-id", NODE].map(OsString::from).to_vec(),
             failpoints: String::new(),
             environment: Vec::new(),
+            machine: None,
         }
+    }
+
+    /// In a namespace, on the usual ports.
+    #[must_use]
+    pub fn on(mut self, machine: &Machine) -> Self {
+        self.machine = Some(machine.clone());
+        self
     }
 
     /// With one more option of `daemon` that has a value.
@@ -106,7 +117,13 @@ impl Manager {
 
     /// Starts one without waiting: it may be meant to end.
     pub fn spawn(sandbox: &Sandbox, options: &Options) -> Self {
-        let (address, sync_address) = (ports::free(), ports::free());
+        let (address, sync_address) = match &options.machine {
+            Some(machine) => {
+                let at = |port| SocketAddr::from((machine.address, port));
+                (at(8000), at(8001))
+            }
+            None => (ports::free(), ports::free()),
+        };
         let (listen, sync) = (address.to_string(), sync_address.to_string());
         let mut arguments: Vec<OsString> = [
             "daemon",
@@ -128,13 +145,14 @@ impl Manager {
         .into_iter()
         .chain(more.map(|(name, value)| (name.as_str(), value.as_str())))
         .collect();
-        let process = Process::spawn(
-            sandbox,
-            &options.name,
-            &programs::manager(),
-            arguments,
-            &environment,
-        );
+        let mut program = programs::manager();
+        if let Some(machine) = &options.machine {
+            let within = ["netns", "exec", &machine.namespace].map(OsString::from);
+            let whole = within.into_iter().chain([program.into()]).chain(arguments);
+            arguments = whole.collect();
+            program = "ip".into();
+        }
+        let process = Process::spawn(sandbox, &options.name, &program, arguments, &environment);
         let channel = block_on(async {
             Endpoint::from_shared(format!("http://{listen}"))
                 .expect("an address makes a URI")

@@ -7,22 +7,22 @@
 use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty};
+use http_body_util::Empty;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{CONTENT_LENGTH, CONTENT_RANGE, ETAG, HOST, HeaderMap, IF_MATCH, RANGE};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 use types::ImageId;
 
 use super::Error;
 use super::address::PeerAddress;
+use super::answer::{Answer, reason};
 use super::bits::Bits;
+use super::connect::{Connect, Patience};
 use super::manifest::{ManifestReader, manifest_length};
 use super::protocol::{self, Geometry, Part, Refusal, Seal};
 use crate::store::chunks::Manifest;
@@ -31,55 +31,6 @@ use crate::store::chunks::Manifest;
 const KEPT_MAX: usize = 4;
 /// What hyper may read ahead on a connection.
 const READ_AHEAD: usize = 128 << 10;
-/// Bytes of an error's text that are looked at.
-const REASON_MAX: usize = 300;
-
-/// How connections are made.
-pub trait Connect: Clone + Send + Sync + 'static {
-    /// A connection.
-    type Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static;
-
-    /// Connects to a peer.
-    fn connect(
-        &self,
-        address: &PeerAddress,
-    ) -> impl Future<Output = io::Result<Self::Stream>> + Send;
-}
-
-/// Connections of the operating system.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Tcp;
-
-impl Connect for Tcp {
-    type Stream = tokio::net::TcpStream;
-
-    async fn connect(&self, address: &PeerAddress) -> io::Result<Self::Stream> {
-        let stream = tokio::net::TcpStream::connect(address.as_str()).await?;
-        stream.set_nodelay(true)?;
-        Ok(stream)
-    }
-}
-
-/// How long what is waited for.
-#[derive(Debug, Clone, Copy)]
-pub struct Patience {
-    /// For a connection.
-    pub connect: Duration,
-    /// For the next bytes of an answer.
-    pub stall: Duration,
-    /// For a whole chunk, so that a drip is no way to hold on.
-    pub chunk: Duration,
-}
-
-impl Default for Patience {
-    fn default() -> Self {
-        Self {
-            connect: Duration::from_secs(3),
-            stall: Duration::from_secs(10),
-            chunk: Duration::from_mins(1),
-        }
-    }
-}
 
 /// A peer that is asked for one image.
 #[derive(Debug)]
@@ -102,18 +53,6 @@ pub struct Told {
     pub seal: Seal,
     /// Others that have it or are getting it.
     pub peers: Vec<PeerAddress>,
-}
-
-/// An answer that is being read: `length` bytes will come, or an error.
-#[derive(Debug)]
-pub struct Answer {
-    peer: PeerAddress,
-    body: Incoming,
-    left: u64,
-    /// What came and was not taken yet.
-    pending: Bytes,
-    sender: Option<SendRequest<Empty<Bytes>>>,
-    patience: Patience,
 }
 
 impl<C: Connect> Asked<C> {
@@ -431,96 +370,6 @@ impl<C: Connect> Asked<C> {
             what,
         }
     }
-}
-
-impl Answer {
-    /// The next bytes; `None` at the end.
-    async fn some(&mut self) -> Result<Option<Bytes>, Error> {
-        if !self.pending.is_empty() {
-            return Ok(Some(std::mem::take(&mut self.pending)));
-        }
-        if self.left == 0 {
-            return Ok(None);
-        }
-        loop {
-            let frame = timeout(self.patience.stall, self.body.frame()).await;
-            let frame = frame.map_err(|_| Error::Stalled {
-                peer: self.peer.clone(),
-                after: self.patience.stall,
-            })?;
-            let Some(frame) = frame else {
-                return Err(Error::Broken {
-                    peer: self.peer.clone(),
-                    what: "its answer ends early".to_owned(),
-                });
-            };
-            let frame = frame.map_err(|source| Error::Cut {
-                peer: self.peer.clone(),
-                source,
-            })?;
-            let Ok(bytes) = frame.into_data() else {
-                continue;
-            };
-            if !bytes.is_empty() {
-                // hyper holds the body to its Content-Length.
-                self.left = self.left.saturating_sub(bytes.len() as u64);
-                return Ok(Some(bytes));
-            }
-        }
-    }
-
-    /// Waits until more has come, without taking it: so that a buffer is taken only by who can fill it.
-    pub async fn ready(&mut self) -> Result<(), Error> {
-        if self.pending.is_empty()
-            && let Some(bytes) = self.some().await?
-        {
-            self.pending = bytes;
-        }
-        Ok(())
-    }
-
-    /// Appends exactly `length` bytes to `buffer`.
-    pub async fn fill(&mut self, buffer: &mut Vec<u8>, length: usize) -> Result<(), Error> {
-        let peer = self.peer.clone();
-        let after = self.patience.chunk;
-        let filling = async {
-            buffer.reserve_exact(length);
-            let mut missing = length;
-            while missing > 0 {
-                let Some(mut bytes) = self.some().await? else {
-                    return Err(Error::Broken {
-                        peer: self.peer.clone(),
-                        what: "its answer ends early".to_owned(),
-                    });
-                };
-                let now = bytes.split_to(bytes.len().min(missing));
-                buffer.extend_from_slice(&now);
-                missing -= now.len();
-                self.pending = bytes;
-            }
-            Ok(())
-        };
-        timeout(after, filling)
-            .await
-            .unwrap_or(Err(Error::Stalled { peer, after }))
-    }
-}
-
-/// What a peer says about an error, as far as it is fit to be shown.
-async fn reason(mut body: Incoming, stall: Duration) -> String {
-    let mut said = Vec::new();
-    while said.len() < REASON_MAX {
-        match timeout(stall, body.frame()).await {
-            Ok(Some(Ok(frame))) => {
-                let bytes = frame.into_data().unwrap_or_default();
-                said.extend_from_slice(&bytes[..bytes.len().min(REASON_MAX - said.len())]);
-            }
-            _ => break,
-        }
-    }
-    let text = String::from_utf8_lossy(&said);
-    let shown = |c: char| if c.is_control() { ' ' } else { c };
-    text.trim().chars().map(shown).collect()
 }
 
 fn set<B>(request: &mut Request<B>, name: &'static str, value: &str) {

@@ -11,13 +11,16 @@ use types::{ImageId, report};
 
 use super::Error as PeerError;
 use super::address::PeerAddress;
-use super::ask::{Asked, Connect, Patience, Told};
+use super::ask::{Asked, Told};
+use super::connect::{Connect, Patience};
 use super::protocol::{Geometry, Seal};
 use super::receive::{Receiver, Wanted};
 use super::swarm::Swarm;
 use crate::error::Result;
 use crate::store::chunks::Manifest;
 
+/// Rounds after which peers that all say that they do not have the image are believed: some seconds.
+const ROUNDS_MAX: u32 = 6;
 /// The next peer is asked when the one before has not answered for so long.
 const STAGGER: Duration = Duration::from_millis(300);
 
@@ -76,7 +79,7 @@ impl<C: Connect> Receiver<C> {
                 Asked::new(peer.clone(), id, connector, patience, settings.port)
             })
             .collect();
-        loop {
+        for round in 1.. {
             let mut asking: FuturesUnordered<_> = (0..)
                 .zip(&peers)
                 .map(|(n, peer)| async move {
@@ -98,12 +101,18 @@ impl<C: Connect> Receiver<C> {
                 .map(|(peer, _)| peer.clone())
                 .collect();
             peers.retain(|peer| !final_ones.contains(peer.address()));
-            if peers.is_empty() || Instant::now() + pause > deadline {
+            let absent = |error: &PeerError| matches!(error, PeerError::NotThere { .. });
+            let believed = round >= ROUNDS_MAX
+                && errors
+                    .iter()
+                    .all(|(_, error)| is_final(error) || absent(error));
+            if peers.is_empty() || believed || Instant::now() + pause > deadline {
                 return Err(summary(errors).into());
             }
             sleep(pause).await;
             pause = (pause * 2).min(settings.tuning.pause_max);
         }
+        unreachable!("the deadline comes first")
     }
 
     async fn look_at(

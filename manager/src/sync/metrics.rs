@@ -36,38 +36,38 @@ impl Counter {
 }
 
 impl Metrics {
-    /// Each counter with its name in Prometheus' spelling (without `backing_image_manager_` and
+    /// Each counter with its name in Prometheus' spelling (without `longhorn_backing_image_` and
     /// `_total`) and what it counts.
     pub fn all(&self) -> [(&'static str, &'static str, u64); 6] {
         [
             (
                 "sync_received_bytes",
-                "Bytes of images received from peers and verified.",
+                "Bytes of images received from peers and verified",
                 self.received_bytes.get(),
             ),
             (
                 "sync_sent_bytes",
-                "Bytes of images sent to peers.",
+                "Bytes of images sent to peers",
                 self.sent_bytes.get(),
             ),
             (
                 "sync_chunks_refetched",
-                "Chunks that came damaged and were fetched again.",
+                "Chunks that came damaged and were fetched again",
                 self.chunks_refetched.get(),
             ),
             (
                 "sync_peers_dropped",
-                "Peers dropped for what they sent.",
+                "Peers dropped for what they sent",
                 self.peers_dropped.get(),
             ),
             (
                 "sync_refused_busy",
-                "Requests of peers refused because too many were served.",
+                "Requests of peers refused because too many were served",
                 self.refused_busy.get(),
             ),
             (
                 "sync_own_chunks_damaged",
-                "Chunks of this disk that a peer's doubt found damaged.",
+                "Chunks of this disk that a peer's doubt found damaged",
                 self.own_damaged.get(),
             ),
         ]

@@ -18,10 +18,13 @@
 //! need from it, and [`part`] and [`Images`] give it. docs/sync.md describes the protocol.
 
 pub mod address;
+mod answer;
 pub mod ask;
 pub mod bits;
 pub mod buffers;
+pub mod connect;
 mod error;
+mod fetch;
 pub mod files;
 mod find;
 mod library;
@@ -37,7 +40,7 @@ pub mod serve;
 pub mod swarm;
 
 pub use address::PeerAddress;
-pub use ask::{Connect, Tcp};
+pub use connect::{Connect, Patience, Tcp};
 pub use error::Error;
 pub use find::{Probe, probe_peer};
 pub use library::Images;

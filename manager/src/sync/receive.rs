@@ -6,26 +6,27 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, Hasher};
-use std::ops::Range;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
-use tokio::task::{AbortHandle, JoinHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument, debug, debug_span, info, warn};
+use tracing::{Instrument, debug_span, info, warn};
 use types::{ImageId, Sha512, report};
 
 use super::Error as PeerError;
 use super::address::PeerAddress;
-use super::ask::{Asked, Connect};
+use super::ask::Asked;
 use super::bits::Bits;
 use super::buffers::Buffer;
+use super::connect::Connect;
+use super::fetch::{Fetch, fault};
 use super::find::Found;
 use super::offer::Offer;
-use super::planner::{Action, Event, Fault, Outlook, PeerId, Planner, RequestId, Weight};
+use super::planner::{Action, Event, Outlook, PeerId, Planner, RequestId};
 use super::protocol::{Geometry, Seal};
 use super::swarm::Swarm;
 use crate::error::{Error, Result};
@@ -97,7 +98,7 @@ pub struct Receiver<C> {
 }
 
 /// What the tasks of a sync tell its leading task.
-enum Message {
+pub(super) enum Message {
     /// Something for the planner.
     Event(Event),
     /// A peer told of others.
@@ -372,96 +373,6 @@ impl<C: Connect, P: Part> Leading<'_, C, P> {
                 self.receiver.swarm.metrics().peers_dropped.add(1);
             }
         }
-    }
-}
-
-/// One request for chunks.
-struct Fetch<C: Connect, P> {
-    asked: Arc<Asked<C>>,
-    swarm: Swarm,
-    part: Arc<P>,
-    geometry: Geometry,
-    seal: Seal,
-    request: RequestId,
-    peer: PeerId,
-    puts: TaskTracker,
-    messages: mpsc::Sender<Message>,
-}
-
-impl<C: Connect, P: Part> Fetch<C, P> {
-    async fn run(self, chunks: Range<u32>) {
-        let mut puts = Vec::new();
-        let fetched = self.fetch(chunks, &mut puts).await;
-        for put in puts {
-            // What it had to tell it has told.
-            let _ = put.await;
-        }
-        let fault = fetched.err().map(|error| {
-            debug!(error = %report(&error), "a request failed");
-            fault(&error)
-        });
-        let request = self.request;
-        let event = Event::Ended { request, fault };
-        let _ = self.messages.send(Message::Event(event)).await;
-    }
-
-    /// While a chunk is written the next one comes in.
-    async fn fetch(
-        &self,
-        chunks: Range<u32>,
-        puts: &mut Vec<JoinHandle<()>>,
-    ) -> Result<(), PeerError> {
-        let asking = self.asked.data(self.geometry, self.seal, &chunks);
-        let (mut answer, told) = asking.await?;
-        if !told.peers.is_empty() {
-            let _ = self
-                .messages
-                .send(Message::Peers(self.peer, told.peers))
-                .await;
-        }
-        for index in chunks {
-            answer.ready().await?;
-            let mut buffer = self.swarm.buffers().get().await;
-            let length = self.geometry.length(index);
-            answer.fill(&mut buffer, length).await?;
-            let (part, messages) = (Arc::clone(&self.part), self.messages.clone());
-            let request = self.request;
-            puts.push(self.puts.spawn(async move {
-                let message = match part.put(index, buffer).await {
-                    Ok(()) => Message::Event(Event::Arrived { request, index }),
-                    Err(PutError::Damaged) => Message::Event(Event::Damaged { request, index }),
-                    Err(PutError::Failed(error)) => Message::Failed(error),
-                };
-                let _ = messages.send(message).await;
-            }));
-        }
-        self.asked.keep(answer);
-        Ok(())
-    }
-}
-
-/// What an error means for the plan.
-fn fault(error: &PeerError) -> Fault {
-    let weight = match error {
-        PeerError::Busy(_) => Weight::Busy,
-        PeerError::NoChunk(_) => Weight::Stale,
-        PeerError::Connect { .. }
-        | PeerError::Cut { .. }
-        | PeerError::Stalled { .. }
-        | PeerError::NotThere { .. } => Weight::Lost,
-        PeerError::Address(_)
-        | PeerError::Foreign(_)
-        | PeerError::Version { .. }
-        | PeerError::OtherImage { .. }
-        | PeerError::Broken { .. }
-        | PeerError::Damaged(_)
-        | PeerError::BadChunk { .. }
-        | PeerError::NoPeers { .. }
-        | PeerError::NoProgress { .. } => Weight::Unusable,
-    };
-    Fault {
-        weight,
-        why: report(error).to_string(),
     }
 }
 

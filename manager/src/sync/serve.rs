@@ -29,6 +29,7 @@ use super::manifest::manifest_length;
 use super::offer::{Library, Offer};
 use super::protocol::{self, Refusal, Seal};
 use super::swarm::Swarm;
+use crate::observe::counters;
 
 /// Pieces that wait between the disk and the socket.
 const AHEAD: usize = 1;
@@ -285,6 +286,7 @@ async fn send(
         offset += piece.len() as u64;
         if kind == Kind::Data {
             swarm.metrics().sent_bytes.add(piece.len() as u64);
+            counters::sent(piece.len() as u64);
         }
         place.send(Ok(piece));
     }

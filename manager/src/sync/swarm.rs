@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use types::ImageId;
 
 use super::address::{PeerAddress, may_be_told};
-use super::ask::Patience;
 use super::buffers::Buffers;
+use super::connect::Patience;
 use super::metrics::Metrics;
 use super::offer::Offer;
 use super::planner::Tuning;

@@ -88,9 +88,11 @@ impl Shared {
         let was_full = covered.is_full(whole);
         let before = covered.clone();
         let put = self.put_bytes(index, start, piece, &mut covered);
-        let chunk = put.and_then(|()| {
+        let chunk = put.and_then(|digested| {
             let complete = !was_full && covered.is_full(whole);
-            if complete {
+            if complete && digested.is_some() {
+                Ok(digested)
+            } else if complete {
                 self.digest(index, start, piece).map(Some)
             } else {
                 Ok(None)
@@ -129,15 +131,17 @@ impl Shared {
         }
     }
 
-    /// Writes what has not come before, and compares what has.
+    /// Writes what has not come before, and compares what has. Gives the digest of a chunk that came
+    /// whole: it was looked at already.
     fn put_bytes(
         &self,
         index: usize,
         start: usize,
         piece: Piece<'_>,
         covered: &mut Coverage,
-    ) -> Result<()> {
+    ) -> Result<Option<Chunk>> {
         let end = start + piece.len();
+        let mut digested = None;
         for (range, again) in covered.split(start..end) {
             let bytes = match piece {
                 Piece::Bytes(bytes) => Some(&bytes[range.start - start..range.end - start]),
@@ -154,7 +158,9 @@ impl Shared {
             } else if let Some(bytes) = bytes.filter(|bytes| !is_zero(bytes)) {
                 // Whole chunks are looked at before they are written.
                 if range.len() == chunk_len(self.size, index) {
-                    self.expected(index, Chunk::of(bytes))?;
+                    let chunk = Chunk::of(bytes);
+                    self.expected(index, chunk)?;
+                    digested = Some(chunk);
                 }
                 let at = index as u64 * CHUNK as u64 + range.start as u64;
                 self.file
@@ -162,7 +168,8 @@ impl Shared {
                     .context("write", &self.path)?;
             }
         }
-        covered.add(start..end)
+        covered.add(start..end)?;
+        Ok(digested)
     }
 
     /// The digest of a chunk whose last piece has just come.

@@ -9,7 +9,9 @@
 //! while all goes well. A peer that fails is asked again later and later; one that lies is dropped. At
 //! the end, chunks that wait for a slow peer are asked from a second one.
 
+mod choose;
 mod peer;
+mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -19,183 +21,7 @@ use super::PEERS_KNOWN_MAX;
 use super::address::PeerAddress;
 use super::bits::Bits;
 use peer::{Peer, Standing};
-
-/// Names a peer within one sync.
-pub type PeerId = u32;
-/// Names a request within one sync.
-pub type RequestId = u64;
-
-/// The numbers of the plan.
-#[derive(Debug, Clone, Copy)]
-pub struct Tuning {
-    /// Requests under way at once, over all peers.
-    pub streams_max: u32,
-    /// Requests under way at once at one peer.
-    pub peer_streams_max: u32,
-    /// Chunks in a request at most.
-    pub run_max: u32,
-    /// The first pause after a failure of a peer; it doubles each time.
-    pub pause_first: Duration,
-    /// The longest pause.
-    pub pause_max: Duration,
-    /// Without any progress for so long the sync fails.
-    pub patience: Duration,
-    /// Damaged chunks after which a peer is dropped.
-    pub strikes_max: u32,
-    /// Failures in a row after which a peer that was only told of is forgotten.
-    pub failures_max: u32,
-    /// How often a peer that is still receiving is asked what it has.
-    pub have_interval: Duration,
-    /// A request without progress for so long is doubled when there is nothing else to do.
-    pub hedge_after: Duration,
-}
-
-impl Default for Tuning {
-    fn default() -> Self {
-        Self {
-            streams_max: 12,
-            peer_streams_max: 4,
-            run_max: 8,
-            pause_first: Duration::from_millis(200),
-            pause_max: Duration::from_secs(10),
-            patience: Duration::from_secs(45),
-            strikes_max: 3,
-            failures_max: 5,
-            have_interval: Duration::from_millis(500),
-            hedge_after: Duration::from_secs(2),
-        }
-    }
-}
-
-/// What happened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// There is a peer. `given`: whoever asked for the sync named it.
-    Found {
-        /// Where.
-        address: PeerAddress,
-        /// Not only heard of from another peer.
-        given: bool,
-    },
-    /// A peer said what it has.
-    Have {
-        /// Who.
-        peer: PeerId,
-        /// What.
-        have: Bits,
-    },
-    /// A peer did not say what it has.
-    NoAnswer {
-        /// Who.
-        peer: PeerId,
-        /// Why not.
-        fault: Fault,
-    },
-    /// A chunk is verified and on the disk.
-    Arrived {
-        /// By which request.
-        request: RequestId,
-        /// Which.
-        index: u32,
-    },
-    /// A chunk came with wrong bytes.
-    Damaged {
-        /// By which request.
-        request: RequestId,
-        /// Which.
-        index: u32,
-    },
-    /// A request is over: nothing more of it comes.
-    Ended {
-        /// Which.
-        request: RequestId,
-        /// `None`: all of it came.
-        fault: Option<Fault>,
-    },
-    /// A peer was asked to look at its copy of a chunk that came damaged. `good`: by its own account
-    /// it is right; `None`: it did not answer.
-    Checked {
-        /// Who.
-        peer: PeerId,
-        /// Which chunk.
-        index: u32,
-        /// What it found.
-        good: Option<bool>,
-    },
-}
-
-/// What went wrong with a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
-    /// What follows from it.
-    pub weight: Weight,
-    /// For people.
-    pub why: String,
-}
-
-/// What follows from a fault.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Weight {
-    /// The peer is well, but busy: ask again soon.
-    Busy,
-    /// The peer lacks a chunk that it was thought to have: ask what it has.
-    Stale,
-    /// Cut, refused, stalled: ask again later.
-    Lost,
-    /// The peer is of no use for this image.
-    Unusable,
-}
-
-/// What to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
-    /// Ask a peer what it has.
-    AskHave {
-        /// Whom.
-        peer: PeerId,
-    },
-    /// Ask a peer for consecutive chunks.
-    Fetch {
-        /// Its name from now on.
-        request: RequestId,
-        /// Whom.
-        peer: PeerId,
-        /// Which.
-        chunks: Range<u32>,
-    },
-    /// Give a request up; no event of it is expected any more.
-    Abandon {
-        /// Which.
-        request: RequestId,
-    },
-    /// Ask a peer to look at its own copy of a chunk.
-    Check {
-        /// Whom.
-        peer: PeerId,
-        /// Which chunk.
-        index: u32,
-    },
-    /// A peer is asked no more: for the log.
-    Dropped {
-        /// Who.
-        peer: PeerId,
-        /// Why.
-        why: String,
-    },
-}
-
-/// How the sync stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outlook {
-    /// There is something to wait for.
-    Going,
-    /// Every chunk is there.
-    Done,
-    /// No peer is left that could help, and what they said.
-    NoPeers(String),
-    /// Nothing came for too long, and what the peers said.
-    NoProgress(String),
-}
+pub use words::{Action, Event, Fault, Outlook, PeerId, RequestId, Tuning, Weight};
 
 #[derive(Debug)]
 struct Request {
@@ -292,6 +118,7 @@ impl Planner {
                 // A copy that is bad by its owner's account is never asked for again. If it is good,
                 // or nobody knows, the damage may have been done on the way.
                 if good == Some(false) {
+                    peer.damaged += 1;
                     peer.last_fault = format!("its copy of chunk {index} is damaged");
                 } else {
                     peer.refused.remove(&index);
@@ -455,7 +282,11 @@ impl Planner {
                 peer.ask_again = now + pause_first;
                 peer.pause(now, random, pause_first);
             }
-            Weight::Lost => {
+            // It has set its damaged copy aside, or has none: others may.
+            Weight::Absent if peer.damaged > 0 || peer.failures + 1 >= failures_max => {
+                self.drop_peer(id, fault.why.clone());
+            }
+            Weight::Lost | Weight::Absent => {
                 peer.failures += 1;
                 let doubled = pause_first * 2_u32.pow(peer.failures.min(16) - 1);
                 peer.pause(now + doubled.min(pause_max), random, pause_first);
@@ -533,96 +364,6 @@ impl Planner {
             peer,
             chunks,
         }
-    }
-
-    /// Peers that may be asked for chunks now, the least used and the least complete first.
-    fn free_peers(&self, now: Duration) -> Vec<PeerId> {
-        let streams: u32 = self.peers.iter().map(|peer| peer.streams).sum();
-        if streams >= self.tuning.streams_max {
-            return Vec::new();
-        }
-        let able = |peer: &&Peer| peer.standing == Standing::Good && peer.have.is_some();
-        let active = u32::try_from(self.peers.iter().filter(able).count()).unwrap_or(u32::MAX);
-        let most = self.tuning.peer_streams_max;
-        let limit = (2 * most / active.max(1)).clamp(2.min(most), most);
-        let mut free: Vec<(u32, bool, PeerId)> = (0..)
-            .zip(&self.peers)
-            .filter(|(_, peer)| peer.is_free(now, limit))
-            .map(|(id, peer)| (peer.streams, peer.complete, id))
-            .collect();
-        free.sort_unstable();
-        free.into_iter().map(|(_, _, id)| id).collect()
-    }
-
-    /// The next request for chunks that nobody was asked for.
-    fn next_run(&mut self, now: Duration) -> Option<(PeerId, Range<u32>)> {
-        if self.wanted.is_empty() {
-            return None;
-        }
-        let free = self.free_peers(now);
-        free.into_iter()
-            .find_map(|peer| self.run_from(peer).map(|run| (peer, run)))
-    }
-
-    fn run_from(&mut self, id: PeerId) -> Option<Range<u32>> {
-        let peer = &self.peers[id as usize];
-        let candidates = peer.usable(&self.wanted);
-        if candidates.is_empty() {
-            return None;
-        }
-        let others = self.peers.iter().zip(0..).filter(|(peer, other)| {
-            *other != id && peer.standing == Standing::Good && !peer.complete
-        });
-        let mut shared = Bits::none(self.count);
-        let mut alone = true;
-        for (other, _) in others {
-            alone = false;
-            if let Some(have) = &other.have {
-                shared = shared.or(have);
-            }
-        }
-        let rare = candidates.without(&shared);
-        let set = if rare.is_empty() { candidates } else { rare };
-        // Small pieces towards the end, and where there is little to do at all.
-        let share = set.count() / (2 * self.tuning.streams_max);
-        let most = peer.window.min(share.max(1));
-        let next = peer.next;
-        let start = if alone {
-            // What was lost on the way comes first: the checksum of the whole waits for it.
-            set.next(0)?
-        } else if set.contains(next) {
-            next
-        } else {
-            let from = self.random(self.count);
-            set.next(from).or_else(|| set.next(0))?
-        };
-        let mut end = start + 1;
-        while end - start < most && set.contains(end) {
-            end += 1;
-        }
-        Some(start..end)
-    }
-
-    /// A second request for chunks whose first one does not get on, when there is nothing else to do.
-    fn next_double(&mut self, now: Duration) -> Option<(PeerId, Range<u32>)> {
-        if !self.wanted.is_empty() && self.requests.is_empty() {
-            return None;
-        }
-        let late = |request: &&Request| request.touched + self.tuning.hedge_after <= now;
-        let late: Vec<&Request> = self.requests.values().filter(late).collect();
-        if late.is_empty() {
-            return None;
-        }
-        self.free_peers(now).into_iter().find_map(|id| {
-            let peer = &self.peers[id as usize];
-            let mut chunks = late
-                .iter()
-                .filter(|request| request.peer != id)
-                .flat_map(|request| request.rest.iter().copied());
-            let index =
-                chunks.find(|index| self.flying.get(index) == Some(&1) && peer.offers(*index))?;
-            Some((id, index..index + 1))
-        })
     }
 
     /// How the sync stands.

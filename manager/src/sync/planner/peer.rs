@@ -48,6 +48,8 @@ pub(super) struct Peer {
     pub(super) failures: u32,
     /// Not to be asked for anything before.
     pub(super) not_before: Duration,
+    /// Chunks of its copy that are damaged, by its own account.
+    pub(super) damaged: u32,
     /// Damaged chunks that were not forgiven.
     pub(super) strikes: u32,
     good: u32,
@@ -72,6 +74,7 @@ impl Peer {
             next: 0,
             failures: 0,
             not_before: Duration::ZERO,
+            damaged: 0,
             strikes: 0,
             good: 0,
             last_fault: String::new(),

@@ -19,6 +19,7 @@ mod footprint;
 mod ingest;
 mod io;
 mod report;
+mod sync;
 mod volume;
 
 use std::process::ExitCode;
@@ -28,7 +29,7 @@ use report::Report;
 
 type Case = (&'static str, fn(&mut Report));
 
-const CASES: [Case; 14] = [
+const CASES: [Case; 19] = [
     ("volume-xfs", volume::on_xfs),
     ("volume-ext4", volume::on_ext4),
     ("pull", ingest::pull),
@@ -44,6 +45,10 @@ const CASES: [Case; 14] = [
     ("csi-create-publish", csi::latency),
     ("churn", csi::churn_of_500),
     ("flexvolume", flexvolume::calls),
+    ("peer-copy", sync::peer_copy),
+    ("peer-shapes", sync::shapes),
+    ("peer-tiny", sync::tiny),
+    ("fan-out", sync::fan_out),
 ];
 
 fn main() -> ExitCode {

@@ -1,0 +1,55 @@
+//! How a peer is reached, and how long it is waited for.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::address::PeerAddress;
+
+/// How connections are made.
+pub trait Connect: Clone + Send + Sync + 'static {
+    /// A connection.
+    type Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static;
+
+    /// Connects to a peer.
+    fn connect(
+        &self,
+        address: &PeerAddress,
+    ) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+/// Connections of the operating system.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Tcp;
+
+impl Connect for Tcp {
+    type Stream = tokio::net::TcpStream;
+
+    async fn connect(&self, address: &PeerAddress) -> io::Result<Self::Stream> {
+        let stream = tokio::net::TcpStream::connect(address.as_str()).await?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+}
+
+/// How long what is waited for.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// For a connection.
+    pub connect: Duration,
+    /// For the next bytes of an answer.
+    pub stall: Duration,
+    /// For a whole chunk, so that a drip is no way to hold on.
+    pub chunk: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(3),
+            stall: Duration::from_secs(10),
+            chunk: Duration::from_mins(1),
+        }
+    }
+}

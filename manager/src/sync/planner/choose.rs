@@ -1,0 +1,108 @@
+//! Which peer is asked for which chunks next.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use super::peer::{Peer, Standing};
+use super::{PeerId, Planner, Request};
+use crate::sync::bits::Bits;
+
+impl Planner {
+    /// Peers that may be asked for chunks now, the least used and the least complete first.
+    fn free_peers(&self, now: Duration) -> Vec<PeerId> {
+        let streams: u32 = self.peers.iter().map(|peer| peer.streams).sum();
+        if streams >= self.tuning.streams_max {
+            return Vec::new();
+        }
+        let able = |peer: &&Peer| peer.standing == Standing::Good && peer.have.is_some();
+        let active = u32::try_from(self.peers.iter().filter(able).count()).unwrap_or(u32::MAX);
+        let most = self.tuning.peer_streams_max;
+        let limit = (2 * most / active.max(1)).clamp(2.min(most), most);
+        // What comes twice from the source is lost to the others: where there are others, little is
+        // asked of it at a time.
+        let partial = |peer: &&Peer| peer.standing == Standing::Good && !peer.complete;
+        let receivers = self.peers.iter().filter(partial).count();
+        let source_limit = if receivers > 1 { 1 } else { limit };
+        let mut free: Vec<(u32, bool, PeerId)> = (0..)
+            .zip(&self.peers)
+            .filter(|(_, peer)| {
+                let limit = if peer.complete { source_limit } else { limit };
+                peer.is_free(now, limit)
+            })
+            .map(|(id, peer)| (peer.streams, peer.complete, id))
+            .collect();
+        free.sort_unstable();
+        free.into_iter().map(|(_, _, id)| id).collect()
+    }
+
+    /// The next request for chunks that nobody was asked for.
+    pub(super) fn next_run(&mut self, now: Duration) -> Option<(PeerId, Range<u32>)> {
+        if self.wanted.is_empty() {
+            return None;
+        }
+        let free = self.free_peers(now);
+        free.into_iter()
+            .find_map(|peer| self.run_from(peer).map(|run| (peer, run)))
+    }
+
+    fn run_from(&mut self, id: PeerId) -> Option<Range<u32>> {
+        let peer = &self.peers[id as usize];
+        let candidates = peer.usable(&self.wanted);
+        if candidates.is_empty() {
+            return None;
+        }
+        let others = self.peers.iter().zip(0..).filter(|(peer, other)| {
+            *other != id && peer.standing == Standing::Good && !peer.complete
+        });
+        let mut shared = Bits::none(self.count);
+        let mut alone = true;
+        for (other, _) in others {
+            alone = false;
+            if let Some(have) = &other.have {
+                shared = shared.or(have);
+            }
+        }
+        let rare = candidates.without(&shared);
+        let set = if rare.is_empty() { candidates } else { rare };
+        // Small pieces towards the end, and where there is little to do at all.
+        let share = set.count() / (2 * self.tuning.streams_max);
+        let most = peer.window.min(share.max(1));
+        let next = peer.next;
+        let start = if alone {
+            // What was lost on the way comes first: the checksum of the whole waits for it.
+            set.next(0)?
+        } else if set.contains(next) {
+            next
+        } else {
+            let from = self.random(self.count);
+            set.next(from).or_else(|| set.next(0))?
+        };
+        let mut end = start + 1;
+        while end - start < most && set.contains(end) {
+            end += 1;
+        }
+        Some(start..end)
+    }
+
+    /// A second request for chunks whose first one does not get on, when there is nothing else to do.
+    pub(super) fn next_double(&mut self, now: Duration) -> Option<(PeerId, Range<u32>)> {
+        if !self.wanted.is_empty() && self.requests.is_empty() {
+            return None;
+        }
+        let late = |request: &&Request| request.touched + self.tuning.hedge_after <= now;
+        let late: Vec<&Request> = self.requests.values().filter(late).collect();
+        if late.is_empty() {
+            return None;
+        }
+        self.free_peers(now).into_iter().find_map(|id| {
+            let peer = &self.peers[id as usize];
+            let mut chunks = late
+                .iter()
+                .filter(|request| request.peer != id)
+                .flat_map(|request| request.rest.iter().copied());
+            let index =
+                chunks.find(|index| self.flying.get(index) == Some(&1) && peer.offers(*index))?;
+            Some((id, index..index + 1))
+        })
+    }
+}

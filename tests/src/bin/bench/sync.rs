@@ -1,0 +1,217 @@
+//! Copies of an image from manager to manager, beside `cp` and `sync` of the same file.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use e2e::manager::{Options, from_file, init_disk};
+use e2e::netns::Network;
+use e2e::{Disk, FileSystem, Manager, Sandbox, command};
+use proto::storage::v1 as pb;
+
+use crate::report::{Budget, Report, Runs};
+
+const MIB: u64 = 1 << 20;
+const RUNS: usize = 5;
+const UUID: &str = "0123abcd";
+
+/// Two disks with a manager each.
+struct Site {
+    from: Manager,
+    to: Manager,
+    disks: [Disk; 2],
+    import: PathBuf,
+    _sandbox: Sandbox,
+}
+
+fn site() -> Site {
+    let sandbox = Sandbox::new("bench-sync");
+    let import = sandbox.make_dir("import");
+    let disks =
+        ["first", "second"].map(|name| Disk::new(&sandbox, name, FileSystem::Xfs, 12 << 30));
+    let start = |name: &str, disk: &Disk| {
+        init_disk(disk.dir());
+        let mut options = Options::new(disk.dir()).with("--import-dir", &import);
+        options.name = name.to_owned();
+        Manager::start(&sandbox, &options)
+    };
+    Site {
+        from: start("from", &disks[0]),
+        to: start("to", &disks[1]),
+        disks,
+        import,
+        _sandbox: sandbox,
+    }
+}
+
+fn noise(seed: u64) -> impl FnMut() -> Vec<u8> {
+    let mut state = seed * 2 + 1;
+    move || {
+        let next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_le_bytes()
+        };
+        std::iter::repeat_with(next)
+            .take(1 << 17)
+            .flatten()
+            .collect()
+    }
+}
+
+fn request(name: &str, from: &Manager) -> pb::CreateBackingImageRequest {
+    let peers = pb::PeersSource {
+        addresses: vec![from.sync_address().to_string()],
+        size: 0,
+    };
+    pb::CreateBackingImageRequest {
+        name: name.into(),
+        uuid: UUID.into(),
+        source: Some(pb::Source {
+            source: Some(pb::source::Source::Peers(peers)),
+        }),
+        ..Default::default()
+    }
+}
+
+fn make(manager: &Manager, name: &str, path: &Path) {
+    let mut request = from_file(name, path);
+    request.uuid = UUID.into();
+    let image = manager.make_image(request).unwrap();
+    assert_eq!(image.progress, 100, "{image:?}");
+}
+
+impl Site {
+    /// A file with `data` MiB of noise, one each `step` bytes of the file in pieces of `piece` bytes.
+    fn file(&self, name: &str, size: u64, pieces: impl Iterator<Item = (u64, u64)>) -> PathBuf {
+        let path = self.import.join(name);
+        let file = File::create(&path).unwrap();
+        file.set_len(size).unwrap();
+        let mut noise = noise(7);
+        let mut bytes = noise();
+        for (at, length) in pieces {
+            let length = usize::try_from(length).unwrap();
+            if bytes.len() < length {
+                bytes = noise();
+            }
+            let rest = bytes.split_off(length);
+            file.write_all_at(&bytes, at).unwrap();
+            bytes = rest;
+        }
+        make(&self.from, name, &path);
+        path
+    }
+
+    /// Seconds of a copy, from the request to ready.
+    fn copy(&self, name: &str) -> f64 {
+        let start = Instant::now();
+        let image = self.to.make_image(request(name, &self.from)).unwrap();
+        let took = start.elapsed().as_secs_f64();
+        assert_eq!(image.progress, 100, "{image:?}");
+        self.to.delete_image(name).unwrap();
+        took
+    }
+
+    /// Seconds of `cp` and `sync` of the image's file to the other disk.
+    fn cp(&self, name: &str) -> f64 {
+        let images = self.disks[0].dir().join("backing-images");
+        let from = images.join(format!("{name}-{UUID}")).join("backing");
+        let to = self.disks[1].dir().join("copied");
+        let start = Instant::now();
+        command::run("cp", [&from, &to]);
+        command::run("sync", [&to]);
+        let took = start.elapsed().as_secs_f64();
+        std::fs::remove_file(to).unwrap();
+        took
+    }
+}
+
+fn dense(mebibytes: u64) -> impl Iterator<Item = (u64, u64)> {
+    (0..mebibytes).map(|n| (n * MIB, MIB))
+}
+
+/// 2 GiB of noise.
+pub(crate) fn peer_copy(report: &mut Report) {
+    let site = site();
+    site.file("dense", 2048 * MIB, dense(2048));
+    let runs = Runs::interleaved(RUNS, || site.copy("dense"), || site.cp("dense"));
+    let budget = Budget::AtMost(1.3);
+    report.add("peer-copy-random", &runs, "cp + sync", "s", budget);
+}
+
+/// Holes: 100 MiB in 8 GiB beside 100 MiB, and 4 KiB of data, 4 KiB of hole beside the same data.
+pub(crate) fn shapes(report: &mut Report) {
+    let site = site();
+    site.file("small", 100 * MIB, dense(100));
+    site.file("sparse", 8192 * MIB, (0..100).map(|n| (n * 80 * MIB, MIB)));
+    let runs = Runs::interleaved(RUNS, || site.copy("sparse"), || site.copy("small"));
+    let beside = "the copy of 100 MiB";
+    let budget = Budget::AtMost(1.5);
+    report.add("peer-copy-sparse", &runs, beside, "s", budget);
+    let pieces = (0..128 * MIB / 4096).map(|n| (n * 8192, 4096));
+    site.file("fragmented", 256 * MIB, pieces);
+    site.file("whole", 128 * MIB, dense(128));
+    let runs = Runs::interleaved(RUNS, || site.copy("fragmented"), || site.copy("whole"));
+    let beside = "the same data in one piece";
+    let budget = Budget::AtMost(3.0);
+    report.add("peer-copy-fragmented", &runs, beside, "s", budget);
+}
+
+/// The least that a copy takes: one sector.
+pub(crate) fn tiny(report: &mut Report) {
+    let site = site();
+    site.file("tiny", 512, std::iter::once((0, 512)));
+    let runs = Runs::interleaved(20, || 1e3 * site.copy("tiny"), || 50.0);
+    let budget = Budget::AtMost(1.0);
+    report.add("peer-copy-tiny", &runs, "50 ms", "ms", budget);
+}
+
+/// Eight disks get an image, each over a link of its own, beside one.
+pub(crate) fn fan_out(report: &mut Report) {
+    const RECEIVERS: usize = 8;
+    const IMAGE: &str = "spread";
+    let sandbox = Sandbox::new("bench-fan-out");
+    let network = Network::new(u8::try_from(RECEIVERS).unwrap() + 1, 200);
+    let import = sandbox.make_dir("import");
+    let managers: Vec<Manager> = network
+        .machines()
+        .iter()
+        .map(|machine| {
+            let disk = sandbox.make_dir(&machine.namespace);
+            init_disk(&disk);
+            let mut options = Options::new(&disk)
+                .on(machine)
+                .with("--import-dir", &import);
+            options.name.clone_from(&machine.namespace);
+            Manager::start(&sandbox, &options)
+        })
+        .collect();
+    let (source, receivers) = managers.split_first().unwrap();
+    let path = import.join(IMAGE);
+    let file = File::create(&path).unwrap();
+    let mut noise = noise(3);
+    for n in 0..96 {
+        file.write_all_at(&noise(), n * MIB).unwrap();
+    }
+    make(source, IMAGE, &path);
+    let spread = |receivers: &[Manager]| {
+        let start = Instant::now();
+        for receiver in receivers {
+            receiver.create_image(request(IMAGE, source)).unwrap();
+        }
+        for receiver in receivers {
+            let image = receiver.wait_image(IMAGE).unwrap();
+            assert_eq!(image.progress, 100, "{image:?}");
+        }
+        let took = start.elapsed().as_secs_f64();
+        for receiver in receivers {
+            receiver.delete_image(IMAGE).unwrap();
+        }
+        took
+    };
+    let runs = Runs::interleaved(3, || spread(receivers), || spread(&receivers[..1]));
+    let beside = "one receiver";
+    report.add("fan-out-8", &runs, beside, "s", Budget::AtMost(2.0));
+}
