@@ -24,6 +24,7 @@ pub mod flexvolume;
 pub mod gif;
 pub mod leftovers;
 pub mod life;
+pub mod longhorn;
 pub mod manager;
 pub mod needs;
 pub mod netns;

@@ -83,8 +83,16 @@ impl fmt::Debug for HttpServer {
 impl HttpServer {
     /// Starts one that answers by `handler`, each connection once.
     pub fn start(handler: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-            .expect("bind a port of the kernel's choice");
+        Self::start_on(0, handler)
+    }
+
+    /// The same on a port that others know; 0: one of the kernel's choice.
+    pub fn start_on(
+        port: u16,
+        handler: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+            .unwrap_or_else(|error| panic!("bind port {port}: {error}"));
         let address = listener
             .local_addr()
             .expect("a bound socket has an address");

@@ -14,6 +14,7 @@
 mod adopt;
 mod csi;
 mod download;
+mod faces;
 mod flexvolume;
 mod footprint;
 mod ingest;
@@ -29,7 +30,7 @@ use report::Report;
 
 type Case = (&'static str, fn(&mut Report));
 
-const CASES: [Case; 19] = [
+const CASES: [Case; 21] = [
     ("volume-xfs", volume::on_xfs),
     ("volume-ext4", volume::on_ext4),
     ("pull", ingest::pull),
@@ -49,6 +50,8 @@ const CASES: [Case; 19] = [
     ("peer-shapes", sync::shapes),
     ("peer-tiny", sync::tiny),
     ("fan-out", sync::fan_out),
+    ("list", faces::list),
+    ("latency", faces::latency),
 ];
 
 fn main() -> ExitCode {

@@ -33,7 +33,7 @@ fn site() -> Site {
     let start = |name: &str, disk: &Disk| {
         init_disk(disk.dir());
         let mut options = Options::new(disk.dir()).with("--import-dir", &import);
-        options.name = name.to_owned();
+        name.clone_into(&mut options.name);
         Manager::start(&sandbox, &options)
     };
     Site {
