@@ -1,10 +1,10 @@
 //! The manager's error: what was asked, what is wrong, what to do next.
 
+mod kind;
+
 use std::path::{Path, PathBuf};
 
-use types::{
-    ByteSize, Checksum, Classify, ErrorKind, ImageId, InvalidName, NodeId, Sha512, VolumeName,
-};
+use types::{ByteSize, Checksum, ImageId, InvalidName, NodeId, Sha512, VolumeName};
 
 /// What can go wrong in the manager. A variant's text is its own layer only; causes are sources.
 #[derive(Debug, thiserror::Error)]
@@ -374,69 +374,6 @@ impl From<image::oci::Error> for Error {
 
 /// `Result` with the manager's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
-
-impl Classify for Error {
-    fn kind(&self) -> ErrorKind {
-        match self {
-            Self::Name(_)
-            | Self::InvalidField { .. }
-            | Self::UnalignedSize(_)
-            | Self::NotAnImage(_)
-            | Self::NotOfImage(_) => ErrorKind::InvalidArgument,
-            Self::ImageNotFound(_)
-            | Self::FileNotFound(_)
-            | Self::NothingToAdopt(_)
-            | Self::VolumeNotFound(_)
-            | Self::NodeUnknown(_) => ErrorKind::NotFound,
-            Self::ImageExists { .. }
-            | Self::FileExists(_)
-            | Self::VolumeExists { .. }
-            | Self::PublishedDifferently { .. } => ErrorKind::AlreadyExists,
-            Self::ImageNotReady { .. }
-            | Self::ImageInUse { .. }
-            | Self::VolumePublished { .. }
-            | Self::CannotCut { .. }
-            | Self::NotADisk { .. }
-            | Self::DiskLocked(_)
-            | Self::DiskReplaced(_)
-            | Self::CannotEncrypt(_)
-            | Self::UploadOffset(_)
-            | Self::NewerFormat { .. } => ErrorKind::FailedPrecondition,
-            Self::VolumeBusy(_)
-            | Self::WorkFileBusy(_)
-            | Self::Cancelled(_)
-            | Self::UploadEnded(_) => ErrorKind::Aborted,
-            Self::Draining
-            | Self::CutShort { .. }
-            | Self::Peer { .. }
-            | Self::PeerSilent { .. }
-            | Self::DiskSuspect { .. } => ErrorKind::Unavailable,
-            Self::NothingCame { .. } => ErrorKind::DeadlineExceeded,
-            Self::OtherManager { source, .. } => source.kind(),
-            Self::Size { .. } => ErrorKind::OutOfRange,
-            Self::Unimplemented(_) => ErrorKind::Unimplemented,
-            Self::NoSpace { .. } | Self::SendingLimit(_) | Self::PortsInUse(_) => {
-                ErrorKind::ResourceExhausted
-            }
-            Self::WrongSize { .. }
-            | Self::Checksum { .. }
-            | Self::SourceChecksum { .. }
-            | Self::ChunkMismatch { .. }
-            | Self::Incomplete { .. }
-            | Self::Damaged { .. }
-            | Self::NobodyHas
-            | Self::DamagedRecord { .. } => ErrorKind::DataLoss,
-            Self::Image(error) => error.kind(),
-            Self::Layer(error) => error.kind(),
-            Self::Container(error) => error.kind(),
-            Self::Fetch(error) => error.kind(),
-            Self::SetAside { why, .. } => why.kind(),
-            Self::Sync(error) => error.kind(),
-            Self::Io { source, .. } => Classify::kind(source),
-            Self::Task(_) => ErrorKind::Internal,
-        }
-    }
-}
 
 impl Error {
     /// Whether reading the source again from its first byte may help: its bytes were damaged on the

@@ -1,0 +1,68 @@
+//! What each of the manager's errors means to a caller: the only place that says it.
+
+use types::{Classify, ErrorKind};
+
+use super::Error;
+
+impl Classify for Error {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Name(_)
+            | Self::InvalidField { .. }
+            | Self::UnalignedSize(_)
+            | Self::NotAnImage(_)
+            | Self::NotOfImage(_) => ErrorKind::InvalidArgument,
+            Self::ImageNotFound(_)
+            | Self::FileNotFound(_)
+            | Self::NothingToAdopt(_)
+            | Self::VolumeNotFound(_)
+            | Self::NodeUnknown(_) => ErrorKind::NotFound,
+            Self::ImageExists { .. }
+            | Self::FileExists(_)
+            | Self::VolumeExists { .. }
+            | Self::PublishedDifferently { .. } => ErrorKind::AlreadyExists,
+            Self::ImageNotReady { .. }
+            | Self::ImageInUse { .. }
+            | Self::VolumePublished { .. }
+            | Self::CannotCut { .. }
+            | Self::NotADisk { .. }
+            | Self::DiskLocked(_)
+            | Self::DiskReplaced(_)
+            | Self::CannotEncrypt(_)
+            | Self::UploadOffset(_)
+            | Self::NewerFormat { .. } => ErrorKind::FailedPrecondition,
+            Self::VolumeBusy(_)
+            | Self::WorkFileBusy(_)
+            | Self::Cancelled(_)
+            | Self::UploadEnded(_) => ErrorKind::Aborted,
+            Self::Draining
+            | Self::CutShort { .. }
+            | Self::Peer { .. }
+            | Self::PeerSilent { .. }
+            | Self::DiskSuspect { .. } => ErrorKind::Unavailable,
+            Self::NothingCame { .. } => ErrorKind::DeadlineExceeded,
+            Self::OtherManager { source, .. } => source.kind(),
+            Self::Size { .. } => ErrorKind::OutOfRange,
+            Self::Unimplemented(_) => ErrorKind::Unimplemented,
+            Self::NoSpace { .. } | Self::SendingLimit(_) | Self::PortsInUse(_) => {
+                ErrorKind::ResourceExhausted
+            }
+            Self::WrongSize { .. }
+            | Self::Checksum { .. }
+            | Self::SourceChecksum { .. }
+            | Self::ChunkMismatch { .. }
+            | Self::Incomplete { .. }
+            | Self::Damaged { .. }
+            | Self::NobodyHas
+            | Self::DamagedRecord { .. } => ErrorKind::DataLoss,
+            Self::Image(error) => error.kind(),
+            Self::Layer(error) => error.kind(),
+            Self::Container(error) => error.kind(),
+            Self::Fetch(error) => error.kind(),
+            Self::SetAside { why, .. } => why.kind(),
+            Self::Sync(error) => error.kind(),
+            Self::Io { source, .. } => Classify::kind(source),
+            Self::Task(_) => ErrorKind::Internal,
+        }
+    }
+}
