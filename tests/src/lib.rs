@@ -18,6 +18,7 @@ pub mod churn;
 pub mod cluster;
 pub mod command;
 pub mod csi;
+pub mod data_source;
 pub mod disk;
 pub mod documents;
 pub mod flexvolume;
@@ -35,6 +36,7 @@ pub mod programs;
 pub mod registry;
 pub mod sandbox;
 pub mod server;
+pub mod ssync;
 pub mod wait;
 pub mod web;
 

@@ -44,10 +44,7 @@ const LINES_MAX: usize = 450;
 
 /// The rows of the list of faults that the project has promised to prove so far.
 const PROMISED: &[std::ops::RangeInclusive<u32>] = &[
-    1..=29,
-    31..=31,
-    32..=46,
-    47..=62,
+    1..=62,
     64..=77,
     79..=80,
     84..=85,

@@ -6,7 +6,7 @@ mod groups;
 mod images;
 mod status;
 mod volumes;
-mod wire;
+pub(crate) mod wire;
 
 use std::sync::Arc;
 

@@ -143,7 +143,8 @@ fn new_peers(peers: &pb::PeersSource) -> Result<Peers> {
     })
 }
 
-fn download(source: &pb::UrlSource) -> Result<Download> {
+/// A download as a message asks for it, checked.
+pub(crate) fn download(source: &pb::UrlSource) -> Result<Download> {
     let mut options = fetch::url::Options::default();
     for header in &source.headers {
         options.header(&header.name, &header.value)?;

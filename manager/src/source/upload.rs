@@ -21,6 +21,9 @@ const QUEUE: usize = 8;
 /// An upload of which nothing comes for so long is given up, and what has come of it is removed.
 const IDLE: Duration = Duration::from_hours(1);
 
+/// Why a short upload is short, when its client says that this was all.
+const ENDED: &str = "then the upload ended";
+
 #[derive(Debug)]
 enum Part {
     Bytes(Bytes),
@@ -104,11 +107,6 @@ fn receive(
     handle: &Handle,
 ) -> Result<Received> {
     let mut ingest = job.store.begin(&job.id, job.cancel.clone())?;
-    let short = |received, why: &str| Error::CutShort {
-        received,
-        size,
-        why: why.to_owned(),
-    };
     loop {
         match handle.block_on(next(parts, &job.cancel))? {
             Next::Part(Part::Bytes(bytes)) => {
@@ -124,18 +122,28 @@ fn receive(
             }
             Next::Part(Part::End(taken)) => {
                 if ingest.size() < size {
-                    return Err(short(ingest.size(), "then the upload ended"));
+                    return Err(short(ingest.size(), size, ENDED));
                 }
                 // Who brought them may have gone: the bytes are here all the same.
                 let _ = taken.send(());
                 return ingest.finish();
             }
-            Next::Gone => return Err(short(ingest.size(), "then the client went away")),
+            Next::Gone => {
+                return Err(short(ingest.size(), size, "then the client went away"));
+            }
             Next::Idle => {
                 let why = format!("then nothing came for {} seconds", IDLE.as_secs());
-                return Err(short(ingest.size(), &why));
+                return Err(short(ingest.size(), size, &why));
             }
         }
+    }
+}
+
+fn short(received: u64, size: u64, why: &str) -> Error {
+    Error::CutShort {
+        received,
+        size,
+        why: why.to_owned(),
     }
 }
 
@@ -186,6 +194,9 @@ impl Bringer {
         let (taken, answer) = oneshot::channel();
         let sent = self.parts.send(Part::End(taken)).await;
         sent.map_err(|_| self.failed())?;
+        if self.brought < self.size {
+            return Err(short(self.brought, self.size, ENDED));
+        }
         answer.await.map_err(|_| self.failed())
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use image::Format;
+use proto::storage::v1 as pb;
 
 use crate::error::{Error, Result};
 use crate::longhorn::ssync::{Invite, Receiver, ports};
@@ -48,10 +49,7 @@ impl Kind {
             }
         }
         match kind {
-            "download" => {
-                let url = required(parameters, "url")?.parse()?;
-                Ok(Self::Fetch(Source::Url(url)))
-            }
+            "download" => download(parameters, credential),
             "upload" => Ok(Self::Upload),
             "export-from-volume" => export(parameters, host),
             "clone" => Ok(Self::Fetch(transfer::clone_of(
@@ -83,6 +81,39 @@ fn required<'a>(parameters: &'a Pairs, key: &'static str) -> Result<&'a str> {
         }),
         Some(value) => Ok(value),
     }
+}
+
+/// A download with the options that ours has beside Longhorn's: what may be secret comes as a
+/// credential, the rest as parameters.
+fn download(parameters: &Pairs, credential: &Pairs) -> Result<Kind> {
+    let value = |pairs: &Pairs, key: &str| pairs.get(key).cloned().unwrap_or_default();
+    let idle = value(parameters, "idle-timeout");
+    let idle_timeout_seconds = match idle.as_str() {
+        "" => 0,
+        text => text.parse().map_err(|_| Error::InvalidField {
+            field: "idle-timeout",
+            why: format!("{text:?} is not a number of seconds"),
+        })?,
+    };
+    let headers = [parameters, credential].into_iter().flatten();
+    let headers = headers.filter_map(|(key, value)| {
+        let name = key.strip_prefix("header.")?.to_owned();
+        let value = value.clone();
+        Some(pb::Header { name, value })
+    });
+    let source = pb::UrlSource {
+        url: required(parameters, "url")?.to_owned(),
+        headers: headers.collect(),
+        username: value(parameters, "username"),
+        password: value(credential, "password"),
+        bearer_token: value(credential, "token"),
+        ca_certificates: value(parameters, "ca-certificates").into_bytes(),
+        proxy: value(parameters, "proxy"),
+        decompress: value(parameters, "decompress"),
+        idle_timeout_seconds,
+    };
+    let download = crate::service::wire::download(&source)?;
+    Ok(Kind::Fetch(Source::Url(Box::new(download))))
 }
 
 fn export(parameters: &Pairs, host: IpAddr) -> Result<Kind> {

@@ -30,7 +30,7 @@ const BEGIN: Duration = Duration::from_mins(1);
 /// Longhorn's own words.
 const NOT_BEGUN: &str = "timeout waiting for the datasource file processing begin";
 /// Parameters whose values are shown; others may be secret.
-const SHOWN: [&str; 14] = [
+const SHOWN: [&str; 18] = [
     "url",
     "snapshot-name",
     "sender-address",
@@ -44,7 +44,11 @@ const SHOWN: [&str; 14] = [
     "backing-image-uuid",
     "encryption",
     "data-engine",
-    "format",
+    "username",
+    "decompress",
+    "idle-timeout",
+    "ca-certificates",
+    "checksum",
 ];
 
 /// What a data source tells of itself, in Longhorn's keys and their order.
@@ -221,13 +225,13 @@ impl DataSource {
         Ok(())
     }
 
-    /// Begins an upload of `size` bytes.
+    /// Begins an upload of `size` bytes. A raw image of an odd size is padded when it is sealed.
     pub(super) fn begin_upload(&self, size: u64) -> Result<Bringer> {
         let inner = &self.inner;
         if let Some(last) = &*self.last() {
             return Err(Error::UploadEnded(last.file.message.clone()));
         }
-        let (source, bringer) = upload(crate::longhorn::query::aligned(size)?)?;
+        let (source, bringer) = upload(size)?;
         let registration = Registration {
             source: Some(Source::Upload(source)),
             size,

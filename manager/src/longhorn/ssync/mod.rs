@@ -7,12 +7,13 @@
 //! | file | holds |
 //! |---|---|
 //! | `wire` | the requests |
-//! | `receiver`, `session` | what is received, and when it is complete |
+//! | `receiver`, `connection`, `session` | what is received, and when it is complete |
 //! | `sender`, `plan` | what is sent, and how a file is cut |
 //! | `invite` | how a sender is asked to send |
 //! | `convert` | the qcow2 form of what came |
 //! | `ports` | the ports of receivers |
 
+mod connection;
 mod convert;
 mod invite;
 mod plan;

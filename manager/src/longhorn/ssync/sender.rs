@@ -235,7 +235,11 @@ impl Peer {
         };
         let url = url::Url::parse(&format!("http://{address}/"));
         let plain = url.is_ok_and(|url| {
-            url.path() == "/" && url.port().is_some() && url.username().is_empty()
+            url.path() == "/"
+                && url.port_or_known_default().is_some()
+                && address.ends_with(|last: char| last.is_ascii_digit())
+                && address.contains(':')
+                && url.username().is_empty()
         });
         if !plain {
             return Err(wrong(format!("{address:?} is not host:port")));

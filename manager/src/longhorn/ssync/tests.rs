@@ -238,6 +238,8 @@ async fn row_52_a_hostile_sender_is_refused_and_the_copy_goes_on() {
     let (to, receiving) = site.receive(0);
     let early = ask(to, "POST", "writeData?begin=0&end=4096", &[1; 4096]).await;
     assert_eq!(early.0, 409, "{}", early.1);
+    // Nor does a close by somebody who has not opened it end the copy.
+    assert_eq!(ask(to, "POST", "close", b"").await.0, 409);
     assert_eq!(
         ask(to, "GET", "open?begin=0&directIO=false&end=8192", b"").await,
         (200, "false".into())

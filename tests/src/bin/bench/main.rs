@@ -21,6 +21,7 @@ mod ingest;
 mod io;
 mod report;
 mod sync;
+mod transfer;
 mod volume;
 
 use std::process::ExitCode;
@@ -30,7 +31,7 @@ use report::Report;
 
 type Case = (&'static str, fn(&mut Report));
 
-const CASES: [Case; 21] = [
+const CASES: [Case; 23] = [
     ("volume-xfs", volume::on_xfs),
     ("volume-ext4", volume::on_ext4),
     ("pull", ingest::pull),
@@ -38,6 +39,8 @@ const CASES: [Case; 21] = [
     ("convert", ingest::convert),
     ("adopt", adopt::adopt),
     ("download", download::run),
+    ("upload", transfer::upload),
+    ("ssync", transfer::ssync),
     ("io", io::steady),
     ("first-touch", io::first_touch),
     ("memory", footprint::memory),
