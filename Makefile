@@ -65,7 +65,7 @@ flexvolume:
 fuzz: SECONDS ?= 60
 fuzz:
 	@scripts/deps build fuzz
-	fuzz/run $(SECONDS)
+	fuzz/run $(SECONDS) csi
 
 # One image for each program, without a container engine; the same sources give the same bytes.
 images:
