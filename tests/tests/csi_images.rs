@@ -455,7 +455,7 @@ fn a_partition_of_an_image_is_mounted_by_its_number() {
         inner.as_os_str(),
     ];
     command::run("mkfs.ext4", make);
-    let disk = raw(&sandbox, "disk", |path, file| {
+    let disk = raw(&sandbox, "partitioned", |path, file| {
         let script = "label: gpt\nunit: sectors\n2048,8192\n20480,65536\n";
         let script = sandbox.write("script", script);
         let line = format!("sfdisk -q {} < {}", path.display(), script.display());

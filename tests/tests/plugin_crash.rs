@@ -20,7 +20,6 @@ enum Call {
     Stage,
     Publish,
     Snapshot,
-    Expand,
     DeleteSnapshot,
     Group,
     DeleteGroup,
@@ -30,13 +29,12 @@ enum Call {
     Delete,
 }
 
-const CALLS: [Call; 13] = [
+const CALLS: [Call; 12] = [
     Call::Create,
     Call::Attach,
     Call::Stage,
     Call::Publish,
     Call::Snapshot,
-    Call::Expand,
     Call::DeleteSnapshot,
     Call::Group,
     Call::DeleteGroup,
@@ -53,7 +51,6 @@ fn make(plugin: &Plugin, call: Call, claim: &mut Claim) -> Result<(), Status> {
         Call::Stage => drop(plugin.stage(claim)?),
         Call::Publish => drop(plugin.publish(claim, "pod")?),
         Call::Snapshot => drop(plugin.snapshot("snap", &claim.volume.volume_id)?),
-        Call::Expand => plugin.expand(claim, "pod", 112 * MIB)?,
         Call::DeleteSnapshot => plugin.delete_snapshot("snap")?,
         Call::Group => drop(plugin.group("group", &[&claim.volume.volume_id])?),
         Call::DeleteGroup => plugin.delete_group("group")?,

@@ -421,11 +421,9 @@ fn the_raw_form_is_made_once_and_again_when_it_was_touched() {
 #[test]
 fn what_is_no_disk_image_is_refused() {
     let fixture = fixture();
-    for (bytes, what) in [(&b""[..], "empty"), (&[1; 513], "512-byte sectors")] {
-        let error = fixture.try_seal(bytes, &Facts::default()).unwrap_err();
-        assert!(error.to_string().contains(what), "{error}");
-        assert_eq!(fixture.files(), [""; 0]);
-    }
+    let error = fixture.try_seal(b"", &Facts::default()).unwrap_err();
+    assert!(error.to_string().contains("empty"), "{error}");
+    assert_eq!(fixture.files(), [""; 0]);
 }
 
 #[test]
