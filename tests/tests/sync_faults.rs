@@ -259,7 +259,7 @@ fn row_49_and_50_a_rotten_copy_is_found_and_set_aside() {
     disk.detach();
     // Nor can either be made again from what it was made from.
     for name in names {
-        std::fs::remove_file(site.sandbox.path(&format!("import/{name}"))).unwrap();
+        fs::remove_file(site.sandbox.path(format!("import/{name}"))).unwrap();
     }
     // Both copies, each at another chunk.
     rot(disk.image(), &bytes[5 * MIB..5 * MIB + 4096], 2);
