@@ -272,7 +272,8 @@ fn row_49_and_50_a_rotten_copy_is_found_and_set_aside() {
     // There is none.
     let start = Instant::now();
     let alone = site.copy(1, "alone", &[site.sync(2)]);
-    assert_failed(&alone, "damaged");
+    // Either it is caught sending, or it has looked at its copy already.
+    assert_failed(&alone, "peer");
     assert!(
         start.elapsed() < Duration::from_secs(20),
         "{:?}",
