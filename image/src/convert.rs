@@ -7,7 +7,9 @@
 //! ```
 //!
 //! The layout comes from the planner alone: it gives space in guest order, ahead of the writers, so
-//! that workers may finish in any order. Nothing is synced: that is the store's recipe.
+//! that workers may finish in any order. What the image's file holds in one large piece, as the guest
+//! has it, is not copied where the file system can share extents: it is given to the raw form as it
+//! is, at once and for no space. Nothing is synced: that is the store's recipe.
 
 use std::fs::File;
 use std::io;
@@ -23,6 +25,17 @@ use std::time::Duration;
 use probe::Disk;
 
 use crate::{Error, Result, extents};
+
+/// What a raw form is made of.
+pub trait Source: Disk + Sync {
+    /// The file that holds the bytes from `range.start` on as they are, and where: as far as they are in
+    /// one piece, at most all of `range`. `None` where they must be read through the image, which is
+    /// always right.
+    fn stored_at(&self, range: Range<u64>) -> Result<Option<(&File, Range<u64>)>> {
+        let _ = range;
+        Ok(None)
+    }
+}
 
 /// How far a conversion is, in bytes of data; holes cost nothing and count nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +58,11 @@ const CHUNK: u64 = 2 << 20;
 /// Space is given this far ahead: far enough for large extents, not so far that an image whose data
 /// turns out to be zeros needs room for all of them.
 const SEGMENT: u64 = 256 << 20;
+/// A piece of a segment is shared when it is at least this long: shorter ones would leave the raw form in
+/// many extents. A whole segment is shared at any length, as it is an extent either way.
+const SHARED: u64 = 32 << 20;
+/// A multiple of the block sizes of the file systems that share extents (4 KiB as a rule, 64 KiB at most).
+const BLOCK: u64 = 64 << 10;
 /// Workers for each processor: while one waits for the disk, another decompresses.
 const WORKERS_PER_CPU: usize = 2;
 /// More workers do not make one disk faster, and each holds a chunk in memory.
@@ -60,7 +78,7 @@ const PATIENCE: Duration = Duration::from_millis(100);
 /// use. Fails before it writes anything when the data cannot fit the file system of `out`. Returns the
 /// bytes of data that the image holds.
 pub fn to_raw(
-    image: &(dyn Disk + Sync),
+    image: &dyn Source,
     out: &File,
     progress: &mut dyn FnMut(Progress),
     cancelled: &dyn Fn() -> bool,
@@ -157,7 +175,7 @@ const FIND: &str = "look for the image's data";
 
 /// What the workers share.
 struct Job<'a> {
-    image: &'a (dyn Disk + Sync),
+    image: &'a dyn Source,
     out: &'a File,
     planner: Mutex<Planner<'a>>,
     /// Set by the first error, or by the caller: workers finish their chunk and end.
@@ -254,7 +272,7 @@ struct Chunk {
 
 /// Hands out the data of the disk in guest order, and gives the target its space on the way.
 struct Planner<'a> {
-    image: &'a (dyn Disk + Sync),
+    image: &'a dyn Source,
     out: &'a File,
     /// The rest of the segment at hand: data with its small holes closed.
     segment: Range<u64>,
@@ -266,7 +284,7 @@ struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    fn new(image: &'a (dyn Disk + Sync), out: &'a File) -> Self {
+    fn new(image: &'a dyn Source, out: &'a File) -> Self {
         Self {
             image,
             out,
@@ -303,6 +321,7 @@ impl<'a> Planner<'a> {
         let Some(first) = self.next_data(self.segment.end)? else {
             return Ok(false);
         };
+        let budget = self.budget;
         let limit = first.start.saturating_add(SEGMENT);
         let mut segment = first.start..first.end.min(limit);
         let mut data = segment.end - segment.start;
@@ -320,12 +339,38 @@ impl<'a> Planner<'a> {
             data += found;
             self.budget = self.budget - gap + found;
         }
+        if let Some(end) = self.share(&segment)? {
+            // Nothing is left to do but to count it: by a chunk without bytes. There are no gaps in it.
+            self.uncounted = end - segment.start;
+            self.budget = budget + self.uncounted;
+            self.segment = end..end;
+            return Ok(true);
+        }
         if self.can_preallocate {
             self.can_preallocate = extents::preallocate(self.out, segment.clone())?;
         }
         self.segment = segment;
         self.uncounted = data;
         Ok(true)
+    }
+
+    /// Gives the target the start of `segment` from the image's file, without a copy, where that is worth
+    /// it. The end of what it has then.
+    fn share(&self, segment: &Range<u64>) -> Result<Option<u64>> {
+        let Some((file, stored)) = self.image.stored_at(segment.clone())? else {
+            return Ok(None);
+        };
+        let len = stored.end - stored.start;
+        if len < SHARED && len < segment.end - segment.start {
+            return Ok(None);
+        }
+        // Only whole blocks are shared; a disk's odd end is copied.
+        let len = len.saturating_sub((segment.start + len) % BLOCK);
+        let stored = stored.start..stored.start + len;
+        if len == 0 || !extents::reflink_range(file, stored, self.out, segment.start)? {
+            return Ok(None);
+        }
+        Ok(Some(segment.start + len))
     }
 
     fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>> {

@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 
 use rustix::fs::FallocateFlags;
@@ -122,6 +123,52 @@ pub fn reflink(source: &File, target: &File) -> Result<bool> {
             source: errno.into(),
         }),
     }
+}
+
+/// Makes `at..at + range.len()` of `target` share the extents of `range` of `source`
+/// (`FICLONERANGE`, ioctl_ficlonerange(2)). `false` when the file system cannot, or when the offsets do
+/// not fit its blocks: nothing is ever copied here.
+pub fn reflink_range(source: &File, range: Range<u64>, target: &File, at: u64) -> Result<bool> {
+    let mut words = FileCloneRange {
+        source: source.as_raw_fd().into(),
+        source_offset: range.start,
+        length: range.end - range.start,
+        target_offset: at,
+    };
+    loop {
+        return match clone_range(target, &mut words) {
+            Ok(()) => Ok(true),
+            Err(Errno::INTR) => continue,
+            Err(Errno::OPNOTSUPP | Errno::XDEV | Errno::INVAL | Errno::NOTTY | Errno::NOSYS) => {
+                Ok(false)
+            }
+            Err(errno) => Err(Error::Io {
+                operation: "clone a part of the file",
+                source: errno.into(),
+            }),
+        };
+    }
+}
+
+/// The kernel's `struct file_clone_range`.
+#[repr(C)]
+struct FileCloneRange {
+    source: i64,
+    source_offset: u64,
+    length: u64,
+    target_offset: u64,
+}
+
+#[expect(
+    unsafe_code,
+    reason = "FICLONERANGE has no safe wrapper among our dependencies"
+)]
+fn clone_range(target: &File, words: &mut FileCloneRange) -> rustix::io::Result<()> {
+    use rustix::ioctl::{Updater, ioctl, opcode};
+    const FICLONERANGE: rustix::ioctl::Opcode = opcode::write::<FileCloneRange>(0x94, 13);
+    // SAFETY: the opcode takes a `struct file_clone_range`, which `FileCloneRange` lays out as the
+    // kernel does (linux/fs.h); the kernel only reads it, and its descriptor is open for the call.
+    unsafe { ioctl(target, Updater::<FICLONERANGE, FileCloneRange>::new(words)) }
 }
 
 /// Copies at most this much in one call of the kernel, so that progress is told and a caller that

@@ -7,6 +7,7 @@ use std::ops::Range;
 use probe::{Disk, FileDisk};
 use types::ByteSize;
 
+use crate::convert::Source;
 use crate::qcow2::Qcow2;
 use crate::{Error, Format, Result};
 
@@ -78,6 +79,19 @@ impl Image {
         match &self.kind {
             Kind::Raw(disk) => disk,
             Kind::Qcow2(image) => image.as_ref(),
+        }
+    }
+}
+
+impl Source for FileDisk {}
+
+impl Source for Image {
+    /// The clusters of a qcow2 image that are not compressed are in its file as the guest has them. A
+    /// raw image is made raw again only for a better layout, which shared extents would not give it.
+    fn stored_at(&self, range: Range<u64>) -> Result<Option<(&File, Range<u64>)>> {
+        match &self.kind {
+            Kind::Raw(_) => Ok(None),
+            Kind::Qcow2(image) => image.stored_at(range),
         }
     }
 }

@@ -12,12 +12,12 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use image::convert::{Progress, to_raw};
+use image::convert::{Progress, Source, to_raw};
 use image::{Error, extents};
-use oracle::{Noise, bench, open};
-use probe::{Disk, FileDisk};
+use oracle::{Bench, Noise, bench, open, xfs_bench};
+use probe::{Disk as _, FileDisk};
 
-fn convert(image: &(dyn Disk + Sync), out: &File) -> u64 {
+fn convert(image: &dyn Source, out: &File) -> u64 {
     let mut last = Progress { done: 0, total: 0 };
     let mut calls = 0;
     let mut progress = |now: Progress| {
@@ -49,6 +49,16 @@ fn new_file(path: &std::path::Path) -> File {
 #[test]
 fn the_raw_form_holds_what_qemu_makes_of_the_image() {
     let Some(bench) = bench() else { return };
+    compare_with_qemu(&bench);
+}
+
+#[test]
+fn the_raw_form_holds_what_qemu_makes_of_the_image_where_extents_are_shared() {
+    let Some(bench) = xfs_bench() else { return };
+    compare_with_qemu(&bench);
+}
+
+fn compare_with_qemu(bench: &Bench) {
     for size in [512, 65_536, 66_048, (9 << 20) + 512, 40 << 20] {
         let raw = std::fs::read(bench.raw("raw", size)).unwrap();
         for options in [
@@ -73,6 +83,50 @@ fn the_raw_form_holds_what_qemu_makes_of_the_image() {
             );
         }
     }
+}
+
+/// Clusters that are not compressed lie in the image as the guest has them: on XFS they are shared, for no
+/// space, up to the odd end; what is in small pieces is copied, so that the raw form has few extents.
+#[test]
+fn what_the_image_holds_in_one_piece_is_shared_and_not_copied() {
+    let Some(bench) = xfs_bench() else { return };
+    let size = (300 << 20) + 512;
+    let raw = new_file(&bench.path("raw"));
+    raw.set_len(size).unwrap();
+    let mut noise = Noise(9);
+    let block: Vec<u8> = (0..1 << 20).map(|_| noise.byte()).collect();
+    for start in (0..100 << 20).chain(200 << 20..300 << 20).step_by(1 << 20) {
+        raw.write_all_at(&block, start).unwrap();
+    }
+    for start in (120 << 20..130 << 20).step_by(128 << 10) {
+        raw.write_all_at(&block[..64 << 10], start).unwrap();
+    }
+    raw.write_all_at(&[5; 512], size - 512).unwrap();
+    let image = open(&bench.qcow2("raw", "image", &[])).unwrap();
+    let free = || {
+        let system = rustix::fs::statvfs(bench.path("")).unwrap();
+        system.f_bfree * system.f_frsize
+    };
+    let before = free();
+    let out = new_file(&bench.path("out"));
+    convert(&image, &out);
+    out.sync_all().unwrap();
+    let taken = before - free();
+    assert!(
+        taken < 16 << 20,
+        "{taken} bytes for 200 MiB that could be shared, and 10 MiB that could not"
+    );
+    let extents = extents::count(&out).unwrap().unwrap();
+    assert!(extents <= 16, "{extents} extents");
+    assert!(
+        std::fs::read(bench.path("raw")).unwrap() == std::fs::read(bench.path("out")).unwrap(),
+        "other bytes"
+    );
+    // A clone is its own: what is written to one is not seen in the other.
+    out.write_all_at(&[0xee; 4096], 8 << 20).unwrap();
+    let mut bytes = [0; 4096];
+    image.read_exact_at(&mut bytes, 8 << 20).unwrap();
+    assert!(bytes == block[..4096], "written through to the image");
 }
 
 #[test]

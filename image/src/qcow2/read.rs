@@ -110,6 +110,26 @@ impl Qcow2 {
         })
     }
 
+    /// Where the file holds what the guest has from `range.start` on, as it is: the file's part that
+    /// goes on for as long as the data does in one piece, at most for the whole of `range`. `None`
+    /// where the data is compressed, or is none.
+    pub(crate) fn stored_at(&self, range: Range<u64>) -> Result<Option<(&File, Range<u64>)>> {
+        let mut stored: Option<Range<u64>> = None;
+        let mut next = range.start;
+        while next < range.end {
+            let run = self.run(GuestOffset(next), range.end - next)?;
+            let Place::Data(host) = run.place else { break };
+            let part = stored.get_or_insert(host.0..host.0);
+            if part.end != host.0 {
+                break;
+            }
+            let len = run.len.min(range.end - next);
+            part.end += len;
+            next += len;
+        }
+        Ok(stored.map(|part| (&self.file, part)))
+    }
+
     fn read(&self, mut buf: &mut [u8], offset: u64) -> Result<()> {
         let end = offset.checked_add(buf.len() as u64);
         if end.is_none_or(|end| end > self.header.virtual_size) {

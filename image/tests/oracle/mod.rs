@@ -13,6 +13,17 @@ use probe::Disk as _;
 /// A directory for one test's images.
 pub(crate) struct Bench {
     dir: tempfile::TempDir,
+    /// Where it is on a file system of its own: unmounted before it is removed.
+    mounted: bool,
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        if self.mounted {
+            let ended = Command::new("umount").arg(self.dir.path()).status();
+            assert!(ended.is_ok_and(|status| status.success()), "umount");
+        }
+    }
 }
 
 /// The bench, or `None` (with a line that says so) when there is no `qemu-img`.
@@ -23,7 +34,27 @@ pub(crate) fn bench() -> Option<Bench> {
     }
     Some(Bench {
         dir: tempfile::tempdir().unwrap(),
+        mounted: false,
     })
+}
+
+/// The same on an XFS of 1 GiB, where files can share extents.
+pub(crate) fn xfs_bench() -> Option<Bench> {
+    let mut bench = bench()?;
+    if !rustix::process::geteuid().is_root() || Command::new("mkfs.xfs").arg("-V").output().is_err()
+    {
+        println!("skipped: needs root and mkfs.xfs");
+        return None;
+    }
+    let file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().set_len(1 << 30).unwrap();
+    let path = file.path().to_str().unwrap().to_owned();
+    bench.run("mkfs.xfs", &["-q", "-m", "reflink=1", &path]);
+    let dir = bench.dir.path().to_str().unwrap().to_owned();
+    // The loop device keeps the file, and ends with the mount.
+    bench.run("mount", &["-o", "loop", &path, &dir]);
+    bench.mounted = true;
+    Some(bench)
 }
 
 impl Bench {
