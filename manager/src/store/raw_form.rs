@@ -1,8 +1,9 @@
 //! The raw form: what volumes are cloned from.
 //!
 //! Cloning a file costs time for each of its extents, so the raw form has few: it is written in order
-//! with large holes kept, or shares with the image what that holds in large pieces. A raw image whose own layout is that good is its own raw form; for the
-//! others it is made once per disk, when the first volume needs it, and can be dropped at any time.
+//! with large holes kept, or shares with the image what that holds in large pieces. A raw image whose
+//! own layout is that good is its own raw form; for the others it is made once per disk, when the first
+//! volume needs it, and can be dropped at any time.
 //!
 //! 1. write `raw.tmp`
 //! 2. sync it
