@@ -100,7 +100,7 @@ pub(crate) fn node() -> Vec<csi::NodeServiceCapability> {
 mod tests {
     use std::time::Duration;
 
-    use client::Client;
+    use client::Cluster;
     use csi::controller_server::Controller as _;
     use csi::node_server::Node as _;
     use host::Disks;
@@ -110,9 +110,8 @@ mod tests {
 
     use super::*;
     use crate::controller::ControllerService;
+    use crate::managers::Managers;
     use crate::node::NodeService;
-    use crate::snapshots::Snapshots;
-    use crate::volumes::Volumes;
 
     /// Whether an empty request is answered by more than "not offered".
     fn offered<T>(reply: Result<Response<T>, Status>) -> bool {
@@ -136,10 +135,9 @@ mod tests {
             ListSnapshots, ListVolumes, ModifyVolume, PublishUnpublishVolume,
         };
         use Node::{GetVolumeStats, StageUnstageVolume};
-        let client = Client::new("unix:/nonexistent/manager.sock".parse().unwrap()).unwrap();
-        let snapshots = Snapshots::new(client.clone(), Duration::ZERO);
-        let volumes = Volumes::new(client, "driver.example/node".to_owned(), Duration::ZERO);
-        let controller = ControllerService::new(volumes, snapshots);
+        let cluster = Cluster::new("unix:/nonexistent/manager.sock".parse().unwrap()).unwrap();
+        let key = "driver.example/node".to_owned();
+        let controller = ControllerService::new(Managers::new(cluster, key, Duration::ZERO));
         agree!(
             controller,
             CONTROLLER,

@@ -188,6 +188,14 @@ pub enum Error {
         /// Where they can be made.
         here: String,
     },
+    /// A manager that does not answer may have made what is asked for.
+    #[error("{answered} of {managers} backing image managers answer; look at the others")]
+    Incomplete {
+        /// How many answered.
+        answered: usize,
+        /// How many there are.
+        managers: usize,
+    },
     /// Another call works on the same thing.
     #[error("another call on {name} is under way; try again")]
     InFlight {
@@ -305,6 +313,7 @@ impl Classify for Error {
                 ErrorKind::Aborted
             }
             Self::ImageFailed { kind, .. } => *kind,
+            Self::Incomplete { .. } => ErrorKind::Unavailable,
             Self::Topology { .. } => ErrorKind::ResourceExhausted,
             Self::NoReplica { .. } | Self::NotStaged | Self::Start { .. } => {
                 ErrorKind::FailedPrecondition

@@ -9,6 +9,7 @@ use types::{ImageName, ImageUuid, Sha512, VolumeName};
 use crate::capabilities;
 use crate::error::{Error, Result};
 use crate::in_flight::InFlight;
+use crate::managers::Managers;
 use crate::request::{self, CreateGroup};
 use crate::snapshots::{is_snapshot, show};
 use crate::status::answer;
@@ -18,19 +19,24 @@ type Reply<T> = Result<Response<T>, Status>;
 /// What answers on the group controller service.
 #[derive(Debug)]
 pub(crate) struct GroupService {
-    client: Client,
+    managers: Managers,
     in_flight: InFlight,
 }
 
 impl GroupService {
-    pub(crate) fn new(client: Client) -> Self {
+    pub(crate) fn new(managers: Managers) -> Self {
         let in_flight = InFlight::default();
-        Self { client, in_flight }
+        Self {
+            managers,
+            in_flight,
+        }
     }
 
     async fn create(&self, request: &CreateGroup) -> Result<csi::VolumeGroupSnapshot> {
+        // All of them have to be this manager's: one moment is one disk's.
+        let client = self.managers.of_group(&request.volumes).await?;
         for volume in &request.volumes {
-            self.client.volume(volume).await?;
+            client.volume(volume).await?;
         }
         let member = |volume: &VolumeName| wire::GroupMember {
             name: member_name(&request.name, volume),
@@ -40,23 +46,27 @@ impl GroupService {
             group: request.name.to_string(),
             members: request.volumes.iter().map(member).collect(),
         };
-        let taken = self.client.snapshot_group(wanted).await?;
+        let taken = client.snapshot_group(wanted).await?;
         types::crash_point!("csi.create_group.taken");
         Ok(group(&request.name, &taken))
     }
 
-    /// The snapshots of a group; none when there is none.
-    async fn members(&self, id: &ImageName) -> Result<Vec<wire::BackingImage>> {
-        let mut images = self.client.list_images().await?;
-        images.retain(|image| is_snapshot(image) && image.snapshot_group == id.as_str());
-        Ok(images)
+    /// The snapshots of a group, and the manager that has them; none when there is none.
+    async fn members(&self, id: &ImageName) -> Result<Option<(Client, Vec<wire::BackingImage>)>> {
+        for client in self.managers.all().await? {
+            let mut images = client.list_images().await?;
+            images.retain(|image| is_snapshot(image) && image.snapshot_group == id.as_str());
+            if !images.is_empty() {
+                return Ok(Some((client, images)));
+            }
+        }
+        Ok(None)
     }
 
     async fn delete(&self, id: &ImageName, snapshot_ids: &[String]) -> Result<()> {
-        let members = self.members(id).await?;
-        if members.is_empty() {
+        let Some((client, members)) = self.members(id).await? else {
             return Ok(());
-        }
+        };
         same_members(id, &members, snapshot_ids)?;
         for image in members {
             // A name that the manager has given out is one.
@@ -66,7 +76,7 @@ impl GroupService {
             ) else {
                 continue;
             };
-            self.client.delete_image(&name, uuid.as_ref()).await?;
+            client.delete_image(&name, uuid.as_ref()).await?;
             types::crash_point!("csi.delete_group.one");
         }
         Ok(())
@@ -77,12 +87,11 @@ impl GroupService {
         id: &ImageName,
         snapshot_ids: &[String],
     ) -> Result<csi::VolumeGroupSnapshot> {
-        let members = self.members(id).await?;
-        if members.is_empty() {
+        let Some((_, members)) = self.members(id).await? else {
             return Err(Error::NoSuchSnapshot {
                 snapshot_id: id.to_string(),
             });
-        }
+        };
         same_members(id, &members, snapshot_ids)?;
         Ok(group(id, &members))
     }

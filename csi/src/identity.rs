@@ -37,7 +37,7 @@ impl csi::identity_server::Identity for IdentityService {
         &self,
         _: Request<csi::GetPluginCapabilitiesRequest>,
     ) -> Result<Response<csi::GetPluginCapabilitiesResponse>, Status> {
-        let capabilities = capabilities::plugin(self.readiness.client.is_some());
+        let capabilities = capabilities::plugin(self.readiness.managers.is_some());
         Ok(Response::new(csi::GetPluginCapabilitiesResponse {
             capabilities,
         }))

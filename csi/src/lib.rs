@@ -7,7 +7,7 @@
 //!  identity · controller · node          one span, one guard, at most 25 lines each
 //!        │ request: the only validation        │ status: the only way back
 //!        ▼                                     ▼
-//!  volumes ── client ──▶ manager         location ── host::staging ──▶ this node's kernel
+//!  managers ─ volumes ─ client ─▶ manager       location ── host::staging ──▶ this node's kernel
 //! ```
 //!
 //! It keeps no state: what exists the manager's disk knows, what is mounted the kernel knows. It
@@ -27,6 +27,7 @@ mod health;
 mod identity;
 mod in_flight;
 mod location;
+mod managers;
 mod metrics;
 mod node;
 mod readiness;
@@ -41,19 +42,18 @@ mod volumes;
 pub use config::{Args, Config, DriverName, LogFormat, Mode};
 pub use error::{Error, Result};
 
-use client::Client;
+use client::Cluster;
 use controller::ControllerService;
 use group::GroupService;
 use health::Health;
 use host::Disks;
 use identity::IdentityService;
+use managers::Managers;
 use node::NodeService;
 use readiness::Readiness;
 use server::Services;
-use snapshots::Snapshots;
 use socket::{Directory, Socket};
 use tokio::sync::oneshot;
-use volumes::Volumes;
 
 /// Runs the plugin until `shutdown` resolves. Needs a tokio runtime.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<()> {
@@ -91,18 +91,16 @@ fn services(
     let (name, topology_key) = (config.driver_name, config.topology_key);
     let (mut controller, mut group, mut node, mut task) = (None, None, None, None);
     let mut readiness = Readiness {
-        client: None,
+        managers: None,
         node: None,
         registration: None,
     };
     if let Some(asked) = config.controller {
-        let manager = Client::new(asked.manager)?;
-        let wait = asked.image_wait;
-        let volumes = Volumes::new(manager.clone(), topology_key.clone(), wait);
-        let snapshots = Snapshots::new(manager.clone(), wait);
-        controller = Some(ControllerService::new(volumes, snapshots));
-        group = Some(GroupService::new(manager.clone()));
-        readiness.client = Some(manager);
+        let cluster = Cluster::new(asked.manager)?;
+        let managers = Managers::new(cluster, topology_key.clone(), asked.image_wait);
+        controller = Some(ControllerService::new(managers.clone()));
+        group = Some(GroupService::new(managers.clone()));
+        readiness.managers = Some(managers);
     }
     if let Some(asked) = config.node {
         let disks = Disks::new(asked.disks);

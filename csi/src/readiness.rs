@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use client::Client;
 use types::report;
 
 use crate::error::Result;
+use crate::managers::Managers;
 use crate::node::NodeService;
 use crate::registration::Outcome;
 
@@ -16,8 +16,8 @@ const DEADLINE: Duration = Duration::from_millis(700);
 /// What the plugin depends on.
 #[derive(Debug, Clone)]
 pub(crate) struct Readiness {
-    /// The manager, where a controller is served.
-    pub(crate) client: Option<Client>,
+    /// The managers, where a controller is served.
+    pub(crate) managers: Option<Managers>,
     /// The node, where one is served, and the kubelet's directory there.
     pub(crate) node: Option<(NodeService, PathBuf)>,
     /// What the kubelet said, where the plugin registers itself.
@@ -36,8 +36,8 @@ impl Readiness {
         {
             return Ok(Some(trouble));
         }
-        if let Some(client) = &self.client {
-            let answer = client.clone().with_deadline(DEADLINE).disk().await;
+        if let Some(managers) = &self.managers {
+            let answer = managers.probe(DEADLINE).await;
             return Ok(answer.err().map(|error| report(&error).to_string()));
         }
         Ok(None)

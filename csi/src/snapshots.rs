@@ -85,20 +85,15 @@ impl Snapshots {
         Ok(show(&image))
     }
 
-    /// A page of snapshots and the token of the next.
-    pub(crate) async fn list(
-        &self,
-        request: &ListSnapshots,
-    ) -> Result<(Vec<csi::Snapshot>, String)> {
+    /// Every snapshot of this manager that is asked for.
+    pub(crate) async fn all(&self, request: &ListSnapshots) -> Result<Vec<csi::Snapshot>> {
         let mut images = self.client.list_images().await?;
         images.retain(|image| {
             is_snapshot(image)
                 && (request.volume.is_empty() || image.source_volume == request.volume)
                 && (request.snapshot.is_empty() || image.name == request.snapshot)
         });
-        images.sort_by(|a, b| a.name.cmp(&b.name));
-        let (page, token) = request.page.cut(images, |image| &image.name);
-        Ok((page.iter().map(show).collect(), token))
+        Ok(images.iter().map(show).collect())
     }
 
     async fn find(&self, id: &ImageName) -> Result<Option<wire::BackingImage>> {

@@ -12,10 +12,9 @@ use crate::content;
 use crate::error::Result;
 use crate::in_flight::InFlight;
 use crate::location;
+use crate::managers::Managers;
 use crate::request::{self, Capability, Mutable, Parameters};
-use crate::snapshots::Snapshots;
 use crate::status::answer;
-use crate::volumes::Volumes;
 
 use self::show::{bytes, condition, published_nodes};
 
@@ -24,29 +23,28 @@ type Reply<T> = Result<Response<T>, Status>;
 /// What answers on the controller service.
 #[derive(Debug)]
 pub(crate) struct ControllerService {
-    volumes: Volumes,
-    snapshots: Snapshots,
+    managers: Managers,
     in_flight: InFlight,
     in_flight_snapshots: InFlight,
 }
 
 impl ControllerService {
-    pub(crate) fn new(volumes: Volumes, snapshots: Snapshots) -> Self {
+    pub(crate) fn new(managers: Managers) -> Self {
         Self {
-            volumes,
-            snapshots,
+            managers,
             in_flight: InFlight::default(),
             in_flight_snapshots: InFlight::default(),
         }
     }
 
     fn show(&self, volume: &wire::Volume) -> csi::Volume {
-        show::volume(volume, self.volumes.topology_key())
+        show::volume(volume, self.managers.topology_key())
     }
 
     /// Why a volume cannot be used as asked, or `None`. Errors are the manager's.
     async fn objection(&self, request: &request::ValidateVolume) -> Result<Option<String>> {
-        let volume = self.volumes.get(&request.volume).await?;
+        let volumes = self.managers.of_volume(&request.volume).await?;
+        let volume = volumes.get(&request.volume).await?;
         let expected = location::volume_context(&volume);
         if !request.context.is_empty() && request.context != expected {
             return Ok(Some("volume_context is not that of the volume".to_owned()));
@@ -91,7 +89,8 @@ impl csi::controller_server::Controller for ControllerService {
             let request = request::CreateVolume::parse(wire)?;
             let _guard = self.in_flight.enter(&request.name)?;
             // The largest future by far: kept off the stack of the others.
-            let volume = Box::pin(self.volumes.create(request)).await?;
+            let volumes = self.managers.for_volume(&request).await?;
+            let volume = Box::pin(volumes.create(request)).await?;
             Ok(csi::CreateVolumeResponse {
                 volume: Some(self.show(&volume)),
             })
@@ -108,7 +107,8 @@ impl csi::controller_server::Controller for ControllerService {
             let deleted = async {
                 let volume = request::volume_id(&id)?;
                 let _guard = self.in_flight.enter(&volume)?;
-                self.volumes.delete(&volume).await
+                let volumes = self.managers.of_volume(&volume).await?;
+                volumes.delete(&volume).await
             };
             gone_is_fine(deleted.await)?;
             Ok(csi::DeleteVolumeResponse {})
@@ -124,7 +124,8 @@ impl csi::controller_server::Controller for ControllerService {
         answer("ControllerPublishVolume", &wire.volume_id.clone(), async {
             let request = request::PublishVolume::parse(wire)?;
             let _guard = self.in_flight.enter(&request.volume)?;
-            let publish_context = self.volumes.publish(request).await?;
+            let volumes = self.managers.of_volume(&request.volume).await?;
+            let publish_context = volumes.publish(request).await?;
             Ok(csi::ControllerPublishVolumeResponse { publish_context })
         })
         .await
@@ -139,7 +140,8 @@ impl csi::controller_server::Controller for ControllerService {
             let unpublished = async {
                 let request = request::UnpublishVolume::parse(&wire)?;
                 let _guard = self.in_flight.enter(&request.volume)?;
-                self.volumes
+                let volumes = self.managers.of_volume(&request.volume).await?;
+                volumes
                     .unpublish(&request.volume, request.node.as_ref())
                     .await
             };
@@ -182,7 +184,7 @@ impl csi::controller_server::Controller for ControllerService {
         use csi::list_volumes_response::{Entry, VolumeStatus};
         answer("ListVolumes", "", async {
             let page = request::list_volumes(request.get_ref())?;
-            let (volumes, next_token) = self.volumes.list(&page).await?;
+            let (volumes, next_token) = self.managers.list(&page).await?;
             let entry = |volume: &wire::Volume| Entry {
                 volume: Some(self.show(volume)),
                 status: Some(VolumeStatus {
@@ -204,7 +206,7 @@ impl csi::controller_server::Controller for ControllerService {
     ) -> Reply<csi::GetCapacityResponse> {
         answer("GetCapacity", "", async {
             let request = request::GetCapacity::parse(request.into_inner())?;
-            let available = self.volumes.capacity(request.topology.as_ref()).await?;
+            let available = self.managers.capacity(request.topology.as_ref()).await?;
             let available_capacity = bytes(available.bytes());
             Ok(csi::GetCapacityResponse {
                 available_capacity,
@@ -232,7 +234,8 @@ impl csi::controller_server::Controller for ControllerService {
         answer("ControllerExpandVolume", &wire.volume_id.clone(), async {
             let request = request::ExpandVolume::parse(wire)?;
             let _guard = self.in_flight.enter(&request.volume)?;
-            let size = self.volumes.expand(request).await?;
+            let volumes = self.managers.of_volume(&request.volume).await?;
+            let size = volumes.expand(request).await?;
             // Also for a raw block volume: its loop device has to learn its new size.
             let (capacity_bytes, node_expansion_required) = (bytes(size.bytes()), true);
             Ok(csi::ControllerExpandVolumeResponse {
@@ -250,7 +253,9 @@ impl csi::controller_server::Controller for ControllerService {
         use csi::controller_get_volume_response::VolumeStatus;
         let id = request.into_inner().volume_id;
         answer("ControllerGetVolume", &id, async {
-            let volume = self.volumes.get(&request::volume_id(&id)?).await?;
+            let name = request::volume_id(&id)?;
+            let volumes = self.managers.of_volume(&name).await?;
+            let volume = volumes.get(&name).await?;
             let status = VolumeStatus {
                 published_node_ids: published_nodes(&volume),
                 volume_condition: Some(condition(&volume)),
@@ -269,7 +274,8 @@ impl csi::controller_server::Controller for ControllerService {
         answer("ControllerModifyVolume", &wire.volume_id, async {
             let request = request::ModifyVolume::parse(&wire)?;
             let _guard = self.in_flight.enter(&request.volume)?;
-            self.volumes.modify(request).await?;
+            let volumes = self.managers.of_volume(&request.volume).await?;
+            volumes.modify(request).await?;
             Ok(csi::ControllerModifyVolumeResponse {})
         })
         .await
@@ -284,7 +290,11 @@ impl csi::controller_server::Controller for ControllerService {
             let request = request::CreateSnapshot::parse(&wire)?;
             let _guard = self.in_flight_snapshots.enter(&request.name)?;
             // A large future: kept off the stack of the others.
-            let snapshot = Some(Box::pin(self.snapshots.create(&request)).await?);
+            let snapshots = self
+                .managers
+                .for_snapshot(&request.name, &request.volume)
+                .await?;
+            let snapshot = Some(Box::pin(snapshots.create(&request)).await?);
             Ok(csi::CreateSnapshotResponse { snapshot })
         })
         .await
@@ -299,7 +309,8 @@ impl csi::controller_server::Controller for ControllerService {
             let deleted = async {
                 let snapshot = request::snapshot_id(&id)?;
                 let _guard = self.in_flight_snapshots.enter(&snapshot)?;
-                self.snapshots.delete(&snapshot).await
+                let snapshots = self.managers.of_snapshot(&snapshot).await?;
+                snapshots.delete(&snapshot).await
             };
             gone_is_fine(deleted.await)?;
             Ok(csi::DeleteSnapshotResponse {})
@@ -314,7 +325,7 @@ impl csi::controller_server::Controller for ControllerService {
         use csi::list_snapshots_response::Entry;
         answer("ListSnapshots", "", async {
             let request = request::ListSnapshots::parse(request.into_inner())?;
-            let (snapshots, next_token) = self.snapshots.list(&request).await?;
+            let (snapshots, next_token) = self.managers.list_snapshots(&request).await?;
             let entry = |snapshot| Entry {
                 snapshot: Some(snapshot),
             };
@@ -333,7 +344,9 @@ impl csi::controller_server::Controller for ControllerService {
     ) -> Reply<csi::GetSnapshotResponse> {
         let id = request.into_inner().snapshot_id;
         answer("GetSnapshot", &id, async {
-            let snapshot = self.snapshots.get(&request::snapshot_id(&id)?).await?;
+            let name = request::snapshot_id(&id)?;
+            let snapshots = self.managers.of_snapshot(&name).await?;
+            let snapshot = snapshots.get(&name).await?;
             let snapshot = Some(snapshot);
             Ok(csi::GetSnapshotResponse { snapshot })
         })

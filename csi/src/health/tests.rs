@@ -1,6 +1,7 @@
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
+use crate::managers::Managers;
 use crate::socket::{Directory, Socket};
 
 async fn get(address: SocketAddr, request: &str) -> String {
@@ -18,7 +19,11 @@ async fn health_readiness_and_metrics_are_told_apart() {
     let (_listener, socket) = Socket::bind(&root.path().join("csi.sock"), Directory::Own).unwrap();
     let manager = "unix:/nonexistent/manager.sock".parse().unwrap();
     let readiness = Readiness {
-        client: Some(client::Client::new(manager).unwrap()),
+        managers: Some(Managers::new(
+            client::Cluster::new(manager).unwrap(),
+            "driver.example/node".to_owned(),
+            Duration::ZERO,
+        )),
         node: None,
         registration: None,
     };

@@ -16,7 +16,7 @@ use types::{ByteSize, Classify as _, ErrorKind, NodeId, VolumeName};
 
 use crate::error::{Error, Result};
 use crate::location;
-use crate::request::{Capacity, ExpandVolume, ModifyVolume, Page, PublishVolume};
+use crate::request::{Capacity, ExpandVolume, ModifyVolume, PublishVolume};
 
 /// The volumes of one manager.
 #[derive(Debug, Clone)]
@@ -34,11 +34,6 @@ impl Volumes {
             topology_key,
             image_wait,
         }
-    }
-
-    /// The key of the topology segment that names a node.
-    pub(crate) fn topology_key(&self) -> &str {
-        &self.topology_key
     }
 
     /// Whether volumes can be made where one of these topologies wants them; none: anywhere.
@@ -107,27 +102,6 @@ impl Volumes {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             other => Ok(other?),
         }
-    }
-
-    /// A page of volumes and the token of the next.
-    pub(crate) async fn list(&self, page: &Page) -> Result<(Vec<wire::Volume>, String)> {
-        let (volumes, more) = self
-            .client
-            .list_volumes(page.max_entries, &page.after)
-            .await?;
-        let last = volumes.last().filter(|_| more);
-        let token = last.map(|last| Page::token(&last.name)).unwrap_or_default();
-        Ok((volumes, token))
-    }
-
-    /// Bytes that volumes can still take, where a topology (none: anywhere) wants them.
-    pub(crate) async fn capacity(
-        &self,
-        topology: Option<&HashMap<String, String>>,
-    ) -> Result<ByteSize> {
-        let disk = self.client.disk().await?;
-        let here = topology.is_none_or(|segments| self.covers(segments, &disk.node_id));
-        Ok(ByteSize(if here { disk.available } else { 0 }))
     }
 
     /// Changes what may change of a volume.
