@@ -129,28 +129,35 @@ impl Managers {
         if let Some(made) = self.made(&members, &request.name).await? {
             return Ok(made);
         }
+        let preference = |member: &Member| {
+            let mut preferred = request.preferred.iter();
+            preferred.position(|segments| self.covers(segments, &member.disk.node_id))
+        };
         let wanted = request.capacity.required.unwrap_or_default();
-        let chosen = choose(&members, &request.name, wanted);
+        let chosen = choose(&members, &request.name, wanted, preference);
         Ok(self.volumes(chosen.client.clone()))
     }
 
-    /// The managers where a volume may be. Where the topology leaves a choice all must answer: one
-    /// that does not may have made the volume.
+    /// The managers where a volume may be. The one that comes first must answer, or all of them where
+    /// none does: one that does not may have made the volume.
     async fn candidates(&self, request: &CreateVolume) -> Result<Vec<Member>> {
         let managers = self.cluster.managers().await?.len();
         let members = self.cluster.members().await?;
         let answered = members.len();
         let here: Vec<&str> = members.iter().map(|member| &*member.disk.node_id).collect();
         let here = here.join(", ");
+        let covers = |segments, member: &Member| self.covers(segments, &member.disk.node_id);
+        let requisite = &request.requisite;
         let fits = |member: &Member| {
-            let node = &member.disk.node_id;
-            let covers = |segments| self.covers(segments, node);
-            request.requisite.is_empty() || request.requisite.iter().any(covers)
+            requisite.is_empty() || requisite.iter().any(|segments| covers(segments, member))
         };
         let fitting: Vec<Member> = members.into_iter().filter(fits).collect();
-        let one_node = request.requisite.len() == 1;
+        let only = requisite.first().filter(|_| requisite.len() == 1);
+        let best = request.preferred.first().or(only);
+        let best_answers =
+            best.is_some_and(|segments| fitting.iter().any(|member| covers(segments, member)));
         match fitting.is_empty() {
-            false if one_node || answered == managers => Ok(fitting),
+            false if best_answers || answered == managers => Ok(fitting),
             true if answered == managers => Err(Error::Topology { here }),
             _ => Err(Error::Incomplete { answered, managers }),
         }
@@ -258,13 +265,22 @@ impl Managers {
     }
 }
 
-/// The same of equal ones each time: those with room first, then by a hash of the names, which
-/// spreads volumes over disks.
-fn choose<'a>(members: &'a [Member], name: &VolumeName, wanted: ByteSize) -> &'a Member {
+/// The same of equal ones each time: those with room first, then the most preferred, then by a hash of
+/// the names, which spreads volumes over disks.
+fn choose<'a>(
+    members: &'a [Member],
+    name: &VolumeName,
+    wanted: ByteSize,
+    preference: impl Fn(&Member) -> Option<usize>,
+) -> &'a Member {
     let rank = |member: &&Member| {
         let mut hasher = DefaultHasher::new();
         (name.as_str(), &member.disk.uuid).hash(&mut hasher);
-        (member.disk.available < wanted.bytes(), hasher.finish())
+        (
+            member.disk.available < wanted.bytes(),
+            preference(member).unwrap_or(usize::MAX),
+            hasher.finish(),
+        )
     };
     let chosen = members.iter().min_by_key(rank);
     chosen.expect("there is a candidate")
@@ -294,7 +310,20 @@ mod tests {
 
     fn chosen(members: &[Member], name: &str) -> String {
         let name = VolumeName::new(name).unwrap();
-        choose(members, &name, ByteSize(100)).disk.uuid.clone()
+        let chosen = choose(members, &name, ByteSize(100), |_| None);
+        chosen.disk.uuid.clone()
+    }
+
+    #[test]
+    fn a_volume_goes_where_its_pod_is_to_run_if_there_is_room() {
+        let members = [member("a", 1000), member("b", 1000), member("full", 10)];
+        let order = ["full", "b", "a"];
+        let preference = |member: &Member| order.iter().position(|uuid| *uuid == member.disk.uuid);
+        for number in 0..8 {
+            let name = VolumeName::new(&format!("pvc-{number}")).unwrap();
+            let chosen = choose(&members, &name, ByteSize(100), preference);
+            assert_eq!(chosen.disk.uuid, "b");
+        }
     }
 
     #[tokio::test]

@@ -85,6 +85,8 @@ pub(crate) struct CreateVolume {
     pub(crate) source: Option<ContentSource>,
     /// Topologies of which one must hold the volume; empty: anywhere.
     pub(crate) requisite: Vec<HashMap<String, String>>,
+    /// Those of them that are better than the others, the best first: where the pod is to run.
+    pub(crate) preferred: Vec<HashMap<String, String>>,
 }
 
 impl CreateVolume {
@@ -108,7 +110,10 @@ impl CreateVolume {
                 why,
             })?;
         let topology = wire.accessibility_requirements.unwrap_or_default();
-        let requisite = topology.requisite.into_iter().map(|t| t.segments).collect();
+        let segments = |topologies: Vec<csi::Topology>| {
+            let segments = topologies.into_iter().map(|topology| topology.segments);
+            segments.collect()
+        };
         Ok(Self {
             name,
             capacity,
@@ -116,7 +121,8 @@ impl CreateVolume {
             parameters,
             pull_secret,
             source,
-            requisite,
+            requisite: segments(topology.requisite),
+            preferred: segments(topology.preferred),
         })
     }
 
@@ -244,8 +250,11 @@ pub(crate) struct GetCapacity {
 }
 
 impl GetCapacity {
+    /// The parameters are the whole class as it stands, with what is meant for the sidecars. They do not
+    /// change how much room there is, and what is wrong with them is for `CreateVolume` to say: where
+    /// this call fails the scheduler tells pods that there is no room.
     pub(crate) fn parse(wire: csi::GetCapacityRequest) -> Result<Self> {
-        Parameters::parse(&wire.parameters)?;
+        bounded("parameters", &wire.parameters, MAP_BYTES)?;
         for capability in wire.volume_capabilities {
             Capability::parse("volume_capabilities", Some(capability))?;
         }

@@ -208,3 +208,30 @@ fn a_text_that_is_no_name_is_the_id_of_no_volume() {
         ErrorKind::InvalidArgument
     );
 }
+
+#[test]
+fn room_is_told_whatever_a_class_says() {
+    for (key, value) in [
+        (
+            "csi.storage.k8s.io/provisioner-secret-name",
+            "site-registry",
+        ),
+        ("csi.storage.k8s.io/fstype", "xfs"),
+        (
+            "basImage",
+            "misspelt: the claim is told so, by CreateVolume",
+        ),
+    ] {
+        let wire = csi::GetCapacityRequest {
+            parameters: map(&[(key, value)]),
+            ..Default::default()
+        };
+        assert!(GetCapacity::parse(wire).is_ok(), "{key}");
+    }
+    let large = "v".repeat(MAP_BYTES);
+    let wire = csi::GetCapacityRequest {
+        parameters: map(&[("key", &large)]),
+        ..Default::default()
+    };
+    assert!(GetCapacity::parse(wire).is_err());
+}
