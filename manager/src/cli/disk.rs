@@ -9,6 +9,7 @@ use types::DiskUuid;
 
 use super::{Failure, output, runtime};
 use crate::store::Disk;
+use crate::store::owner::{self, Owner};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -19,6 +20,9 @@ pub(super) enum Command {
         /// Uuid of the disk [default: a random one]
         #[arg(long)]
         uuid: Option<DiskUuid>,
+        /// User and group that the daemon runs as: all that is on the disk becomes theirs [default: as it is]
+        #[arg(long, value_name = "UID:GID")]
+        owner: Option<Owner>,
     },
     /// Show the disk that a daemon serves
     Get {
@@ -43,8 +47,11 @@ struct DiskView {
 
 pub(super) fn run(command: Command) -> Result<(), Failure> {
     match command {
-        Command::Init { dir, uuid } => {
+        Command::Init { dir, uuid, owner } => {
             let uuid = Disk::init(&dir, uuid)?;
+            if let Some(owner) = owner {
+                owner::give(&dir, owner)?;
+            }
             output::json(&serde_json::json!({ "diskUUID": uuid }))?;
         }
         Command::Get { url } => {

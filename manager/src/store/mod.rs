@@ -55,6 +55,7 @@ pub mod ingest;
 pub mod layout;
 mod made;
 pub mod orphans;
+pub mod owner;
 mod padding;
 mod prove;
 pub mod raw_form;
