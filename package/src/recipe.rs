@@ -12,6 +12,9 @@ use crate::error::{Error, Result, io};
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct Recipe {
+    /// Another recipe, beside this one or by a relative path: what its image holds is in this one too.
+    #[serde(default)]
+    pub(crate) include: Option<PathBuf>,
     /// The whole reference, for images that are not named after their recipe.
     #[serde(default)]
     pub(crate) reference: Option<String>,
@@ -58,11 +61,37 @@ pub(crate) struct Recipe {
 
 impl Recipe {
     pub(crate) fn read(path: &Path) -> Result<Self> {
+        let mut recipe = Self::read_alone(path)?;
+        if let Some(include) = &recipe.include {
+            let beside = path.parent().unwrap_or(Path::new("")).join(include);
+            // One level is all that anybody needs, and cannot go round in circles.
+            recipe.take_files(Self::read_alone(&beside)?);
+        }
+        Ok(recipe)
+    }
+
+    fn read_alone(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(io("read", path))?;
         toml::from_str(&text).map_err(|source| Error::Recipe {
             path: path.to_owned(),
             source,
         })
+    }
+
+    /// Adds what the other image holds; what this one says of the same path counts.
+    fn take_files(&mut self, other: Self) {
+        self.programs.extend(other.programs);
+        self.files.extend(other.files);
+        for (mine, theirs) in [
+            (&mut self.copy, other.copy),
+            (&mut self.write, other.write),
+            (&mut self.links, other.links),
+            (&mut self.directories, other.directories),
+        ] {
+            for (path, what) in theirs {
+                mine.entry(path).or_insert(what);
+            }
+        }
     }
 }
 
@@ -100,6 +129,8 @@ pub(crate) fn locate(inputs: &[Input], text: &str) -> Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
 
     #[test]
@@ -109,6 +140,29 @@ mod tests {
         assert!(toml::from_str::<Recipe>(&format!("{good}entry-point=['/a']")).is_err());
         assert!(toml::from_str::<Recipe>("title='t'").is_err());
         assert!("target".parse::<Input>().is_err());
+    }
+
+    #[test]
+    fn an_included_recipe_gives_its_files_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let head = "title='t'\ndescription='d'\nlicenses='MIT'\n";
+        let write = |name: &str, more: &str| {
+            let path = dir.path().join(name);
+            let mut file = std::fs::File::create(&path).unwrap();
+            file.write_all(format!("{head}{more}").as_bytes()).unwrap();
+            path
+        };
+        write(
+            "base.toml",
+            "entrypoint=['/base']\nprograms=['busybox']\n[write]\n'/a'='base'\n'/b'='base'\n",
+        );
+        let path = write("top.toml", "include='base.toml'\n[write]\n'/a'='top'\n");
+        let recipe = Recipe::read(&path).unwrap();
+        assert_eq!(recipe.programs, ["busybox"]);
+        assert!(recipe.entrypoint.is_empty());
+        let written: Vec<_> = recipe.write.values().map(String::as_str).collect();
+        assert_eq!(written, ["top", "base"]);
+        assert!(Recipe::read(&write("lost.toml", "include='no.toml'\n")).is_err());
     }
 
     #[test]
