@@ -18,7 +18,7 @@ help:
 	@echo "make fuzz          the fuzz targets; SECONDS=n for each (60)"
 	@echo "make images        container images of the programs: target/images/*.tar, with lists of what is in them"
 	@echo "make e2e           the examples on a real Kubernetes of two nodes; STEPS=\"provisioner clone\" runs some"
-	@echo "make e2e-storage   the official External.Storage suite on it; FOCUS=regex runs a part"
+	@echo "make e2e-storage   the official External.Storage suite on it"
 	@echo "make flexvolume    the FlexVolume executable, static, for this machine"
 	@echo "make deps          installs what all of these need"
 
@@ -75,16 +75,10 @@ images:
 		--revision "$$(git rev-parse HEAD 2>/dev/null)" deploy/images/*.toml
 
 e2e:
-	@scripts/deps build demo test e2e
-	@tests/kubernetes/build cluster sidecars helm
-	@cargo build --quiet --workspace --bins
-	@E2E_NO_BUILD=1 $(TARGET)/debug/e2e $(STEPS)
+	@tests/kubernetes/run $(STEPS)
 
 e2e-storage:
-	@scripts/deps build demo test e2e
-	@tests/kubernetes/build cluster sidecars suite
-	@cargo build --quiet --workspace --bins
-	@E2E_NO_BUILD=1 tests/kubernetes/conformance $(FOCUS)
+	@tests/kubernetes/run suite
 
 deps:
 	@scripts/deps build lint demo test bench fuzz e2e

@@ -9,8 +9,10 @@ use crate::command::words;
 use crate::programs::sources;
 use crate::wait;
 
-/// Where the registry is, as pods and managers name it.
-pub const REGISTRY: &str = "10.99.0.1:5000";
+/// Where the registry is that everybody may use.
+pub const OPEN_REGISTRY: &str = "10.99.0.1:5000";
+/// Where the one is that wants a password: `registry.example` of the examples.
+pub const PRIVATE_REGISTRY: &str = "10.99.0.1:443";
 
 /// A running cluster. Dropping it takes it down with all that it attached, unless it is kept.
 #[derive(Debug)]
@@ -48,6 +50,11 @@ impl Cluster {
         self.script(["load".to_owned()].into_iter().chain(paths));
     }
 
+    /// Calls an image of every node by one more name.
+    pub fn tag(&self, image: &str, name: &str) {
+        self.script(["tag", image, name].map(ToOwned::to_owned));
+    }
+
     /// Runs a command in the namespaces of a node, and gives what it prints.
     #[track_caller]
     pub fn enter(&self, node: usize, command: &[&str]) -> String {
@@ -64,6 +71,12 @@ impl Cluster {
     pub fn power(&self, node: usize, on: bool) {
         let command = if on { "on" } else { "off" };
         self.script([command.to_owned(), node.to_string()]);
+    }
+
+    /// Ends the kubelet of a node, and starts it again.
+    #[track_caller]
+    pub fn restart_kubelet(&self, node: usize) {
+        self.script(["kubelet".to_owned(), node.to_string()]);
     }
 
     /// The bytes that an address serves, asked from a node.

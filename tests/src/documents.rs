@@ -76,6 +76,15 @@ pub fn has_test(text: &str, name: &str) -> bool {
     })
 }
 
+/// Whether `make e2e` has a step that is function `name` of the file: `("…", file::name),` in the table of
+/// steps of its main file.
+pub fn has_step(steps: &str, file: &Path, name: &str) -> bool {
+    let module = file.file_stem().unwrap_or_default().to_string_lossy();
+    let entry = format!(" {module}::{name}),");
+    let mut lines = steps.lines().map(str::trim);
+    lines.any(|line| line.starts_with("(\"") && line.ends_with(&entry))
+}
+
 /// The `parameters:` of a StorageClass in YAML, as one writes them: `  key: 'value'`.
 pub fn storage_class_parameters(text: &str) -> Vec<(String, String)> {
     let lines = text
@@ -185,6 +194,15 @@ mod tests {
         let text = "#[test]\n#[cfg(unix)]\nfn real() {}\n#[tokio::test]\nasync fn later() {}\nfn helper() {}\n// fn said() {}\n";
         let found = ["real", "later", "helper", "said", "rea"].map(|name| has_test(text, name));
         assert_eq!(found, [true, true, false, false, false]);
+    }
+
+    #[test]
+    fn only_what_the_table_names_is_a_step() {
+        let steps = "const STEPS: &[Step] = &[\n    (\"power\", faults::power_cut),\n    // (\"x\", faults::x),\n];\n";
+        let has = |file: &str, name: &str| has_step(steps, Path::new(file), name);
+        assert!(has("a/faults.rs", "power_cut"));
+        assert!(!has("a/other.rs", "power_cut"));
+        assert!(!has("a/faults.rs", "cut") && !has("a/faults.rs", "x"));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use e2e::cluster::Cluster;
+use e2e::programs::sources;
 use e2e::wait;
 
 use crate::examples::{end, nothing_is_left};
@@ -41,7 +42,8 @@ fn goes_on(cluster: &Cluster, what: &str) {
     assert_eq!(restarts, 0, "the pod was restarted {what}");
 }
 
-/// Row 101: everything of ours is replaced while a pod writes; then a pod can start and end.
+/// Row 101: everything of ours is replaced by a new version, and by the old one again, while a pod
+/// writes; then a pod can start and end.
 pub(crate) fn row_101_upgrade(cluster: &Cluster) {
     start(cluster);
     for what in [
@@ -49,15 +51,43 @@ pub(crate) fn row_101_upgrade(cluster: &Cluster) {
         "daemonset/backing-image-manager",
         "deployment/longhorn-csi-controller",
     ] {
-        cluster.kubectl(&format!("-n longhorn-system rollout restart {what}"));
-        goes_on(cluster, &format!("while {what} is replaced"));
-        cluster.kubectl(&format!(
-            "-n longhorn-system rollout status {what} --timeout=120s"
-        ));
+        for (how, version) in [
+            (format!("set env {what} E2E_VERSION=2"), "new"),
+            (format!("rollout undo {what}"), "old"),
+        ] {
+            cluster.kubectl(&format!("-n longhorn-system {how}"));
+            goes_on(cluster, &format!("while {what} becomes the {version} one"));
+            cluster.kubectl(&format!(
+                "-n longhorn-system rollout status {what} --timeout=120s"
+            ));
+        }
     }
     cluster.kubectl(&format!("delete pod {POD}"));
     cluster.wait_pod(POD);
     wait::until("the new pod writes", || (count(cluster) > 3).then_some(()));
+    stop(cluster);
+}
+
+/// Row 101: a kubelet starts anew while a pod writes; a drained node gives its pod back when it may.
+pub(crate) fn row_101_kubelet_and_drain(cluster: &Cluster) {
+    start(cluster);
+    let pod = cluster.get(&format!("pod {POD}"));
+    let node = pod["spec"]["nodeName"].as_str().unwrap();
+    cluster.restart_kubelet(node.trim_start_matches('n').parse().unwrap());
+    goes_on(cluster, "after the kubelet has started anew");
+    let before = count(cluster);
+    cluster.kubectl(&format!(
+        "drain {node} --ignore-daemonsets --delete-emptydir-data --force --timeout=120s"
+    ));
+    wait::until("the volume is given back", || {
+        let attached = cluster.kubectl("get volumeattachments -o name");
+        attached.is_empty().then_some(())
+    });
+    cluster.kubectl(&format!("uncordon {node}"));
+    cluster.wait_pod(POD);
+    wait::until("it goes on where it was", || {
+        (count(cluster) > before).then_some(())
+    });
     stop(cluster);
 }
 
@@ -87,10 +117,12 @@ pub(crate) fn row_101_everything_gone(cluster: &Cluster) {
     stop(cluster);
 }
 
-/// Row 98: the API server does not answer for a while.
+/// Row 98: the API server does not answer for a while, in the middle of making a volume: the writer
+/// writes on, and there is one volume for the claim.
 pub(crate) fn row_98_api_server_gone(cluster: &Cluster) {
     start(cluster);
     let before = count(cluster);
+    cluster.apply("examples/blank_pvc.yaml");
     cluster.enter(1, &["pkill", "-STOP", "kube-apiserver"]);
     thread::sleep(Duration::from_secs(20));
     cluster.enter(1, &["pkill", "-CONT", "kube-apiserver"]);
@@ -98,7 +130,67 @@ pub(crate) fn row_98_api_server_gone(cluster: &Cluster) {
         (count(cluster) > before + 50).then_some(())
     });
     goes_on(cluster, "after the API server is back");
+    cluster.wait_pod("blank");
+    assert_eq!(volumes(cluster), (2, 2));
+    cluster.delete("examples/blank_pvc.yaml");
     stop(cluster);
+}
+
+/// How many volumes the API knows, and how many the disks hold.
+fn volumes(cluster: &Cluster) -> (usize, usize) {
+    let known = cluster.kubectl("get pv -o name").lines().count();
+    let held = (1..=cluster.nodes()).map(|node| {
+        let volumes = "/var/lib/longhorn-base-image/volumes";
+        let held = cluster.enter(node, &["find", volumes, "-mindepth", "1", "-maxdepth", "1"]);
+        held.lines().count()
+    });
+    (known, held.sum())
+}
+
+/// Row 99: the provisioner and the attacher that lead are frozen in the middle of their work, others take
+/// it over, and then there are two of each for a moment.
+pub(crate) fn row_99_leaders_change(cluster: &Cluster) {
+    let many = "tests/kubernetes/many.yaml";
+    let lease =
+        "get lease driver-longhorn-io -n longhorn-system -o jsonpath={.spec.holderIdentity}";
+    let leader = cluster.kubectl(lease);
+    let pods = cluster.get("pods -n longhorn-system -l app=longhorn-csi-controller");
+    let led = pods["items"].as_array().unwrap().iter().find(|pod| {
+        let name = pod["metadata"]["name"].as_str();
+        name.is_some_and(|name| leader.starts_with(name))
+    });
+    let led = led.unwrap_or_else(|| panic!("{leader} is no pod of the controller"));
+    let name = led["metadata"]["name"].as_str().unwrap();
+    let node = led["spec"]["nodeName"].as_str().unwrap();
+    let node = node.trim_start_matches('n').parse().unwrap();
+    let signal = |signal: &str| {
+        // By the host name, which is the pod's: the other controller may be on the same node.
+        let each = format!(
+            "for pid in $(pgrep -x 'csi-provisioner|csi-attacher'); do \
+             [ \"$(nsenter -t $pid -u hostname)\" = {name} ] && kill -{signal} $pid; done; true"
+        );
+        cluster.enter(node, &["sh", "-c", &each]);
+    };
+    cluster.apply(many);
+    wait::until("the first volume is made", || {
+        (volumes(cluster).1 > 0).then_some(())
+    });
+    signal("STOP");
+    wait::until("another leads", || {
+        (cluster.kubectl(lease) != leader).then_some(())
+    });
+    for number in 0..4 {
+        cluster.wait_pod(&format!("many-{number}"));
+    }
+    signal("CONT");
+    wait::until("the one that led has noticed", || {
+        let line = "-n longhorn-system rollout status deployment/longhorn-csi-controller";
+        cluster.try_kubectl(line).status.success().then_some(())
+    });
+    assert_eq!(volumes(cluster), (4, 4));
+    cluster.delete(many);
+    cluster.kubectl("delete --wait=false pvc -l app=many");
+    nothing_is_left(cluster);
 }
 
 /// Row 94: the plug of the writer's node is pulled; when it is back, so is the pod, with all that it had
@@ -128,41 +220,8 @@ pub(crate) fn row_94_power_cut(cluster: &Cluster) {
     stop(cluster);
 }
 
-/// Row 87: accounts may do what they must, and nothing else.
-pub(crate) fn row_87_rights(cluster: &Cluster) {
-    for (account, verb, what, allowed) in [
-        ("backing-image-manager", "get", "pods", "no"),
-        ("backing-image-manager", "list", "secrets", "no"),
-        ("longhorn-csi-plugin", "get", "nodes", "no"),
-        ("longhorn-csi-plugin", "patch", "nodes", "no"),
-        ("longhorn-csi-plugin", "list", "secrets", "no"),
-        ("longhorn-csi-controller", "list", "secrets", "no"),
-        ("longhorn-csi-controller", "patch", "nodes", "no"),
-        ("longhorn-csi-controller", "create", "pods", "no"),
-        (
-            "longhorn-csi-controller",
-            "delete",
-            "persistentvolumeclaims",
-            "no",
-        ),
-        (
-            "longhorn-csi-controller",
-            "create",
-            "persistentvolumes",
-            "yes",
-        ),
-    ] {
-        let line = format!(
-            "auth can-i {verb} {what} -A --as=system:serviceaccount:longhorn-system:{account}"
-        );
-        let said = cluster.try_kubectl(&line).stdout;
-        let said = String::from_utf8_lossy(&said).trim().to_owned();
-        assert_eq!(said, allowed, "{account}: {verb} {what}");
-    }
-}
-
-/// Row 100: a StatefulSet goes to none and back: the same claim, the same data; and a claim that is
-/// deleted at once leaves nothing.
+/// Row 100: a StatefulSet goes to none and back: the same claim, the same data; a claim that is deleted
+/// while its volume is made leaves nothing; nor does one that goes with its namespace.
 pub(crate) fn row_100_claims_come_and_go(cluster: &Cluster) {
     start(cluster);
     cluster.kubectl("scale statefulset writer --replicas=0");
@@ -173,9 +232,17 @@ pub(crate) fn row_100_claims_come_and_go(cluster: &Cluster) {
         (count(cluster) > 3).then_some(())
     });
     stop(cluster);
+    let blank = "examples/blank_pvc.yaml";
     for _ in 0..3 {
-        cluster.apply("examples/blank_pvc.yaml");
-        cluster.delete("examples/blank_pvc.yaml");
+        cluster.apply(blank);
+        cluster.delete(blank);
     }
+    end(cluster, &[]);
+    cluster.kubectl("create namespace going");
+    let file = sources().join(blank);
+    cluster.kubectl(&format!("-n going apply -f {}", file.display()));
+    cluster.kubectl("-n going wait pod/blank --for=condition=Ready --timeout=120s");
+    cluster.kubectl("delete --wait=false namespace going");
+    cluster.wait_gone("namespace going");
     end(cluster, &[]);
 }

@@ -2,13 +2,12 @@
 
 use std::path::PathBuf;
 
-use e2e::baseimage::{Build, web_page};
-use e2e::cluster::{Cluster, REGISTRY, pack_images};
+use e2e::cluster::{Cluster, pack_images};
 use e2e::programs::{self, sources};
 use e2e::{Sandbox, wait};
 
-/// What the examples call the base image.
-pub(crate) const BASE_IMAGE: &str = "rancher/longhorn-test:baseimage-ext4";
+use crate::examples::nothing_is_mounted;
+use crate::registry;
 
 /// The container images of the programs, and of everything else that a pod of a test runs.
 pub(crate) fn pack() -> Vec<PathBuf> {
@@ -20,7 +19,8 @@ pub(crate) fn pack() -> Vec<PathBuf> {
     pack_images(&package, &recipes, &inputs, &output)
 }
 
-fn tools() -> String {
+/// Where tests/kubernetes/build puts programs.
+pub(crate) fn tools() -> String {
     let tools = std::env::var("TOOLS").unwrap_or_else(|_| {
         let home = std::env::var("HOME").unwrap_or_default();
         format!("{home}/.cache/longhorn-base-image/tools")
@@ -31,7 +31,13 @@ fn tools() -> String {
 /// Loads the images, fills the registry, applies the manifests, and waits for the pods.
 pub(crate) fn install(cluster: &Cluster, images: &[PathBuf]) {
     cluster.load(images);
-    push_base_image(cluster);
+    // The examples name two versions of one image.
+    let nginx = "docker.io/library/nginx";
+    cluster.tag(
+        &format!("{nginx}:1.27-alpine"),
+        &format!("{nginx}:stable-alpine"),
+    );
+    registry::push_base_image(cluster);
     cluster.kubectl(&format!("apply --server-side -f {}/../crd", tools()));
     let overlay = sources().join("tests/kubernetes/overlay");
     cluster.kubectl(&format!("apply -k {}", overlay.display()));
@@ -60,33 +66,6 @@ pub(crate) fn install(cluster: &Cluster, images: &[PathBuf]) {
     });
 }
 
-fn push_base_image(cluster: &Cluster) {
-    let sandbox = Sandbox::new("k8s-base-image");
-    let page = web_page(&sandbox);
-    let layout = sandbox.path("layout");
-    let build = Build {
-        from: Some(&page),
-        fs: Some("ext4"),
-        size: Some("64Mi"),
-        options: &[],
-    };
-    Build::into(&build, &format!("oci-layout:{}", layout.display()));
-    let from = format!("oci:{}", layout.display());
-    let to = format!("docker://{REGISTRY}/{BASE_IMAGE}");
-    let policy = "--insecure-policy";
-    cluster.enter(
-        1,
-        &[
-            "skopeo",
-            policy,
-            "copy",
-            "--dest-tls-verify=false",
-            &from,
-            &to,
-        ],
-    );
-}
-
 /// The manifests pass the strict validation of the API server: what `kustomize` builds and what the
 /// Helm chart renders.
 pub(crate) fn manifests_are_what_the_api_server_takes(cluster: &Cluster) {
@@ -110,7 +89,7 @@ pub(crate) fn the_chart_is_what_helm_and_the_api_server_take(cluster: &Cluster) 
         ("default", ""),
         (
             "everything",
-            "flexvolume.enabled=true,rancherAlias.enabled=true,disks={/mnt/a,/mnt/b}",
+            "flexvolume.enabled=true,rancherAlias.enabled=true,groupSnapshots.enabled=true,disks={/mnt/a,/mnt/b}",
         ),
     ] {
         let mut arguments = vec!["template", "release", &chart, "-n", "longhorn-system"];
@@ -140,13 +119,11 @@ pub(crate) fn uninstall(cluster: &Cluster) {
         "delete --wait=true --timeout=120s -k {}",
         overlay.display()
     ));
+    let kinds = "namespaces,clusterroles,clusterrolebindings,csidrivers,storageclasses,volumesnapshotclasses";
+    let objects = cluster.kubectl(&format!("get {kinds} -o name"));
+    assert!(!objects.contains("longhorn"), "left behind: {objects}");
     for node in 1..=cluster.nodes() {
-        let mounts = cluster.enter(node, &["cat", "/proc/self/mountinfo"]);
-        let left: Vec<&str> = mounts
-            .lines()
-            .filter(|line| line.contains("kubernetes.io/csi"))
-            .collect();
-        assert!(left.is_empty(), "node {node} has mounts left: {left:#?}");
+        nothing_is_mounted(cluster, node);
         let sockets = cluster.enter(node, &["ls", "/var/lib/kubelet/plugins_registry"]);
         assert!(!sockets.contains("longhorn"), "node {node}: {sockets}");
     }
