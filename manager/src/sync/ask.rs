@@ -53,6 +53,8 @@ pub struct Told {
     pub seal: Seal,
     /// Others that have it or are getting it.
     pub peers: Vec<PeerAddress>,
+    /// Under which address the others are told of us.
+    pub you: Option<PeerAddress>,
 }
 
 impl<C: Connect> Asked<C> {
@@ -310,6 +312,7 @@ impl<C: Connect> Asked<C> {
             geometry,
             seal,
             peers,
+            you: text(headers, protocol::YOU).parse().ok(),
         })
     }
 

@@ -56,10 +56,8 @@ impl<C: Connect, P: Part> Fetch<C, P> {
         let asking = self.asked.data(self.geometry, self.seal, &chunks);
         let (mut answer, told) = asking.await?;
         if !told.peers.is_empty() {
-            let _ = self
-                .messages
-                .send(Message::Peers(self.peer, told.peers))
-                .await;
+            let message = Message::Peers(self.peer, told.peers, told.you);
+            let _ = self.messages.send(message).await;
         }
         for index in chunks {
             answer.ready().await?;

@@ -34,6 +34,8 @@ pub(super) struct Found {
     pub(super) seal: Seal,
     /// Others that have the image or are getting it.
     pub(super) others: Vec<PeerAddress>,
+    /// Under which address they are told of us.
+    pub(super) you: Option<PeerAddress>,
 }
 
 /// What a probe of a peer finds.
@@ -139,6 +141,7 @@ impl<C: Connect> Receiver<C> {
             geometry,
             seal,
             peers,
+            you,
         } = told;
         Ok(Found {
             others: Swarm::acceptable(peers, peer.address()),
@@ -146,6 +149,7 @@ impl<C: Connect> Receiver<C> {
             manifest: Some(manifest),
             geometry,
             seal,
+            you,
         })
     }
 }

@@ -19,6 +19,8 @@ pub const PROTOCOL: &str = "sync-protocol";
 pub const PORT: &str = "sync-port";
 /// Answer: addresses of others that have, or are getting, the image.
 pub const PEERS: &str = "sync-peers";
+/// Answer: the address under which others are told of the asker.
+pub const YOU: &str = "sync-you";
 /// Answer: bytes in a chunk.
 pub const CHUNK_SIZE: &str = "sync-chunk-size";
 /// Answer: bytes of the image.

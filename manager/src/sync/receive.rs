@@ -101,8 +101,8 @@ pub struct Receiver<C> {
 pub(super) enum Message {
     /// Something for the planner.
     Event(Event),
-    /// A peer told of others.
-    Peers(PeerId, Vec<PeerAddress>),
+    /// A peer told of others, and how it tells them of us.
+    Peers(PeerId, Vec<PeerAddress>, Option<PeerAddress>),
     /// Our own disk failed: there is nothing to plan any more.
     Failed(Error),
 }
@@ -194,6 +194,7 @@ impl<C: Connect> Receiver<C> {
         {
             sync.found(address.clone(), given);
         }
+        sync.named(found.you.clone());
         let missing = sync.planner.missing();
         info!(image = %wanted.id, from = %found.peer, chunks = found.geometry.count(), missing,
             "receiving");
@@ -287,7 +288,8 @@ impl<C: Connect, P: Part> Leading<'_, C, P> {
                 }
                 self.planner.on(event, self.start.elapsed());
             }
-            Message::Peers(by, told) => {
+            Message::Peers(by, told, you) => {
+                self.named(you);
                 let by = self.peers[by as usize].address().clone();
                 for address in Swarm::acceptable(told, &by) {
                     self.found(address, false);
@@ -296,6 +298,13 @@ impl<C: Connect, P: Part> Leading<'_, C, P> {
             Message::Failed(error) => return Err(error),
         }
         Ok(())
+    }
+
+    fn named(&mut self, you: Option<PeerAddress>) {
+        if let Some(address) = you {
+            let now = self.start.elapsed();
+            self.planner.on(Event::Named { address }, now);
+        }
     }
 
     fn found(&mut self, address: PeerAddress, given: bool) {
@@ -323,7 +332,9 @@ impl<C: Connect, P: Part> Leading<'_, C, P> {
                 self.tasks.spawn(async move {
                     let event = match asked.have(geometry, seal).await {
                         Ok((have, told)) => {
-                            let _ = messages.send(Message::Peers(peer, told.peers)).await;
+                            let _ = messages
+                                .send(Message::Peers(peer, told.peers, told.you))
+                                .await;
                             Event::Have { peer, have }
                         }
                         Err(error) => {

@@ -306,6 +306,9 @@ impl Asked {
         insert(&mut answer, own(protocol::IMAGE_SIZE), &size);
         let chunk = geometry.chunk.to_string();
         insert(&mut answer, own(protocol::CHUNK_SIZE), &chunk);
+        if let Some(asker) = self.asker {
+            insert(&mut answer, own(protocol::YOU), &asker.to_string());
+        }
         if !self.others.is_empty() {
             let others: Vec<String> = self.others.iter().map(ToString::to_string).collect();
             insert(&mut answer, own(protocol::PEERS), &others.join(","));

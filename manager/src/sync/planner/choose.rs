@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::peer::{Peer, Standing};
 use super::{PeerId, Planner, Request};
+use crate::sync::address::PeerAddress;
 use crate::sync::bits::Bits;
 
 impl Planner {
@@ -42,10 +43,10 @@ impl Planner {
         }
         let free = self.free_peers(now);
         free.into_iter()
-            .find_map(|peer| self.run_from(peer).map(|run| (peer, run)))
+            .find_map(|peer| self.run_from(peer, now).map(|run| (peer, run)))
     }
 
-    fn run_from(&mut self, id: PeerId) -> Option<Range<u32>> {
+    fn run_from(&mut self, id: PeerId, now: Duration) -> Option<Range<u32>> {
         let peer = &self.peers[id as usize];
         let candidates = peer.usable(&self.wanted);
         if candidates.is_empty() {
@@ -55,33 +56,50 @@ impl Planner {
             *other != id && peer.standing == Standing::Good && !peer.complete
         });
         let mut shared = Bits::none(self.count);
-        let mut alone = true;
+        let mut receivers = Vec::new();
         for (other, _) in others {
-            alone = false;
+            receivers.push(&other.address);
             if let Some(have) = &other.have {
                 shared = shared.or(have);
             }
         }
         let rare = candidates.without(&shared);
-        let set = if rare.is_empty() { candidates } else { rare };
         // Small pieces towards the end, and where there is little to do at all.
-        let share = set.count() / (2 * self.tuning.streams_max);
+        let share = candidates.count() / (2 * self.tuning.streams_max);
         let most = peer.window.min(share.max(1));
-        let next = peer.next;
-        let start = if alone {
+        let (complete, next) = (peer.complete, peer.next);
+        let set = if rare.is_empty() { candidates } else { rare };
+        let start = if receivers.is_empty() {
             // What was lost on the way comes first: the checksum of the whole waits for it.
             set.next(0)?
+        } else if let (Some(me), true) = (&self.me, complete) {
+            let split = Split::new(self.count, me, &receivers);
+            let mine = set.iter().find(|index| split.is_mine(*index));
+            if let Some(start) = mine {
+                let own = (start + 1..start + most)
+                    .take_while(|index| set.contains(*index) && split.is_mine(*index));
+                return Some(start..start + 1 + u32::try_from(own.count()).ok()?);
+            }
+            // What is the part of others comes from them, unless they take too long.
+            if self.progress + 3 * self.tuning.have_interval > now {
+                return None;
+            }
+            self.anywhere(&set)?
         } else if set.contains(next) {
             next
         } else {
-            let from = self.random(self.count);
-            set.next(from).or_else(|| set.next(0))?
+            self.anywhere(&set)?
         };
         let mut end = start + 1;
         while end - start < most && set.contains(end) {
             end += 1;
         }
         Some(start..end)
+    }
+
+    fn anywhere(&mut self, set: &Bits) -> Option<u32> {
+        let from = self.random(self.count);
+        set.next(from).or_else(|| set.next(0))
     }
 
     /// A second request for chunks whose first one does not get on, when there is nothing else to do.
@@ -105,4 +123,39 @@ impl Planner {
             Some((id, index..index + 1))
         })
     }
+}
+
+/// Who of the receivers takes which part from the source: each computes the same, by rendezvous hashing
+/// over the addresses that all know, so that nothing is taken twice and nobody has to agree to it.
+struct Split<'a> {
+    me: &'a PeerAddress,
+    others: &'a [&'a PeerAddress],
+    /// Consecutive chunks that go to one receiver.
+    group: u32,
+}
+
+impl<'a> Split<'a> {
+    fn new(count: u32, me: &'a PeerAddress, others: &'a [&'a PeerAddress]) -> Self {
+        let receivers = u32::try_from(others.len() + 1).unwrap_or(u32::MAX);
+        let group = (count / receivers.saturating_mul(32)).clamp(1, 8);
+        Self { me, others, group }
+    }
+
+    fn is_mine(&self, index: u32) -> bool {
+        let group = index / self.group;
+        let mine = weight(self.me, group);
+        self.others.iter().all(|other| weight(other, group) <= mine)
+    }
+}
+
+/// FNV-1a over the address, mixed with the number: the same on every machine.
+fn weight(address: &PeerAddress, group: u32) -> u64 {
+    let bytes = address.as_str().bytes();
+    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let mut z = (hash ^ u64::from(group)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
 }

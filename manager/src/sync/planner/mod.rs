@@ -45,6 +45,8 @@ pub struct Planner {
     /// How many requests are to bring a chunk.
     flying: BTreeMap<u32, u32>,
     peers: Vec<Peer>,
+    /// Our own address, as the others know it.
+    me: Option<PeerAddress>,
     requests: BTreeMap<RequestId, Request>,
     next_request: RequestId,
     /// When something useful last happened.
@@ -64,6 +66,7 @@ impl Planner {
             missing,
             flying: BTreeMap::new(),
             peers: Vec::new(),
+            me: None,
             requests: BTreeMap::new(),
             next_request: 0,
             progress: Duration::ZERO,
@@ -104,6 +107,7 @@ impl Planner {
     pub fn on(&mut self, event: Event, now: Duration) {
         match event {
             Event::Found { address, given } => self.found(address, given, now),
+            Event::Named { address } => self.me = Some(address),
             Event::Have { peer, have } => self.have(peer, have, now),
             Event::NoAnswer { peer, fault } => {
                 self.peer(peer).asking = false;

@@ -96,6 +96,35 @@ fn what_no_other_receiver_has_is_taken_from_the_source() {
     }
 }
 
+#[test]
+fn receivers_share_the_source_without_taking_anything_twice() {
+    let mut taken = BTreeMap::new();
+    for me in 1..=4 {
+        let mut planner = planner(64, 1);
+        for n in (1..=4).filter(|n| *n != me) {
+            let (address, given) = (address(n), false);
+            planner.on(Event::Found { address, given }, Duration::ZERO);
+        }
+        let own = address(me);
+        planner.on(Event::Named { address: own }, Duration::ZERO);
+        planner.plan(Duration::ZERO);
+        has_all(&mut planner, 0, Duration::ZERO);
+        let mut waiting = fetches(&planner.plan(Duration::ZERO));
+        while let Some((request, peer, chunks)) = waiting.pop() {
+            assert_eq!(peer, 0);
+            for index in chunks.clone() {
+                assert_eq!(taken.insert(index, me), None, "{index} is taken twice");
+            }
+            arrive(&mut planner, request, chunks, second(1));
+            waiting.extend(fetches(&planner.plan(second(1))));
+        }
+        // The others do not come forward with their parts: then it is taken from the source too.
+        assert_eq!(fetches(&planner.plan(second(1))), []);
+        assert_eq!(fetches(&planner.plan(second(3))).len(), 1);
+    }
+    assert_eq!(taken.len(), 64, "nothing is left out");
+}
+
 /// Row 47: what a cut request did not bring is asked again, from whoever is there.
 #[test]
 fn row_47_a_cut_request_is_taken_up_where_it_ended() {

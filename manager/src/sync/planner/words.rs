@@ -63,6 +63,11 @@ pub enum Event {
         /// Not only heard of from another peer.
         given: bool,
     },
+    /// The others know us by this address.
+    Named {
+        /// Ours.
+        address: PeerAddress,
+    },
     /// A peer said what it has.
     Have {
         /// Who.
