@@ -1,7 +1,6 @@
 //! One host of the simulation: a disk that outlives it, the real sync server and receiver, and the
 //! life of its image as the product's state machine has it.
 
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -16,13 +15,14 @@ use manager::store::SealedImage;
 use manager::store::sidecar::{Seal as Sealing, Sidecar, Stamp};
 use manager::sync::offer::{Library, Offer};
 use manager::sync::planner::Tuning;
-use manager::sync::{Connect, Patience, PeerAddress, Receiver, Settings, Swarm, Wanted, serve};
+use manager::sync::{Patience, PeerAddress, Receiver, Settings, Swarm, Wanted, serve};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use types::{Classify, ErrorKind, ImageId, Sha512, report};
 
 use crate::disk::{CHUNK, Copy, Disk, Served, Way, shape};
+use crate::wire::{Sockets, Wire};
 use crate::world::{Random, Shared};
 
 pub(crate) const PORT: u16 = 8001;
@@ -45,6 +45,7 @@ pub(crate) struct Host {
     pub life: Mutex<Lifecycle>,
     pub doubted: Notify,
     pub random: Mutex<Random>,
+    pub sockets: Arc<Sockets>,
     pub shared: Arc<Shared>,
 }
 
@@ -117,6 +118,7 @@ impl Host {
 
 /// What the host does from its start until it crashes.
 pub(crate) async fn run(host: Arc<Host>) -> turmoil::Result {
+    let _last = host.sockets.closed_in_order();
     let mut settings = settings();
     settings.seed = Some(host.draw(u64::MAX));
     let swarm = Swarm::new(settings);
@@ -125,7 +127,8 @@ pub(crate) async fn run(host: Arc<Host>) -> turmoil::Result {
         swarm: swarm.clone(),
     };
     let listener = turmoil::net::TcpListener::bind(("0.0.0.0", PORT)).await?;
-    tokio::spawn(answer(listener, serve::router(swarm.clone(), shelf)));
+    let router = serve::router(swarm.clone(), shelf);
+    tokio::spawn(answer(listener, host.sockets.clone(), router));
     *host.life.lock().unwrap() = Lifecycle::Pending;
     host.note("starts");
     if host.disk().complete.is_some() {
@@ -133,7 +136,7 @@ pub(crate) async fn run(host: Arc<Host>) -> turmoil::Result {
         *host.life.lock().unwrap() = Lifecycle::Unknown("loading".to_owned());
         host.step(Event::Sealed(sealed(host.expected)));
     }
-    let receiver = Receiver::new(swarm, Wire);
+    let receiver = Receiver::new(swarm, Wire(host.sockets.clone()));
     loop {
         if host.is_ready() {
             host.doubted.notified().await;
@@ -291,22 +294,9 @@ impl Library for Shelf {
     }
 }
 
-/// The simulated network.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Wire;
-
-impl Connect for Wire {
-    type Stream = turmoil::net::TcpStream;
-
-    async fn connect(&self, address: &PeerAddress) -> io::Result<Self::Stream> {
-        let address = address.socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
-        turmoil::net::TcpStream::connect(address).await
-    }
-}
-
-async fn answer(listener: turmoil::net::TcpListener, router: Router) {
+async fn answer(listener: turmoil::net::TcpListener, sockets: Arc<Sockets>, router: Router) {
     while let Ok((stream, from)) = listener.accept().await {
-        let router = router.clone();
+        let (stream, router) = (sockets.keep(stream), router.clone());
         let from: IpAddr = from.ip();
         let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
             let mut request: Request = request.map(axum::body::Body::new);

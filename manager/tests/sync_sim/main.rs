@@ -10,6 +10,7 @@
 
 mod disk;
 mod host;
+mod wire;
 mod world;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -79,6 +80,25 @@ fn row_106_whatever_fails_nothing_wrong_is_ready_and_all_heals() {
         failures.len(),
         failures.first().map_or("", String::as_str)
     );
+}
+
+/// What a failing seed is worth: it fails again, whatever else the process has done.
+#[test]
+fn row_106_the_same_seed_is_the_same_run() {
+    for seed in 0..24 {
+        let first = play(seed).trace;
+        // Tasks are numbered through the whole process: those of the second run have other numbers.
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let task = async { tokio::spawn(async {}).await };
+        runtime.unwrap().block_on(task).unwrap();
+        let second = play(seed).trace;
+        let longest = first.len().max(second.len());
+        let differs = (0..longest).find(|line| first.get(*line) != second.get(*line));
+        if let Some(line) = differs {
+            let (first, second) = (first.get(line), second.get(line));
+            panic!("seed {seed}, line {line}: {first:?}, then {second:?}");
+        }
+    }
 }
 
 /// A test that cannot fail proves nothing: without the check of what is sealed it does.

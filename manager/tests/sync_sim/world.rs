@@ -160,6 +160,7 @@ fn hosts(seed: u64, gullible: bool, shared: &Arc<Shared>) -> Vec<Arc<Host>> {
                 life: Mutex::new(Lifecycle::Pending),
                 doubted: Notify::new(),
                 random: Mutex::new(Random::new(random.next())),
+                sockets: Arc::default(),
                 shared: shared.clone(),
             })
         })
@@ -253,7 +254,7 @@ impl Trouble {
             3 if a != b => sim.release(one, other),
             4 if a != b => sim.partition_oneway(one, other),
             5 if self.down.insert(a) => {
-                sim.crash(one);
+                hosts[a].sockets.crash(|| sim.crash(one));
                 disk::crash(&hosts[a].disk, random.one_in(2));
             }
             6 | 7 if self.down.remove(&a) => sim.bounce(one),
@@ -261,7 +262,7 @@ impl Trouble {
             9 => hosts[a].disk().full = false,
             // Its image is deleted, and asked for again.
             10..=12 if hosts[a].spoiled.is_none() && a > 0 && !self.down.contains(&a) => {
-                sim.crash(one);
+                hosts[a].sockets.crash(|| sim.crash(one));
                 let mut disk = hosts[a].disk();
                 disk.complete = None;
                 if what > 10 {
