@@ -51,22 +51,8 @@ mod tests {
 
     #[test]
     fn a_kind_survives_the_wire() {
-        for kind in [
-            ErrorKind::InvalidArgument,
-            ErrorKind::NotFound,
-            ErrorKind::AlreadyExists,
-            ErrorKind::FailedPrecondition,
-            ErrorKind::Aborted,
-            ErrorKind::OutOfRange,
-            ErrorKind::ResourceExhausted,
-            ErrorKind::Unimplemented,
-            ErrorKind::Unavailable,
-            ErrorKind::DeadlineExceeded,
-            ErrorKind::Unauthenticated,
-            ErrorKind::PermissionDenied,
-            ErrorKind::DataLoss,
-            ErrorKind::Internal,
-        ] {
+        for (place, kind) in ErrorKind::ALL.into_iter().enumerate() {
+            assert_eq!(kind as usize, place);
             assert_eq!(kind_of(code_of(kind)), kind);
         }
     }
