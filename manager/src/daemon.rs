@@ -72,6 +72,10 @@ pub struct DaemonArgs {
     /// Parts of images that are sent to other managers at once; who asks for more is told to wait
     #[arg(long, default_value_t = 32, value_name = "N")]
     pub sync_sends_max: usize,
+    /// Sync server of another manager, or a name that stands for several: asked for what is damaged
+    /// here; may be given several times
+    #[arg(long, value_name = "HOST:PORT")]
+    pub peer: Vec<sync::PeerAddress>,
     /// Ports on which copies from Longhorn's own managers are received
     #[arg(long, default_value = "30001-31000", value_name = "FIRST-LAST")]
     pub port_range: PortRange,
@@ -144,6 +148,7 @@ pub async fn run(args: DaemonArgs) -> Result<()> {
         ports: args.port_range.clone(),
         host: longhorn::address::for_peers(sync_address),
         rate: swarm.rate().clone(),
+        ..Transfers::default()
     };
     let files = Files::new(disk.clone(), vec![catalog.clone()], Some(volumes.clone()))
         .with_transfers(transfers);
@@ -352,5 +357,5 @@ fn sources(args: &DaemonArgs) -> Result<Sources> {
         );
     }
     let network = Network::with_proxies(config, policy, tuning, proxies);
-    Ok(Sources::new(network, credentials, import_dirs))
+    Ok(Sources::new(network, credentials, import_dirs).with_peers(args.peer.clone()))
 }

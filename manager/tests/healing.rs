@@ -4,16 +4,15 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use fetch::{AddressPolicy, Config, Credentials, Network, Tuning};
-use futures_util::future::BoxFuture;
-use manager::catalog::{Catalog, Healer, Lifecycle, NewImage, Scrubbing, Status};
+use manager::catalog::{Catalog, Lifecycle, NewImage, Scrubbing, Status};
 use manager::source::{Source, Sources};
 use manager::store::sidecar::{Sidecar, SidecarFile, Stamp};
-use manager::store::{Assembly, Disk, Facts, ImageStore, Manifest, Place};
+use manager::store::{Disk, Facts, ImageStore, Manifest, Place};
 use tokio_util::sync::CancellationToken;
 use types::{ImageId, Sha512};
 
@@ -202,61 +201,6 @@ async fn row_50_an_upload_that_nobody_else_has_stays_failed_and_says_so() {
         .delete(&fixture.id, || Ok(()))
         .await
         .unwrap();
-}
-
-/// A peer with the right bytes, or with as wrong ones as ours.
-#[derive(Debug)]
-struct Peer {
-    bytes: Mutex<Vec<u8>>,
-    sent: AtomicUsize,
-}
-
-impl Healer for Peer {
-    fn refetch<'a>(
-        &'a self,
-        _: &'a ImageId,
-        assembly: &'a Arc<Assembly>,
-    ) -> BoxFuture<'a, manager::Result<()>> {
-        let bytes = self.bytes.lock().unwrap().clone();
-        let assembly = assembly.clone();
-        Box::pin(async move {
-            for index in assembly.missing() {
-                let start = index as usize * MIB;
-                self.sent.fetch_add(1, Ordering::Relaxed);
-                assembly.put_chunk(index, &bytes[start..start + MIB])?;
-            }
-            Ok(())
-        })
-    }
-}
-
-/// Row 49: only the bad chunk is asked for, and what another bad copy sends is not taken.
-#[tokio::test(flavor = "multi_thread")]
-async fn row_49_only_the_bad_chunks_come_from_a_peer_and_only_good_ones_are_taken() {
-    for good in [true, false] {
-        let fixture = Fixture::with_image_from("upload", &[MIB + 5]);
-        let mut theirs = bytes();
-        if !good {
-            theirs[MIB + 9] ^= 1;
-        }
-        let peer = Arc::new(Peer {
-            bytes: Mutex::new(theirs),
-            sent: AtomicUsize::new(0),
-        });
-        fixture.catalog.set_healer(peer.clone());
-        let inode = fixture.inode();
-        fixture.scrub();
-        if good {
-            fixture.wait_for_another(inode).await;
-            assert!(fs::read(fixture.backing()).unwrap() == bytes());
-        } else {
-            fixture.wait(|status| {
-                matches!(&status.state, Lifecycle::Failed(failure) if failure.message.contains("nobody is known"))
-            }).await;
-            assert!(!fixture.backing().exists());
-        }
-        assert_eq!(peer.sent.load(Ordering::Relaxed), 1);
-    }
 }
 
 /// Row 61: what was made from a good image is compared with it.

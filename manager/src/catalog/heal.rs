@@ -1,18 +1,16 @@
 //! Damaged images become good again, where that is possible: the chunks that are still good are kept
-//! and the others come from a peer, or the image is made anew from its own source.
+//! and the others come from peers, or the image is made anew from its own source.
 //!
 //! Where neither works the image stays failed and says so: its bytes are in quarantine, and whoever has
 //! them elsewhere can sync, upload or create it again.
 
-use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
-use tracing::{Instrument, info, info_span, warn};
-use types::{ImageId, report};
+use tracing::{Instrument, info, info_span};
+use types::report;
 
 use super::lifecycle::Lifecycle;
 use super::making::NewImage;
@@ -20,7 +18,7 @@ use super::status::Status;
 use super::{Catalog, Entry};
 use crate::error::{Error, Result};
 use crate::source::Source;
-use crate::store::{Assembly, Facts, Received, SealedImage};
+use crate::store::{Facts, SealedImage};
 
 /// Pauses between the attempts; the last is repeated. Peers and sources come back.
 const PAUSES: [Duration; 4] = [
@@ -30,25 +28,7 @@ const PAUSES: [Duration; 4] = [
     Duration::from_hours(1),
 ];
 
-/// Who can bring chunks of an image from elsewhere.
-pub trait Healer: Send + Sync + Debug {
-    /// Puts the chunks that the assembly is missing into it. An error, or a chunk that is missing
-    /// still, means that nobody has them now; what came is kept for the next attempt.
-    fn refetch<'a>(
-        &'a self,
-        id: &'a ImageId,
-        assembly: &'a Arc<Assembly>,
-    ) -> BoxFuture<'a, Result<()>>;
-}
-
 impl Catalog {
-    /// Names the one who brings chunks from elsewhere; the first stays.
-    pub fn set_healer(&self, healer: Arc<dyn Healer>) {
-        if self.inner.healer.set(healer).is_err() {
-            warn!("there is a healer already");
-        }
-    }
-
     /// Tries to make a damaged image good again, in a task of its entry. Its files are in `aside`.
     pub(super) fn heal_later(&self, entry: &Arc<Entry>, lost: SealedImage, aside: PathBuf) {
         let (catalog, task) = (self.clone(), entry.clone());
@@ -63,11 +43,12 @@ impl Catalog {
                     () = tokio::time::sleep(*pause) => {}
                     () = cancel.cancelled() => return,
                 }
-                if !catalog.can_heal(&task, &lost) {
+                let ways = catalog.ways(&task, &lost).await;
+                if ways.is_empty() {
                     task.board.change(say_nobody_has_it);
                     continue;
                 }
-                if catalog.heal(&task, &lost, &aside).await {
+                if catalog.heal(&task, &lost, &aside, ways).await {
                     return;
                 }
             }
@@ -75,24 +56,23 @@ impl Catalog {
         entry.tasks.spawn(work.instrument(span));
     }
 
-    fn can_heal(&self, entry: &Entry, lost: &SealedImage) -> bool {
-        self.inner.healer.get().is_some() || own_source(entry, lost).is_some()
+    /// Where the bytes may come from, the best first: of peers only what is damaged is fetched.
+    async fn ways(&self, entry: &Entry, lost: &SealedImage) -> Vec<Source> {
+        let peers = self.inner.sources.peers().await.map(Source::Peers);
+        peers.into_iter().chain(own_source(entry, lost)).collect()
     }
 
     /// One attempt; tells whether it is over, for good or because somebody else took the image up.
-    async fn heal(&self, entry: &Arc<Entry>, lost: &SealedImage, aside: &Path) -> bool {
+    async fn heal(
+        &self,
+        entry: &Arc<Entry>,
+        lost: &SealedImage,
+        aside: &Path,
+        ways: Vec<Source>,
+    ) -> bool {
         if !matches!(entry.status().state, Lifecycle::Failed(_)) || !self.is_current(entry) {
             return true;
         }
-        let by_peers = self.heal_from_peers(entry, lost, aside).await;
-        let received = match by_peers {
-            Ok(Some(received)) => Some(received),
-            Ok(None) => None,
-            Err(error) => {
-                info!(error = %report(&error), "no peer has brought what is missing");
-                None
-            }
-        };
         let expected = lost.checksum().ok();
         let taken = entry.board.change(|status| {
             let longhorn = status.longhorn.clone();
@@ -105,10 +85,15 @@ impl Catalog {
         }
         let reporter = entry.reporter();
         reporter.begin();
-        let healed = match received {
-            Some(received) => self.seal_again(entry, lost, received).await,
-            None => self.make_again(entry, lost, aside).await,
-        };
+        let mut healed = Err(Error::NobodyHas);
+        for source in ways {
+            let from = source.text();
+            healed = self.make_again(entry, lost, aside, source).await;
+            match &healed {
+                Ok(_) => break,
+                Err(error) => info!(from, error = %report(error), "it is not good again"),
+            }
+        }
         match healed {
             Ok(image) => {
                 info!("is good again");
@@ -130,73 +115,24 @@ impl Catalog {
         }
     }
 
-    /// `None`: there is nobody to ask, or nothing to build on.
-    async fn heal_from_peers(
-        &self,
-        entry: &Entry,
-        lost: &SealedImage,
-        aside: &Path,
-    ) -> Result<Option<Received>> {
-        let Some(healer) = self.inner.healer.get().cloned() else {
-            return Ok(None);
-        };
-        let (store, lost, aside) = (self.inner.store.clone(), lost.clone(), aside.to_owned());
-        let cancel = entry.cancel();
-        let begin = move || store.assemble_around(&lost, &aside, &cancel);
-        let begun = tokio::task::spawn_blocking(begin)
-            .await
-            .map_err(Error::Task)??;
-        let Some(assembly) = begun.map(Arc::new) else {
-            return Ok(None);
-        };
-        let cancel = entry.cancel();
-        tokio::select! {
-            refetched = healer.refetch(&entry.id, &assembly) => refetched?,
-            () = cancel.cancelled() => return Err(Error::Cancelled("the image is being deleted")),
-        }
-        let finish = move || assembly.finish();
-        tokio::task::spawn_blocking(finish)
-            .await
-            .map_err(Error::Task)?
-            .map(Some)
-    }
-
-    async fn seal_again(
-        &self,
-        entry: &Entry,
-        lost: &SealedImage,
-        received: Received,
-    ) -> Result<SealedImage> {
-        let facts = Facts {
-            expected: lost.sidecar.expected_checksum.parse().ok(),
-            format: Some(lost.format()),
-            source: lost.seal.source.clone(),
-            manifest_digest: lost.seal.manifest_digest.clone(),
-            verified: !lost.seal.unverified,
-            ..Facts::default()
-        };
-        let (store, id) = (self.inner.store.clone(), entry.id.clone());
-        let seal = move || store.seal(&id, received, &facts);
-        tokio::task::spawn_blocking(seal)
-            .await
-            .map_err(Error::Task)?
-    }
-
     async fn make_again(
         &self,
         entry: &Entry,
         lost: &SealedImage,
         aside: &Path,
+        source: Source,
     ) -> Result<SealedImage> {
-        let source = own_source(entry, lost).ok_or(Error::NobodyHas)?;
+        let mut facts = None;
         if let Source::Peers(_) = &source {
-            // What is good is kept as a part, which is where their sync goes on from.
-            let (store, lost, aside) = (self.inner.store.clone(), lost.clone(), aside.to_owned());
+            // What is good is kept as a part, which is where a sync goes on from.
+            let (store, kept, aside) = (self.inner.store.clone(), lost.clone(), aside.to_owned());
             let cancel = entry.cancel();
-            let begin = move || store.assemble_around(&lost, &aside, &cancel).map(drop);
+            let begin = move || store.assemble_around(&kept, &aside, &cancel).map(drop);
             tokio::task::spawn_blocking(begin)
                 .await
                 .map_err(Error::Task)??;
+            // Whoever brings its bytes, it is the image that it was.
+            facts = Some(facts_of(lost));
         }
         let new = NewImage {
             name: Some(entry.id.name.clone()),
@@ -207,11 +143,23 @@ impl Catalog {
             format: Some(lost.format()),
             convert: None,
         };
-        let made = self.make(entry, &new, &entry.reporter()).await;
+        let made = self.make(entry, &new, facts, &entry.reporter()).await;
         if let Err(error) = &made {
             self.remove_remains(&entry.id, error).await;
         }
         made
+    }
+}
+
+/// What was known of an image.
+fn facts_of(lost: &SealedImage) -> Facts {
+    Facts {
+        expected: lost.sidecar.expected_checksum.parse().ok(),
+        format: Some(lost.format()),
+        source: lost.seal.source.clone(),
+        manifest_digest: lost.seal.manifest_digest.clone(),
+        verified: !lost.seal.unverified,
+        ..Facts::default()
     }
 }
 

@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::observe::counters;
 use crate::source::{Job, Source};
 use crate::store::recovery::Found;
-use crate::store::{Asked, Reading, SealedImage, random_image_uuid};
+use crate::store::{Asked, Facts, Reading, SealedImage, random_image_uuid};
 
 /// A request for an image, checked.
 #[derive(Debug, Clone)]
@@ -206,7 +206,7 @@ impl Catalog {
         if !adopts && let Err(error) = self.clear_the_way(&entry.id).await {
             return reporter.failed(&error);
         }
-        match self.make(entry, new, &reporter).await {
+        match self.make(entry, new, None, &reporter).await {
             Ok(image) => {
                 *entry.made_from() = new.source.can_be_repeated().then(|| new.source.clone());
                 reporter.sealed(image.clone());
@@ -238,10 +238,12 @@ impl Catalog {
             .map_err(Error::Task)?
     }
 
+    /// `known`: what is known of the image already, whatever its source tells.
     pub(super) async fn make(
         &self,
         entry: &Entry,
         new: &NewImage,
+        known: Option<Facts>,
         report_to: &Reporter,
     ) -> Result<SealedImage> {
         let asked = entry.board.look(|status| status.longhorn.size);
@@ -295,6 +297,7 @@ impl Catalog {
             let (expected, actual) = (asked, came);
             return Err(Error::WrongSize { expected, actual });
         }
+        let facts = known.unwrap_or(facts);
         let (store, id) = (job.store, job.id);
         tokio::task::spawn_blocking(move || store.seal(&id, received, &facts))
             .await

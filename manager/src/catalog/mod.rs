@@ -18,7 +18,7 @@ mod status;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedRwLockReadGuard, RwLock, Semaphore, watch};
@@ -27,7 +27,6 @@ use tokio_util::task::TaskTracker;
 use tracing::{Span, info, info_span, warn};
 use types::{ImageId, ImageName, ImageUuid, Sha512, report};
 
-pub use self::heal::Healer;
 pub use self::lifecycle::{Lifecycle, Progress};
 pub use self::making::NewImage;
 pub use self::registry::Registration;
@@ -62,8 +61,6 @@ struct Inner {
     verifying: Arc<Semaphore>,
     /// Bounds the makings that run at once, and with them threads, memory and open connections.
     making: Arc<Semaphore>,
-    /// Brings chunks of damaged images from elsewhere, once somebody can.
-    healer: OnceLock<Arc<dyn Healer>>,
     /// Counts the changes of all images.
     changes: watch::Sender<u64>,
     /// Set when the daemon is about to stop: nothing new is begun.
@@ -172,7 +169,6 @@ impl Catalog {
             images: Mutex::new(images),
             verifying: Arc::new(Semaphore::new(1)),
             making: Arc::new(Semaphore::new(MAKINGS_MAX)),
-            healer: OnceLock::new(),
             changes,
             draining: AtomicBool::new(false),
             stop,

@@ -34,7 +34,7 @@ pub use self::volume::Snapshot;
 use crate::error::{Error, IoContext, Result};
 use crate::longhorn::ssync;
 use crate::store::{Facts, ImageStore, Received};
-use crate::sync::{Receiver, Settings, Swarm, Tcp};
+use crate::sync::{PeerAddress, Receiver, Settings, Swarm, Tcp};
 use crate::volume::Volumes;
 
 /// What an image is made from; checked, and never wrong in form.
@@ -145,6 +145,8 @@ pub struct Sources {
     import_dirs: Vec<PathBuf>,
     /// The way to other managers.
     sync: Receiver<Tcp>,
+    /// Other managers that may have what is damaged here.
+    peers: Vec<PeerAddress>,
     /// The volumes that snapshots are of; `None`: there are none here.
     volumes: Option<Volumes>,
 }
@@ -202,6 +204,7 @@ impl Sources {
             credentials,
             import_dirs,
             sync: Receiver::new(Swarm::new(Settings::default()), Tcp),
+            peers: Vec::new(),
             volumes: None,
         }
     }
@@ -210,6 +213,13 @@ impl Sources {
     #[must_use]
     pub fn with_swarm(mut self, swarm: Swarm) -> Self {
         self.sync = Receiver::new(swarm, Tcp);
+        self
+    }
+
+    /// Names other managers that may have what is damaged here.
+    #[must_use]
+    pub fn with_peers(mut self, peers: Vec<PeerAddress>) -> Self {
+        self.peers = peers;
         self
     }
 

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tracing::warn;
+
 use super::{Job, Source, Sources};
 use crate::error::{Error, Result};
 use crate::store::chunks::Manifest;
@@ -22,6 +24,20 @@ pub struct Peers {
 }
 
 impl Sources {
+    /// The other managers that were named, each address of their names; `None`: there are none.
+    pub async fn peers(&self) -> Option<Peers> {
+        let mut addresses = Vec::new();
+        for peer in &self.peers {
+            // A name may stand for several managers, and for this one too.
+            match tokio::net::lookup_host(peer.as_str()).await {
+                Ok(found) => addresses.extend(found.map(PeerAddress::from)),
+                Err(error) => warn!(%peer, %error, "the address of a peer is not known"),
+            }
+        }
+        let size = None;
+        (!addresses.is_empty()).then_some(Peers { addresses, size })
+    }
+
     pub(super) async fn take_peers(
         &self,
         source: &Source,
