@@ -19,11 +19,11 @@ impl Planner {
         let active = u32::try_from(self.peers.iter().filter(able).count()).unwrap_or(u32::MAX);
         let most = self.tuning.peer_streams_max;
         let limit = (2 * most / active.max(1)).clamp(2.min(most), most);
-        // What comes twice from the source is lost to the others: where there are others, little is
-        // asked of it at a time.
-        let partial = |peer: &&Peer| peer.standing == Standing::Good && !peer.complete;
-        let receivers = self.peers.iter().filter(partial).count();
-        let source_limit = if receivers > 1 { 1 } else { limit };
+        // What comes twice from the source is lost to the others: where it is not known who takes what,
+        // little is asked of it at a time.
+        let receivers = self.peers.iter().filter(|peer| peer.is_receiving());
+        let blind = self.me.is_none() && receivers.count() > 1;
+        let source_limit = if blind { 1 } else { limit };
         let mut free: Vec<(u32, bool, PeerId)> = (0..)
             .zip(&self.peers)
             .filter(|(_, peer)| {
@@ -52,9 +52,8 @@ impl Planner {
         if candidates.is_empty() {
             return None;
         }
-        let others = self.peers.iter().zip(0..).filter(|(peer, other)| {
-            *other != id && peer.standing == Standing::Good && !peer.complete
-        });
+        let others = self.peers.iter().zip(0..);
+        let others = others.filter(|(peer, other)| *other != id && peer.is_receiving());
         let mut shared = Bits::none(self.count);
         let mut receivers = Vec::new();
         for (other, _) in others {
@@ -81,7 +80,7 @@ impl Planner {
                 return Some(start..start + 1 + u32::try_from(own.count()).ok()?);
             }
             // What is the part of others comes from them, unless they take too long.
-            if self.progress + 3 * self.tuning.have_interval > now {
+            if self.progress + 3 * self.tuning.have_interval.max(self.pace) > now {
                 return None;
             }
             self.anywhere(&set)?

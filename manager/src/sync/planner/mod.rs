@@ -4,10 +4,10 @@
 //! same requests. It knows neither sockets nor files nor clocks: time is what the caller says.
 //!
 //! The plan in short. From a single peer chunks are taken in order. As soon as others are getting the
-//! image too, each receiver takes from the source what no other receiver has, beginning anywhere, and
-//! the rest from each other: so the source sends each chunk about once. Requests begin small and grow
-//! while all goes well. A peer that fails is asked again later and later; one that lies is dropped. At
-//! the end, chunks that wait for a slow peer are asked from a second one.
+//! image too, each receiver takes its own part from the source and the rest from the others: so the
+//! source sends each chunk about once. Requests begin small and grow while all goes well. A peer that
+//! fails is asked again later and later; one that lies is dropped. At the end, chunks that wait for a
+//! slow peer are asked from a second one.
 
 mod choose;
 mod peer;
@@ -51,6 +51,8 @@ pub struct Planner {
     next_request: RequestId,
     /// When something useful last happened.
     progress: Duration,
+    /// What a chunk took lately, from one to the next of a request.
+    pace: Duration,
     /// Decided while an event was taken in.
     decided: Vec<Action>,
 }
@@ -70,6 +72,7 @@ impl Planner {
             requests: BTreeMap::new(),
             next_request: 0,
             progress: Duration::ZERO,
+            pace: Duration::ZERO,
             decided: Vec::new(),
         }
     }
@@ -169,7 +172,10 @@ impl Planner {
             return;
         };
         request.rest.remove(&index);
+        let took = now.saturating_sub(request.touched);
         request.touched = now;
+        // A slow one counts at once and is forgotten slowly.
+        self.pace = took.max(self.pace * 7 / 8);
         let peer = request.peer;
         self.peer(peer).succeeded();
         self.land(index);
@@ -275,7 +281,10 @@ impl Planner {
             ..
         } = self.tuning;
         let peer = self.peer(id);
-        peer.last_fault.clone_from(&fault.why);
+        // What follows from a damaged copy, which its owner sets aside, is not what is wrong with it.
+        if peer.damaged == 0 {
+            peer.last_fault.clone_from(&fault.why);
+        }
         match fault.weight {
             Weight::Busy => {
                 peer.pause(now + pause_first * 2, random, pause_first);
@@ -288,7 +297,8 @@ impl Planner {
             }
             // It has set its damaged copy aside, or has none: others may.
             Weight::Absent if peer.damaged > 0 || peer.failures + 1 >= failures_max => {
-                self.drop_peer(id, fault.why.clone());
+                let why = peer.last_fault.clone();
+                self.drop_peer(id, why);
             }
             Weight::Lost | Weight::Absent => {
                 peer.failures += 1;

@@ -9,6 +9,9 @@ use crate::sync::bits::Bits;
 /// Good chunks after which earlier damage is forgiven.
 const FORGIVEN_AFTER: u32 = 64;
 
+/// Failures in a row after which what a peer receives is not counted on.
+const UNRELIABLE_AFTER: u32 = 2;
+
 /// Whether a peer is asked at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
@@ -155,6 +158,11 @@ impl Peer {
             && self.have.is_some()
             && self.not_before <= now
             && self.streams < limit
+    }
+
+    /// Whether it is getting the image too, and takes its part of it from the source.
+    pub(super) fn is_receiving(&self) -> bool {
+        self.standing == Standing::Good && !self.complete && self.failures < UNRELIABLE_AFTER
     }
 
     /// Whether something may still come from it: it has something, or may get it.

@@ -120,7 +120,8 @@ fn receivers_share_the_source_without_taking_anything_twice() {
         }
         // The others do not come forward with their parts: then it is taken from the source too.
         assert_eq!(fetches(&planner.plan(second(1))), []);
-        assert_eq!(fetches(&planner.plan(second(3))).len(), 1);
+        let late = fetches(&planner.plan(second(10)));
+        assert!(late.iter().all(|(_, peer, _)| *peer == 0) && !late.is_empty());
     }
     assert_eq!(taken.len(), 64, "nothing is left out");
 }
