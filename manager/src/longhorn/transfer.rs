@@ -15,7 +15,7 @@ use types::{ImageId, report};
 
 use super::query::Query;
 use super::ssync::ports::{self, PortRange};
-use super::ssync::{Invite, Receiver, Sending};
+use super::ssync::{Batches, Invite, Receiver, Sending};
 use super::{Files, multipart, rest};
 use crate::catalog::Registration;
 use crate::error::{Error, IoContext, Result};
@@ -35,6 +35,8 @@ pub struct Transfers {
     pub host: IpAddr,
     /// What all that is sent keeps to.
     pub rate: Arc<RateLimit>,
+    /// The memory of what is pushed.
+    pub batches: Batches,
 }
 
 impl Default for Transfers {
@@ -43,6 +45,7 @@ impl Default for Transfers {
             ports: PortRange::default(),
             host: Ipv4Addr::LOCALHOST.into(),
             rate: Arc::new(RateLimit::new(0)),
+            batches: Batches::default(),
         }
     }
 }
@@ -118,6 +121,7 @@ pub(super) async fn send(files: &Files, path: &Path, to: &str) -> Result<()> {
         path,
         to: to.to_owned(),
         rate: files.transfers().rate.clone(),
+        batches: files.transfers().batches.clone(),
         cancel: guard.reading.cancel.clone(),
     };
     let span = info_span!("send", image = %guard.reading.image.id, to);

@@ -25,7 +25,6 @@ use types::{ImageId, Sha512};
 
 use self::kind::Kind;
 use self::server::DataSource;
-use super::ssync::ports::PortRange;
 use super::transfer::Transfers;
 use super::{Files, address, rest};
 use crate::catalog::{Catalog, Registration};
@@ -33,7 +32,6 @@ use crate::error::{Error, IoContext, Result};
 use crate::listen::{Listener, Protocol};
 use crate::source::Sources;
 use crate::store::{Disk, ImageStore, Place};
-use crate::sync::rate::RateLimit;
 
 /// Time that running work has to end after the stop signal.
 const GRACE: Duration = Duration::from_secs(5);
@@ -112,9 +110,8 @@ pub async fn run(args: DataSourceArgs) -> Result<()> {
         why: "it must be HOST:PORT".to_owned(),
     })?;
     let transfers = Transfers {
-        ports: PortRange::default(),
         host: address::for_peers(listening),
-        rate: Arc::new(RateLimit::new(0)),
+        ..Transfers::default()
     };
     let kind = Kind::read(&args.source_type, &parameters, &credential, transfers.host)?;
     drop((args.credential, credential));

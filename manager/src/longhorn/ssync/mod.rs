@@ -8,11 +8,12 @@
 //! |---|---|
 //! | `wire` | the requests |
 //! | `receiver`, `connection`, `session` | what is received, and when it is complete |
-//! | `sender`, `plan` | what is sent, and how a file is cut |
+//! | `sender`, `plan`, `batches` | what is sent, how a file is cut, and in how much memory |
 //! | `invite` | how a sender is asked to send |
 //! | `convert` | the qcow2 form of what came |
 //! | `ports` | the ports of receivers |
 
+mod batches;
 mod connection;
 mod convert;
 mod invite;
@@ -23,6 +24,7 @@ mod sender;
 mod session;
 pub mod wire;
 
+pub use batches::Batches;
 pub use invite::Invite;
 pub use receiver::{Patience, Receiver};
 pub use sender::{Sending, Sent};

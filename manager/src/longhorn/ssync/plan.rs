@@ -5,8 +5,9 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 
+use super::batches::Share;
 use crate::error::{IoContext, Result};
 use crate::store::chunks::is_zero;
 
@@ -43,10 +44,12 @@ pub(super) struct Pieces<'a> {
     data_end: u64,
     /// What was read from `at` on.
     buffer: Bytes,
+    /// Where the memory of pieces is from.
+    share: Share,
 }
 
 impl<'a> Pieces<'a> {
-    pub(super) fn new(file: &'a File, path: &'a Path, size: u64) -> Self {
+    pub(super) fn new(file: &'a File, path: &'a Path, size: u64, share: Share) -> Self {
         Self {
             file,
             path,
@@ -55,6 +58,7 @@ impl<'a> Pieces<'a> {
             hole_from: 0,
             data_end: 0,
             buffer: Bytes::new(),
+            share,
         }
     }
 
@@ -92,10 +96,11 @@ impl<'a> Pieces<'a> {
 
     fn read_batch(&mut self) -> Result<()> {
         let length = BATCH.min(self.data_end - self.at);
-        let mut buffer = BytesMut::zeroed(usize::try_from(length).expect("2 MiB at most"));
-        let read = self.file.read_exact_at(&mut buffer, self.at);
-        read.context("read", self.path)?;
-        self.buffer = buffer.freeze();
+        let length = usize::try_from(length).expect("2 MiB at most");
+        // What is left of the last batch gives its place back before the next is asked for.
+        self.buffer = Bytes::new();
+        let read = |buffer: &mut [u8]| self.file.read_exact_at(buffer, self.at);
+        self.buffer = self.share.batch(length, read).context("read", self.path)?;
         Ok(())
     }
 
@@ -150,6 +155,7 @@ fn first_run(buffer: &[u8]) -> (usize, bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::longhorn::ssync::Batches;
     use proptest::prelude::*;
 
     fn file_of(writes: &[(u64, Vec<u8>)], size: u64) -> (tempfile::TempDir, File) {
@@ -168,7 +174,8 @@ mod tests {
     }
 
     fn pieces(file: &File, size: u64) -> Vec<Piece> {
-        let mut pieces = Pieces::new(file, Path::new("backing"), size);
+        let share = Batches::default().share();
+        let mut pieces = Pieces::new(file, Path::new("backing"), size, share);
         std::iter::from_fn(|| pieces.next().unwrap()).collect()
     }
 

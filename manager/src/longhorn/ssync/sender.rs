@@ -8,7 +8,7 @@
 //! that does not reach it, silence is all that is left.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,11 +21,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use types::report;
 
+use super::batches::Batches;
 use super::plan::{Piece, Pieces};
 use super::session::ABANDONED;
 use super::wire::Call;
 use crate::error::{Error, IoContext, Result};
 use crate::longhorn::plain_http;
+use crate::observe::counters;
 use crate::sync::rate::RateLimit;
 
 /// Requests under way at once, as the Go sender has.
@@ -55,6 +57,8 @@ pub struct Sending {
     pub to: String,
     /// What all sends together keep to.
     pub rate: Arc<RateLimit>,
+    /// The memory of all sends together.
+    pub batches: Batches,
     /// Ends the work.
     pub cancel: CancellationToken,
 }
@@ -104,8 +108,18 @@ impl Sending {
     async fn send_all(&self, peer: &Peer, size: u64) -> Result<Sent> {
         let (pieces, queue) = mpsc::channel(1);
         let file = self.file.try_clone().context("keep open", &self.path)?;
-        let path = self.path.clone();
-        let reader = tokio::task::spawn_blocking(move || read(&file, &path, size, &pieces));
+        let (path, share) = (self.path.clone(), self.batches.share());
+        let reader = tokio::task::spawn_blocking(move || {
+            let read = Pieces::new(&file, &path, size, share);
+            queue_up(read, &pieces)?;
+            let actual = file.metadata().context("look at", &path)?.len();
+            if actual != size {
+                // What was cut off has been taken for a hole.
+                let expected = size;
+                return Err(Error::WrongSize { expected, actual });
+            }
+            Ok(())
+        });
         let queue = Arc::new(Mutex::new(queue));
         let stop = CancellationToken::new();
         let mut workers = JoinSet::new();
@@ -154,20 +168,13 @@ fn cancelled() -> Error {
     Error::Cancelled("the image is being deleted or the manager stops")
 }
 
-/// Reads the file into the queue until it ends or nobody takes.
-fn read(file: &File, path: &Path, size: u64, queue: &mpsc::Sender<Piece>) -> Result<()> {
-    let mut pieces = Pieces::new(file, path, size);
+/// Reads a file into the queue until it ends or nobody takes.
+fn queue_up(mut pieces: Pieces<'_>, queue: &mpsc::Sender<Piece>) -> Result<()> {
     while let Some(piece) = pieces.next()? {
         if queue.blocking_send(piece).is_err() {
             // A worker has failed, and says why.
-            return Ok(());
+            break;
         }
-    }
-    let actual = file.metadata().context("look at", path)?.len();
-    if actual != size {
-        // What was cut off has been taken for a hole.
-        let expected = size;
-        return Err(Error::WrongSize { expected, actual });
     }
     Ok(())
 }
@@ -207,7 +214,9 @@ impl Worker {
                     (Call::WriteData(offset..offset + bytes.len() as u64), bytes)
                 }
             };
+            let length = bytes.len() as u64;
             self.peer.ask(&call, bytes, &self.stop).await?;
+            counters::sent(length);
         }
     }
 }

@@ -119,6 +119,7 @@ fn sending(file: &File, to: SocketAddr) -> Sending {
         path: "source".into(),
         to: to.to_string(),
         rate: Arc::new(RateLimit::new(0)),
+        batches: Batches::default(),
         cancel: CancellationToken::new(),
     }
 }
