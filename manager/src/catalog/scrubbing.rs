@@ -69,19 +69,23 @@ impl Catalog {
             .sum::<usize>();
         let count = entries.len();
         entries.rotate_left(first % count);
+        let counters = self.inner.store.disk().counters();
+        counters.scrub_images_done.store(0, Ordering::Relaxed);
+        counters.scrub_images.store(count as u64, Ordering::Relaxed);
         for entry in entries {
-            let Lifecycle::Ready(image) = entry.status().state else {
-                continue;
-            };
-            match self.scrub_one(&entry, &image, rate).await {
-                Ok(()) => debug!(image = %entry.id, "read again, and good"),
-                Err(Error::Cancelled(_)) => {}
-                Err(error) => {
-                    self.inner.store.disk().note(&error);
-                    warn!(image = %entry.id, error = %report(&error), "cannot be scrubbed");
+            if let Lifecycle::Ready(image) = entry.status().state {
+                match self.scrub_one(&entry, &image, rate).await {
+                    Ok(()) => debug!(image = %entry.id, "read again, and good"),
+                    Err(Error::Cancelled(_)) => {}
+                    Err(error) => {
+                        self.inner.store.disk().note(&error);
+                        warn!(image = %entry.id, error = %report(&error), "cannot be scrubbed");
+                    }
                 }
             }
+            Counters::count(&counters.scrub_images_done);
         }
+        Counters::count(&counters.scrub_passes);
     }
 
     async fn scrub_one(&self, entry: &Arc<Entry>, image: &SealedImage, rate: u64) -> Result<()> {

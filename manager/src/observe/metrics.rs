@@ -5,7 +5,7 @@
 //! is asked for; only what happened since the start is counted as it happens.
 
 use std::fmt;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -16,6 +16,7 @@ use prometheus_client::registry::Registry;
 use super::process::Process;
 use super::{Observed, counters};
 use crate::catalog::{Lifecycle, Status};
+use crate::store::Disk;
 use crate::store::layout::EntryName;
 
 /// What `/metrics` says of its own form.
@@ -64,6 +65,7 @@ pub(super) fn text(observed: &Observed, is_ready: bool) -> Result<String, fmt::E
         writer.counter(&name, help.trim_end_matches('.'), &[(Labels::new(), value)]);
     }
     writer.disk(observed);
+    writer.upkeep(&observed.disk);
     writer.process();
     let mut text = String::new();
     encode(&mut text, &writer.registry)?;
@@ -149,19 +151,9 @@ impl Writer {
             ),
             ("made", "Images that became ready", counts.made),
             (
-                "scrubbed_bytes",
-                "Bytes of ready images that were read again",
-                counts.scrubbed,
-            ),
-            (
                 "damaged",
                 "Ready images that were found to be damaged",
                 counts.damaged,
-            ),
-            (
-                "healed",
-                "Damaged images that were replaced from a good copy",
-                counts.healed,
             ),
         ] {
             let name = format!("longhorn_backing_image_{name}");
@@ -194,6 +186,11 @@ impl Writer {
             }
         }
         self.gauge(
+            "longhorn_backing_image_disk_suspect",
+            "1 while the disk fails again and again",
+            u64::from(observed.disk.is_suspect()),
+        );
+        self.gauge(
             "longhorn_backing_image_disk_reflink",
             "1 when volumes share their image's extents on this disk",
             u64::from(observed.disk.reflink()),
@@ -210,6 +207,57 @@ impl Writer {
                 "Damaged images that are kept for people to look at",
                 aside.count() as u64,
             );
+        }
+    }
+
+    /// What the scrubber has done, and what else happened on the disk since the start.
+    fn upkeep(&mut self, disk: &Disk) {
+        let counters = disk.counters();
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        for (name, help, counter) in [
+            (
+                "scrubbed_bytes",
+                "Bytes of ready images that were read again",
+                &counters.scrubbed_bytes,
+            ),
+            (
+                "scrub_passes",
+                "Times that all images were read again",
+                &counters.scrub_passes,
+            ),
+            (
+                "healed",
+                "Damaged images that are good again",
+                &counters.healed,
+            ),
+            (
+                "orphans_removed",
+                "Leftovers whose time was up",
+                &counters.orphans_removed,
+            ),
+            (
+                "disk_io_errors",
+                "Errors of the medium",
+                &counters.io_errors,
+            ),
+        ] {
+            let name = format!("longhorn_backing_image_{name}");
+            self.counter(&name, help, &[(Labels::new(), read(counter))]);
+        }
+        for (name, help, counter) in [
+            (
+                "scrub_images",
+                "Images that the scrubber's pass goes over",
+                &counters.scrub_images,
+            ),
+            (
+                "scrub_images_done",
+                "Images of the scrubber's pass that it is done with",
+                &counters.scrub_images_done,
+            ),
+        ] {
+            let name = format!("longhorn_backing_image_{name}");
+            self.gauge(&name, help, read(counter));
         }
     }
 

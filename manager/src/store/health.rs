@@ -35,6 +35,12 @@ pub struct Counters {
     pub healed: AtomicU64,
     /// Bytes that the scrubber read.
     pub scrubbed_bytes: AtomicU64,
+    /// Images that the scrubber's pass goes over; after it, those that it went over.
+    pub scrub_images: AtomicU64,
+    /// Those of them that it is done with.
+    pub scrub_images_done: AtomicU64,
+    /// Passes of the scrubber that are over.
+    pub scrub_passes: AtomicU64,
     /// Damaged files that the scrubber found.
     pub scrub_damage: AtomicU64,
     /// Orphans that were removed.
