@@ -17,6 +17,9 @@ use crate::store::orphans::Orphans;
 /// How often orphans are looked for: well below the shortest of their times.
 const TIDY: Duration = Duration::from_mins(10);
 
+/// How often a disk is looked at, and tried out when it is suspect.
+const TRIAL: Duration = Duration::from_secs(5);
+
 /// What the user of the daemon says about upkeep.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct UpkeepArgs {
@@ -48,6 +51,7 @@ pub fn spawn(
         let catalog = catalog.clone();
         async move { catalog.scrub(args.scrubbing()).await }
     };
+    let trials = try_out_when_suspect(disk.clone());
     let tidy = async move {
         let mut orphans = Orphans::new(disk.clone());
         loop {
@@ -65,13 +69,25 @@ pub fn spawn(
         }
     };
     tokio::spawn(async move {
-        let both = async { tokio::join!(scrub, tidy) };
-        stop.run_until_cancelled(Box::pin(both)).await;
+        let all = async { tokio::join!(scrub, tidy, trials) };
+        stop.run_until_cancelled(Box::pin(all)).await;
     })
 }
 
+/// A suspect disk is not ready until it works again: that is found out here.
+async fn try_out_when_suspect(disk: Arc<Disk>) {
+    loop {
+        tokio::time::sleep(TRIAL).await;
+        if disk.is_suspect() {
+            let disk = disk.clone();
+            // How it went is the disk's to say and to remember.
+            let _ = tokio::task::spawn_blocking(move || disk.try_out()).await;
+        }
+    }
+}
+
 fn tidy_up(orphans: &mut Orphans, catalog: &Catalog, disk: &Disk) {
-    if disk.is_suspect() && disk.try_out().is_err() {
+    if disk.is_suspect() {
         return;
     }
     let is_ready = |name: &str| {

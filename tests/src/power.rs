@@ -2,8 +2,8 @@
 //! any number of them.
 //!
 //! ```text
-//! file system — loop device — FUSE file of qemu-storage-daemon — blklogwrites — disk file
-//!                                                                     └─ log file
+//! file system — … (see `export`) — blklogwrites — disk file
+//!                                      └─ log file
 //! ```
 //! The log has dm-log-writes' format (kernel: Documentation/admin-guide/device-mapper/
 //! log-writes.rst): a super block in sector 0, then for each entry one sector that describes it and
@@ -14,8 +14,9 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use crate::command::{self, run};
-use crate::{FileSystem, Process, Sandbox, leftovers, wait};
+use crate::command::run;
+use crate::export::{Export, make_file};
+use crate::{FileSystem, Sandbox};
 
 const MAGIC: u64 = 0x006a_7366_7773_6872;
 const FLUSH: u64 = 1;
@@ -26,9 +27,7 @@ const MARK: u64 = 8;
 /// A mounted disk whose writes are recorded.
 #[derive(Debug)]
 pub struct RecordedDisk {
-    daemon: Process,
-    mount_point: PathBuf,
-    export: PathBuf,
+    export: Export,
     base: PathBuf,
     log: PathBuf,
 }
@@ -43,7 +42,7 @@ impl RecordedDisk {
         prepare: impl FnOnce(&Path),
     ) -> Self {
         let (base, data) = (sandbox.path("power.base"), sandbox.path("power.img"));
-        let (log, export) = (sandbox.path("power.log"), sandbox.path("power.export"));
+        let log = sandbox.path("power.log");
         let mount_point = sandbox.make_dir("power");
         make_file(&base, size);
         file_system.make_in(&base);
@@ -61,34 +60,20 @@ impl RecordedDisk {
         copy_sparse(&base, &data);
         // The log must hold all that is written; it is sparse.
         make_file(&log, 8 << 30);
-        make_file(&export, 0);
-        let daemon = record(sandbox, &data, &log, &export);
-        let disk = Self {
-            daemon,
-            mount_point,
-            export,
-            base,
-            log,
-        };
-        disk.mount();
-        disk
-    }
-
-    fn mount(&self) {
-        // Without direct I/O, so that the loop device's one worker writes one request after the
-        // other: QEMU before 10.1 mixes up the data of FUSE writes that come at once.
-        let find = ["--find", "--show"].map(AsRef::as_ref);
-        let device = run("losetup", find.into_iter().chain([self.export.as_os_str()]));
-        run(
-            "mount",
-            [device.trim_end().as_ref(), self.mount_point.as_os_str()],
-        );
-        run("losetup", ["--detach", device.trim_end()]);
+        let recorder = serde_json::json!({
+            "driver": "blklogwrites",
+            "node-name": "top",
+            "file": "disk",
+            "log": { "driver": "raw", "file": { "driver": "file", "filename": log } },
+            "log-super-update-interval": 1,
+        });
+        let export = Export::mount(sandbox, "power", &data, &recorder);
+        Self { export, base, log }
     }
 
     /// Where it is mounted.
     pub fn dir(&self) -> &Path {
-        &self.mount_point
+        self.export.dir()
     }
 
     /// How many entries the log holds now: what a mark in time is.
@@ -100,49 +85,15 @@ impl RecordedDisk {
     }
 
     /// Unmounts, ends the recorder and reads the log.
-    pub fn finish(mut self) -> Recording {
-        leftovers::end(&self.mount_point);
-        assert!(
-            leftovers::mounts_below(&self.mount_point).is_empty(),
-            "the disk is still in use"
-        );
-        // The FUSE export can only end when the loop device has let go of it.
-        let export = self.export.clone();
-        wait::until("the loop device is gone", || {
-            leftovers::loops_below(&export).is_empty().then_some(())
-        });
-        self.daemon.terminate();
+    pub fn finish(self) -> Recording {
+        self.export.end();
         let entries = read_log(&self.log).expect("read the log of writes");
         Recording {
-            base: self.base.clone(),
-            log: self.log.clone(),
+            base: self.base,
+            log: self.log,
             entries,
         }
     }
-}
-
-fn record(sandbox: &Sandbox, data: &Path, log: &Path, export: &Path) -> Process {
-    let (data, log, mount_point) = (data.display(), log.display(), export.display());
-    let arguments = [
-        "--blockdev".into(),
-        format!("driver=file,node-name=data-file,filename={data}"),
-        "--blockdev".into(),
-        "driver=raw,node-name=data,file=data-file".into(),
-        "--blockdev".into(),
-        format!("driver=file,node-name=log-file,filename={log}"),
-        "--blockdev".into(),
-        "driver=raw,node-name=log,file=log-file".into(),
-        "--blockdev".into(),
-        "driver=blklogwrites,node-name=recorded,file=data,log=log,log-super-update-interval=1"
-            .into(),
-        "--export".into(),
-        format!("type=fuse,id=export,node-name=recorded,mountpoint={mount_point},writable=on"),
-    ];
-    let program = command::find("qemu-storage-daemon").expect("the test has asked for this tool");
-    let size = fs::metadata(data.to_string()).map_or(0, |data| data.len());
-    let mut daemon = Process::spawn(sandbox, "qemu-storage-daemon", &program, arguments, &[]);
-    daemon.wait_ready(|| fs::metadata(export).is_ok_and(|export| export.len() == size));
-    daemon
 }
 
 /// One entry of the log.
@@ -262,12 +213,6 @@ fn read_log(path: &Path) -> io::Result<Vec<Entry>> {
         }
     }
     Ok(entries)
-}
-
-fn make_file(path: &Path, size: u64) {
-    File::create(path)
-        .and_then(|file| file.set_len(size))
-        .unwrap_or_else(|error| panic!("make {}: {error}", path.display()));
 }
 
 fn copy_sparse(from: &Path, to: &Path) {

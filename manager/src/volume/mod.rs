@@ -257,6 +257,7 @@ impl Volumes {
                 self.get(&new.name)
             }
             Err(error) => {
+                self.disk.note(&error);
                 durable::remove_dir(&creating.dir)?;
                 Err(error)
             }
