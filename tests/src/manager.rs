@@ -391,6 +391,16 @@ pub fn from_url(name: &str, url: &str) -> pb::CreateBackingImageRequest {
     )
 }
 
+/// The request for a copy of an image that other managers have, by the addresses of their sync servers.
+pub fn from_peers(name: &str, uuid: &str, peers: &[SocketAddr]) -> pb::CreateBackingImageRequest {
+    let addresses = peers.iter().map(ToString::to_string).collect();
+    let peers = pb::PeersSource { addresses, size: 0 };
+    pb::CreateBackingImageRequest {
+        uuid: uuid.into(),
+        ..request(name, pb::source::Source::Peers(peers))
+    }
+}
+
 fn request(name: &str, source: pb::source::Source) -> pb::CreateBackingImageRequest {
     pb::CreateBackingImageRequest {
         name: name.into(),

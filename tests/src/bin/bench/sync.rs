@@ -5,10 +5,10 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use e2e::manager::{Options, from_file, init_disk};
-use e2e::netns::Network;
+use e2e::fan_out::FanOut;
+use e2e::manager::{Options, from_file, from_peers, init_disk};
+use e2e::noise::noise;
 use e2e::{Disk, FileSystem, Manager, Sandbox, command};
-use proto::storage::v1 as pb;
 
 use crate::report::{Budget, Report, Runs};
 
@@ -45,37 +45,6 @@ fn site() -> Site {
     }
 }
 
-fn noise(seed: u64) -> impl FnMut() -> Vec<u8> {
-    let mut state = seed * 2 + 1;
-    move || {
-        let next = || {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state.to_le_bytes()
-        };
-        std::iter::repeat_with(next)
-            .take(1 << 17)
-            .flatten()
-            .collect()
-    }
-}
-
-fn request(name: &str, from: &Manager) -> pb::CreateBackingImageRequest {
-    let peers = pb::PeersSource {
-        addresses: vec![from.sync_address().to_string()],
-        size: 0,
-    };
-    pb::CreateBackingImageRequest {
-        name: name.into(),
-        uuid: UUID.into(),
-        source: Some(pb::Source {
-            source: Some(pb::source::Source::Peers(peers)),
-        }),
-        ..Default::default()
-    }
-}
-
 fn make(manager: &Manager, name: &str, path: &Path) {
     let mut request = from_file(name, path);
     request.uuid = UUID.into();
@@ -89,16 +58,9 @@ impl Site {
         let path = self.import.join(name);
         let file = File::create(&path).unwrap();
         file.set_len(size).unwrap();
-        let mut noise = noise(7);
-        let mut bytes = noise();
         for (at, length) in pieces {
-            let length = usize::try_from(length).unwrap();
-            if bytes.len() < length {
-                bytes = noise();
-            }
-            let rest = bytes.split_off(length);
+            let bytes = noise(at, usize::try_from(length).unwrap());
             file.write_all_at(&bytes, at).unwrap();
-            bytes = rest;
         }
         make(&self.from, name, &path);
         path
@@ -107,7 +69,10 @@ impl Site {
     /// Seconds of a copy, from the request to ready.
     fn copy(&self, name: &str) -> f64 {
         let start = Instant::now();
-        let image = self.to.make_image(request(name, &self.from)).unwrap();
+        let image = self
+            .to
+            .make_image(from_peers(name, UUID, &[self.from.sync_address()]))
+            .unwrap();
         let took = start.elapsed().as_secs_f64();
         assert_eq!(image.progress, 100, "{image:?}");
         self.to.delete_image(name).unwrap();
@@ -170,48 +135,14 @@ pub(crate) fn tiny(report: &mut Report) {
 
 /// Eight disks get an image, each over a link of its own, beside one.
 pub(crate) fn fan_out(report: &mut Report) {
-    const RECEIVERS: usize = 8;
-    const IMAGE: &str = "spread";
-    let sandbox = Sandbox::new("bench-fan-out");
-    let network = Network::new(u8::try_from(RECEIVERS).unwrap() + 1, 200);
-    let import = sandbox.make_dir("import");
-    let managers: Vec<Manager> = network
-        .machines()
-        .iter()
-        .map(|machine| {
-            let disk = sandbox.make_dir(&machine.namespace);
-            init_disk(&disk);
-            let mut options = Options::new(&disk)
-                .on(machine)
-                .with("--import-dir", &import);
-            options.name.clone_from(&machine.namespace);
-            Manager::start(&sandbox, &options)
-        })
-        .collect();
-    let (source, receivers) = managers.split_first().unwrap();
-    let path = import.join(IMAGE);
-    let file = File::create(&path).unwrap();
-    let mut noise = noise(3);
-    for n in 0..96 {
-        file.write_all_at(&noise(), n * MIB).unwrap();
-    }
-    make(source, IMAGE, &path);
-    let spread = |receivers: &[Manager]| {
-        let start = Instant::now();
-        for receiver in receivers {
-            receiver.create_image(request(IMAGE, source)).unwrap();
-        }
-        for receiver in receivers {
-            let image = receiver.wait_image(IMAGE).unwrap();
-            assert_eq!(image.progress, 100, "{image:?}");
-        }
-        let took = start.elapsed().as_secs_f64();
-        for receiver in receivers {
-            receiver.delete_image(IMAGE).unwrap();
-        }
-        took
+    let site = FanOut::new("bench-fan-out", 8, 200, 96);
+    let spread = |count| {
+        let (copies, took) = site.spread(count);
+        assert!(copies.iter().all(|copy| copy.progress == 100), "{copies:?}");
+        site.forget(count);
+        took.as_secs_f64()
     };
-    let runs = Runs::interleaved(3, || spread(receivers), || spread(&receivers[..1]));
+    let runs = Runs::interleaved(3, || spread(8), || spread(1));
     let beside = "one receiver";
     report.add("fan-out-8", &runs, beside, "s", Budget::AtMost(2.0));
 }

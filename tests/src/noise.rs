@@ -1,0 +1,16 @@
+//! Bytes that no compression and no search for zeros makes smaller.
+
+/// `length` bytes that depend on the seed alone.
+pub fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed * 2 + 1;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    let words = std::iter::repeat_with(next).take(length.div_ceil(8));
+    let mut bytes: Vec<u8> = words.flatten().collect();
+    bytes.truncate(length);
+    bytes
+}
