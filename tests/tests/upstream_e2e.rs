@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use e2e::baseimage::{WIZARD, raw_ext4};
-use e2e::manager::{Options, from_url, init_disk};
+use e2e::manager::{Options, from_url, from_volume, init_disk};
 use e2e::server::{HttpServer, Reply, Request};
 use e2e::web::Nginx;
 use e2e::{Manager, Need, Sandbox, command, gif, leftovers, needs, wait};
@@ -159,6 +159,39 @@ fn test_backing_image_content() {
             "the image was not written to"
         );
     }
+}
+
+/// An image of a volume makes a volume, which is written to and becomes an image again, and the third
+/// volume reads what was written: as often as somebody likes.
+#[test]
+fn test_exporting_backing_image_from_volume() {
+    needs!(Need::LoopMount, Need::Tool("nginx"), Need::Tool("qemu-img"));
+    let bench = Bench::new("exporting");
+    let image = bench.ready(bench.download(FILES[1]));
+    let make = |name: &str, from: &str| bench.manager.create_volume(name, from, SIZE).unwrap();
+    let write = |volume: &pb::Volume, name: &str| {
+        with_mounted(&bench, volume, |dir| {
+            let file = File::create(dir.join(name)).unwrap();
+            file.write_all_at(name.as_bytes(), 0).unwrap();
+        });
+    };
+    let first = make("first", &image.name);
+    write(&first, "of-the-first");
+    bench.ready(from_volume("export-1", "first"));
+    let second = make("second", "export-1");
+    write(&second, "of-the-second");
+    bench.ready(from_volume("export-2", "second"));
+    let third = make("third", "export-2");
+    with_mounted(&bench, &third, |dir| {
+        assert!(fs::read(dir.join(WIZARD)).unwrap() == gif::party_wizard());
+        for name in ["of-the-first", "of-the-second"] {
+            assert_eq!(fs::read_to_string(dir.join(name)).unwrap(), name);
+        }
+    });
+    // What came later is in none of those before.
+    with_mounted(&bench, &first, |dir| {
+        assert!(!dir.join("of-the-second").exists())
+    });
 }
 
 #[test]

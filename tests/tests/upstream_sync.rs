@@ -1,5 +1,5 @@
 //! The cases of Longhorn's own `pkg/sync` tests, under their names, against the built program by its
-//! REST. Those of ssync and of virtual sizes are beside what they test.
+//! REST. Those of ssync are in `ssync.rs`.
 #![allow(
     non_snake_case,
     clippy::unwrap_used,
@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use e2e::longhorn::{Files, assert_sidecar_agrees};
 use e2e::manager::{Options, init_disk};
+use e2e::noise::noise;
 use e2e::server::{HttpServer, Reply};
 use e2e::{Manager, Need, Sandbox, command, needs};
 use serde_json::Value;
@@ -173,6 +174,123 @@ fn a_raw_download_goes_on_where_it_broke() {
     assert_eq!(beyond.status, 416);
 }
 
+/// Sends the part `chunk` of a form; the answer comes when all of it was taken.
+fn upload(server: &Server, id: &str, bytes: &[u8], checksum: &str) -> Result<(), String> {
+    let (path, size) = (server.path(id), bytes.len().to_string());
+    let parameters = [
+        ("file-path", path.as_str()),
+        ("uuid", id.rsplit('-').next().unwrap()),
+        ("disk-uuid", &server.uuid),
+        ("expected-checksum", checksum),
+        ("size", &size),
+    ];
+    let begin = "--x\r\nContent-Disposition: form-data; name=\"chunk\"; filename=\"blob\"\r\n\r\n";
+    let form = [begin.as_bytes(), bytes, b"\r\n--x--\r\n"].concat();
+    let kind = [("Content-Type", "multipart/form-data; boundary=x")];
+    server
+        .files
+        .create_with("upload", &parameters, &kind, &form)
+}
+
+/// Upstream's five at once have 1 GiB each.
+#[test]
+fn BenchmarkUpload() {
+    let sandbox = Sandbox::new("uploads");
+    let server = server(&sandbox);
+    let images: Vec<_> = (0..5_u64)
+        .map(|n| {
+            let bytes = noise(n, 16 << 20);
+            let file = sandbox.write(format!("original-{n}"), &bytes);
+            let sum = command::run("sha512sum", [&file])[..128].to_owned();
+            (format!("image-0000bb1{n}"), bytes, sum)
+        })
+        .collect();
+    std::thread::scope(|scope| {
+        for (id, bytes, sum) in &images {
+            scope.spawn(|| upload(&server, id, bytes, sum).unwrap());
+        }
+    });
+    for (id, bytes, sum) in &images {
+        let file = server.wait_ready(id);
+        assert_eq!(
+            (&file["currentChecksum"], &file["expectedChecksum"]),
+            (&sum.as_str().into(), &sum.as_str().into())
+        );
+        assert!(std::fs::read(server.path(id)).unwrap() == *bytes);
+    }
+}
+
+/// A file that is there is taken over, with what is known of it and without, where it is and from a
+/// data source's place; a missing one fails; a deletion leaves neither file nor sidecar.
+#[test]
+fn TestFetch() {
+    let sandbox = Sandbox::new("fetch");
+    let server = server(&sandbox);
+    let id = "image-0000fe01";
+    let path = server.path(id);
+    let sidecar = format!("{path}.cfg");
+    write(&path, 3, 8 << 20);
+    let sum = command::run("sha512sum", [&path])[..128].to_owned();
+    // Without a sidecar, then with the one that came of it.
+    for _ in 0..2 {
+        server.adopt(id, "0000fe01").unwrap();
+        assert_eq!(server.wait_ready(id)["currentChecksum"], sum.as_str());
+        server.files.act(&path, "forget").unwrap();
+        assert!(Path::new(&sidecar).is_file());
+    }
+    // From the place of a data source: with a sidecar, and without.
+    for (name, uuid, known) in [("moved", "0000fe02", true), ("bare", "0000fe03", false)] {
+        let work = server.disk.join(format!("tmp/{name}-{uuid}"));
+        std::fs::create_dir_all(work.parent().unwrap()).unwrap();
+        std::fs::copy(&path, &work).unwrap();
+        if known {
+            std::fs::copy(&sidecar, work.with_extension("cfg")).unwrap();
+        }
+        let to = server.path(&format!("{name}-{uuid}"));
+        let disk = [("disk-uuid", server.uuid.as_str())];
+        let work_path = work.display().to_string();
+        server.files.fetch(&work_path, &to, uuid, &disk).unwrap();
+        let file = server.wait_ready(&format!("{name}-{uuid}"));
+        assert_eq!(file["currentChecksum"], sum.as_str());
+        assert!(!work.exists() && !work.with_extension("cfg").exists());
+        server.files.delete(&to).unwrap();
+        assert!(!Path::new(&to).exists() && !Path::new(&format!("{to}.cfg")).exists());
+    }
+    // There is nothing to take over.
+    server.adopt("none-0000fe04", "0000fe04").unwrap();
+    let none = server.path("none-0000fe04");
+    server.files.wait(&none, &["failed"], SOON);
+}
+
+#[test]
+fn TestVirtualSizeQcow2() {
+    needs!(Need::Tool("qemu-img"));
+    let sandbox = Sandbox::new("virtual-qcow2");
+    let server = server(&sandbox);
+    let path = server.path("image-0000ee01");
+    std::fs::create_dir_all(Path::new(&path).parent().unwrap()).unwrap();
+    command::run("qemu-img", ["create", "-q", "-f", "qcow2", &path, "20G"]);
+    server.adopt("image-0000ee01", "0000ee01").unwrap();
+    let file = server.wait_ready("image-0000ee01");
+    assert_eq!(file["virtualSize"], 20_u64 << 30);
+    let size = std::fs::metadata(&path).unwrap().len();
+    assert_eq!(file["size"], size);
+    assert!(size < 20 << 30);
+}
+
+#[test]
+fn TestVirtualSizeRaw() {
+    let sandbox = Sandbox::new("virtual-raw");
+    let server = server(&sandbox);
+    write(server.path("image-0000ee02"), 5, 3 << 20);
+    server.adopt("image-0000ee02", "0000ee02").unwrap();
+    let file = server.wait_ready("image-0000ee02");
+    assert_eq!(
+        (&file["virtualSize"], &file["size"]),
+        (&(3 << 20).into(), &(3 << 20).into())
+    );
+}
+
 #[test]
 fn TestDuplicateCalls() {
     let sandbox = Sandbox::new("duplicates");
@@ -197,14 +315,7 @@ fn TestDuplicateCalls() {
         ];
         let again = server.files.create("receiveFromPeer", &to).unwrap_err();
         assert!(again.contains("already exists"), "{again}");
-        let form =
-            "--x\r\nContent-Disposition: form-data; name=\"chunk\"; filename=\"blob\"\r\n\r\n";
-        let form = [form.as_bytes(), &[7; 4096], b"\r\n--x--\r\n"].concat();
-        let kind = [("Content-Type", "multipart/form-data; boundary=x")];
-        let again = server
-            .files
-            .create_with("upload", &to[..4], &kind, &form)
-            .unwrap_err();
+        let again = upload(&server, id, &[7; 4096], "").unwrap_err();
         assert!(again.contains("already exists"), "{again}");
     }
     server.wait_ready("image-0000dd01");
