@@ -69,6 +69,10 @@ pub struct DaemonArgs {
         value_name = "BYTES"
     )]
     pub sync_rate_limit: u64,
+    /// Compress what is copied between managers that both have this option: for links of less than some
+    /// Gbit/s
+    #[arg(long)]
+    pub sync_compression: bool,
     /// Parts of images that are sent to other managers at once; who asks for more is told to wait
     #[arg(long, default_value_t = 32, value_name = "N")]
     pub sync_sends_max: usize,
@@ -217,6 +221,7 @@ fn swarm(args: &DaemonArgs) -> sync::Swarm {
     sync::Swarm::new(sync::Settings {
         port,
         rate: args.sync_rate_limit,
+        pack: args.sync_compression,
         serves_max: args.sync_sends_max,
         ..sync::Settings::default()
     })

@@ -203,6 +203,36 @@ async fn an_image_goes_from_manager_to_manager_with_its_holes() {
     assert_eq!(first.swarm.metrics().sent_bytes.get(), 6 * MIB as u64);
 }
 
+/// What becomes smaller is packed on its way, where both want that, and the rest is not.
+#[tokio::test(flavor = "multi_thread")]
+async fn chunks_are_packed_between_managers_that_both_do_so() {
+    let packing = || Settings {
+        pack: true,
+        ..Settings::default()
+    };
+    let source = Host::start_with(packing(), &[]).await;
+    let (both, one) = (Host::start_with(packing(), &[]).await, Host::start().await);
+    let id = id();
+    let text = b"all work and no play ".repeat(4 * MIB / 21);
+    let noise = noise(2, 3 * MIB);
+    source
+        .make(&id, |file| {
+            file.write_all_at(&text, 0).unwrap();
+            file.write_all_at(&noise, 4 * MIB as u64).unwrap();
+        })
+        .await;
+    let saved = || source.swarm.metrics().saved_bytes.get();
+    let original = std::fs::read(source.backing(&id)).unwrap();
+    one.copy(&id, &[&source]).await;
+    assert_eq!(saved(), 0);
+    assert!(std::fs::read(one.backing(&id)).unwrap() == original);
+    both.copy(&id, &[&source]).await;
+    assert!(std::fs::read(both.backing(&id)).unwrap() == original);
+    let most = 4 * MIB as u64;
+    assert!(saved() > most * 9 / 10 && saved() <= most, "{}", saved());
+    assert_eq!(both.swarm.metrics().chunks_refetched.get(), 0);
+}
+
 /// Row 54: many receivers, one sender that serves few at a time: all get it, and help each other.
 #[tokio::test(flavor = "multi_thread")]
 async fn row_54_receivers_of_a_busy_sender_help_each_other() {

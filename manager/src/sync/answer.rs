@@ -11,9 +11,19 @@ use tokio::time::timeout;
 use super::Error;
 use super::address::PeerAddress;
 use super::connect::Patience;
+use super::packing::HEAD;
 
 /// Bytes of an error's text that are looked at.
 const REASON_MAX: usize = 300;
+
+/// A chunk as it came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// Its bytes.
+    Plain,
+    /// Its bytes, packed.
+    Packed,
+}
 
 /// An answer that is being read: `length` bytes will come, or an error.
 #[derive(Debug)]
@@ -21,6 +31,8 @@ pub struct Answer {
     pub(super) peer: PeerAddress,
     pub(super) body: Incoming,
     pub(super) left: u64,
+    /// Its chunks come as `packing` says, and `left` is only the most that may come.
+    pub(super) packed: bool,
     /// What came and was not taken yet.
     pub(super) pending: Bytes,
     pub(super) sender: Option<SendRequest<Empty<Bytes>>>,
@@ -97,6 +109,43 @@ impl Answer {
         timeout(after, filling)
             .await
             .unwrap_or(Err(Error::Stalled { peer, after }))
+    }
+}
+
+impl Answer {
+    /// Appends a chunk of `length` bytes to `buffer`, packed or not.
+    pub async fn chunk(&mut self, buffer: &mut Vec<u8>, length: usize) -> Result<Form, Error> {
+        if !self.packed {
+            self.fill(buffer, length).await?;
+            return Ok(Form::Plain);
+        }
+        let mut head = Vec::new();
+        self.fill(&mut head, HEAD).await?;
+        let head = head.try_into().expect("as many bytes as were asked for");
+        let packed = usize::try_from(u32::from_le_bytes(head)).unwrap_or(usize::MAX);
+        if packed >= length {
+            return Err(Error::Broken {
+                peer: self.peer.clone(),
+                what: "a packed chunk is larger than the chunk".to_owned(),
+            });
+        }
+        let (form, length) = match packed {
+            0 => (Form::Plain, length),
+            packed => (Form::Packed, packed),
+        };
+        self.fill(buffer, length).await?;
+        Ok(form)
+    }
+
+    /// To be called behind the last chunk: sees whether the answer ends there, as one must whose
+    /// connection is to be used again.
+    pub(super) async fn end(&mut self) {
+        if self.packed && self.pending.is_empty() {
+            let frame = timeout(self.patience.stall, self.body.frame()).await;
+            if let Ok(None) = frame {
+                self.left = 0;
+            }
+        }
     }
 }
 

@@ -24,6 +24,7 @@ use super::answer::{Answer, reason};
 use super::bits::Bits;
 use super::connect::{Connect, Patience};
 use super::manifest::{ManifestReader, manifest_length};
+use super::packing;
 use super::protocol::{self, Geometry, Part, Refusal, Seal};
 use crate::store::chunks::Manifest;
 
@@ -38,10 +39,19 @@ pub struct Asked<C: Connect> {
     address: PeerAddress,
     id: ImageId,
     connector: C,
-    patience: Patience,
-    /// The port at which we serve what we have got, if we do.
-    port: Option<u16>,
+    asking: Asking,
     kept: Mutex<Vec<SendRequest<Empty<Bytes>>>>,
+}
+
+/// How peers are asked.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Asking {
+    /// How long what is waited for.
+    pub patience: Patience,
+    /// The port at which we serve what we have got, if we do.
+    pub port: Option<u16>,
+    /// Whether chunks may come packed.
+    pub pack: bool,
 }
 
 /// What every good answer tells besides its body.
@@ -59,19 +69,12 @@ pub struct Told {
 
 impl<C: Connect> Asked<C> {
     /// A peer, not connected yet.
-    pub fn new(
-        address: PeerAddress,
-        id: ImageId,
-        connector: C,
-        patience: Patience,
-        port: Option<u16>,
-    ) -> Arc<Self> {
+    pub fn new(address: PeerAddress, id: ImageId, connector: C, asking: Asking) -> Arc<Self> {
         Arc::new(Self {
             address,
             id,
             connector,
-            patience,
-            port,
+            asking,
             kept: Mutex::default(),
         })
     }
@@ -146,6 +149,9 @@ impl<C: Connect> Asked<C> {
             RANGE.as_str(),
             &protocol::range_header(&bytes),
         );
+        if self.asking.pack {
+            set(&mut request, protocol::ENCODINGS, protocol::ZSTD);
+        }
         let (response, sender) = self.send(request).await?;
         let told = self.same(response.headers(), geometry, seal)?;
         let expected = protocol::content_range(&bytes, geometry.size);
@@ -153,7 +159,16 @@ impl<C: Connect> Asked<C> {
         {
             return Err(self.broken("it sends another range than it was asked for"));
         }
-        let answer = self.answer(response, sender, bytes.end - bytes.start)?;
+        let length = bytes.end - bytes.start;
+        let answer = match text(response.headers(), protocol::ENCODING) {
+            "" => self.answer(response, sender, length)?,
+            protocol::ZSTD if self.asking.pack => {
+                let heads = chunks.len() * packing::HEAD;
+                let most = length + heads as u64;
+                self.body(response, sender, most, true)
+            }
+            _ => return Err(self.broken("it packs chunks in a way that was not asked for")),
+        };
         Ok((answer, told))
     }
 
@@ -181,7 +196,7 @@ impl<C: Connect> Asked<C> {
             protocol::PROTOCOL,
             &protocol::VERSION.to_string(),
         );
-        if let Some(port) = self.port {
+        if let Some(port) = self.asking.port {
             set(&mut request, protocol::PORT, &port.to_string());
         }
         request
@@ -215,7 +230,7 @@ impl<C: Connect> Asked<C> {
     async fn connect(&self) -> Result<SendRequest<Empty<Bytes>>, Error> {
         let peer = || self.address.clone();
         let connecting = self.connector.connect(&self.address);
-        let stream = timeout(self.patience.connect, connecting)
+        let stream = timeout(self.asking.patience.connect, connecting)
             .await
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
             .map_err(|source| {
@@ -239,12 +254,12 @@ impl<C: Connect> Asked<C> {
         sender: &mut SendRequest<Empty<Bytes>>,
         request: Request<Empty<Bytes>>,
     ) -> Result<Response<Incoming>, Error> {
-        let answer = timeout(self.patience.stall, sender.send_request(request)).await;
+        let answer = timeout(self.asking.patience.stall, sender.send_request(request)).await;
         let peer = self.address.clone();
         match answer {
             Err(_) => Err(Error::Stalled {
                 peer,
-                after: self.patience.stall,
+                after: self.asking.patience.stall,
             }),
             Ok(Err(source)) => Err(Error::Cut { peer, source }),
             Ok(Ok(response)) => Ok(response),
@@ -274,7 +289,7 @@ impl<C: Connect> Asked<C> {
             return Ok(response);
         }
         let status = response.status();
-        let why = reason(response.into_body(), self.patience.stall).await;
+        let why = reason(response.into_body(), self.asking.patience.stall).await;
         let what = || format!("it answers {status}: {why}");
         Err(match refusal {
             Some(Refusal::NoImage) => Error::NotThere { peer, why },
@@ -339,14 +354,26 @@ impl<C: Connect> Asked<C> {
                 claimed.chars().take(20).collect::<String>()
             )));
         }
-        Ok(Answer {
+        Ok(self.body(response, sender, length, false))
+    }
+
+    /// The body of an answer, of which at most `most` bytes are read.
+    fn body(
+        &self,
+        response: Response<Incoming>,
+        sender: SendRequest<Empty<Bytes>>,
+        most: u64,
+        packed: bool,
+    ) -> Answer {
+        Answer {
             peer: self.address.clone(),
             body: response.into_body(),
-            left: length,
+            left: most,
+            packed,
             pending: Bytes::new(),
             sender: Some(sender),
-            patience: self.patience,
-        })
+            patience: self.asking.patience,
+        }
     }
 
     /// Keeps the connection of an answer that was read to its end.

@@ -10,12 +10,16 @@ use tracing::debug;
 use types::report;
 
 use super::Error as PeerError;
+use super::answer::Form;
 use super::ask::Asked;
+use super::buffers::Buffer;
 use super::connect::Connect;
+use super::packing;
 use super::planner::{Event, Fault, PeerId, RequestId, Weight};
 use super::protocol::{Geometry, Seal};
 use super::receive::{Message, Part, PutError};
 use super::swarm::Swarm;
+use crate::error;
 
 /// One request for chunks.
 pub(super) struct Fetch<C: Connect, P> {
@@ -63,11 +67,20 @@ impl<C: Connect, P: Part> Fetch<C, P> {
             answer.ready().await?;
             let mut buffer = self.swarm.buffers().get().await;
             let length = self.geometry.length(index);
-            answer.fill(&mut buffer, length).await?;
+            let form = answer.chunk(&mut buffer, length).await?;
+            let swarm = self.swarm.clone();
             let (part, messages) = (Arc::clone(&self.part), self.messages.clone());
             let request = self.request;
             puts.push(self.puts.spawn(async move {
-                let message = match part.put(index, buffer).await {
+                let unpacked = match form {
+                    Form::Plain => Ok(buffer),
+                    Form::Packed => unpack(&swarm, buffer, length).await,
+                };
+                let put = match unpacked {
+                    Ok(buffer) => part.put(index, buffer).await,
+                    Err(error) => Err(error),
+                };
+                let message = match put {
                     Ok(()) => Message::Event(Event::Arrived { request, index }),
                     Err(PutError::Damaged) => Message::Event(Event::Damaged { request, index }),
                     Err(PutError::Failed(error)) => Message::Failed(error),
@@ -75,9 +88,25 @@ impl<C: Connect, P: Part> Fetch<C, P> {
                 let _ = messages.send(message).await;
             }));
         }
+        answer.end().await;
         self.asked.keep(answer);
         Ok(())
     }
+}
+
+/// The chunk that was packed in a buffer. Few at a time: for a moment it takes twice the memory.
+async fn unpack(swarm: &Swarm, mut buffer: Buffer, length: usize) -> Result<Buffer, PutError> {
+    let turn = swarm.packing().acquire().await;
+    let _turn = turn.expect("the semaphore is never closed");
+    let unpacking = tokio::task::spawn_blocking(move || {
+        let bytes = packing::unpack(&buffer, length)?;
+        *buffer = bytes;
+        Some(buffer)
+    });
+    let unpacked = unpacking
+        .await
+        .map_err(|error| PutError::Failed(error::Error::Task(error)))?;
+    unpacked.ok_or(PutError::Damaged)
 }
 
 /// What an error means for the plan.

@@ -11,8 +11,8 @@ use types::{ImageId, report};
 
 use super::Error as PeerError;
 use super::address::PeerAddress;
-use super::ask::{Asked, Told};
-use super::connect::{Connect, Patience};
+use super::ask::{Asked, Asking, Told};
+use super::connect::Connect;
 use super::protocol::{Geometry, Seal};
 use super::receive::{Receiver, Wanted};
 use super::swarm::Swarm;
@@ -50,8 +50,7 @@ pub enum Probe {
 /// Whether the server at an address speaks our protocol, by one request. An error: it cannot be
 /// reached, or its version is too far from ours.
 pub async fn probe_peer(address: &PeerAddress, id: &ImageId) -> Result<Probe> {
-    let (address, patience) = (address.clone(), Patience::default());
-    let asked = Asked::new(address, id.clone(), super::Tcp, patience, None);
+    let asked = Asked::new(address.clone(), id.clone(), super::Tcp, Asking::default());
     match asked.look().await {
         Err(PeerError::Foreign(_)) => Ok(Probe::Foreign),
         Ok(_)
@@ -77,8 +76,12 @@ impl<C: Connect> Receiver<C> {
             .iter()
             .map(|peer| {
                 let connector = self.connector.clone();
-                let (id, patience) = (wanted.id.clone(), settings.patience);
-                Asked::new(peer.clone(), id, connector, patience, settings.port)
+                Asked::new(
+                    peer.clone(),
+                    wanted.id.clone(),
+                    connector,
+                    settings.asking(),
+                )
             })
             .collect();
         for round in 1.. {

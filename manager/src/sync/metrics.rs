@@ -9,6 +9,8 @@ pub struct Metrics {
     pub received_bytes: Counter,
     /// Bytes of images sent.
     pub sent_bytes: Counter,
+    /// Bytes that packing kept off the wire.
+    pub saved_bytes: Counter,
     /// Chunks that came damaged and were fetched again.
     pub chunks_refetched: Counter,
     /// Peers that were dropped for what they sent.
@@ -38,7 +40,7 @@ impl Counter {
 impl Metrics {
     /// Each counter with its name in Prometheus' spelling (without `longhorn_backing_image_` and
     /// `_total`) and what it counts.
-    pub fn all(&self) -> [(&'static str, &'static str, u64); 6] {
+    pub fn all(&self) -> [(&'static str, &'static str, u64); 7] {
         [
             (
                 "sync_received_bytes",
@@ -49,6 +51,11 @@ impl Metrics {
                 "sync_sent_bytes",
                 "Bytes of images sent to peers",
                 self.sent_bytes.get(),
+            ),
+            (
+                "sync_saved_bytes",
+                "Bytes of sent images that compression kept off the wire",
+                self.saved_bytes.get(),
             ),
             (
                 "sync_chunks_refetched",

@@ -31,6 +31,7 @@ mod library;
 pub mod manifest;
 pub mod metrics;
 pub mod offer;
+mod packing;
 pub mod part;
 pub mod planner;
 pub mod protocol;

@@ -21,6 +21,12 @@ pub const PORT: &str = "sync-port";
 pub const PEERS: &str = "sync-peers";
 /// Answer: the address under which others are told of the asker.
 pub const YOU: &str = "sync-you";
+/// Request: how chunks may be packed, besides not at all.
+pub const ENCODINGS: &str = "sync-encodings";
+/// Answer with data: how its chunks are packed; none when they are not.
+pub const ENCODING: &str = "sync-encoding";
+/// The one way to pack chunks that there is.
+pub const ZSTD: &str = "zstd";
 /// Answer: bytes in a chunk.
 pub const CHUNK_SIZE: &str = "sync-chunk-size";
 /// Answer: bytes of the image.

@@ -317,8 +317,7 @@ impl<C: Connect, P: Part> Leading<'_, C, P> {
                 self.planner.address(id).clone(),
                 self.id.clone(),
                 self.receiver.connector.clone(),
-                settings.patience,
-                settings.port,
+                settings.asking(),
             ));
         }
     }

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use types::ImageId;
 
 use super::address::{PeerAddress, may_be_told};
+use super::ask::Asking;
 use super::buffers::Buffers;
 use super::connect::Patience;
 use super::metrics::Metrics;
@@ -26,6 +27,9 @@ const INTEREST: Duration = Duration::from_mins(2);
 const INTERESTED_MAX: usize = 64;
 const IMAGES_MAX: usize = 1024;
 
+/// Chunks that are packed or unpacked at once: each takes two chunks of memory.
+const PACKING_MAX: usize = 4;
+
 /// What can be set.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -35,6 +39,8 @@ pub struct Settings {
     pub chunk: u32,
     /// Bytes per second that are sent, over all peers; 0: no limit.
     pub rate: u64,
+    /// Whether chunks are packed on their way, to and from those who do so too.
+    pub pack: bool,
     /// Images sent at once; who asks for more is told to come back.
     pub serves_max: usize,
     /// Chunks in memory while they are received, over all syncs.
@@ -53,12 +59,24 @@ pub struct Settings {
     pub seed: Option<u64>,
 }
 
+impl Settings {
+    /// How peers are asked.
+    pub(super) fn asking(&self) -> Asking {
+        Asking {
+            patience: self.patience,
+            port: self.port,
+            pack: self.pack,
+        }
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
             port: None,
             chunk: u32::try_from(crate::store::chunks::CHUNK).expect("a MiB"),
             rate: 0,
+            pack: false,
             serves_max: 32,
             buffers: 16,
             piece: 256 << 10,
@@ -84,6 +102,7 @@ struct Inner {
     rate: Arc<RateLimit>,
     serves: Arc<Semaphore>,
     checks: Semaphore,
+    packing: Semaphore,
     metrics: Metrics,
     /// Images on their way: what has come of them is served.
     parts: Mutex<BTreeMap<ImageId, Arc<dyn Offer>>>,
@@ -115,6 +134,7 @@ impl Swarm {
             rate: Arc::new(RateLimit::new(settings.rate)),
             serves: Arc::new(Semaphore::new(settings.serves_max)),
             checks: Semaphore::new(1),
+            packing: Semaphore::new(PACKING_MAX),
             metrics: Metrics::default(),
             parts: Mutex::default(),
             interested: Mutex::default(),
@@ -151,6 +171,11 @@ impl Swarm {
     /// One check at a time: it reads a whole chunk for a stranger.
     pub(super) fn checks(&self) -> &Semaphore {
         &self.inner.checks
+    }
+
+    /// Turns for those who pack and unpack.
+    pub(super) fn packing(&self) -> &Semaphore {
+        &self.inner.packing
     }
 
     fn parts(&self) -> MutexGuard<'_, BTreeMap<ImageId, Arc<dyn Offer>>> {

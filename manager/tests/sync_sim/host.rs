@@ -204,6 +204,8 @@ fn settings() -> Settings {
         port: Some(PORT),
         chunk: CHUNK,
         rate: 0,
+        // It takes threads, and with them the order of events.
+        pack: false,
         serves_max: 6,
         buffers: 4,
         piece: CHUNK as usize,

@@ -25,6 +25,8 @@ pub(super) struct Asked {
     /// Where the asker serves what it has got.
     pub(super) asker: Option<SocketAddr>,
     others: Vec<SocketAddr>,
+    /// Whether both sides pack chunks.
+    pub(super) packs: bool,
 }
 
 /// A request that is not answered as it was meant, and why.
@@ -59,12 +61,16 @@ impl<L: Library> FromRequestParts<Server<L>> for Asked {
             server.swarm.interested(&id, asker.ip(), asker.port());
         }
         let others = server.swarm.others(&id, asker);
+        let mut encodings = text_of(headers, protocol::ENCODINGS).split(',');
+        let packs = server.swarm.settings().pack
+            && encodings.any(|encoding| encoding.trim() == protocol::ZSTD);
         Ok(Self {
             id,
             offer,
             version,
             asker,
             others,
+            packs,
         })
     }
 }
@@ -88,10 +94,16 @@ fn negotiated(theirs: &str) -> Result<u32, Refused> {
 impl Asked {
     /// An answer with everything that its head tells of the image, and of who else wants it.
     pub(super) fn answer(&self, status: u16, length: u64, body: Body) -> Response<Body> {
+        let mut answer = self.unmeasured(status, body);
+        insert(&mut answer, CONTENT_LENGTH, &length.to_string());
+        answer
+    }
+
+    /// The same for a body whose length shows at its end.
+    pub(super) fn unmeasured(&self, status: u16, body: Body) -> Response<Body> {
         let geometry = self.offer.geometry();
         let mut answer = plain(status, self.version, body);
         insert(&mut answer, CONTENT_TYPE, "application/octet-stream");
-        insert(&mut answer, CONTENT_LENGTH, &length.to_string());
         insert(&mut answer, ETAG, &self.offer.seal().etag());
         insert(&mut answer, ACCEPT_RANGES, "bytes");
         let own = HeaderName::from_static;

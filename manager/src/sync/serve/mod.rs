@@ -9,7 +9,7 @@ mod send;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
-use axum::http::header::{CONTENT_RANGE, HeaderMap, RANGE};
+use axum::http::header::{CONTENT_RANGE, HeaderMap, HeaderName, RANGE};
 use axum::http::{Method, Response};
 use axum::routing::{get, post};
 
@@ -83,8 +83,17 @@ async fn data<L: Library>(
     }
     let length = bytes.end - bytes.start;
     let range = protocol::content_range(&bytes, geometry.size);
-    let body = server.body(&asked, &method, bytes, Kind::Data)?;
-    let mut answer = asked.answer(status, length, body);
+    // Packed is only what somebody asks for who asks for chunks.
+    let mut answer = if asked.packs && status == 206 && method == Method::GET {
+        let body = server.body(&asked, &method, bytes, Kind::Packed)?;
+        let mut answer = asked.unmeasured(status, body);
+        let own = HeaderName::from_static(protocol::ENCODING);
+        asked::insert(&mut answer, own, protocol::ZSTD);
+        answer
+    } else {
+        let body = server.body(&asked, &method, bytes, Kind::Data)?;
+        asked.answer(status, length, body)
+    };
     if status == 206 {
         asked::insert(&mut answer, CONTENT_RANGE, &range);
     }
