@@ -5,6 +5,7 @@
 //! ```
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -32,6 +33,17 @@ pub struct Export {
 impl Export {
     /// Mounts the file system in `disk` below `driver`: the node `top`, over the node `disk`.
     pub fn mount(sandbox: &Sandbox, name: &str, disk: &Path, driver: &Value) -> Self {
+        Self::mount_after(sandbox, name, disk, driver, |_| {})
+    }
+
+    /// The same; `prepare` is told the loop device before it is mounted.
+    fn mount_after(
+        sandbox: &Sandbox,
+        name: &str,
+        disk: &Path,
+        driver: &Value,
+        prepare: impl FnOnce(&str),
+    ) -> Self {
         let file = sandbox.path(format!("{name}.export"));
         make_file(&file, 0);
         let under = json!({
@@ -64,6 +76,7 @@ impl Export {
         // other: QEMU before 10.1 mixes up the data of FUSE writes that come at once.
         let find = ["--find", "--show"].map(AsRef::as_ref);
         let device = run("losetup", find.into_iter().chain([file.as_os_str()]));
+        prepare(device.trim_end());
         run(
             "mount",
             [device.trim_end().as_ref(), mount_point.as_os_str()],
@@ -76,7 +89,8 @@ impl Export {
         }
     }
 
-    /// Mounts the file system in `disk`, of which these sectors of 512 bytes are broken: EIO.
+    /// Mounts the file system in `disk`, of which these sectors of 512 bytes are broken: EIO. Its
+    /// blocks must have 4 KiB.
     pub fn broken(sandbox: &Sandbox, disk: &Path, fails: Fails, sectors: &[u64]) -> Self {
         let iotype = match fails {
             Fails::Read => "read",
@@ -89,7 +103,16 @@ impl Export {
             "image": "disk",
             "inject-error": sectors.iter().map(rule).collect::<Vec<_>>(),
         });
-        Self::mount(sandbox, "broken", disk, &driver)
+        // A write to FUSE that fails behind its first page counts as a short one, which the loop
+        // device takes for success: so each request is a page.
+        let by_page = |device: &str| {
+            let name = device.trim_start_matches("/dev/");
+            let most = format!("/sys/block/{name}/queue/max_sectors_kb");
+            let limit = File::options().write(true).open(&most);
+            let limited = limit.and_then(|mut limit| limit.write_all(b"4"));
+            limited.unwrap_or_else(|error| panic!("write {most}: {error}"));
+        };
+        Self::mount_after(sandbox, "broken", disk, &driver, by_page)
     }
 
     /// Where it is mounted.

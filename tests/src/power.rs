@@ -9,7 +9,7 @@
 //! log-writes.rst): a super block in sector 0, then for each entry one sector that describes it and
 //! the data. All integers are little endian.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,7 @@
 //! Row 59: a disk with broken sectors, which the kernel reports as EIO.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::os::unix::fs::FileExt;
@@ -9,7 +10,7 @@ use std::path::Path;
 use e2e::export::{Export, Fails};
 use e2e::manager::{Options, from_file, from_peers, init_disk};
 use e2e::noise::noise;
-use e2e::{Disk, FileSystem, Manager, Need, Sandbox, needs, ports, wait, web};
+use e2e::{Disk, Manager, Need, Sandbox, command, needs, ports, wait, web};
 use proto::storage::v1 as pb;
 
 const MIB: usize = 1 << 20;
@@ -17,6 +18,19 @@ const BLOCK: usize = 4096;
 const DISK_SIZE: u64 = 320 << 20;
 const EIO: &str = "Input/output error";
 const UUID: &str = "0123abcd";
+
+/// An ext4 with blocks of [`BLOCK`] bytes, and a disk of ours on it.
+fn make_disk(sandbox: &Sandbox) -> Disk {
+    let image = sandbox.path("disk.img");
+    let made = File::create(&image).and_then(|file| file.set_len(DISK_SIZE));
+    made.unwrap();
+    let block = BLOCK.to_string();
+    let options = ["-qFm0", "-b", &block].map(OsStr::new);
+    command::run("mkfs.ext4", options.into_iter().chain([image.as_os_str()]));
+    let disk = Disk::mount(sandbox, "disk", image);
+    init_disk(disk.dir());
+    disk
+}
 
 /// A manager on a disk that nobody scrubs.
 struct Host {
@@ -31,7 +45,7 @@ impl Host {
             .with("--import-dir", sandbox.make_dir("import"))
             .with("--metrics-listen", health.to_string())
             .with("--scrub-rate", "0");
-        options.name = name.to_owned();
+        name.clone_into(&mut options.name);
         let manager = Manager::start(sandbox, &options);
         Self { manager, health }
     }
@@ -112,8 +126,7 @@ fn row_59_what_cannot_be_written_is_no_image_and_leaves_nothing() {
         Need::Tool("qemu-storage-daemon")
     );
     let sandbox = Sandbox::new("disk-errors");
-    let disk = Disk::new(&sandbox, "disk", FileSystem::Ext4, DISK_SIZE);
-    init_disk(disk.dir());
+    let disk = make_disk(&sandbox);
     let sectors = sectors_for_images(&disk);
     assert!(sectors.len() > 100, "{sectors:?}");
     disk.detach();
@@ -141,8 +154,7 @@ fn row_59_what_cannot_be_read_is_said_and_comes_from_another_copy() {
         Need::Tool("qemu-storage-daemon")
     );
     let sandbox = Sandbox::new("read-errors");
-    let disk = Disk::new(&sandbox, "disk", FileSystem::Ext4, DISK_SIZE);
-    init_disk(disk.dir());
+    let disk = make_disk(&sandbox);
     let bytes = noise(2, 8 * MIB);
     let [second, third] = ["second", "third"].map(|name| {
         let dir = sandbox.make_dir(name);

@@ -190,7 +190,7 @@ fn test_exporting_backing_image_from_volume() {
     });
     // What came later is in none of those before.
     with_mounted(&bench, &first, |dir| {
-        assert!(!dir.join("of-the-second").exists())
+        assert!(!dir.join("of-the-second").exists());
     });
 }
 

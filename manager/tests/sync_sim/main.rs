@@ -85,7 +85,8 @@ fn row_106_whatever_fails_nothing_wrong_is_ready_and_all_heals() {
 /// What a failing seed is worth: it fails again, whatever else the process has done.
 #[test]
 fn row_106_the_same_seed_is_the_same_run() {
-    for seed in 0..24 {
+    // Without the order in `wire`, three of these seeds differ.
+    for seed in 0..120 {
         let first = play(seed).trace;
         // Tasks are numbered through the whole process: those of the second run have other numbers.
         let runtime = tokio::runtime::Builder::new_current_thread().build();
