@@ -1,6 +1,6 @@
 //! Computes the SHA-512 of an image while its bytes come: chunk after chunk from the front, each as
-//! soon as it is complete. It reads them back, from memory as a rule, because who brings bytes is held
-//! up when the hash is far behind.
+//! soon as it is complete. It reads them back, from memory as a rule: when it is far behind, who brings
+//! bytes is held up, or, where a manifest tells the sum, the hash is given up until the image is ready.
 
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use ring::digest::{Context, SHA512};
 use types::Sha512;
 
-use super::{Phase, Shared, State};
+use super::{Phase, Shared, State, TOLD_AFTER};
 use crate::error::{Error, IoContext, Result};
 use crate::store::chunks::{CHUNK, Chunk, chunk_len};
 
@@ -20,7 +20,8 @@ const BEHIND_MAX: usize = 64;
 /// How often a thread that waits looks whether it still should.
 const LOOK: Duration = Duration::from_millis(200);
 
-pub(super) fn start(shared: Arc<Shared>) -> std::io::Result<JoinHandle<Result<Sha512>>> {
+/// The sum; `None` when it was given up.
+pub(super) fn start(shared: Arc<Shared>) -> std::io::Result<JoinHandle<Result<Option<Sha512>>>> {
     let named = thread::Builder::new().name("sha512".to_owned());
     named.spawn(move || {
         let sum = follow(&shared);
@@ -32,13 +33,15 @@ pub(super) fn start(shared: Arc<Shared>) -> std::io::Result<JoinHandle<Result<Sh
     })
 }
 
-fn follow(shared: &Shared) -> Result<Sha512> {
+fn follow(shared: &Shared) -> Result<Option<Sha512>> {
     let count = shared.state().chunks.len();
     let mut sum = Context::new(&SHA512);
     let mut buffer = vec![0; CHUNK];
     let mut zero = true;
     for index in 0..count {
-        let chunk = shared.wait_for_chunk(index)?;
+        let Some(chunk) = shared.wait_for_chunk(index)? else {
+            return Ok(None);
+        };
         let bytes = &mut buffer[..chunk_len(shared.size, index)];
         match chunk {
             Chunk::Data(_) => {
@@ -60,33 +63,47 @@ fn follow(shared: &Shared) -> Result<Sha512> {
         shared.state().hashed = index + 1;
         shared.changed.notify_all();
     }
-    Ok(Sha512::from_digest(&sum.finish()))
+    Ok(Some(Sha512::from_digest(&sum.finish())))
 }
 
 impl Shared {
-    fn wait_for_chunk(&self, index: usize) -> Result<Chunk> {
+    /// A chunk, once it is complete; `None` when it need not be hashed any more.
+    fn wait_for_chunk(&self, index: usize) -> Result<Option<Chunk>> {
         let mut state = self.state();
         loop {
-            if let Some(chunk) = state.chunks[index] {
-                self.not_ended(&state)?;
-                return Ok(chunk);
-            }
             self.not_ended(&state)?;
+            if state.given_up {
+                return Ok(None);
+            }
+            if let Some(chunk) = state.chunks[index] {
+                return Ok(Some(chunk));
+            }
             state = self.wait(state);
         }
     }
 
-    /// Holds up who brings bytes while the hash has much to do.
+    /// Holds up who brings bytes while the hash has much to do. Where a manifest tells the sum nobody
+    /// waits: the hash is given up, and its processor is left to the copy.
     pub(super) fn wait_for_hash(&self) -> Result<()> {
         let mut state = self.state();
+        let most = if self.known.is_some() {
+            TOLD_AFTER
+        } else {
+            BEHIND_MAX
+        };
         loop {
             self.still_open(&state)?;
             let waiting = &state.chunks[state.hashed..];
-            let far_behind = waiting.len() > BEHIND_MAX
-                && waiting[..=BEHIND_MAX]
+            let far_behind = waiting.len() > most
+                && waiting[..=most]
                     .iter()
                     .all(|chunk| matches!(chunk, Some(Chunk::Data(_))));
-            if !far_behind {
+            if !far_behind || state.given_up {
+                return Ok(());
+            }
+            if self.known.is_some() {
+                state.given_up = true;
+                self.changed.notify_all();
                 return Ok(());
             }
             state = self.wait(state);

@@ -31,7 +31,7 @@ use super::ingest::{IMAGE_SIZE_MAX, Received, hold};
 use super::layout::ImagePaths;
 use crate::error::{Error, IoContext, Result};
 
-/// Chunks that the SHA-512 may be behind at the end and is waited for: a quarter of a second.
+/// Chunks that the SHA-512 may be behind where a manifest tells it: a quarter of a second of work.
 const TOLD_AFTER: usize = 128;
 /// Locks that chunks share: writers of different chunks seldom meet.
 const STRIPES: usize = 64;
@@ -41,7 +41,7 @@ const STRIPES: usize = 64;
 pub struct Assembly {
     shared: Arc<Shared>,
     /// Taken by who finishes.
-    follower: Mutex<Option<JoinHandle<Result<Sha512>>>>,
+    follower: Mutex<Option<JoinHandle<Result<Option<Sha512>>>>>,
     preallocated: bool,
 }
 
@@ -69,6 +69,8 @@ struct State {
     received: u64,
     /// Chunks before this one are in the SHA-512.
     hashed: usize,
+    /// The SHA-512 is not computed now: the known manifest's is taken as told.
+    given_up: bool,
     phase: Phase,
 }
 
@@ -134,6 +136,7 @@ impl Assembly {
             chunks,
             partials: Partials::default(),
             hashed: 0,
+            given_up: false,
             phase: Phase::Open,
         };
         let shared = Arc::new(Shared {
@@ -272,9 +275,10 @@ impl Assembly {
     }
 
     /// Ends the work when all bytes are there, and gives what the store can seal. Waits for the
-    /// SHA-512, which must be the one of a known manifest; but when it is more than [`TOLD_AFTER`] behind
-    /// (holes come faster than anybody can hash them), the known one is taken as told: each chunk is
-    /// proven to be the manifest's by then, and the sum is computed after the image is ready.
+    /// SHA-512, which must be the one of a known manifest; but when it fell more than [`TOLD_AFTER`] behind
+    /// (a fast link, or holes, bring chunks faster than anybody can hash them), the known one is taken as
+    /// told: each chunk is proven to be the manifest's by then, and the sum is computed after the image is
+    /// ready.
     pub fn finish(&self) -> Result<Received> {
         let shared = &self.shared;
         shared.begin_finish()?;
@@ -284,14 +288,14 @@ impl Assembly {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         let follower = follower.ok_or(Error::Cancelled("the image was finished before"))?;
-        let told = shared.told();
+        shared.give_up_when_far();
         let followed = follower
             .join()
-            .map_err(|_| Error::Cancelled("the hash thread ended"))?;
-        let checksum = match told {
-            Some(checksum) => checksum,
-            None => followed?,
-        };
+            .map_err(|_| Error::Cancelled("the hash thread ended"))??;
+        let told = shared.known.as_ref().map(|known| known.checksum);
+        let checksum = followed
+            .or(told)
+            .ok_or(Error::Cancelled("the hash thread ended"))?;
         if let Some(known) = shared
             .known
             .as_ref()
@@ -315,7 +319,7 @@ impl Assembly {
                 chunks: chunks.into_iter().flatten().collect(),
             },
             padded: None,
-            told: told.is_some(),
+            told: followed.is_none(),
             armed: true,
         })
     }

@@ -3,8 +3,6 @@
 use std::os::unix::fs::FileExt;
 use std::sync::{MutexGuard, PoisonError};
 
-use types::Sha512;
-
 use super::coverage::Coverage;
 use super::{Phase, Piece, STRIPES, Shared, State, TOLD_AFTER};
 use crate::error::{Error, IoContext, Result};
@@ -57,18 +55,14 @@ impl Shared {
         Ok(())
     }
 
-    /// The checksum that the known manifest tells, when ours is too far behind to be waited for: its
-    /// thread is called off then.
-    pub(super) fn told(&self) -> Option<Sha512> {
+    /// Calls the hash off when it is too far behind to be waited for, and a manifest tells the sum.
+    pub(super) fn give_up_when_far(&self) {
         let mut state = self.state();
-        let known = self.known.as_ref()?;
-        if state.chunks.len() - state.hashed <= TOLD_AFTER {
-            return None;
+        if self.known.is_some() && state.chunks.len() - state.hashed > TOLD_AFTER {
+            state.given_up = true;
+            drop(state);
+            self.changed.notify_all();
         }
-        state.phase = Phase::Ended;
-        drop(state);
-        self.changed.notify_all();
-        Some(known.checksum)
     }
 
     /// Takes a piece of one chunk.

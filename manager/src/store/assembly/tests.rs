@@ -240,6 +240,31 @@ fn a_manifest_travels_as_bytes() {
     assert_eq!(Manifest::from_bytes(&huge), None);
 }
 
+/// A link that is faster than the hash is not held up by it. A sum that a manifest does not tell is waited for.
+#[test]
+fn a_known_checksum_does_not_hold_up_a_fast_link() {
+    let dir = tempfile::tempdir().unwrap();
+    let count = 2 * TOLD_AFTER;
+    let size = count as u64 * CHUNK as u64;
+    let chunk = &bytes()[..CHUNK];
+    let checksum = Sha512::of(b"told");
+    let known = Manifest {
+        size,
+        checksum,
+        chunks: vec![Chunk::of(chunk); count],
+    };
+    let cancel = CancellationToken::new();
+    let assembly = Assembly::open(&paths(dir.path()), size, Some(known), cancel).unwrap();
+    // The hash can begin when nearly all is there: whoever brings the last chunk finds it far behind.
+    let last = u32::try_from(count).unwrap() - 1;
+    for index in (1..last).chain([0, last]) {
+        assembly.put_chunk(index, chunk).unwrap();
+    }
+    let received = assembly.finish().unwrap();
+    assert!(received.told, "all of it was hashed meanwhile");
+    assert_eq!(received.manifest.checksum, checksum);
+}
+
 /// Holes come faster than they are hashed: the image does not wait, and says what is not proven.
 #[test]
 fn a_checksum_that_is_far_behind_is_taken_as_told() {
