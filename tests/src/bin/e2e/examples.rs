@@ -195,7 +195,8 @@ pub(crate) fn vm_disk(cluster: &Cluster) {
     end(cluster, &[guest, file]);
 }
 
-/// The documentation's FlexVolume pod and service.
+/// The documentation's FlexVolume pod and service. Its volume outlives the pod, as always with such
+/// drivers, and is deleted by hand.
 pub(crate) fn flexvolume(cluster: &Cluster) {
     let file = "examples/flexvolume/example_baseimage.yaml";
     cluster.apply(file);
@@ -205,6 +206,16 @@ pub(crate) fn flexvolume(cluster: &Cluster) {
     let url = format!("http://10.99.0.1:{port}/{WIZARD}");
     let served = wait::until("the service answers", || cluster.fetch(1, &url));
     assert!(served == gif::party_wizard(), "{url} is not the wizard");
+    let node = cluster.get("pod flexvol-baseimage")["spec"]["nodeName"].clone();
     cluster.delete(file);
     cluster.wait_gone("pod flexvol-baseimage");
+    let manager = "pods -n longhorn-system -l longhorn.io/component=backing-image-manager";
+    let on_node = format!("--field-selector=spec.nodeName={}", node.as_str().unwrap());
+    let manager = cluster.kubectl(&format!("get {manager} {on_node} -o name"));
+    let delete = "backing-image-manager volume delete --name flexvol";
+    cluster.kubectl(&format!(
+        "-n longhorn-system exec {} -c manager -- {delete}",
+        manager.trim()
+    ));
+    nothing_is_left(cluster);
 }

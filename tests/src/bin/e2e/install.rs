@@ -85,6 +85,10 @@ pub(crate) fn the_chart_is_what_helm_and_the_api_server_take(cluster: &Cluster) 
     let chart = chart.display().to_string();
     e2e::command::run(&helm, ["lint", "--strict", &chart]);
     let sandbox = Sandbox::new("k8s-chart");
+    let node = cluster.get("node n1");
+    let version = node["status"]["nodeInfo"]["kubeletVersion"]
+        .as_str()
+        .unwrap();
     for (name, values) in [
         ("default", ""),
         (
@@ -93,6 +97,7 @@ pub(crate) fn the_chart_is_what_helm_and_the_api_server_take(cluster: &Cluster) 
         ),
     ] {
         let mut arguments = vec!["template", "release", &chart, "-n", "longhorn-system"];
+        arguments.extend(["--kube-version", version]);
         if !values.is_empty() {
             arguments.extend(["--set", values]);
         }
@@ -108,8 +113,18 @@ pub(crate) fn the_chart_is_what_helm_and_the_api_server_take(cluster: &Cluster) 
             .collect();
         assert!(wrong.is_empty(), "{name}: {wrong:#?}");
     }
-    let refused = e2e::command::output(&helm, ["template", &chart, "--set", "kubeletdir=/x"]);
+    let misspelt = [
+        "template",
+        &chart,
+        "--kube-version",
+        version,
+        "--set",
+        "kubeletdir=/x",
+    ];
+    let refused = e2e::command::output(&helm, misspelt);
     assert!(!refused.status.success(), "a misspelt value was taken");
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(said.contains("kubeletdir"), "{said}");
 }
 
 /// Takes everything away, and looks for what is left.
