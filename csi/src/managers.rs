@@ -314,8 +314,8 @@ mod tests {
         chosen.disk.uuid.clone()
     }
 
-    #[test]
-    fn a_volume_goes_where_its_pod_is_to_run_if_there_is_room() {
+    #[tokio::test]
+    async fn a_volume_goes_where_its_pod_is_to_run_if_there_is_room() {
         let members = [member("a", 1000), member("b", 1000), member("full", 10)];
         let order = ["full", "b", "a"];
         let preference = |member: &Member| order.iter().position(|uuid| *uuid == member.disk.uuid);
