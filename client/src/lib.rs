@@ -26,3 +26,4 @@ pub use longhorn::{Download, Longhorn, PEER_ADDRESS};
 pub use proto::bimrpc;
 pub use proto::storage::v1 as wire;
 pub use pull_secret::PullSecret;
+pub use volumes::{has_source, is_blank_copy};

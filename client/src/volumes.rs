@@ -5,6 +5,24 @@ use types::{ByteSize, NodeId, VolumeName};
 
 use crate::{Client, Result};
 
+/// Whether the volume is a copy of another one that nobody had written to yet: it is then as blank as
+/// a new one, which the manager has found by reading all of it, and may be formatted as one.
+pub fn is_blank_copy(volume: &wire::Volume) -> bool {
+    let is_copy = !volume.source_volume.is_empty() || !volume.source_snapshot.is_empty();
+    let content = volume.content.as_ref();
+    is_copy && content.is_some_and(|content| content.kind() == wire::content::Kind::Blank)
+}
+
+/// Whether the volume came with contents, so that it is never formatted.
+pub fn has_source(volume: &wire::Volume) -> bool {
+    let sources = [
+        &volume.image_name,
+        &volume.source_volume,
+        &volume.source_snapshot,
+    ];
+    sources.into_iter().any(|source| !source.is_empty()) && !is_blank_copy(volume)
+}
+
 impl Client {
     /// Makes a volume, or gives back the one that an equal request has made.
     pub async fn create_volume(&self, request: wire::CreateVolumeRequest) -> Result<wire::Volume> {

@@ -4,8 +4,9 @@
 //! plugin knows: the request, the parameters, the fit between an image and what is asked of it.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+pub(crate) use types::shown;
 use types::{ByteSize, Classify, ErrorKind, ImageName, InvalidName, VolumeName};
 
 /// The result of whatever the plugin does.
@@ -248,17 +249,6 @@ pub enum Error {
         /// What is wrong, and what would be right.
         why: &'static str,
     },
-    /// An operating system error.
-    #[error("cannot {operation} {}", path.display())]
-    Io {
-        /// A verb.
-        operation: &'static str,
-        /// Of what.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
     /// The gRPC server ended.
     #[error("the gRPC server failed")]
     Serve(#[source] tonic::transport::Error),
@@ -274,16 +264,12 @@ pub enum Error {
 }
 
 impl Error {
-    /// A wrapper for `map_err`.
+    /// An operating system error on this node, in the words of [`host::Error::io`].
     pub(crate) fn io<E: Into<io::Error>>(
-        operation: &'static str,
-        path: &std::path::Path,
+        what: &'static str,
+        path: impl AsRef<Path>,
     ) -> impl FnOnce(E) -> Self {
-        move |source| Self::Io {
-            operation,
-            path: path.to_owned(),
-            source: source.into(),
-        }
+        move |source| Self::Host(host::Error::io(what, path)(source))
     }
 }
 
@@ -319,15 +305,9 @@ impl Classify for Error {
                 ErrorKind::FailedPrecondition
             }
             Self::Unimplemented { .. } => ErrorKind::Unimplemented,
-            Self::Io { source, .. } => Classify::kind(source),
             Self::Serve(_) | Self::Lost => ErrorKind::Internal,
             Self::Manager(error) => error.kind(),
             Self::Host(error) => error.kind(),
         }
     }
-}
-
-/// A text of the request as an error may repeat it: cut, so that no error carries a megabyte.
-pub(crate) fn shown(text: &str) -> String {
-    text.chars().take(64).collect()
 }

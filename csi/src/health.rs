@@ -42,7 +42,7 @@ pub(crate) struct Health {
 pub(crate) async fn serve(address: SocketAddr, health: Health) -> Result<()> {
     let listener = TcpListener::bind(address)
         .await
-        .map_err(Error::io("listen on", address.to_string().as_ref()))?;
+        .map_err(Error::io("listen on", address.to_string()))?;
     tracing::info!(%address, "health and metrics");
     let (health, slots) = (Arc::new(health), Arc::new(Semaphore::new(CONNECTIONS_MAX)));
     tokio::spawn(async move {

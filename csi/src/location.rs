@@ -8,13 +8,12 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use client::parameters::BASE_IMAGE;
-use client::wire;
+use client::{has_source, wire};
 use host::Disks;
 use host::disks::volume_path;
 use host::staging::NodeVolume;
 use types::{ByteSize, DiskUuid, NodeId, SECTOR, VolumeName};
 
-use crate::content;
 use crate::error::{Error, Result};
 use crate::request::MKFS_PARAMS;
 
@@ -41,19 +40,6 @@ pub(crate) struct Location {
     pub(crate) mkfs: String,
     /// The bytes of the partition that is used; `None`: the whole volume.
     pub(crate) part: Option<Range<u64>>,
-}
-
-/// Whether the volume is a copy of another one that nobody had written to yet: it is then as blank as
-/// a new one, which the manager has found by reading all of it, and may be formatted as one.
-pub(crate) fn is_blank_copy(volume: &wire::Volume) -> bool {
-    let is_copy = !volume.source_volume.is_empty() || !volume.source_snapshot.is_empty();
-    is_copy && content::is_blank(volume.content.as_ref())
-}
-
-/// Whether the volume came with contents.
-fn has_source(volume: &wire::Volume) -> bool {
-    let has_source = !volume.image_name.is_empty() || !volume.source_volume.is_empty();
-    has_source && !is_blank_copy(volume)
 }
 
 /// The `volume_context`: what never changes of a volume. The last four entries are for people.

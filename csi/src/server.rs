@@ -37,7 +37,7 @@ pub(crate) async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> Result<()> {
     let listener = tokio::net::UnixListener::from_std(listener)
-        .map_err(Error::io("serve on", std::path::Path::new("the socket")))?;
+        .map_err(Error::io("serve on", "the socket"))?;
     let streams = UnixListenerStream::new(listener).map(|stream| stream.map(Lenient::new));
     let (stop, stopped) = oneshot::channel::<()>();
     let server = Server::builder()

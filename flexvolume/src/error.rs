@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub(crate) use types::shown;
 use types::{ByteSize, Classify, ErrorKind, InvalidName, VolumeName};
 
 /// The result of whatever the driver does.
@@ -69,14 +70,6 @@ pub enum Error {
         value: String,
         /// As the path says.
         expected: String,
-    },
-    /// A path of the command line can never be used.
-    #[error("path {path:?} is not valid: {why}")]
-    Path {
-        /// The path, cut.
-        path: String,
-        /// What is wrong.
-        why: &'static str,
     },
     /// A new blank volume has no size.
     #[error("volume {volume} does not exist and cannot be made: option size is missing")]
@@ -231,17 +224,6 @@ pub enum Error {
         /// What is wrong, and what to do.
         why: String,
     },
-    /// An operating system error.
-    #[error("cannot {what} {}", path.display())]
-    Io {
-        /// A verb.
-        what: &'static str,
-        /// Of what.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
     /// The manager says so.
     #[error(transparent)]
     Manager(#[from] client::Error),
@@ -251,16 +233,12 @@ pub enum Error {
 }
 
 impl Error {
-    /// A wrapper for `map_err`.
+    /// An operating system error on this node, in the words of [`host::Error::io`].
     pub(crate) fn io<E: Into<io::Error>>(
         what: &'static str,
         path: impl AsRef<Path>,
     ) -> impl FnOnce(E) -> Self {
-        move |source| Self::Io {
-            what,
-            path: path.as_ref().to_owned(),
-            source: source.into(),
-        }
+        move |source| Self::Host(host::Error::io(what, path)(source))
     }
 }
 
@@ -275,7 +253,6 @@ impl Classify for Error {
             | Self::Secret { .. }
             | Self::Name(_)
             | Self::Overwritten { .. }
-            | Self::Path { .. }
             | Self::SizeMissing { .. }
             | Self::OtherDevice { .. }
             | Self::Config { .. } => ErrorKind::InvalidArgument,
@@ -292,14 +269,8 @@ impl Classify for Error {
             Self::ImageFailed { kind, .. } => *kind,
             Self::NotGrown { .. } => ErrorKind::OutOfRange,
             Self::Panicked => ErrorKind::Internal,
-            Self::Io { source, .. } => Classify::kind(source),
             Self::Manager(error) => error.kind(),
             Self::Host(error) => error.kind(),
         }
     }
-}
-
-/// A text from outside as an error may repeat it: cut, so that no error carries a megabyte.
-pub(crate) fn shown(text: &str) -> String {
-    text.chars().take(64).collect()
 }

@@ -1,14 +1,11 @@
 //! The directory of a call: where the kubelet wants the volume.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use types::Sha512;
 
 use crate::error::{Error, Result};
 use crate::options::{Options, POD_UID, VOLUME_NAME};
-
-/// The longest path taken, in bytes: `PATH_MAX` of Linux with its final NUL.
-const PATH_MAX: usize = 4095;
 
 /// An absolute path without detours, and the name of its record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,28 +17,14 @@ pub(crate) struct Target {
 impl Target {
     /// Checks the text of the path; the node looks at the place itself.
     pub(crate) fn new(path: &Path) -> Result<Self> {
-        let invalid = |why| Error::Path {
-            path: path.to_string_lossy().chars().take(256).collect(),
-            why,
-        };
-        let text = path.to_str().ok_or_else(|| invalid("it is not UTF-8"))?;
-        if text.len() > PATH_MAX {
-            return Err(invalid("it is longer than 4095 bytes"));
-        }
-        if text.contains('\0') {
-            return Err(invalid("it holds a NUL byte"));
-        }
-        if !path.is_absolute() {
-            return Err(invalid("it is not absolute"));
-        }
-        if path.components().any(|part| part == Component::ParentDir) {
-            return Err(invalid("it holds '..'"));
+        host::paths::check(path)?;
+        if path.to_str().is_none() {
+            // A record is JSON.
+            let why = "the directory is not UTF-8".to_owned();
+            return Err(Error::Usage { why });
         }
         // One directory has one record, however its path is written.
         let path: PathBuf = path.components().collect();
-        if path.file_name().is_none() {
-            return Err(invalid("it has no last component"));
-        }
         let sum = Sha512::of(path.as_os_str().as_encoded_bytes()).to_string();
         let id = sum[..32].to_owned();
         Ok(Self { path, id })

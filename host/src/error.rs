@@ -327,7 +327,7 @@ pub enum Error {
 
 impl Error {
     /// Wraps an I/O error: `map_err(Error::io("open", &path))`.
-    pub(crate) fn io<E: Into<io::Error>>(
+    pub fn io<E: Into<io::Error>>(
         what: &'static str,
         path: impl AsRef<Path>,
     ) -> impl FnOnce(E) -> Self {

@@ -194,8 +194,11 @@ fn occupant(file_type: FileType) -> Occupant {
     }
 }
 
-/// Checks the text of a path and gives its last component.
-fn check(path: &Path) -> Result<OsString> {
+/// Checks the text of a path, before anybody looks for it, and gives its last component.
+///
+/// # Errors
+/// `InvalidArgument` when the path is not absolute, holds `..`, or has no last component.
+pub fn check(path: &Path) -> Result<OsString> {
     let bytes = path.as_os_str().as_bytes();
     let why = if bytes.len() > PATH_MAX {
         "it is longer than 4095 bytes"

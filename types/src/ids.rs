@@ -38,7 +38,7 @@ fn check(what: &'static str, text: &str, max: usize) -> Result<(), InvalidName> 
     } else {
         return Ok(());
     };
-    let text = text.chars().take(64).collect();
+    let text = crate::shown(text);
     Err(InvalidName {
         what,
         text,

@@ -15,5 +15,5 @@ pub use checksum::{Checksum, Sha512, UnknownChecksum};
 pub use ids::{DiskUuid, ImageId, ImageName, ImageUuid, InvalidName, NodeId, VolumeName};
 pub use kind::{Classify, ErrorKind};
 pub use quantity::{InvalidQuantity, parse_quantity};
-pub use report::{Report, report};
+pub use report::{Report, report, shown};
 pub use size::{BLOCK, ByteSize, SECTOR};

@@ -18,7 +18,7 @@ pub struct InvalidQuantity {
 /// makes sense is the caller's to say.
 pub fn parse_quantity(text: &str) -> Result<ByteSize, InvalidQuantity> {
     parse(text).map(ByteSize).map_err(|why| InvalidQuantity {
-        text: text.chars().take(64).collect(),
+        text: crate::shown(text),
         why,
     })
 }

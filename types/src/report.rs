@@ -36,6 +36,11 @@ impl fmt::Debug for Report<'_> {
     }
 }
 
+/// A text from outside as an error may repeat it: cut, so that no error carries a megabyte.
+pub fn shown(text: &str) -> String {
+    text.chars().take(64).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -51,7 +51,7 @@ impl ControllerService {
         }
         let checked =
             Capability::parse_all(request.capabilities.clone()).and_then(|capabilities| {
-                if !location::is_blank_copy(&volume) {
+                if !client::is_blank_copy(&volume) {
                     content::suits(&volume.image_name, volume.content.as_ref(), &capabilities)?;
                 }
                 let mutable = Mutable::parse(&request.mutable_parameters)?;

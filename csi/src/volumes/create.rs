@@ -1,13 +1,12 @@
 //! Making a volume: what it is made from, and whether that suits how it is going to be used.
 
-use client::{ImageOutcome, PullSecret, wire};
+use client::{ImageOutcome, PullSecret, is_blank_copy, wire};
 use types::{Classify as _, ErrorKind, ImageName};
 
 use super::Volumes;
 use super::same::{asked_fs_type, same};
 use crate::content;
 use crate::error::{Error, Result};
-use crate::location::is_blank_copy;
 use crate::request::{BackingImage, Capability, ContentSource, CreateVolume};
 
 impl Volumes {

@@ -193,7 +193,7 @@ fn replica_here(
                     name,
                     file: file.path,
                     size: ByteSize(volume.size),
-                    has_source: has_source(volume),
+                    has_source: client::has_source(volume),
                     part: part(volume),
                 };
                 return Ok((node, volume));
@@ -214,16 +214,6 @@ fn replica_here(
         },
         Error::from,
     ))
-}
-
-/// Whether the volume came with contents, so that it is never formatted.
-fn has_source(volume: &wire::Volume) -> bool {
-    let sources = [
-        &volume.image_name,
-        &volume.source_volume,
-        &volume.source_snapshot,
-    ];
-    sources.into_iter().any(|source| !source.is_empty())
 }
 
 /// The partition that is used; the manager has found it.
