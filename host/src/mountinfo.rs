@@ -1,6 +1,6 @@
 //! The mounts that this process sees: a parser of `/proc/self/mountinfo` (proc(5)).
 //!
-//! Pure but for [`read`]. It knows nothing of volumes.
+//! Pure but for [`read`] and its like. It knows nothing of volumes.
 
 use std::ffi::OsString;
 use std::io;
@@ -61,9 +61,13 @@ fn has(options: &str, option: &str) -> bool {
 
 /// The mounts of this process, oldest first.
 pub fn read() -> Result<Vec<Mount>> {
+    read_at(Path::new("/proc/self/mountinfo"))
+}
+
+/// The same of another process, whose `mountinfo` this is.
+pub(crate) fn read_at(path: &Path) -> Result<Vec<Mount>> {
     use std::io::Read;
 
-    let path = Path::new("/proc/self/mountinfo");
     let mut text = Vec::new();
     std::fs::File::open(path)
         .and_then(|file| file.take(SIZE_MAX).read_to_end(&mut text))

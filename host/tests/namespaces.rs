@@ -15,15 +15,16 @@ use std::time::{Duration, Instant};
 
 use host::staging;
 use rig::{MIB, Rig, run, text};
+use types::ErrorKind;
 
 /// A process in a mount namespace of its own. It holds on to every other mount of the machine, so it
 /// must not live long.
 struct Container(Child);
 
 impl Container {
-    fn new() -> Self {
+    fn new(propagation: &str) -> Self {
         let child = Command::new("unshare")
-            .args(["--mount", "--propagation", "slave", "sleep", "600"])
+            .args(["--mount", "--propagation", propagation, "sleep", "600"])
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
@@ -72,7 +73,7 @@ fn mounts_reach_the_containers_that_share_kubelets_directory() {
             .shared
             .is_some()
     );
-    let container = Container::new();
+    let container = Container::new("slave");
     let volume = rig.volume("shared", 32 * MIB);
     let staged = rig.mount_request(&volume, None);
     let target = rig.target("pod");
@@ -84,5 +85,24 @@ fn mounts_reach_the_containers_that_share_kubelets_directory() {
     assert!(!container.sees(&target) && !container.sees(&staged.staging_path));
     drop(container);
     run("umount", &[text(rig.dir())]);
+    rig.assert_clean();
+}
+
+#[test]
+fn a_namespace_that_holds_on_to_a_volume_is_named() {
+    let Some(rig) = Rig::new() else { return };
+    let volume = rig.volume("held", 32 * MIB);
+    let staged = rig.mount_request(&volume, None);
+    rig.stage(&staged);
+    // What is mounted now is copied, and no unmount reaches the copy.
+    let container = Container::new("private");
+    let error = staging::unstage(&volume.name, &staged.staging_path).unwrap_err();
+    let said = types::report(&error).to_string();
+    let process = format!("namespace of process {} (sleep)", container.0.id());
+    assert!(said.contains(&process), "{said}");
+    assert_eq!(types::Classify::kind(&error), ErrorKind::FailedPrecondition);
+    // With the namespace ends its copy, and the same call finishes.
+    drop(container);
+    rig.unstage(&staged);
     rig.assert_clean();
 }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use proto::csi::v1 as pb;
 use proto::csi::v1::controller_client::ControllerClient;
@@ -16,7 +17,7 @@ use proto::csi::v1::volume_capability::{AccessMode, AccessType, BlockVolume, Mou
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::{Manager, Process, Sandbox, block_on, programs, wait};
+use crate::{Manager, Process, Sandbox, block_on, leftovers, programs, wait};
 
 /// A running plugin, and the kubelet's directory that it works in.
 #[derive(Debug)]
@@ -36,6 +37,13 @@ pub struct Claim {
     pub volume: pb::Volume,
     /// What ControllerPublishVolume answered.
     pub publish_context: HashMap<String, String>,
+}
+
+impl Claim {
+    /// How large the volume was made.
+    pub fn size(&self) -> u64 {
+        u64::try_from(self.volume.capacity_bytes).expect("a size is positive")
+    }
 }
 
 impl Plugin {
@@ -250,23 +258,23 @@ impl Plugin {
         GroupControllerClient::new(self.channel.clone())
     }
 
-    /// ControllerExpandVolume and then NodeExpandVolume for a pod, as the external resizer and the
-    /// kubelet call them.
-    pub fn expand(&self, claim: &Claim, pod: &str, size: u64) -> Result<(), Status> {
-        let range = pb::CapacityRange {
-            required_bytes: i64::try_from(size).expect("a size below 8 EiB"),
-            limit_bytes: 0,
-        };
+    /// ControllerExpandVolume, as the external resizer calls it.
+    pub fn grow(&self, claim: &Claim, size: u64) -> Result<(), Status> {
         let request = pb::ControllerExpandVolumeRequest {
             volume_id: claim.volume.volume_id.clone(),
-            capacity_range: Some(range),
+            capacity_range: Some(at_least(size)),
             ..Default::default()
         };
-        block_on(self.controller().controller_expand_volume(request))?;
+        block_on(self.controller().controller_expand_volume(request)).map(drop)
+    }
+
+    /// The same and then NodeExpandVolume for a pod, as the kubelet calls it.
+    pub fn expand(&self, claim: &Claim, pod: &str, size: u64) -> Result<(), Status> {
+        self.grow(claim, size)?;
         let request = pb::NodeExpandVolumeRequest {
             volume_id: claim.volume.volume_id.clone(),
             volume_path: self.target(claim, pod).display().to_string(),
-            capacity_range: Some(range),
+            capacity_range: Some(at_least(size)),
             ..Default::default()
         };
         block_on(self.node().node_expand_volume(request)).map(drop)
@@ -281,13 +289,23 @@ impl Plugin {
         block_on(self.node().node_unpublish_volume(request)).map(drop)
     }
 
-    /// NodeUnstageVolume.
+    /// NodeUnstageVolume, again, as the kubelet does, while a mount namespace that somebody made
+    /// meanwhile holds on to the device.
     pub fn unstage(&self, claim: &Claim) -> Result<(), Status> {
         let request = pb::NodeUnstageVolumeRequest {
             volume_id: claim.volume.volume_id.clone(),
             staging_target_path: self.staging(claim).display().to_string(),
         };
-        block_on(self.node().node_unstage_volume(request)).map(drop)
+        let unstage = || block_on(self.node().node_unstage_volume(request.clone())).map(drop);
+        let until = Instant::now() + wait::LONG;
+        loop {
+            match unstage() {
+                Err(held)
+                    if held.message().contains(leftovers::HELD_ELSEWHERE)
+                        && Instant::now() < until => {}
+                ended => return ended,
+            }
+        }
     }
 
     /// ControllerUnpublishVolume.
@@ -347,14 +365,18 @@ fn still_going_on(status: &Status) -> bool {
     matches!(status.code(), Aborted | DeadlineExceeded | Unavailable)
 }
 
+fn at_least(size: u64) -> pb::CapacityRange {
+    pb::CapacityRange {
+        required_bytes: i64::try_from(size).expect("a size below 8 EiB"),
+        limit_bytes: 0,
+    }
+}
+
 /// What the provisioner asks for on behalf of a claim of a StorageClass with these parameters.
 pub fn claim(name: &str, size: u64, parameters: &[(&str, &str)]) -> pb::CreateVolumeRequest {
     pb::CreateVolumeRequest {
         name: name.into(),
-        capacity_range: Some(pb::CapacityRange {
-            required_bytes: i64::try_from(size).expect("a size below 8 EiB"),
-            limit_bytes: 0,
-        }),
+        capacity_range: Some(at_least(size)),
         volume_capabilities: vec![mounted("")],
         parameters: parameters
             .iter()

@@ -147,10 +147,12 @@ impl Manager {
         .collect();
         let mut program = programs::manager();
         if let Some(machine) = &options.machine {
-            let within = ["netns", "exec", &machine.namespace].map(OsString::from);
-            let whole = within.into_iter().chain([program.into()]).chain(arguments);
+            // `ip netns exec` would make a mount namespace as well: a copy of all mounts, which keeps
+            // the loop devices of every other test busy.
+            let within = OsString::from(format!("--net=/run/netns/{}", machine.namespace));
+            let whole = [within, program.into()].into_iter().chain(arguments);
             arguments = whole.collect();
-            program = "ip".into();
+            program = "nsenter".into();
         }
         let process = Process::spawn(sandbox, &options.name, &program, arguments, &environment);
         let channel = block_on(async {

@@ -15,7 +15,7 @@ pub struct Network {
 /// One namespace with its address.
 #[derive(Debug, Clone)]
 pub struct Machine {
-    /// The name for `ip netns`.
+    /// The name below `/run/netns`.
     pub namespace: String,
     /// Its address; this test reaches it too.
     pub address: Ipv4Addr,
@@ -70,8 +70,8 @@ impl Network {
             words.into_iter().map(str::to_owned).collect::<Vec<_>>()
         };
         run("tc", limit(link));
-        let inside = ["netns", "exec", &namespace, "tc"].map(str::to_owned);
-        run("ip", inside.into_iter().chain(limit("eth0")));
+        let inside = ["-n", &namespace].map(str::to_owned);
+        run("tc", inside.into_iter().chain(limit("eth0")));
     }
 
     /// The machines.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use e2e::baseimage::{Build, web_page};
 use e2e::csi::Plugin;
 use e2e::manager::{Options, init_disk};
-use e2e::{Disk, FileSystem, Manager, Need, Registry, Sandbox, command, needs};
+use e2e::{Disk, FileSystem, Manager, Need, Registry, Sandbox, command, leftovers, needs};
 
 /// On the path, or where `go install` puts it.
 fn csi_sanity() -> Option<PathBuf> {
@@ -16,19 +16,15 @@ fn csi_sanity() -> Option<PathBuf> {
     command::find("csi-sanity").or_else(|| installed.filter(|path| path.is_file()))
 }
 
-/// Runs the suite; what it says. Its client now and then misses the moment at which its connection
-/// becomes ready, and then waits a minute for another such moment: that run says nothing of us.
-fn run(program: &Path, arguments: &[String]) -> String {
-    let once = |_| command::words(&command::output(&program.display().to_string(), arguments));
-    let mut runs = (0..3).map(once);
-    let said = runs.find(|words| !words.contains("Connection timed out"));
-    said.expect("csi-sanity reaches the plugin within three runs")
-}
+/// Words of runs that say nothing of us: the suite's client now and then misses the moment at which its
+/// connection becomes ready, and waits a minute for another such moment; and another test may make a
+/// mount namespace meanwhile.
+const NOT_OURS: [&str; 2] = ["Connection timed out", leftovers::HELD_ELSEWHERE];
 
 /// The cases that the suite skips, which docs/conformance.md gives the reasons of.
 const SKIPPED: usize = 1;
 
-/// One run of the suite, by a client that is told the socket after `scheme`, over volumes of 64 MiB.
+/// The suite, by a client that is told the socket after `scheme`, over volumes of 64 MiB.
 fn passes(name: &str, scheme: &str, options: &[&str], base_image: bool) {
     needs!(Need::Root, Need::FileSystem("xfs"));
     if base_image {
@@ -37,16 +33,36 @@ fn passes(name: &str, scheme: &str, options: &[&str], base_image: bool) {
     let Some(program) = csi_sanity() else {
         return needs::skip("csi-sanity");
     };
-    let sandbox = Sandbox::new(name);
-    let disk = Disk::new(&sandbox, "disk", FileSystem::Xfs, 1 << 30);
+    for _ in 0..3 {
+        let sandbox = Sandbox::new(name);
+        let said = run(&sandbox, &program, scheme, options, base_image);
+        let skipped = format!(" {SKIPPED} Skipped");
+        if said.contains(" 0 Failed") && said.contains(&skipped) {
+            return;
+        }
+        let is_ours = !NOT_OURS.iter().any(|words| said.contains(words));
+        assert!(!is_ours, "csi-sanity: {said}");
+    }
+    panic!("three runs of csi-sanity said nothing of the plugin");
+}
+
+/// One run of the suite against a plugin of its own; what it says, with the plugin's log.
+fn run(
+    sandbox: &Sandbox,
+    program: &Path,
+    scheme: &str,
+    options: &[&str],
+    base_image: bool,
+) -> String {
+    let disk = Disk::new(sandbox, "disk", FileSystem::Xfs, 1 << 30);
     init_disk(disk.dir());
-    let registry = base_image.then(|| Registry::start(&sandbox));
+    let registry = base_image.then(|| Registry::start(sandbox));
     let mut manager_options = Options::new(disk.dir());
     if let Some(registry) = &registry {
         manager_options = manager_options.with_registry(registry);
     }
-    let manager = Manager::start(&sandbox, &manager_options);
-    let plugin = Plugin::start(&sandbox, &manager, disk.dir());
+    let manager = Manager::start(sandbox, &manager_options);
+    let plugin = Plugin::start(sandbox, &manager, disk.dir());
     let socket = plugin
         .kubelet_dir()
         .join("plugins/driver.longhorn.io/csi.sock");
@@ -66,7 +82,7 @@ fn passes(name: &str, scheme: &str, options: &[&str], base_image: bool) {
     ));
     arguments.extend(options.iter().map(ToString::to_string));
     if let Some(registry) = &registry {
-        let page = web_page(&sandbox);
+        let page = web_page(sandbox);
         let build = Build {
             from: Some(&page),
             fs: Some("ext4"),
@@ -80,12 +96,12 @@ fn passes(name: &str, scheme: &str, options: &[&str], base_image: bool) {
             parameters.display()
         ));
     }
-    let words = run(&program, &arguments);
-    let skipped = format!(" {SKIPPED} Skipped");
-    let fine = words.contains(" 0 Failed") && words.contains(&skipped);
-    assert!(fine, "csi-sanity: {words}");
-    sandbox.assert_nothing_attached(&disk.dir().join("volumes"));
-    assert_eq!(manager.list_volumes().unwrap(), Vec::new());
+    let output = command::output(&program.display().to_string(), arguments);
+    if output.status.success() {
+        sandbox.assert_nothing_attached(&disk.dir().join("volumes"));
+        assert_eq!(manager.list_volumes().unwrap(), Vec::new());
+    }
+    format!("{}\n{}", command::words(&output), plugin.process.log())
 }
 
 #[test]

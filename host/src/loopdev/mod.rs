@@ -5,6 +5,7 @@
 //! field, so that it can be told from one that somebody else attached. Nothing else is ever detached.
 
 mod ioctl;
+mod users;
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -16,7 +17,8 @@ use std::time::{Duration, Instant};
 use linux_raw_sys::loop_device::{LO_FLAGS_AUTOCLEAR, LO_FLAGS_DIRECT_IO, LO_FLAGS_READ_ONLY};
 use rustix::io::Errno;
 
-use crate::{DeviceNumber, Error, Result, mountinfo};
+pub use self::users::users;
+use crate::{DeviceNumber, Error, Result};
 
 /// The sector size of every device, in bytes: that of the disk images.
 const SECTOR: u32 = 512;
@@ -251,12 +253,8 @@ impl LoopDevice {
         let mut pause = Duration::from_millis(1);
         while is_attached(&name, file)? {
             if Instant::now() > deadline {
-                let mut users = users(&name)?;
-                if users.is_empty() {
-                    users.push_str(" by a process, or mounted in another container");
-                }
                 return Err(Error::StillInUse {
-                    users,
+                    users: users(&name)?,
                     device: path,
                 });
             }
@@ -322,34 +320,4 @@ pub fn name_of(number: DeviceNumber) -> Option<String> {
     let link = std::fs::read_link(format!("/sys/dev/block/{number}")).ok()?;
     let name = link.file_name()?.to_str()?;
     name.starts_with("loop").then(|| name.to_owned())
-}
-
-/// Who uses the device, as far as this process can see, for an error: empty, or ", mounted at …".
-///
-/// Holders are devices stacked on it; multipath and LVM on the host like to take whatever appears.
-pub fn users(name: &str) -> Result<String> {
-    use std::fmt::Write;
-
-    let node = Path::new("/dev").join(name);
-    let mut text = String::new();
-    for mount in mountinfo::read()? {
-        if mount.source == node || mount.root == Path::new("/").join(name) {
-            let _ = write!(text, ", mounted at {}", mount.point.display());
-        }
-    }
-    let block = Path::new("/sys/block");
-    let holders = std::fs::read_dir(block.join(name).join("holders"));
-    for holder in holders.into_iter().flatten().flatten() {
-        let holder = holder.file_name();
-        let mapper = std::fs::read_to_string(block.join(&holder).join("dm/name"));
-        let _ = write!(text, ", held by {}", holder.to_string_lossy());
-        if let Ok(mapper) = mapper {
-            let _ = write!(
-                text,
-                " ({}; if that is multipath, exclude loop devices in multipath.conf)",
-                mapper.trim()
-            );
-        }
-    }
-    Ok(text)
 }
