@@ -23,11 +23,13 @@ use rig::{MIB, Rig, make_image, size_of};
 use types::{ByteSize, VolumeName};
 
 /// The steps that every kind of volume goes through.
-const COMMON: [&str; 7] = [
+const COMMON: [&str; 9] = [
     "host.stage.recorded",
     "host.stage.attached",
     "host.publish.created",
     "host.publish.mounted",
+    "host.expand.resized",
+    "host.expand.grown",
     "host.unpublish.unmounted",
     "host.unstage.unmounted",
     "host.unstage.detached",
@@ -98,7 +100,8 @@ impl Life {
 
     fn begin(&self, rig: &Rig) -> host::Result<()> {
         staging::stage(&self.staged)?;
-        staging::publish(&rig.publish_request(&self.staged, &self.target))
+        staging::publish(&rig.publish_request(&self.staged, &self.target))?;
+        staging::expand(&self.staged.volume.name, &self.target).map(drop)
     }
 
     fn end(&self) -> host::Result<()> {

@@ -94,6 +94,38 @@ fn row_73_a_read_only_file_system_is_for_readers() {
     rig.assert_clean();
 }
 
+#[test]
+fn row_73_vfat_is_mounted_where_the_kernel_has_it_and_never_formatted() {
+    let Some(rig) = Rig::new() else { return };
+    if !has_tool("mkfs.vfat") {
+        return;
+    }
+    let image = rig.path("vfat.img");
+    make_image(&image, "vfat", 32 * MIB);
+    let volume = rig.clone_of(&image, "vfat", 32 * MIB);
+    let said = refused(
+        &rig.mount_request(&volume, Some(FsType::Ext4)),
+        ErrorKind::FailedPrecondition,
+    );
+    assert!(said.contains("vfat") && said.contains("ext4"), "{said}");
+    let request = rig.mount_request(&volume, None);
+    let before = digest(&volume.file);
+    match staging::stage(&request) {
+        Ok(staged) => {
+            assert_eq!(staged.fs_type, Some(FsType::Vfat));
+            File::create(request.staging_path.join("x")).unwrap();
+            rig.unstage(&request);
+        }
+        // A kernel without it.
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::FailedPrecondition, "{error}");
+            assert!(error.to_string().contains("vfat"), "{error}");
+            assert_eq!(digest(&volume.file), before);
+        }
+    }
+    rig.assert_clean();
+}
+
 /// What is not a file system, made by the tool that makes it.
 fn make_other(path: &Path, what: &str) -> bool {
     let file = File::create(path).unwrap();

@@ -2,12 +2,13 @@
 //! the machine started anew, and many calls at once.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 
 use e2e::baseimage::{Build, WIZARD, web_page};
 use e2e::flexvolume::{Answer, Driver, mount_arguments, options_of};
-use e2e::manager::{Options, init_disk};
+use e2e::manager::{NODE, Options, init_disk};
 use e2e::{Disk, FileSystem, Manager, Need, Registry, Sandbox, documents, gif, leftovers, needs};
 
 /// Volumes that are mounted and unmounted, and how many at once.
@@ -50,7 +51,7 @@ macro_rules! needs_registry {
 }
 
 /// Makes a call that may be killed; whether it was.
-fn killed(driver: &Driver, point: &str, arguments: &[std::ffi::OsString]) -> bool {
+fn killed<S: AsRef<OsStr>>(driver: &Driver, point: &str, arguments: &[S]) -> bool {
     let output = driver
         .with_failpoint(format!("{point}=return"))
         .output(arguments);
@@ -72,7 +73,7 @@ fn row_102_killed_at_every_failpoint_the_same_call_converges() {
     let sandbox = Sandbox::new("flex-crash");
     let (disk, manager, driver, reference) = rig(&sandbox);
     let mut points = documents::crash_points(&["flexvolume/src", "host/src"]);
-    // The installer's, and those of the attached volumes, which have their own life below.
+    // The installer's own test is in flexvolume_answers.rs.
     points.retain(|point| !point.starts_with("flexvolume.install."));
     assert!(points.len() > 10, "{points:?}");
     let mut killed_nowhere = Vec::new();
@@ -85,7 +86,7 @@ fn row_102_killed_at_every_failpoint_the_same_call_converges() {
             let target = driver.target("pod", "v");
             let json = options_of("pod", "v", options);
             let mount = mount_arguments(&target, &json);
-            let unmount = ["unmount".into(), target.clone().into()];
+            let unmount = ["unmount".as_ref(), target.as_os_str()];
             if killed(&driver, point, &mount) {
                 kills += 1;
                 driver.call(&mount).success();
@@ -99,17 +100,14 @@ fn row_102_killed_at_every_failpoint_the_same_call_converges() {
             // Killed half-way, and the pod is gone: no second mount, only `unmount`.
             killed(&driver, point, &mount);
             driver.call(&unmount).success();
-            driver.assert_nothing_left(&sandbox, disk.dir());
-            for volume in manager.list_volumes().unwrap() {
-                assert!(volume.published.is_empty(), "{point}: {volume:?}");
-                manager.delete_volume(&volume.name).unwrap();
-            }
+            assert_nothing_left(&driver, &sandbox, &disk, &manager, point);
         }
         if kills == 0 {
             killed_nowhere.push(point);
         }
     }
-    let elsewhere = ["host.undo.", "flexvolume.mountdevice.", "flexvolume.call."];
+    // Growing in use is a call of attached volumes.
+    let elsewhere = ["flexvolume.mountdevice.", "host.expand."];
     killed_nowhere.retain(|point| !elsewhere.iter().any(|area| point.starts_with(area)));
     assert!(
         killed_nowhere.is_empty(),
@@ -125,6 +123,94 @@ fn assert_mounted_once(driver: &Driver, target: &Path, is_image: bool, point: &s
             fs::read(target.join(WIZARD)).unwrap() == gif::party_wizard(),
             "{point}"
         );
+    }
+}
+
+#[test]
+fn row_102_killed_at_every_failpoint_an_attached_volume_converges() {
+    needs!(Need::Root, Need::FileSystem("xfs"), Need::Failpoints);
+    let sandbox = Sandbox::new("flex-crash-attached");
+    let disk = Disk::new(&sandbox, "disk", FileSystem::Xfs, 1 << 30);
+    init_disk(disk.dir());
+    let manager = Manager::start(&sandbox, &Options::new(disk.dir()));
+    let address = manager.address().to_string();
+    let driver = Driver::install_with(&sandbox, &address, disk.dir(), "attach = true");
+    let global = driver
+        .kubelet_dir()
+        .join("plugins/kubernetes.io/flexvolume/rancher.io/longhorn/mounts/pv");
+    fs::create_dir_all(&global).unwrap();
+    let target = driver.target("pod", "pv");
+    // The kernel lets any root grow XFS in use, and ext4 only with CAP_SYS_RESOURCE.
+    let options = [("size", "320Mi"), ("kubernetes.io/fsType", "xfs")];
+    let json = options_of("pod", "pv", &options);
+    let (device, json) = ("/dev/longhorn/pv", json.as_str());
+    let (new, old) = (&*(336u64 << 20).to_string(), &*(320u64 << 20).to_string());
+    let [at_node, at_pod] = [&global, &target].map(|path| path.to_str().unwrap());
+    let calls: [&[&str]; 9] = [
+        &["attach", json, NODE],
+        &["waitforattach", device, json],
+        &["mountdevice", at_node, device, json],
+        &["mount", at_pod, json],
+        &["expandvolume", json, device, new, old],
+        &["expandfs", json, device, at_pod, new, old],
+        &["unmount", at_pod],
+        &["unmountdevice", at_node],
+        &["detach", "pv", NODE],
+    ];
+    let mut points = documents::crash_points(&["flexvolume/src", "host/src"]);
+    points.retain(|point| !point.starts_with("flexvolume.install."));
+    let mut killed_nowhere = Vec::new();
+    for point in &points {
+        let mut kills = 0;
+        for call in calls {
+            if killed(&driver, point, call) {
+                kills += 1;
+                driver.call(call).success();
+            }
+            if call[0] == "expandfs" {
+                let mounts = leftovers::mounts_below(driver.kubelet_dir());
+                assert_eq!(mounts, [global.clone(), target.clone()], "{point}");
+            }
+        }
+        assert_nothing_left(&driver, &sandbox, &disk, &manager, point);
+        // Killed half-way, and the pod is gone: the node only takes away, and the controller detaches.
+        for call in calls {
+            killed(&driver, point, call);
+            if call[0] == "mount" {
+                break;
+            }
+        }
+        for call in &calls[6..] {
+            driver.call(*call).success();
+        }
+        assert_nothing_left(&driver, &sandbox, &disk, &manager, point);
+        if kills == 0 {
+            killed_nowhere.push(point);
+        }
+    }
+    // An attached volume is made and published by `attach` and staged by `mountdevice`.
+    let elsewhere = ["ensured", "recorded", "published", "staged"]
+        .map(|step| format!("flexvolume.mount.{step}"));
+    killed_nowhere.retain(|point| !elsewhere.contains(point));
+    assert!(
+        killed_nowhere.is_empty(),
+        "no call reaches {killed_nowhere:?}"
+    );
+}
+
+/// Nothing is left on the node, and no volume is published; deletes the volumes.
+#[track_caller]
+fn assert_nothing_left(
+    driver: &Driver,
+    sandbox: &Sandbox,
+    disk: &Disk,
+    manager: &Manager,
+    point: &str,
+) {
+    driver.assert_nothing_left(sandbox, disk.dir());
+    for volume in manager.list_volumes().unwrap() {
+        assert!(volume.published.is_empty(), "{point}: {volume:?}");
+        manager.delete_volume(&volume.name).unwrap();
     }
 }
 

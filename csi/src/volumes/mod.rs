@@ -123,6 +123,7 @@ impl Volumes {
             .client
             .grow_volume(&request.volume, required, limit)
             .await?;
+        types::crash_point!("csi.controller_expand.grown");
         Ok(ByteSize(grown.size))
     }
 }

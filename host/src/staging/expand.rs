@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use types::{ByteSize, VolumeName};
+use types::{ByteSize, VolumeName, crash_point};
 
 use super::{inspect, locate};
 use crate::{Error, Result, filesystem};
@@ -10,6 +10,7 @@ use crate::{Error, Result, filesystem};
 pub(super) fn expand(volume: &VolumeName, path: &Path) -> Result<ByteSize> {
     let here = locate::find(volume, path)?;
     here.device.refresh_size()?;
+    crash_point!("host.expand.resized");
     if let Some(mount) = &here.mount
         && !inspect::is_device_node(mount)
         && !mount.is_read_only()
@@ -23,5 +24,6 @@ pub(super) fn expand(volume: &VolumeName, path: &Path) -> Result<ByteSize> {
         }
         filesystem::grow(fs_type, &here.device, &mount.point)?;
     }
+    crash_point!("host.expand.grown");
     here.device.size().map(ByteSize)
 }

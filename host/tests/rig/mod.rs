@@ -261,6 +261,7 @@ pub fn make_image(image: &Path, fs_type: &str, size: u64) {
     match fs_type {
         "ext2" | "ext3" | "ext4" => run(&format!("mkfs.{fs_type}"), &["-q", "-F", text(image)]),
         "xfs" | "btrfs" => run(&format!("mkfs.{fs_type}"), &["-q", text(image)]),
+        "vfat" => run("mkfs.vfat", &[text(image)]),
         "squashfs" => {
             fs::remove_file(image).unwrap();
             run(
