@@ -8,10 +8,38 @@ use types::ByteSize;
 use crate::error::{Error, Result, shown};
 use crate::install::Install;
 
-/// What a person who runs the program by hand is told.
-pub(crate) const USAGE: &str = "this program is run by the kubelet: longhorn init | mount DIR JSON | \
-    unmount DIR | …; and by people: longhorn install --plugin-dir DIR [--vendor NAME] [--config FILE] \
-    [--uninstall] [--allow-downgrade] [--stay] | version | help";
+/// What an error about the command line ends with.
+pub(crate) const USAGE: &str =
+    "this program is run by the kubelet, and by people for `longhorn help`";
+
+/// What a person who asks is told.
+pub(crate) const HELP: &str = "\
+longhorn: the FlexVolume driver rancher.io/longhorn.
+
+FOR PEOPLE
+  longhorn install --plugin-dir DIR [--config FILE] [--vendor NAME] [--allow-downgrade] [--stay]
+                           copies itself to DIR/rancher.io~longhorn/longhorn, and the configuration
+                           beside it; --stay then waits for a signal, as a DaemonSet's container does
+  longhorn install --plugin-dir DIR --uninstall
+                           takes both away again
+  longhorn version | help
+
+FOR THE KUBELET, which reads one JSON object as the answer
+  longhorn init
+  longhorn mount DIR JSON | unmount DIR | expandvolume … | expandfs …
+  longhorn attach … | waitforattach … | isattached … | mountdevice … | unmountdevice … | detach …
+                           where the configuration says attach = true
+
+EXAMPLES
+  longhorn install --plugin-dir /usr/libexec/kubernetes/kubelet-plugins/volume/exec \\
+    --config longhorn.toml
+  longhorn mount /mnt/data '{\"kubernetes.io/pvOrVolumeName\": \"data\", \"size\": \"64Mi\"}'
+  longhorn unmount /mnt/data
+
+The configuration is longhorn.toml beside the executable, else /etc/longhorn/flexvolume.toml:
+  manager = \"127.0.0.1:8000\"      # the backing image manager
+  disks = [\"/var/lib/longhorn\"]   # the directories of its disks on this node
+All keys, all options of volumes and what messages mean: docs/flexvolume.md.";
 
 /// A call of the kubelet on a volume.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -68,7 +68,7 @@ fn execute(call: Call) -> Result<Reply> {
     match call {
         // For people: whatever the configuration is.
         Call::Version => Ok(Reply::success(install::version_text())),
-        Call::Help => Ok(Reply::success(call::USAGE)),
+        Call::Help => Ok(Reply::success(call::HELP)),
         Call::Install(install) => install.run().map(Reply::success),
         call => {
             let config = Config::load()?;

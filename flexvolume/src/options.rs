@@ -298,6 +298,10 @@ fn object(json: &str) -> Result<BTreeMap<String, String>> {
     if json.len() > JSON_BYTES_MAX {
         return Err(invalid("they hold more than 1 MiB".to_owned()));
     }
+    // What is something else whole, a text for one, would be repeated whole by the reader below.
+    if !json.trim_start().starts_with('{') {
+        return Err(invalid("they are no JSON object".to_owned()));
+    }
     let mut reader = serde_json::Deserializer::from_str(json);
     let map = reader
         .deserialize_map(Object)

@@ -1,7 +1,7 @@
 //! What the kubelet reads: one JSON object on standard output, and an exit code that agrees with it.
 //! The only place of the program that prints.
 
-use std::io::Write;
+use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -131,14 +131,19 @@ impl Reply {
 static PRINTED: AtomicBool = AtomicBool::new(false);
 
 /// Prints the reply, unless one is printed already, and gives its exit code. `Not supported` is an
-/// answer and no failure: drivers in the field end with 0 there.
+/// answer and no failure: drivers in the field end with 0 there. At a terminal, where no kubelet ever
+/// is, what there is to read is printed as it is.
 pub(crate) fn print(reply: &Reply) -> ExitCode {
     if PRINTED.swap(true, Ordering::SeqCst) {
         return ExitCode::FAILURE;
     }
-    let mut line = serde_json::to_vec(reply).expect("a reply is plain JSON");
-    line.push(b'\n');
     let mut stdout = std::io::stdout().lock();
+    let mut line = if stdout.is_terminal() && !reply.message.is_empty() {
+        reply.message.clone().into_bytes()
+    } else {
+        serde_json::to_vec(reply).expect("a reply is plain JSON")
+    };
+    line.push(b'\n');
     let written = stdout.write_all(&line).and_then(|()| stdout.flush());
     if written.is_ok() && reply.status != Status::Failure {
         ExitCode::SUCCESS

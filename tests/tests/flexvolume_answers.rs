@@ -102,6 +102,40 @@ fn row_102_every_command_line_gets_one_object() {
 }
 
 #[test]
+fn a_person_at_a_terminal_reads_text() {
+    needs!(Need::Tool("script"));
+    let program = programs::flexvolume().display().to_string();
+    let at_terminal = |arguments: &str| {
+        let line = format!("{program} {arguments}");
+        let output = command::output(
+            "script",
+            ["--quiet", "--return", "--command", &line, "/dev/null"],
+        );
+        (
+            output.status.code(),
+            String::from_utf8(output.stdout).unwrap(),
+        )
+    };
+    let (code, said) = at_terminal("help");
+    assert_eq!(code, Some(0), "{said}");
+    for words in [
+        "EXAMPLES\r\n",
+        "install --plugin-dir DIR",
+        "docs/flexvolume.md",
+    ] {
+        assert!(said.contains(words), "{words:?} is not in: {said}");
+    }
+    let (code, said) = at_terminal("install");
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("longhorn help") && !said.contains('{'),
+        "{said}"
+    );
+    let json = Answer::of(&command::output(&program, ["help"])).success();
+    assert!(json["message"].as_str().unwrap().contains("EXAMPLES"));
+}
+
+#[test]
 fn row_102_neither_a_signal_nor_a_panic_nor_a_closed_pipe_is_an_answer() {
     needs!(Need::Root, Need::Failpoints);
     let sandbox = Sandbox::new("flex-signals");
