@@ -56,22 +56,25 @@ lint-only:
 # Without a C library of the host, but with this machine's own: no other toolchain is needed. Naming the
 # target keeps the flags from what runs while it is built.
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+STATIC_PROFILE ?= static
+STATIC = $(TARGET)/$(HOST)/$(STATIC_PROFILE:dev=debug)
 flexvolume:
 	@scripts/deps build
 	@RUSTFLAGS="-C target-feature=+crt-static" \
-		cargo build --quiet --package flexvolume --profile static --target $(HOST)
-	@ls -l $(TARGET)/$(HOST)/static/longhorn
+		cargo build --quiet --package flexvolume --profile $(STATIC_PROFILE) --target $(HOST)
+	@ls -l $(STATIC)/longhorn
 
 fuzz: SECONDS ?= 60
 fuzz:
 	@scripts/deps build fuzz
-	fuzz/run $(SECONDS) csi
+	fuzz/run $(SECONDS)
 
 # One image for each program, without a container engine; the same sources give the same bytes.
-images:
+images: flexvolume
 	@scripts/deps build demo test
 	@cargo build --release --quiet --workspace --bins
-	@$(TARGET)/release/package --input target=$(TARGET)/release --output $(TARGET)/images \
+	@$(TARGET)/release/package --input target=$(TARGET)/release --input static=$(STATIC) \
+		--output $(TARGET)/images \
 		--revision "$$(git rev-parse HEAD 2>/dev/null)" deploy/images/*.toml
 
 e2e:

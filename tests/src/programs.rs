@@ -25,17 +25,21 @@ pub fn flexvolume() -> PathBuf {
     built("longhorn")
 }
 
-/// The static FlexVolume executable, if `make flexvolume` has built one.
+/// The static FlexVolume executable that `make flexvolume` has built last, if it has built one.
 pub fn static_flexvolume() -> Option<PathBuf> {
     let executable = std::env::current_exe().expect("this executable has a path");
     // target/PROFILE/NAME or target/PROFILE/deps/NAME; beside PROFILE there is one for each machine.
     let target = executable
         .ancestors()
         .find(|dir| dir.join("CACHEDIR.TAG").is_file())?;
-    let entries = std::fs::read_dir(target).ok()?.flatten();
-    entries
-        .map(|entry| entry.path().join("static/longhorn"))
-        .find(|path| path.is_file())
+    let machines = std::fs::read_dir(target).ok()?.flatten();
+    machines
+        .flat_map(|machine| {
+            ["static", "debug"].map(|profile| machine.path().join(profile).join("longhorn"))
+        })
+        .filter_map(|path| Some((path.metadata().ok()?.modified().ok()?, path)))
+        .max()
+        .map(|(_, path)| path)
 }
 
 /// The root of the sources.

@@ -13,7 +13,13 @@ use crate::registry;
 pub(crate) fn pack() -> Vec<PathBuf> {
     let (package, manager) = (programs::package(), programs::manager());
     let target = manager.parent().unwrap().display();
-    let inputs = [format!("target={target}"), format!("k8s={}", tools())];
+    // A dynamic one runs as well where the nodes are this machine.
+    let driver = programs::static_flexvolume().unwrap_or_else(programs::flexvolume);
+    let inputs = [
+        format!("target={target}"),
+        format!("static={}", driver.parent().unwrap().display()),
+        format!("k8s={}", tools()),
+    ];
     let output = std::env::temp_dir().join("longhorn-cluster-images");
     let recipes = ["deploy/images", "tests/kubernetes/images"];
     pack_images(&package, &recipes, &inputs, &output)
