@@ -1,4 +1,5 @@
 use csi::volume_capability::{AccessMode, AccessType, MountVolume, access_mode::Mode};
+use proptest::strategy::Strategy as _;
 use types::{Classify as _, ErrorKind};
 
 use super::*;
@@ -234,4 +235,51 @@ fn room_is_told_whatever_a_class_says() {
         ..Default::default()
     };
     assert!(GetCapacity::parse(wire).is_err());
+
+/// Keys that mean something, and some that do not.
+const KEYS: [&str; 14] = [
+    "baseImage",
+    "backingImage",
+    "backingImageChecksum",
+    "backingImageDataSourceType",
+    "backingImageDataSourceParameters",
+    "numberOfReplicas",
+    "staleReplicaTimeout",
+    "fromBackup",
+    "fsType",
+    "csi.storage.k8s.io/fstype",
+    "csi.storage.k8s.io/pvc/name",
+    "mkfsParams",
+    "partition",
+    "size",
+];
+
+proptest::proptest! {
+    #[test]
+    fn no_parameters_panic_and_every_refusal_is_the_callers(
+        parameters in proptest::collection::hash_map(
+            proptest::prop_oneof![proptest::sample::select(&KEYS[..]).prop_map(str::to_owned), ".{0,20}"],
+            proptest::prop_oneof![
+                ".{0,60}",
+                "-?[0-9]{1,20}",
+                "(ext4|xfs|download|null|-E nodiscard|-d /etc|[a-z./:@]{1,40})",
+                r#"\{"(url|volume-name|export-type)":".{0,20}"\}"#,
+            ],
+            0..6,
+        ),
+        (required, limit) in (proptest::prelude::any::<i64>(), proptest::prelude::any::<i64>()),
+        fs_type in "(|ext4|xfs|.{0,8})",
+    ) {
+        let wire = csi::CreateVolumeRequest {
+            parameters,
+            capacity_range: range(required, limit),
+            volume_capabilities: vec![mount(&fs_type)],
+            ..request()
+        };
+        if let Err(error) = CreateVolume::parse(wire) {
+            let allowed = [ErrorKind::InvalidArgument, ErrorKind::OutOfRange];
+            proptest::prop_assert!(allowed.contains(&error.kind()), "{error}");
+            proptest::prop_assert!(types::report(&error).to_string().len() < 4096);
+        }
+    }
 }
