@@ -201,10 +201,10 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// The volume is too small for the file system asked for.
+    /// The volume is too small for the file system, to be made or to be grown.
     #[error("{size} bytes are too few for {fs_type}: it needs at least {min} bytes")]
     TooSmall {
-        /// The file system asked for.
+        /// The file system.
         fs_type: FsType,
         /// The size of the volume.
         size: ByteSize,

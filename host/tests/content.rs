@@ -127,6 +127,27 @@ fn a_small_image_grows_to_its_volume_and_a_volume_grows_in_use() {
 }
 
 #[test]
+fn a_btrfs_that_the_kernel_does_not_grow_yet_is_used_as_it_is() {
+    let Some(rig) = Rig::new() else { return };
+    let image = rig.path("image");
+    make_image(&image, "btrfs", 128 * MIB);
+    let volume = rig.clone_of(&image, "small", 200 * MIB);
+    let staged = rig.mount_request(&volume, None);
+    rig.stage(&staged);
+    assert_eq!(size_of(&staged.staging_path), 128 * MIB);
+    // Who asks for more in use is told how much more it takes, and gets that.
+    let error = staging::expand(&volume.name, &staged.staging_path).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OutOfRange);
+    assert!(error.to_string().contains("268435456"), "{error}");
+    let file = File::options().write(true).open(&volume.file).unwrap();
+    file.set_len(256 * MIB).unwrap();
+    staging::expand(&volume.name, &staged.staging_path).unwrap();
+    assert_eq!(size_of(&staged.staging_path), 256 * MIB);
+    rig.unstage(&staged);
+    rig.assert_clean();
+}
+
+#[test]
 fn a_damaged_ext4_is_repaired_or_left_to_a_person() {
     let Some(rig) = Rig::new() else { return };
     let image = rig.path("ext4.img");

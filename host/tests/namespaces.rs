@@ -11,6 +11,7 @@ mod rig;
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use host::staging;
@@ -60,8 +61,12 @@ impl Drop for Container {
     }
 }
 
+/// A namespace of one test would hold on to the volumes of the other.
+static ALONE: Mutex<()> = Mutex::new(());
+
 #[test]
 fn mounts_reach_the_containers_that_share_kubelets_directory() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(rig) = Rig::new() else { return };
     // As a kubelet directory is mounted into a node plugin with Bidirectional propagation.
     run("mount", &["--bind", text(rig.dir()), text(rig.dir())]);
@@ -90,6 +95,7 @@ fn mounts_reach_the_containers_that_share_kubelets_directory() {
 
 #[test]
 fn a_namespace_that_holds_on_to_a_volume_is_named() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(rig) = Rig::new() else { return };
     let volume = rig.volume("held", 32 * MIB);
     let staged = rig.mount_request(&volume, None);

@@ -94,12 +94,12 @@ fn row_102_killed_at_every_failpoint_the_same_call_converges() {
             assert_mounted_once(&driver, &target, options.len() == 2, point);
             if killed(&driver, point, &unmount) {
                 kills += 1;
-                driver.call(&unmount).success();
+                driver.call(unmount).success();
             }
             driver.assert_nothing_left(&sandbox, disk.dir());
             // Killed half-way, and the pod is gone: no second mount, only `unmount`.
             killed(&driver, point, &mount);
-            driver.call(&unmount).success();
+            driver.call(unmount).success();
             assert_nothing_left(&driver, &sandbox, &disk, &manager, point);
         }
         if kills == 0 {

@@ -13,8 +13,8 @@ use proto::csi::v1::{CreateVolumeRequest, Volume};
 use tonic::Status;
 
 const MIB: u64 = 1 << 20;
-/// The volume without an image.
-const BLANK: &str = "blank";
+/// The volume that grows in use.
+const GROWING: &str = "growing";
 /// How large the image's file system is.
 const IMAGE_SIZE: u64 = 64 * MIB;
 
@@ -62,8 +62,7 @@ fn make(plugin: &Plugin, call: Call, claim: &mut Claim) -> Result<(), Status> {
         Call::Attach => plugin.attach(claim)?,
         Call::Stage => drop(plugin.stage(claim)?),
         Call::Publish => drop(plugin.publish(claim, "pod")?),
-        // In use. The kernel lets any root grow btrfs, and ext4 only with CAP_SYS_RESOURCE.
-        Call::Expand if claim.request.name == BLANK => {
+        Call::Expand if claim.request.name == GROWING => {
             plugin.expand(claim, "pod", claim.size() + 32 * MIB)?;
         }
         Call::Expand => {}
@@ -102,14 +101,18 @@ fn row_76_the_plugin_killed_at_every_failpoint_converges_on_the_same_call() {
         options: &[],
     };
     let reference = build.push(&registry, "e2e/crash:v1");
-    let mut requests = [
+    let lives = [
         claim("from-image", 96 * MIB, &[("baseImage", reference.as_str())]),
-        claim(BLANK, 128 * MIB, &[]),
+        claim("blank", 64 * MIB, &[]),
     ];
-    requests[1].volume_capabilities = vec![mounted("btrfs")];
+    // The kernel lets any root grow btrfs in use, from 256 MiB, and ext4 only with CAP_SYS_RESOURCE.
+    let growing = [CreateVolumeRequest {
+        volume_capabilities: vec![mounted("btrfs")],
+        ..claim(GROWING, 272 * MIB, &[])
+    }];
     // The image is there, so that CreateVolume is one call.
     let plugin = Plugin::start(&sandbox, &manager, disk.dir());
-    let warm = plugin.provision(&requests[0]).unwrap();
+    let warm = plugin.provision(&lives[0]).unwrap();
     plugin.delete(&warm).unwrap();
     drop(plugin);
 
@@ -118,7 +121,8 @@ fn row_76_the_plugin_killed_at_every_failpoint_converges_on_the_same_call() {
     let mut killed_nowhere = Vec::new();
     for point in points {
         let mut kills = 0;
-        for request in &requests {
+        let is_growth = point.starts_with("host.expand.");
+        for request in if is_growth { &growing[..] } else { &lives } {
             kills += live(&sandbox, &manager, &disk, &point, request);
             sandbox.assert_nothing_attached(&disk.dir().join("volumes"));
             sandbox.assert_nothing_attached(&sandbox.path("kubelet"));
@@ -174,7 +178,7 @@ fn live(
                 size = file_system_size(&plugin, &claim);
                 assert!(size > IMAGE_SIZE, "{point}: grown when it is staged");
             }
-            Call::Expand if claim.request.name == BLANK => {
+            Call::Expand if claim.request.name == GROWING => {
                 let grown = file_system_size(&plugin, &claim);
                 assert!(grown > size, "{point}: grown in use");
             }

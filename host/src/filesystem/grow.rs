@@ -13,6 +13,7 @@ use probe::FsType;
 use rustix::io::Errno;
 use rustix::ioctl::{Getter, Opcode, Setter, ioctl, opcode};
 use rustix::thread::CapabilitySet;
+use types::ByteSize;
 
 use super::{CHECK_LIMIT, E2FSCK, is_ext};
 use crate::command::Tool;
@@ -59,6 +60,9 @@ const BTRFS_IOC_RESIZE: Opcode = opcode::write::<BtrfsArguments>(0x94, 3);
 /// Grows the file system of type `fs_type` that is mounted for writing at `mounted` to fill
 /// `device`. Returns whether there was anything to grow. A file system that cannot grow stays as it
 /// is.
+///
+/// # Errors
+/// [`Error::TooSmall`] when it could grow, and not to so little.
 pub fn grow(fs_type: FsType, device: &LoopDevice, mounted: &Path) -> Result<bool> {
     let grown = match fs_type {
         FsType::Ext2 | FsType::Ext3 | FsType::Ext4 => grow_ext(device, mounted),
@@ -210,11 +214,21 @@ fn grow_btrfs(device: &LoopDevice, mounted: &Path) -> Result<bool> {
     const DEVICE_ITEM: usize = 0xc9;
     /// btrfs uses whole sectors of this size at most.
     const UNIT: u64 = 64 << 10;
+    /// The kernel resizes no btrfs to less than this (`btrfs_ioctl_resize`), though it mounts smaller ones.
+    const LEAST: ByteSize = ByteSize(256 << 20);
     let superblock: [u8; 512] = superblock(device, SUPERBLOCK)?;
     let u64_at = |offset| u32_at(&superblock, offset) | u32_at(&superblock, offset + 4) << 32;
     let (id, present) = (u64_at(DEVICE_ITEM), u64_at(DEVICE_ITEM + 8));
-    if present.saturating_add(UNIT) > device.size()? {
+    let size = ByteSize(device.size()?);
+    if present.saturating_add(UNIT) > size.bytes() {
         return Ok(false);
+    }
+    if size < LEAST {
+        return Err(Error::TooSmall {
+            fs_type: FsType::Btrfs,
+            size,
+            min: LEAST,
+        });
     }
     let mut arguments = BtrfsArguments {
         fd: 0,

@@ -209,7 +209,15 @@ impl Stage<'_> {
 
     pub(super) fn grow(&self, fs_type: FsType, device: &LoopDevice) -> Result<()> {
         device.refresh_size()?;
-        filesystem::grow(fs_type, device, &self.place.pinned_path()).map(drop)
+        match filesystem::grow(fs_type, device, &self.place.pinned_path()) {
+            // What came with the volume is whole: it is used at the size that it has.
+            Err(error @ Error::TooSmall { .. }) => {
+                let volume = self.name();
+                tracing::warn!(%volume, "the file system is not grown: {}", types::report(&error));
+                Ok(())
+            }
+            grown => grown.map(drop),
+        }
     }
 
     /// Lets go of a device whose mount failed. The device is autoclear, so closing it is enough; the
