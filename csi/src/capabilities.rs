@@ -137,7 +137,7 @@ mod tests {
         use Node::{GetVolumeStats, StageUnstageVolume};
         let cluster = Cluster::new("unix:/nonexistent/manager.sock".parse().unwrap()).unwrap();
         let key = "driver.example/node".to_owned();
-        let controller = ControllerService::new(Managers::new(cluster, key, Duration::ZERO));
+        let controller = ControllerService::new(Managers::new(cluster, key, Duration::ZERO), 0);
         agree!(
             controller,
             CONTROLLER,

@@ -116,6 +116,17 @@ pub enum Error {
         /// Its snapshots.
         has: String,
     },
+    /// The node has as many volumes as it takes.
+    #[error(
+        "node {node} has {most} volumes published already, which is all that it takes \
+         (--max-volumes-per-node)"
+    )]
+    NodeFull {
+        /// Which.
+        node: types::NodeId,
+        /// How many.
+        most: u32,
+    },
     /// No node of that id can exist.
     #[error("node {node_id:?} does not exist")]
     NoSuchNode {
@@ -300,7 +311,7 @@ impl Classify for Error {
             }
             Self::ImageFailed { kind, .. } => *kind,
             Self::Incomplete { .. } => ErrorKind::Unavailable,
-            Self::Topology { .. } => ErrorKind::ResourceExhausted,
+            Self::Topology { .. } | Self::NodeFull { .. } => ErrorKind::ResourceExhausted,
             Self::NoReplica { .. } | Self::NotStaged | Self::Start { .. } => {
                 ErrorKind::FailedPrecondition
             }

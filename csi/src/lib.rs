@@ -26,6 +26,7 @@ mod group;
 mod health;
 mod identity;
 mod in_flight;
+mod limit;
 mod location;
 mod managers;
 mod metrics;
@@ -98,7 +99,7 @@ fn services(
     if let Some(asked) = config.controller {
         let cluster = Cluster::new(asked.manager)?;
         let managers = Managers::new(cluster, topology_key.clone(), asked.image_wait);
-        controller = Some(ControllerService::new(managers.clone()));
+        controller = Some(ControllerService::new(managers.clone(), asked.max_volumes));
         group = Some(GroupService::new(managers.clone()));
         readiness.managers = Some(managers);
     }

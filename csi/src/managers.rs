@@ -17,6 +17,15 @@ use crate::request::{ContentSource, CreateVolume, ListSnapshots, Page};
 use crate::snapshots::Snapshots;
 use crate::volumes::Volumes;
 
+/// What volumes can still take.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Room {
+    /// All together.
+    pub(crate) total: ByteSize,
+    /// One of them: a volume lies on one disk.
+    pub(crate) largest: ByteSize,
+}
+
 /// All managers of the cluster.
 #[derive(Debug, Clone)]
 pub(crate) struct Managers {
@@ -248,20 +257,19 @@ impl Managers {
         Ok(request.page.cut(all, |snapshot| &snapshot.snapshot_id))
     }
 
-    /// Bytes that volumes can still take, where a topology (none: anywhere) wants them.
-    pub(crate) async fn capacity(
-        &self,
-        topology: Option<&HashMap<String, String>>,
-    ) -> Result<ByteSize> {
+    /// What volumes can still take, where a topology (none: anywhere) wants them.
+    pub(crate) async fn room(&self, topology: Option<&HashMap<String, String>>) -> Result<Room> {
         let members = self.cluster.members().await?;
         let here = |member: &&Member| {
             topology.is_none_or(|segments| self.covers(segments, &member.disk.node_id))
         };
-        let available = members
-            .iter()
-            .filter(here)
-            .map(|member| member.disk.available);
-        Ok(ByteSize(available.fold(0, u64::saturating_add)))
+        let mut room = Room::default();
+        for member in members.iter().filter(here) {
+            let available = member.disk.available;
+            room.total = ByteSize(room.total.bytes().saturating_add(available));
+            room.largest = room.largest.max(ByteSize(available));
+        }
+        Ok(room)
     }
 }
 

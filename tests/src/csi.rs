@@ -56,6 +56,18 @@ impl Plugin {
     /// The same, with failpoints.
     #[track_caller]
     pub fn start_with(sandbox: &Sandbox, manager: &Manager, disk: &Path, failpoints: &str) -> Self {
+        Self::start_as(sandbox, manager, disk, failpoints, &[])
+    }
+
+    /// The same, with failpoints and more of a command line.
+    #[track_caller]
+    pub fn start_as(
+        sandbox: &Sandbox,
+        manager: &Manager,
+        disk: &Path,
+        failpoints: &str,
+        more: &[&str],
+    ) -> Self {
         let kubelet = sandbox.make_dir("kubelet");
         let socket = sandbox
             .make_dir("kubelet/plugins/driver.longhorn.io")
@@ -69,7 +81,8 @@ impl Plugin {
         ];
         let arguments = options
             .into_iter()
-            .flat_map(|(option, value)| [option.into(), value]);
+            .flat_map(|(option, value)| [option.into(), value])
+            .chain(more.iter().map(OsString::from));
         let environment = [("FAILPOINTS", failpoints), ("RUST_LOG", "info")];
         let process = Process::spawn(
             sandbox,

@@ -530,6 +530,60 @@ fn volumes_of_both_kinds_grow_while_they_are_used() {
 }
 
 #[test]
+fn room_is_told_for_all_volumes_and_for_one() {
+    needs!(Need::Root, Need::FileSystem("xfs"));
+    let sandbox = Sandbox::new("csi-room");
+    let rig = Rig::new(&sandbox);
+    let room = |node: Option<&str>| {
+        let segment = |node: &str| ("driver.longhorn.io/node".to_owned(), node.to_owned());
+        let request = csi::GetCapacityRequest {
+            accessible_topology: node.map(|node| csi::Topology {
+                segments: [segment(node)].into(),
+            }),
+            ..Default::default()
+        };
+        let reply = block_on(rig.plugin.controller().get_capacity(request));
+        let reply = reply.unwrap().into_inner();
+        assert_eq!(reply.minimum_volume_size, Some(4096));
+        (reply.available_capacity, reply.maximum_volume_size.unwrap())
+    };
+    let (all, one) = room(None);
+    assert!(all > 0 && one == all, "there is one disk: {all} and {one}");
+    assert_eq!(room(Some("elsewhere")), (0, 0));
+}
+
+#[test]
+fn a_node_that_is_full_takes_no_more() {
+    needs!(Need::Root, Need::FileSystem("xfs"));
+    let sandbox = Sandbox::new("csi-full");
+    let disk = Disk::new(&sandbox, "disk", FileSystem::Xfs, 1 << 30);
+    init_disk(disk.dir());
+    let manager = Manager::start(&sandbox, &Options::new(disk.dir()));
+    let limit = ["--max-volumes-per-node=2"];
+    let plugin = Plugin::start_as(&sandbox, &manager, disk.dir(), "", &limit);
+    let info = block_on(plugin.node().node_get_info(csi::NodeGetInfoRequest {}));
+    assert_eq!(info.unwrap().into_inner().max_volumes_per_node, 2);
+    let provision = |name: &str| plugin.provision(&claim(name, MIB, &[])).unwrap();
+    let mut claims = ["a", "b", "c"].map(provision);
+    for claim in &mut claims[..2] {
+        plugin.attach(claim).unwrap();
+    }
+    refused(
+        plugin.attach(&mut claims[2]),
+        Code::ResourceExhausted,
+        &["2 volumes", "--max-volumes-per-node"],
+    );
+    // What it has it may be given again, and a place that is free is given away.
+    plugin.attach(&mut claims[1]).unwrap();
+    plugin.detach(&claims[0]).unwrap();
+    plugin.attach(&mut claims[2]).unwrap();
+    for claim in &claims {
+        plugin.detach(claim).unwrap();
+        plugin.delete(claim).unwrap();
+    }
+}
+
+#[test]
 fn pages_of_volumes_survive_deletions_between_them() {
     needs!(Need::Root, Need::FileSystem("xfs"));
     let sandbox = Sandbox::new("csi-pages");

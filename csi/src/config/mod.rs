@@ -94,7 +94,8 @@ pub struct Args {
     #[arg(long, conflicts_with_all = ["registration_dir", "kubelet_registration_path"])]
     no_registration: bool,
 
-    /// How many volumes a node takes; 0: as many as the kubelet allows. The scheduler keeps to it.
+    /// How many volumes a node takes; 0: as many as the kubelet allows. The scheduler keeps to what the
+    /// node says, and a controller that is told refuses to publish more there.
     #[arg(long, default_value_t = 0, value_name = "NUMBER")]
     max_volumes_per_node: u32,
 
@@ -165,6 +166,8 @@ pub struct DriverName(String);
 pub(crate) struct ControllerConfig {
     pub(crate) manager: Address,
     pub(crate) image_wait: Duration,
+    /// On each node; 0: any number.
+    pub(crate) max_volumes: u32,
 }
 
 /// What the node service needs.
@@ -212,6 +215,7 @@ impl Args {
             Mode::All | Mode::Controller => Some(ControllerConfig {
                 manager: self.manager.parse()?,
                 image_wait: Duration::from_secs(self.image_wait),
+                max_volumes: self.max_volumes_per_node,
             }),
         };
         let socket = socket(&self.endpoint)?;

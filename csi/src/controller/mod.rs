@@ -11,9 +11,10 @@ use crate::capabilities;
 use crate::content;
 use crate::error::Result;
 use crate::in_flight::InFlight;
+use crate::limit::NodeLimit;
 use crate::location;
 use crate::managers::Managers;
-use crate::request::{self, Capability, Mutable, Parameters};
+use crate::request::{self, Capability, Mutable, Page, Parameters};
 use crate::status::answer;
 
 use self::show::{bytes, condition, published_nodes};
@@ -24,14 +25,16 @@ type Reply<T> = Result<Response<T>, Status>;
 #[derive(Debug)]
 pub(crate) struct ControllerService {
     managers: Managers,
+    limit: NodeLimit,
     in_flight: InFlight,
     in_flight_snapshots: InFlight,
 }
 
 impl ControllerService {
-    pub(crate) fn new(managers: Managers) -> Self {
+    pub(crate) fn new(managers: Managers, max_volumes_per_node: u32) -> Self {
         Self {
             managers,
+            limit: NodeLimit::new(max_volumes_per_node),
             in_flight: InFlight::default(),
             in_flight_snapshots: InFlight::default(),
         }
@@ -125,6 +128,9 @@ impl csi::controller_server::Controller for ControllerService {
             let request = request::PublishVolume::parse(wire)?;
             let _guard = self.in_flight.enter(&request.volume)?;
             let volumes = self.managers.of_volume(&request.volume).await?;
+            let listed = async { Ok(self.managers.list(&Page::default()).await?.0) };
+            let admitted = self.limit.admit(&request.volume, &request.node, listed);
+            let _place = admitted.await?;
             let publish_context = volumes.publish(request).await?;
             Ok(csi::ControllerPublishVolumeResponse { publish_context })
         })
@@ -206,11 +212,11 @@ impl csi::controller_server::Controller for ControllerService {
     ) -> Reply<csi::GetCapacityResponse> {
         answer("GetCapacity", "", async {
             let request = request::GetCapacity::parse(request.into_inner())?;
-            let available = self.managers.capacity(request.topology.as_ref()).await?;
-            let available_capacity = bytes(available.bytes());
+            let room = self.managers.room(request.topology.as_ref()).await?;
             Ok(csi::GetCapacityResponse {
-                available_capacity,
-                ..Default::default()
+                available_capacity: bytes(room.total.bytes()),
+                maximum_volume_size: Some(bytes(room.largest.bytes())),
+                minimum_volume_size: Some(bytes(types::BLOCK)),
             })
         })
         .await

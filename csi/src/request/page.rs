@@ -4,8 +4,8 @@ use types::VolumeName;
 
 use crate::error::{Error, Result};
 
-/// Which page.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Which page; by default all there is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Page {
     /// 0: all that follow.
     pub(crate) max_entries: u32,

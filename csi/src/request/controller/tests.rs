@@ -235,6 +235,7 @@ fn room_is_told_whatever_a_class_says() {
         ..Default::default()
     };
     assert!(GetCapacity::parse(wire).is_err());
+}
 
 /// Keys that mean something, and some that do not.
 const KEYS: [&str; 14] = [
