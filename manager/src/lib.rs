@@ -14,6 +14,7 @@ pub mod doctor;
 mod error;
 pub mod listen;
 pub mod longhorn;
+pub mod memory;
 pub mod observe;
 pub mod service;
 pub mod source;

@@ -250,6 +250,47 @@ fn ours_copies_to_a_go_manager() {
     assert_eq!((holes, data.len()), (2, 2), "one request for each hole");
 }
 
+/// Row 104: so many copies by ssync at once, first in, then out, take a bounded memory: a send reads no
+/// more ahead than all may together, and what is received is not held.
+#[test]
+fn row_104_eight_copies_each_way_keep_to_64_mib() {
+    const COPIES: usize = 8;
+    let site = site("ssync-memory", &[]);
+    let (path, data, size) = sample(&site, "image", 24 * MIB);
+    let peer = Peer::new(&path, &data, Misbehave::default());
+    let (_foreign, address) = go_manager(&peer);
+    let names: Vec<String> = (0..COPIES).map(|n| format!("img{n}")).collect();
+    for name in &names {
+        site.sync_from(&address, name, size, "");
+    }
+    for name in &names {
+        site.wait_state(name, "ready", MINUTE);
+    }
+    let (received, _) = site.manager.process.memory();
+    let receivers: Vec<(PathBuf, Receiver)> = names
+        .iter()
+        .map(|name| {
+            let target = site.sandbox.path(format!("received-{name}"));
+            let receiver = Receiver::start(&target);
+            (target, receiver)
+        })
+        .collect();
+    for (name, (_, receiver)) in names.iter().zip(&receivers) {
+        site.send(name, &receiver.address()).unwrap();
+    }
+    for (target, receiver) in &receivers {
+        receiver.wait_closed();
+        command::run("cmp", [&path, target]);
+    }
+    let (sent, _) = site.manager.process.memory();
+    println!(
+        "received with {} MiB, sent with {}",
+        received >> 20,
+        sent >> 20
+    );
+    assert!(sent <= 64 << 20, "{received} bytes, then {sent}");
+}
+
 /// Defect 1 of the incumbent, row 47: its sender closes after a failure too. Without an expected
 /// checksum a Go receiver is `ready` then, with missing data. Ours has failed, and says how much came.
 #[test]

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Batches that are shared: what a single send needs to keep its workers busy, and some more.
-const SHARED: usize = 8;
+/// Batches that are shared: with its own, what a single send needs to keep its workers busy.
+const SHARED: usize = 4;
 
 /// The batches that all sends of a process share. Clones are the same.
 #[derive(Debug, Clone)]
