@@ -176,7 +176,12 @@ mod tests {
     fn pieces(file: &File, size: u64) -> Vec<Piece> {
         let share = Batches::default().share();
         let mut pieces = Pieces::new(file, Path::new("backing"), size, share);
-        std::iter::from_fn(|| pieces.next().unwrap()).collect()
+        // Copied, as who sends them lets go of each: a send may only have so many in memory.
+        let copied = |piece| match piece {
+            Piece::Data(at, bytes) => Piece::Data(at, Bytes::copy_from_slice(&bytes)),
+            hole @ Piece::Hole(_) => hole,
+        };
+        std::iter::from_fn(|| pieces.next().unwrap().map(copied)).collect()
     }
 
     fn holes(pieces: &[Piece]) -> Vec<Range<u64>> {
