@@ -1,13 +1,24 @@
 //! TCP ports of this machine for servers that cannot choose one themselves.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::process;
+use std::sync::atomic::{AtomicU32, Ordering};
 
-/// An address of this machine that nobody listens at. The kernel does not give the same port twice
-/// in a row, so that tests beside each other do not meet.
+/// Below what the kernel gives to connections (`ip_local_port_range`), so that none of those takes a port
+/// before its server does; and below Longhorn's own range, which begins at 30001.
+const FIRST: u32 = 10_000;
+const COUNT: u32 = 20_000;
+/// Ports between the first of one process and that of the next: test programs run beside each other.
+const APART: u32 = 251;
+
+/// An address of this machine that nobody listens at, and that is not given twice.
 pub fn free() -> SocketAddr {
-    let listener =
-        TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind a port of the kernel's choice");
-    listener
-        .local_addr()
-        .expect("a bound socket has an address")
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    let first = process::id() % COUNT * APART;
+    (0..COUNT)
+        .map(|_| FIRST + (first + GIVEN.fetch_add(1, Ordering::Relaxed)) % COUNT)
+        .filter_map(|port| u16::try_from(port).ok())
+        .map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+        .find(|address| TcpListener::bind(address).is_ok())
+        .expect("this machine has a free port")
 }
