@@ -32,8 +32,9 @@ impl FileSystem {
         let target = target.as_os_str();
         match self {
             Self::Xfs => run("mkfs.xfs", ["-q".as_ref(), "-f".as_ref(), target]),
-            // Without blocks reserved for root, who the tests are: full means full.
-            Self::Ext4 => run("mkfs.ext4", ["-qFm0".as_ref(), target]),
+            // Without blocks reserved for root, who the tests are: full means full. In blocks of 4 KiB, as
+            // on every real disk; mkfs would give one this small 1 KiB.
+            Self::Ext4 => run("mkfs.ext4", ["-qFm0".as_ref(), "-b4096".as_ref(), target]),
             Self::Btrfs => run("mkfs.btrfs", ["-q".as_ref(), "-f".as_ref(), target]),
         };
     }

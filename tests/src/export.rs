@@ -5,7 +5,7 @@
 //! ```
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -28,12 +28,14 @@ pub struct Export {
     daemon: Process,
     file: PathBuf,
     mount_point: PathBuf,
+    /// Only kept until the disk is gone.
+    _by_page: Option<ByPage>,
 }
 
 impl Export {
     /// Mounts the file system in `disk` below `driver`: the node `top`, over the node `disk`.
     pub fn mount(sandbox: &Sandbox, name: &str, disk: &Path, driver: &Value) -> Self {
-        Self::mount_after(sandbox, name, disk, driver, |_| {})
+        Self::mount_after(sandbox, name, disk, driver, |_| None)
     }
 
     /// The same; `prepare` is told the loop device before it is mounted.
@@ -42,7 +44,7 @@ impl Export {
         name: &str,
         disk: &Path,
         driver: &Value,
-        prepare: impl FnOnce(&str),
+        prepare: impl FnOnce(&str) -> Option<ByPage>,
     ) -> Self {
         let file = sandbox.path(format!("{name}.export"));
         make_file(&file, 0);
@@ -76,7 +78,7 @@ impl Export {
         // other: QEMU before 10.1 mixes up the data of FUSE writes that come at once.
         let find = ["--find", "--show"].map(AsRef::as_ref);
         let device = run("losetup", find.into_iter().chain([file.as_os_str()]));
-        prepare(device.trim_end());
+        let by_page = prepare(device.trim_end());
         run(
             "mount",
             [device.trim_end().as_ref(), mount_point.as_os_str()],
@@ -86,6 +88,7 @@ impl Export {
             daemon,
             file,
             mount_point,
+            _by_page: by_page,
         }
     }
 
@@ -103,16 +106,9 @@ impl Export {
             "image": "disk",
             "inject-error": sectors.iter().map(rule).collect::<Vec<_>>(),
         });
-        // A write to FUSE that fails behind its first page counts as a short one, which the loop
-        // device takes for success: so each request is a page.
-        let by_page = |device: &str| {
-            let name = device.trim_start_matches("/dev/");
-            let most = format!("/sys/block/{name}/queue/max_sectors_kb");
-            let limit = File::options().write(true).open(&most);
-            let limited = limit.and_then(|mut limit| limit.write_all(b"4"));
-            limited.unwrap_or_else(|error| panic!("write {most}: {error}"));
-        };
-        Self::mount_after(sandbox, "broken", disk, &driver, by_page)
+        Self::mount_after(sandbox, "broken", disk, &driver, |device| {
+            Some(ByPage::new(device))
+        })
     }
 
     /// Where it is mounted.
@@ -132,6 +128,44 @@ impl Export {
             leftovers::loops_below(&self.file).is_empty().then_some(())
         });
         self.daemon.terminate();
+    }
+}
+
+/// A loop device whose every request is one page: a write to FUSE that fails behind its first page counts
+/// as a short one, which the loop device takes for success.
+///
+/// The kernel keeps such a limit when the device is detached, for whoever attaches it next: dropping this
+/// lifts it.
+#[derive(Debug)]
+struct ByPage {
+    queue: PathBuf,
+}
+
+impl ByPage {
+    fn new(device: &str) -> Self {
+        let name = device.trim_start_matches("/dev/");
+        let queue = Path::new("/sys/block").join(name).join("queue");
+        let by_page = Self { queue };
+        let limited = by_page.limit(b"4");
+        limited.unwrap_or_else(|error| panic!("limit the requests of {device}: {error}"));
+        by_page
+    }
+
+    fn limit(&self, kib: &[u8]) -> io::Result<()> {
+        let limit = File::options()
+            .write(true)
+            .open(self.queue.join("max_sectors_kb"));
+        limit?.write_all(kib)
+    }
+}
+
+impl Drop for ByPage {
+    fn drop(&mut self) {
+        let most = fs::read(self.queue.join("max_hw_sectors_kb"));
+        let lifted = most.and_then(|kib| self.limit(&kib));
+        if let Err(error) = lifted {
+            eprintln!("{} is left slow: {error}", self.queue.display());
+        }
     }
 }
 

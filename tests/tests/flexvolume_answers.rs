@@ -286,9 +286,15 @@ fn row_102_a_version_is_replaced_under_a_kubelet_that_runs_it() {
             bytes[at..at + new.len()].copy_from_slice(new.as_bytes());
         }
         let path = sandbox.write("other", bytes);
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        // As its own installer puts it there.
-        fs::rename(path, &executable).unwrap();
+        // Another process writes what will be run, as an installer does: a descriptor of ours, open for
+        // writing, could be held by the child of another test between fork and exec (ETXTBSY of execve(2)).
+        let ready = sandbox.path("ready");
+        let copied = Command::new("install")
+            .args(["-m", "755"])
+            .args([&path, &ready])
+            .status();
+        assert!(copied.unwrap().success());
+        fs::rename(ready, &executable).unwrap();
     };
     std::thread::scope(|scope| {
         let kubelet = scope.spawn(|| {
