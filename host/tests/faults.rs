@@ -102,10 +102,14 @@ fn row_74_a_disk_that_cannot_be_read_is_never_blank() {
     rig.assert_clean();
 }
 
-/// Stages and checks a volume with ext4 on the disk that is mounted at `disk`.
-fn works_on(rig: &Rig, disk: &Path) -> bool {
-    let mut volume = rig.volume_on(disk, "unusual", 32 * MIB);
-    let request = rig.mount_request(&volume, None);
+/// Stages and checks a blank volume, which gets this file system, on the disk that is mounted at `disk`.
+/// Returns whether its I/O is direct.
+fn works_on(rig: &Rig, disk: &Path, fs_type: FsType, mkfs_options: &str) -> bool {
+    let mut volume = rig.volume_on(disk, "unusual", 320 * MIB);
+    let request = StageRequest {
+        mkfs_options: mkfs_options.to_owned(),
+        ..rig.mount_request(&volume, Some(fs_type))
+    };
     let staged = rig.stage(&request);
     File::create(request.staging_path.join("x"))
         .unwrap()
@@ -120,10 +124,10 @@ fn works_on(rig: &Rig, disk: &Path) -> bool {
 }
 
 #[test]
-fn a_disk_with_large_sectors_works_and_says_how() {
+fn a_disk_with_large_sectors_gets_direct_io_where_the_file_system_allows_it() {
     let Some(rig) = Rig::new() else { return };
     let (image, disk) = (rig.path("disk.img"), rig.path("disk"));
-    make_image(&image, "ext4", 256 * MIB);
+    make_image(&image, "ext4", 512 * MIB);
     let options = [
         "-f",
         "--show",
@@ -137,10 +141,18 @@ fn a_disk_with_large_sectors_works_and_says_how() {
     run("mkfs.ext4", &["-q", "-F", device]);
     fs::create_dir(&disk).unwrap();
     run("mount", &[device, text(&disk)]);
-    assert!(
-        !works_on(&rig, &disk),
-        "direct I/O in sectors that the disk does not have"
-    );
+    for (fs_type, mkfs_options, direct) in [
+        (FsType::Ext4, "-b 1024", false),
+        (FsType::Ext4, "-b 4096", true),
+        (FsType::Xfs, "-s size=512", false),
+        (FsType::Xfs, "-s size=4096", true),
+        (FsType::Xfs, "", true),
+        (FsType::Btrfs, "", true),
+    ] {
+        let found = works_on(&rig, &disk, fs_type, mkfs_options);
+        assert_eq!(found, direct, "{fs_type} {mkfs_options}");
+        fs::remove_dir_all(disk.join("volumes")).unwrap();
+    }
     run("umount", &[text(&disk)]);
     run("losetup", &["-d", device]);
 }
@@ -152,9 +164,9 @@ fn a_disk_in_memory_works() {
     fs::create_dir(&disk).unwrap();
     run(
         "mount",
-        &["-t", "tmpfs", "-o", "size=200m", "memory", text(&disk)],
+        &["-t", "tmpfs", "-o", "size=400m", "memory", text(&disk)],
     );
-    println!("direct I/O: {}", works_on(&rig, &disk));
+    println!("direct I/O: {}", works_on(&rig, &disk, FsType::Ext4, ""));
     run("umount", &[text(&disk)]);
 }
 

@@ -67,6 +67,18 @@ fn mkfs(fs_type: FsType) -> Option<(Tool, &'static [&'static str])> {
     })
 }
 
+/// XFS in sectors of a block, unless the user's own options say otherwise: such a file system can be mounted on
+/// a device that does direct I/O in whole blocks, which is what a disk that shares extents wants. The others
+/// do not know sectors.
+fn default_sectors(fs_type: FsType, more: &[String]) -> &'static [&'static str] {
+    let theirs = |option: &String| option == "-s" || option == "-b";
+    if fs_type == FsType::Xfs && !more.iter().any(theirs) {
+        &["-s", "size=4096"]
+    } else {
+        &[]
+    }
+}
+
 /// Makes a file system of type `fs_type` on the volume in `path`, which must be blank and not
 /// attached to any loop device. `more` are options for mkfs that [`super::mkfs_options`] has taken.
 ///
@@ -87,6 +99,11 @@ pub fn format(volume: &VolumeName, path: &Path, fs_type: FsType, more: &[String]
     let file = create(&leftover.0, &metadata).map_err(Error::io("create", &leftover.0))?;
     crash_point!("host.format.created");
     let mut arguments: Vec<&std::ffi::OsStr> = options.iter().map(AsRef::as_ref).collect();
+    arguments.extend(
+        default_sectors(fs_type, more)
+            .iter()
+            .map(std::ffi::OsStr::new),
+    );
     arguments.extend(more.iter().map(std::ffi::OsStr::new));
     arguments.push(leftover.0.as_os_str());
     tool.run_ok(&arguments, FORMAT_LIMIT)?;

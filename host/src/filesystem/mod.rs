@@ -4,6 +4,7 @@
 mod format;
 mod grow;
 mod options;
+mod sector;
 
 use std::path::Path;
 use std::time::Duration;
@@ -14,6 +15,7 @@ pub use format::{can_format, format, tools};
 pub(crate) use format::{describe, part_content};
 pub use grow::{can_grow_unmounted, grow, grow_unmounted, grows_only_unmounted};
 pub use options::mkfs_options;
+pub(crate) use sector::sector_max;
 
 use crate::command::Tool;
 use crate::{Error, Result};

@@ -1,4 +1,5 @@
-//! Loop devices: a volume's file becomes a block device, with direct I/O and 512-byte sectors.
+//! Loop devices: a volume's file becomes a block device, with direct I/O, and with 512-byte sectors unless
+//! its disk and its user both want larger ones.
 //!
 //! Loop devices are global to the machine. A device is known by the device and inode number of its
 //! file, never by a file name alone, and a device of ours carries a *mark* in the driver's name
@@ -15,13 +16,16 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use linux_raw_sys::loop_device::{LO_FLAGS_AUTOCLEAR, LO_FLAGS_DIRECT_IO, LO_FLAGS_READ_ONLY};
+use rustix::fs::{AtFlags, StatxFlags};
 use rustix::io::Errno;
 
 pub use self::users::users;
 use crate::{DeviceNumber, Error, Result};
 
-/// The sector size of every device, in bytes: that of the disk images.
-const SECTOR: u32 = 512;
+/// The sector size, in bytes, that disk images are made for.
+pub(crate) const SECTOR: u32 = 512;
+/// The largest sector that a loop device has everywhere: a page.
+const SECTOR_MAX: u32 = 4096;
 /// How often a race for a free device is run again. Each loss means that somebody else won.
 const ATTEMPTS_MAX: u32 = 64;
 /// The driver's name field holds 64 bytes with a final NUL.
@@ -80,6 +84,9 @@ pub struct AttachOptions {
     pub mark: Mark,
     /// The bytes of the file that the device shows; `None`: all of them, also when they become more.
     pub part: Option<Range<u64>>,
+    /// The largest sectors, in bytes, that whoever uses the device can live with. More than [`SECTOR`]
+    /// only where it is known what lies in the file.
+    pub sector_max: u32,
 }
 
 /// What a device is attached to, and how.
@@ -131,6 +138,7 @@ impl LoopDevice {
         info.lo_flags = LO_FLAGS_DIRECT_IO as u32
             | flag(options.read_only, LO_FLAGS_READ_ONLY as u32)
             | flag(options.autoclear, LO_FLAGS_AUTOCLEAR as u32);
+        let sector = sector_for(file, options);
         for _ in 0..ATTEMPTS_MAX {
             let number = ioctl::get_free(&control).map_err(no_loop("no device is free"))?;
             let name = format!("loop{number}");
@@ -140,7 +148,7 @@ impl LoopDevice {
                     "its node is missing; give this process the host's /dev",
                 )(Errno::NOENT));
             };
-            match ioctl::configure(&device.device, file, SECTOR, info) {
+            match ioctl::configure(&device.device, file, sector, info) {
                 Ok(()) => return Ok(device),
                 // Another process was faster, or a look at the device (udev) is in the way.
                 Err(Errno::BUSY | Errno::NXIO) => {}
@@ -267,6 +275,24 @@ impl LoopDevice {
 
 /// The major number of loop devices (`Documentation/admin-guide/devices.txt`).
 const LOOP_MAJOR: u32 = 7;
+
+/// The sectors of `file`'s device: what its disk wants for direct I/O, if everything about them is whole
+/// sectors then, and small ones otherwise.
+fn sector_for(file: &File, options: &AttachOptions) -> u32 {
+    let asked = StatxFlags::DIOALIGN | StatxFlags::SIZE;
+    let Ok(stat) = rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, asked) else {
+        return SECTOR;
+    };
+    // Zero from kernels before 6.1, and from file systems without direct I/O.
+    let wanted = stat.stx_dio_offset_align;
+    let part = options.part.clone().unwrap_or(0..stat.stx_size);
+    let fits = (SECTOR..=SECTOR_MAX.min(options.sector_max)).contains(&wanted)
+        && wanted.is_power_of_two()
+        && [part.start, part.end]
+            .iter()
+            .all(|at| at % u64::from(wanted) == 0);
+    if fits { wanted } else { SECTOR }
+}
 
 fn gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound

@@ -8,10 +8,10 @@ use types::{VolumeName, crash_point};
 
 use super::inspect;
 use super::plan::{self, Plan};
-use super::record::{Kind, Record, RecordLock};
+use super::record::{Record, RecordLock};
 use super::{Access, Check, NodeVolume, StageRequest, Staged};
 use crate::filesystem;
-use crate::loopdev::{AttachOptions, FileId, LoopDevice, Status};
+use crate::loopdev::{AttachOptions, FileId, LoopDevice, SECTOR, Status};
 use crate::mounts::{self, MountOptions, Unmount};
 use crate::paths::{self, Place};
 use crate::{Error, Result};
@@ -97,7 +97,8 @@ impl Stage<'_> {
             device.refresh_size()?;
             return Ok(staged(&device, &status, None));
         }
-        let (device, status) = self.attach(Kind::Block, self.wanted.read_only)?;
+        // Its user may address sectors, as a partition table does.
+        let (device, status) = self.attach(None, self.wanted.read_only)?;
         crash_point!("host.stage.attached");
         Ok(staged(&device, &status, None))
     }
@@ -150,7 +151,7 @@ impl Stage<'_> {
         options: &MountOptions,
         read_only: bool,
     ) -> Result<Staged> {
-        let (device, status) = self.attach(Kind::Mount, read_only)?;
+        let (device, status) = self.attach(Some(fs_type), read_only)?;
         crash_point!("host.stage.attached");
         match self.check_and_mount(fs_type, options, &device, false) {
             Ok(()) => Ok(staged(&device, &status, Some(fs_type))),
@@ -232,7 +233,8 @@ impl Stage<'_> {
         }
     }
 
-    fn attach(&self, kind: Kind, read_only: bool) -> Result<(LoopDevice, Status)> {
+    /// Attaches the volume, to be mounted as a file system of this type or as a block device.
+    fn attach(&self, fs_type: Option<FsType>, read_only: bool) -> Result<(LoopDevice, Status)> {
         let (file, read_only) = match self.open_file(!read_only) {
             // A disk that cannot be written to still serves readers.
             Err(Error::Io { source, .. }) if self.wanted.read_only && is_denied(&source) => {
@@ -241,11 +243,17 @@ impl Stage<'_> {
             file => (file?, read_only),
         };
         let mark = inspect::mark(self.name());
+        let volume = self.volume();
+        let start = volume.part.as_ref().map_or(0, |part| part.start);
+        let sector_max = fs_type.map_or(Ok(SECTOR), |fs_type| {
+            filesystem::sector_max(fs_type, &file, start)
+        });
         let options = AttachOptions {
             read_only,
-            autoclear: kind == Kind::Mount,
+            autoclear: fs_type.is_some(),
             mark,
-            part: self.volume().part.clone(),
+            part: volume.part.clone(),
+            sector_max: sector_max.map_err(Error::io("read", &volume.file))?,
         };
         let device = LoopDevice::attach(&file, &options)?;
         let status = device
@@ -255,8 +263,8 @@ impl Stage<'_> {
             tracing::warn!(
                 volume = %self.name(),
                 file = %self.volume().file.display(),
-                "the disk cannot do direct I/O in 512-byte sectors: the volume goes through its \
-                 page cache, slower"
+                "the disk cannot do direct I/O in sectors of the volume's size: it goes through the \
+                 page cache of the disk, slower"
             );
         }
         Ok((device, status))

@@ -1,24 +1,27 @@
-//! A published volume's I/O, beside a loop device of the same kind on a plain file.
+//! I/O of a mounted volume, beside the same file system on a loop device with direct I/O on a plain file.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use e2e::baseimage::Build;
-use e2e::csi::{Claim, Plugin, block, claim};
+use e2e::csi::{Claim, Plugin, claim};
 use e2e::manager::{Options, init_disk};
 use e2e::{Disk, FileSystem, Manager, Registry, Sandbox, command};
 
 use crate::report::{Budget, Report, Runs};
 
 const MIB: u64 = 1 << 20;
-const SIZE: u64 = 1024 * MIB;
+/// Of the file that is read and written, in the volume.
+const DATA: &str = "data";
+const DATA_SIZE: u64 = 1024 * MIB;
+const SIZE: u64 = 1280 * MIB;
 const RUNS: usize = 5;
 
-struct Devices {
+struct Rig {
     volume: PathBuf,
     claim: Claim,
-    /// A loop device with direct I/O on a plain raw file of the same disk.
+    /// Where the reference is mounted.
     plain: PathBuf,
     plugin: Plugin,
     _manager: Manager,
@@ -28,7 +31,7 @@ struct Devices {
     sandbox: Sandbox,
 }
 
-fn devices() -> Devices {
+fn rig() -> Rig {
     let sandbox = Sandbox::new("bench-io");
     let disk = Disk::new(&sandbox, "disk", FileSystem::Xfs, 12 << 30);
     let registry = Registry::start(&sandbox);
@@ -36,7 +39,7 @@ fn devices() -> Devices {
     let manager = Manager::start(&sandbox, &Options::new(disk.dir()).with_registry(&registry));
     let plugin = Plugin::start(&sandbox, &manager, disk.dir());
     let raw = sandbox.path("content.raw");
-    fill(&raw);
+    make_content(&sandbox, &raw);
     let build = Build {
         from: Some(&raw),
         fs: None,
@@ -45,12 +48,19 @@ fn devices() -> Devices {
     };
     let reference = build.push(&registry, "bench/io:v1");
     let plain_file = disk.dir().join("plain");
-    fill(&plain_file);
-    let find = ["--find", "--show", "--direct-io=on"].map(AsRef::as_ref);
-    let plain = command::run("losetup", find.into_iter().chain([plain_file.as_os_str()]));
-    let plain = PathBuf::from(plain.trim());
+    let copy = ["--reflink=never", "--sparse=always"].map(AsRef::as_ref);
+    let files = [raw.as_os_str(), plain_file.as_os_str()];
+    command::run("cp", copy.into_iter().chain(files));
+    // In sectors of a block: this disk, which can share extents, takes direct I/O in no others.
+    let attach = ["--find", "--show", "--direct-io=on", "--sector-size=4096"].map(AsRef::as_ref);
+    let file = [plain_file.as_os_str()];
+    let device = command::run("losetup", attach.into_iter().chain(file));
+    let device = device.trim();
+    let plain = sandbox.make_dir("plain");
+    command::run("mount", [device.as_ref(), plain.as_os_str()]);
+    command::run("losetup", ["--detach", device]);
     let (claim, volume) = publish(&plugin, &reference, "io");
-    Devices {
+    Rig {
         volume,
         claim,
         plain,
@@ -63,40 +73,44 @@ fn devices() -> Devices {
     }
 }
 
-/// A raw volume of the image, as a pod has it.
+/// A volume of the image, as a pod has it.
 fn publish(plugin: &Plugin, reference: &str, name: &str) -> (Claim, PathBuf) {
-    let mut request = claim(name, SIZE, &[("baseImage", reference)]);
-    request.volume_capabilities = vec![block()];
+    let request = claim(name, SIZE, &[("baseImage", reference)]);
     let mut claim = plugin.provision(&request).unwrap();
-    let device = plugin.run_pod(&mut claim, "pod").unwrap();
-    (claim, device)
+    let mounted = plugin.run_pod(&mut claim, "pod").unwrap();
+    (claim, mounted)
 }
 
-impl Drop for Devices {
+impl Drop for Rig {
     fn drop(&mut self) {
         let ended = self
             .plugin
             .end_pod(&self.claim, "pod")
             .and_then(|()| self.plugin.delete(&self.claim));
         drop(ended);
-        command::output("losetup", ["--detach".as_ref(), self.plain.as_os_str()]);
+        e2e::leftovers::end(&self.plain);
         e2e::leftovers::end(self.disk.dir().join("volumes").as_path());
         e2e::leftovers::end(self.sandbox.dir().join("kubelet").as_path());
     }
 }
 
-/// Writes every block, in order.
-fn fill(path: &Path) {
-    let file = File::create(path).unwrap();
+/// An ext4 image with one file, whose every block is written.
+fn make_content(sandbox: &Sandbox, raw: &Path) {
+    let from = sandbox.make_dir("content");
+    let file = File::create(from.join(DATA)).unwrap();
     let piece: Vec<u8> = (0..MIB).map(|at| (at % 253) as u8 | 1).collect();
-    for at in (0..SIZE).step_by(piece.len()) {
+    for at in (0..DATA_SIZE).step_by(piece.len()) {
         file.write_all_at(&piece, at).unwrap();
     }
-    file.sync_all().unwrap();
+    File::create(raw).unwrap().set_len(SIZE).unwrap();
+    let make = ["-q", "-F", "-b4096", "-d"].map(AsRef::as_ref);
+    let arguments = [from.as_os_str(), raw.as_os_str()];
+    command::run("mkfs.ext4", make.into_iter().chain(arguments));
+    std::fs::remove_dir_all(from).unwrap();
 }
 
-/// One run of fio on a device: operations (4k) or MB (1M) per second.
-fn fio(device: &Path, pattern: &str, block_size: &str, depth: u32, seconds: u32) -> f64 {
+/// One run of fio on the file in a mounted volume: operations (4k) or MB (1M) per second.
+fn fio(mounted: &Path, pattern: &str, block_size: &str, depth: u32, seconds: u32) -> f64 {
     let output = command::run(
         "fio",
         [
@@ -108,7 +122,8 @@ fn fio(device: &Path, pattern: &str, block_size: &str, depth: u32, seconds: u32)
             "--ramp_time=1",
             "--randrepeat=0",
             "--norandommap",
-            &format!("--filename={}", device.display()),
+            &format!("--filename={}", mounted.join(DATA).display()),
+            &format!("--size={DATA_SIZE}"),
             &format!("--rw={pattern}"),
             &format!("--bs={block_size}"),
             &format!("--iodepth={depth}"),
@@ -131,21 +146,18 @@ fn fio(device: &Path, pattern: &str, block_size: &str, depth: u32, seconds: u32)
 }
 
 pub(crate) fn steady(report: &mut Report) {
-    let devices = devices();
+    let rig = rig();
     // Blocks already written: a clone's first write to a block is another thing.
-    for device in [&devices.volume, &devices.plain] {
-        let to = format!("of={}", device.display());
-        command::run(
-            "dd",
-            [
-                "if=/dev/zero",
-                &to,
-                "bs=1M",
-                "count=1024",
-                "oflag=direct",
-                "status=none",
-            ],
-        );
+    for mounted in [&rig.volume, &rig.plain] {
+        let to = format!("of={}", mounted.join(DATA).display());
+        let options = [
+            "bs=1M",
+            "count=1024",
+            "oflag=direct",
+            "conv=notrunc",
+            "status=none",
+        ];
+        command::run("dd", ["if=/dev/zero", &to].into_iter().chain(options));
     }
     let shapes = [
         ("randread", "4k", 1),
@@ -158,15 +170,15 @@ pub(crate) fn steady(report: &mut Report) {
     for (pattern, size, depth) in shapes {
         let runs = Runs::interleaved(
             RUNS,
-            || fio(&devices.volume, pattern, size, depth, 3),
-            || fio(&devices.plain, pattern, size, depth, 3),
+            || fio(&rig.volume, pattern, size, depth, 3),
+            || fio(&rig.plain, pattern, size, depth, 3),
         );
         let unit = if size == "4k" { "IO/s" } else { "MB/s" };
         let case = format!("io-{pattern}-{size}-depth-{depth}");
         report.add(
             &case,
             &runs,
-            "loop device, plain file",
+            "loop device on a plain file",
             unit,
             Budget::AtLeast(0.95),
         );
@@ -174,23 +186,19 @@ pub(crate) fn steady(report: &mut Report) {
 }
 
 pub(crate) fn first_touch(report: &mut Report) {
-    let devices = devices();
+    let rig = rig();
     let mut runs = Runs::default();
     for number in 0..RUNS {
-        let (claim, fresh) = publish(
-            &devices.plugin,
-            &devices.reference,
-            &format!("fresh-{number}"),
-        );
+        let (claim, fresh) = publish(&rig.plugin, &rig.reference, &format!("fresh-{number}"));
         let ours = fio(&fresh, "randwrite", "4k", 32, 2);
-        runs.add(ours, fio(&devices.plain, "randwrite", "4k", 32, 2));
-        devices.plugin.end_pod(&claim, "pod").unwrap();
-        devices.plugin.delete(&claim).unwrap();
+        runs.add(ours, fio(&rig.plain, "randwrite", "4k", 32, 2));
+        rig.plugin.end_pod(&claim, "pod").unwrap();
+        rig.plugin.delete(&claim).unwrap();
     }
     report.add(
         "first-touch-randwrite-4k-depth-32",
         &runs,
-        "loop device, plain file",
+        "loop device on a plain file",
         "IO/s",
         Budget::None,
     );
