@@ -1,7 +1,10 @@
 //! Bytes that no compression and no search for zeros makes smaller.
 
 /// `length` bytes that depend on the seed alone.
-pub fn noise(seed: u64, length: usize) -> Vec<u8> {
+pub fn noise(seed: u64, length: impl TryInto<usize>) -> Vec<u8> {
+    let length = length
+        .try_into()
+        .unwrap_or_else(|_| panic!("so much fits in no memory"));
     let mut state = seed * 2 + 1;
     let next = || {
         state ^= state << 13;

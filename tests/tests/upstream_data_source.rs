@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use e2e::data_source::{DataSource, Peer};
 use e2e::manager::{Options, from_file, init_disk};
+use e2e::noise::noise;
 use e2e::server::{HttpServer, Reply};
 use e2e::ssync::{Connection, Misbehave};
 use e2e::{Manager, Sandbox, block_on, command, wait};
@@ -26,21 +27,6 @@ fn disk(sandbox: &Sandbox) -> PathBuf {
     let disk = sandbox.make_dir("disk");
     init_disk(&disk);
     disk
-}
-
-/// Bytes that do not repeat.
-fn noise(size: u64, seed: u64) -> Vec<u8> {
-    let mut state = seed | 1;
-    let words = std::iter::repeat_with(|| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    });
-    words
-        .flatten()
-        .take(usize::try_from(size).unwrap())
-        .collect()
 }
 
 fn sha512(path: &Path) -> String {
@@ -97,7 +83,7 @@ fn BenchmarkUpload() {
     let sandbox = Sandbox::new("ds-upload");
     let disk = disk(&sandbox);
     // Upstream: 1 GiB.
-    let original = sandbox.write("original", noise(256 * MIB, 1));
+    let original = sandbox.write("original", noise(1, 256 * MIB));
     let checksum = sha512(&original);
     let source = DataSource::start(
         &sandbox,
@@ -184,7 +170,7 @@ fn a_daemon_takes_over_what_was_uploaded() {
     let sandbox = Sandbox::new("ds-fetch");
     let disk = disk(&sandbox);
     let manager = Manager::start(&sandbox, &Options::new(&disk));
-    let original = sandbox.write("original", noise(3 * MIB, 2));
+    let original = sandbox.write("original", noise(2, 3 * MIB));
     let source = DataSource::start(&sandbox, &disk, "up", "upload", "127.0.0.1", &[]);
     let form = format!("chunk=@{}", original.display());
     let (done, words) = curl(&["-F", &form, &upload_url(&source, 3 * MIB)]);
@@ -220,7 +206,7 @@ fn a_browsers_form_is_taken() {
     let sandbox = Sandbox::new("ds-form");
     let disk = disk(&sandbox);
     let source = DataSource::start(&sandbox, &disk, "form", "upload", "127.0.0.1", &[]);
-    let image = noise(65536, 3);
+    let image = noise(3, 65536);
     let boundary = "----WebKitFormBoundary7MA4YWxkTrZu0gW";
     let part = |name: &str, more: &str, bytes: &[u8]| {
         let head = format!(
@@ -256,7 +242,7 @@ fn a_browsers_form_is_taken() {
 fn row_30_row_31_uploads_that_are_not_what_they_say() {
     let sandbox = Sandbox::new("ds-wrong");
     let disk = disk(&sandbox);
-    let image = sandbox.write("image", noise(8192, 4));
+    let image = sandbox.write("image", noise(4, 8192));
     let form = format!("chunk=@{}", image.display());
     let other = format!("file=@{}", image.display());
     for (number, (part, size, why)) in [
@@ -318,10 +304,10 @@ fn row_30_a_client_that_dies_is_cleared_up_after() {
         64 * MIB
     );
     client.write_all(head.as_bytes()).unwrap();
-    client.write_all(&noise(20 * MIB, 5)).unwrap();
+    client.write_all(&noise(5, 20 * MIB)).unwrap();
     source.wait_state("in-progress", MINUTE);
     let (status, words) = {
-        let form = format!("chunk=@{}", sandbox.write("other", noise(512, 6)).display());
+        let form = format!("chunk=@{}", sandbox.write("other", noise(6, 512)).display());
         let (done, words) = curl(&["-F", &form, &upload_url(&source, 512)]);
         (done, words)
     };
@@ -344,7 +330,7 @@ fn an_upload_in_pieces_goes_on_where_it_broke_off() {
     let sandbox = Sandbox::new("ds-pieces");
     let disk = disk(&sandbox);
     let source = DataSource::start(&sandbox, &disk, "parts", "upload", "127.0.0.1", &[]);
-    let image = noise(12 * MIB, 7);
+    let image = noise(7, 12 * MIB);
     let size = image.len();
     let half = size / 2;
     let put = |offset: usize, bytes: &[u8]| {
@@ -392,7 +378,7 @@ fn an_upload_in_pieces_goes_on_where_it_broke_off() {
 fn row_31_an_upload_in_pieces_of_an_odd_size_is_padded() {
     let sandbox = Sandbox::new("ds-odd");
     let disk = disk(&sandbox);
-    let original = sandbox.write("odd", noise(70_001, 12));
+    let original = sandbox.write("odd", noise(12, 70_001));
     let sum = sha512(&original);
     let more = ["--checksum", &sum];
     let source = DataSource::start(&sandbox, &disk, "odd", "upload", "127.0.0.1", &more);
@@ -410,10 +396,10 @@ fn row_31_an_upload_in_pieces_of_an_odd_size_is_padded() {
 fn an_export_is_taken_raw_or_made_qcow2() {
     let sandbox = Sandbox::new("ds-export");
     let disk = disk(&sandbox);
-    let volume = sandbox.write("volume", noise(5 * MIB, 8));
+    let volume = sandbox.write("volume", noise(8, 5 * MIB));
     let file = File::options().write(true).open(&volume).unwrap();
     file.set_len(64 * MIB).unwrap();
-    file.write_all_at(&noise(4096, 9), 40 * MIB).unwrap();
+    file.write_all_at(&noise(9, 4096), 40 * MIB).unwrap();
     let data = [0..5 * MIB, 40 * MIB..40 * MIB + 4096];
     let replica = Peer::new(&volume, &data, Misbehave::default());
     let address = replica.serve_as_replica();
@@ -456,7 +442,7 @@ fn an_export_is_taken_raw_or_made_qcow2() {
 fn row_47_a_broken_export_is_never_the_truth() {
     let sandbox = Sandbox::new("ds-broken");
     let disk = disk(&sandbox);
-    let volume = sandbox.write("volume", noise(32 * MIB, 10));
+    let volume = sandbox.write("volume", noise(10, 32 * MIB));
     let broken = Misbehave {
         fail_after: Some(8 * MIB),
         dies: false,
@@ -502,7 +488,7 @@ fn a_clone_has_the_same_bytes_and_the_original_stays() {
     let sandbox = Sandbox::new("ds-clone");
     let disk = disk(&sandbox);
     let import = sandbox.make_dir("import");
-    let original = sandbox.write("import/image", noise(9 * MIB, 11));
+    let original = sandbox.write("import/image", noise(11, 9 * MIB));
     let options = Options::new(&disk).with("--import-dir", &import);
     let manager = Manager::start(&sandbox, &options);
     let mut request = from_file("base", &original);

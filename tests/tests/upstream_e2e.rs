@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use e2e::baseimage::{WIZARD, raw_ext4};
 use e2e::manager::{Options, from_url, from_volume, init_disk};
+use e2e::noise::noise;
 use e2e::server::{HttpServer, Reply, Request};
 use e2e::web::Nginx;
 use e2e::{Manager, Need, Sandbox, command, gif, leftovers, needs, wait};
@@ -339,24 +340,10 @@ fn ranged(request: &Request, body: &[u8]) -> Reply {
     }
 }
 
-/// Bytes that are no file system and do not compress well.
-fn noise(size: usize) -> Vec<u8> {
-    let mut state = 88_172_645_463_325_252_u64;
-    let mut bytes = Vec::with_capacity(size);
-    while bytes.len() < size {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend(state.to_le_bytes());
-    }
-    bytes.truncate(size);
-    bytes
-}
-
 /// Row 20: a short loss of the network is sat out; after a long one the transfer goes on where it was.
 #[test]
 fn test_download_timeout() {
-    let body = Arc::new(noise(8 << 20));
+    let body = Arc::new(noise(1, 8 << 20));
     let sandbox = Sandbox::new("timeout");
     let disk = sandbox.make_dir("disk");
     init_disk(&disk);
@@ -461,7 +448,7 @@ fn test_backing_image_sync_failure_with_an_immutable_directory() {
 /// The proxy of the environment serves downloads; what is inside the cluster never goes through it.
 #[test]
 fn test_backing_image_works_with_a_http_proxy_in_the_environment() {
-    let body = Arc::new(noise(1 << 20));
+    let body = Arc::new(noise(1, 1 << 20));
     let proxy = {
         let body = Arc::clone(&body);
         HttpServer::start(move |request| match &request.path[..] {
@@ -591,7 +578,7 @@ fn test_sparse_image_keeps_its_holes() {
 /// Row 56 for a download: deleting it ends it, whatever the other side does.
 #[test]
 fn test_cancel_by_delete_under_a_slow_link() {
-    let body = Arc::new(noise(8 << 20));
+    let body = Arc::new(noise(1, 8 << 20));
     let server = {
         let body = Arc::clone(&body);
         HttpServer::start(move |request| Reply {
@@ -664,7 +651,7 @@ fn test_download_to_local() {
 /// SIGTERM: what is on its way may arrive, nothing new is begun, and the rest is called off in time.
 #[test]
 fn a_manager_that_is_told_to_stop_drains() {
-    let body = Arc::new(noise(4 << 20));
+    let body = Arc::new(noise(1, 4 << 20));
     let server = {
         let body = Arc::clone(&body);
         HttpServer::start(move |request| Reply {

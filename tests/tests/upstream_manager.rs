@@ -45,6 +45,14 @@ impl Side {
         self.manager.files()
     }
 
+    /// The name or the uuid cannot be fetched again.
+    #[track_caller]
+    fn assert_taken(&self, name: &str, uuid: &str) {
+        let again = self.manager.fetch(spec(name, uuid, MIB, ""), "");
+        let status = again.unwrap_err();
+        assert!(status.message().contains("already exists"), "{status}");
+    }
+
     /// Waits until an image is ready, and sees that all three faces and the disk say the same of it.
     #[track_caller]
     fn wait_ready(&self, name: &str, uuid: &str, within: Duration) -> Value {
@@ -328,11 +336,7 @@ fn TestDuplicateCalls() {
     );
     b.wait_ready("image", "0000dddd", Duration::from_secs(30));
     // The uuid is taken as well.
-    let status = b
-        .manager
-        .fetch(spec("other", "0000dddd", MIB, ""), "")
-        .unwrap_err();
-    assert!(status.message().contains("already exists"), "{status}");
+    b.assert_taken("other", "0000dddd");
 }
 
 /// What failed is "already exists" too, until it is deleted; what a restart found is taken over once.
@@ -345,11 +349,7 @@ fn the_registry_keeps_what_failed_and_finds_again_what_is_ready() {
         .unwrap();
     let path = a.file("gone", "00000404").display().to_string();
     a.files().wait(&path, &["failed"], Duration::from_secs(10));
-    let status = a
-        .manager
-        .fetch(spec("gone", "00000404", MIB, ""), "")
-        .unwrap_err();
-    assert!(status.message().contains("already exists"), "{status}");
+    a.assert_taken("gone", "00000404");
     a.manager.longhorn_delete("gone", "00000404").unwrap();
     write(&a.file("gone", "00000404"), 19, MIB);
     a.manager
@@ -370,11 +370,7 @@ fn the_registry_keeps_what_failed_and_finds_again_what_is_ready() {
         (file["expectedChecksum"] == *sum).then_some(())
     });
     a.wait_ready("gone", "00000404", Duration::from_secs(10));
-    let status = a
-        .manager
-        .fetch(spec("gone", "00000404", MIB, ""), "")
-        .unwrap_err();
-    assert!(status.message().contains("already exists"), "{status}");
+    a.assert_taken("gone", "00000404");
 }
 
 /// Two images of one name are both listed, and each is deleted by its own uuid.

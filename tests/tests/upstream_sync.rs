@@ -112,14 +112,20 @@ fn BenchmarkMultipleDownload() {
     assert_eq!(server.files.list(), serde_json::json!({}));
 }
 
+/// The place of an image of the name, with an empty qcow2 file in it.
+fn empty_qcow2(server: &Server, name: &str, size: &str) -> String {
+    let path = server.path(name);
+    std::fs::create_dir_all(Path::new(&path).parent().unwrap()).unwrap();
+    command::run("qemu-img", ["create", "-q", "-f", "qcow2", &path, size]);
+    path
+}
+
 #[test]
 fn TestDownloadToDst() {
     needs!(Need::Tool("qemu-img"));
     let sandbox = Sandbox::new("to-dst");
     let server = server(&sandbox);
-    let path = server.path("image-0000abcd");
-    std::fs::create_dir_all(Path::new(&path).parent().unwrap()).unwrap();
-    command::run("qemu-img", ["create", "-q", "-f", "qcow2", &path, "64M"]);
+    let path = empty_qcow2(&server, "image-0000abcd", "64M");
     command::run("qemu-io", ["-f", "qcow2", "-c", "write -P 7 1M 8M", &path]);
     let sum = command::run("sha512sum", [&path]);
     server.adopt("image-0000abcd", "0000abcd").unwrap();
@@ -267,9 +273,7 @@ fn TestVirtualSizeQcow2() {
     needs!(Need::Tool("qemu-img"));
     let sandbox = Sandbox::new("virtual-qcow2");
     let server = server(&sandbox);
-    let path = server.path("image-0000ee01");
-    std::fs::create_dir_all(Path::new(&path).parent().unwrap()).unwrap();
-    command::run("qemu-img", ["create", "-q", "-f", "qcow2", &path, "20G"]);
+    let path = empty_qcow2(&server, "image-0000ee01", "20G");
     server.adopt("image-0000ee01", "0000ee01").unwrap();
     let file = server.wait_ready("image-0000ee01");
     assert_eq!(file["virtualSize"], 20_u64 << 30);

@@ -51,7 +51,7 @@ fn write_image(path: &Path, copy: &[Exchange]) {
     for exchange in copy {
         if exchange.target.contains("/writeData?") {
             let at = range(&exchange.target);
-            let bytes = noise(at.start, usize::try_from(at.end - at.start).unwrap());
+            let bytes = noise(at.start, at.end - at.start);
             file.write_all_at(&bytes, at.start).unwrap();
         }
     }

@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
-use rustix::fs::{FallocateFlags, Mode, OFlags, SeekFrom, openat, seek};
+use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags, SeekFrom, StatxFlags, openat, seek};
 
 use super::Finding;
 
@@ -154,23 +154,23 @@ fn direct(dir: &Path) -> Finding {
     let Ok(file) = nameless(dir, OFlags::DIRECT) else {
         return Finding::warning(NAME, "not offered", ADVICE);
     };
+    let told = rustix::fs::statx(&file, c"", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN);
+    // Zero from kernels before 6.1, which are asked by writing.
+    let least = told.map_or(0, |stat| stat.stx_dio_offset_align as usize);
     // Room for a page at a whole page, wherever the buffer begins.
     let buffer = vec![0_u8; 3 * 4096];
     let start = buffer.as_ptr().align_offset(4096);
     for size in [512, 4096] {
         let bytes = buffer.get(start..start + size).unwrap_or_default();
-        if !bytes.is_empty() && file.write_all_at(bytes, 0).is_ok() {
-            let found = format!("{size} bytes at a time");
-            return if size == 512 {
-                Finding::ok(NAME, found)
+        if size >= least && !bytes.is_empty() && file.write_all_at(bytes, 0).is_ok() {
+            let found = if size == 512 {
+                "512 bytes at a time".to_owned()
             } else {
-                Finding::warning(
-                    NAME,
-                    found,
-                    "the disk has sectors of 4096 bytes and volumes have 512: loop devices fall back \
-                     to the page cache",
+                format!(
+                    "{size} bytes at a time: by mounted volumes with blocks or sectors of so many"
                 )
             };
+            return Finding::ok(NAME, found);
         }
     }
     Finding::warning(NAME, "refused", ADVICE)

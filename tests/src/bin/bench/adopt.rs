@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use e2e::manager::{Options, init_disk};
+use e2e::noise::noise;
 use e2e::{Disk, FileSystem, Manager, Sandbox, command};
 
 use crate::report::{Budget, Report, Runs};
@@ -18,13 +19,14 @@ const RUNS: usize = 3;
 pub(crate) fn adopt(report: &mut Report) {
     let dense = |file: &File| {
         for piece in 0..2048 {
-            file.write_all_at(&noise(piece), piece * MIB).unwrap();
+            file.write_all_at(&noise(piece, MIB), piece * MIB).unwrap();
         }
     };
     let sparse = |file: &File| {
         file.set_len(8 << 30).unwrap();
         for piece in 0..100 {
-            file.write_all_at(&noise(piece), piece * 80 * MIB).unwrap();
+            file.write_all_at(&noise(piece, MIB), piece * 80 * MIB)
+                .unwrap();
         }
     };
     case(report, "adopt-2GiB", dense, Budget::AtMost(1.3));
@@ -77,18 +79,4 @@ fn copied(disk: &Disk, source: &Path) -> f64 {
     let took = begun.elapsed().as_secs_f64();
     fs::remove_file(target).unwrap();
     took
-}
-
-/// A MiB that does not repeat (xorshift64, Marsaglia 2003).
-fn noise(piece: u64) -> Vec<u8> {
-    let mut state = piece + 1;
-    std::iter::repeat_with(|| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    })
-    .flatten()
-    .take(1 << 20)
-    .collect()
 }

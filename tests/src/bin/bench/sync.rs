@@ -59,7 +59,7 @@ impl Site {
         let file = File::create(&path).unwrap();
         file.set_len(size).unwrap();
         for (at, length) in pieces {
-            let bytes = noise(at, usize::try_from(length).unwrap());
+            let bytes = noise(at, length);
             file.write_all_at(&bytes, at).unwrap();
         }
         make(&self.from, name, &path);

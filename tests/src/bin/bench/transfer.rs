@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use e2e::data_source::DataSource;
 use e2e::manager::{Options, from_file, init_disk};
+use e2e::noise::noise;
 use e2e::ssync::Connection;
 use e2e::{Disk, FileSystem, Manager, Sandbox, command, ports, wait};
 
@@ -18,19 +19,11 @@ const MIB: u64 = 1 << 20;
 const SIZE: u64 = 2048 * MIB;
 const RUNS: usize = 3;
 
-/// Bytes that neither compress nor repeat.
-fn noise(path: &Path) {
+/// A file of the size, of noise.
+fn make_noise(path: &Path) {
     let mut file = File::create(path).unwrap();
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut piece = vec![0; 1 << 20];
-    for _ in 0..SIZE / MIB {
-        for word in piece.chunks_mut(8) {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            word.copy_from_slice(&state.to_le_bytes());
-        }
-        file.write_all(&piece).unwrap();
+    for piece in 0..SIZE / MIB {
+        file.write_all(&noise(piece, MIB)).unwrap();
     }
     file.sync_all().unwrap();
 }
@@ -51,7 +44,7 @@ pub(crate) fn upload(report: &mut Report) {
     let disk = Disk::new(&sandbox, "disk", FileSystem::Xfs, 12 << 30);
     init_disk(disk.dir());
     let image = sandbox.path("image");
-    noise(&image);
+    make_noise(&image);
     let form = format!("chunk=@{}", image.display());
     let mut memory = 0;
     let mut run = 0;
@@ -125,7 +118,7 @@ pub(crate) fn ssync(report: &mut Report) {
     let sandbox = Sandbox::new("bench-ssync");
     let import = sandbox.make_dir("import");
     let image = import.join("image");
-    noise(&image);
+    make_noise(&image);
     let (from, to) = (
         side(&sandbox, "from", &import),
         side(&sandbox, "to", &import),

@@ -4,7 +4,7 @@ use std::os::unix::fs::FileExt;
 
 use super::super::bytes::{array, even_parts, put};
 use super::space::{CHUNK, CHUNK_BLOCKS, read, seal};
-use super::{BLOCK, Error, MKFS, Request, Result, io};
+use super::{BLOCK, Error, MKFS, Request, Result, SECTOR, io};
 
 /// The header of a block of a tree within a group.
 const TREE_HEADER: usize = 56;
@@ -22,8 +22,8 @@ pub(super) struct Group {
     /// Where it starts, in blocks of the disk.
     start: u64,
     /// The sectors with the free-space and the inode header.
-    free_header: [u8; 512],
-    inode_header: [u8; 512],
+    free_header: Vec<u8>,
+    inode_header: Vec<u8>,
     /// Free extents that are left alone, as (start, length).
     left: Vec<(u32, u32)>,
     /// The free extent that blocks are taken from.
@@ -38,9 +38,9 @@ pub(super) struct Group {
 impl Group {
     /// Reads the group as the tool left it.
     pub(super) fn read(request: &Request, number: u32, start: u64) -> Result<Self> {
-        let (mut free_header, mut inode_header) = ([0; 512], [0; 512]);
-        read(request, &mut free_header, start * BLOCK as u64 + 512)?;
-        read(request, &mut inode_header, start * BLOCK as u64 + 1024)?;
+        let (mut free_header, mut inode_header) = (vec![0; SECTOR], vec![0; SECTOR]);
+        read(request, &mut free_header, free_header_at(start))?;
+        read(request, &mut inode_header, inode_header_at(start))?;
         let free_at = |at: usize| u32::from_be_bytes(array(&free_header, at));
         let inode_at = |at: usize| u32::from_be_bytes(array(&inode_header, at));
         let unknown = || Error::ToolUnknown {
@@ -180,14 +180,13 @@ impl Group {
         let blocks = free.iter().map(|(_, length)| *length).sum::<u32>();
         free.sort_unstable_by_key(|(start, length)| (*length, *start));
         self.write_extents(request, *b"AB3C", header(20), &free)?;
-        let mut free_header = self.free_header;
+        let mut free_header = self.free_header.clone();
         put(&mut free_header, 52, &blocks.to_be_bytes());
         put(&mut free_header, 56, &longest.to_be_bytes());
         seal(&mut free_header, 216);
-        let at = self.start * BLOCK as u64;
         request
             .image
-            .write_all_at(&free_header, at + 512)
+            .write_all_at(&free_header, free_header_at(self.start))
             .map_err(io("write", request.path))?;
         self.write_inodes(request, leaves)
     }
@@ -201,7 +200,7 @@ impl Group {
             .filter(|(_, used)| *used < CHUNK)
             .map(chunk_record)
             .collect();
-        let mut inode_header = self.inode_header;
+        let mut inode_header = self.inode_header.clone();
         let extra = self.inode_tree_blocks();
         if extra == 0 {
             self.write_records(request, *b"IAB3", header(20), (NULL, NULL), &records)?;
@@ -218,10 +217,9 @@ impl Group {
         put(&mut inode_header, 32, &newest.to_be_bytes());
         put(&mut inode_header, 336, &(1 + extra).to_be_bytes());
         seal(&mut inode_header, 312);
-        let at = self.start * BLOCK as u64 + 1024;
         request
             .image
-            .write_all_at(&inode_header, at)
+            .write_all_at(&inode_header, inode_header_at(self.start))
             .map_err(io("write", request.path))
     }
 
@@ -320,6 +318,15 @@ impl Group {
             .write_all_at(&block, at)
             .map_err(io("write", request.path))
     }
+}
+
+/// The second and the third sector of the group that starts at this block; the first has the superblock.
+fn free_header_at(start: u64) -> u64 {
+    start * BLOCK as u64 + SECTOR as u64
+}
+
+fn inode_header_at(start: u64) -> u64 {
+    start * BLOCK as u64 + 2 * SECTOR as u64
 }
 
 /// The record of 64 inodes of which the first `used` are taken.

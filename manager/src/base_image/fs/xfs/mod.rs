@@ -32,6 +32,9 @@ const MKFS: Tool = Tool {
 
 /// The block of the file systems made here.
 const BLOCK: usize = 4096;
+/// Its sector, in which the headers are: a block, so that it can be mounted on devices that do direct I/O
+/// in whole blocks, as well as on those with small sectors.
+const SECTOR: usize = BLOCK;
 /// Bytes of an inode, and those of them that are left for its forks.
 const INODE: usize = 512;
 const LITERAL: usize = INODE - 176;
@@ -66,7 +69,7 @@ fn run_mkfs(request: &Request) -> Result<()> {
         "crc=1,finobt=1,inobtcount=1,bigtime=1,reflink=1,rmapbt=0,uuid={}",
         uuid_text(&request.uuid)
     );
-    let mut arguments: Vec<&OsStr> = ["-q", "-K", "-b", "size=4096", "-s", "size=512"]
+    let mut arguments: Vec<&OsStr> = ["-q", "-K", "-b", "size=4096", "-s", "size=4096"]
         .into_iter()
         .chain([
             "-i",

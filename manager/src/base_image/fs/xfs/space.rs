@@ -10,7 +10,7 @@ use super::super::crc32c;
 use super::extent::Extents;
 use super::group::Group;
 use super::inode::{self, Inode};
-use super::{BLOCK, Error, INODE, MKFS, Request, Result, io, needed};
+use super::{BLOCK, Error, INODE, MKFS, Request, Result, SECTOR, io, needed};
 
 /// Inodes come in chunks of this many.
 pub(super) const CHUNK: u64 = 64;
@@ -41,7 +41,7 @@ pub(super) struct Space<'a> {
 impl<'a> Space<'a> {
     /// Reads the headers of what `mkfs.xfs` made, and checks that it is what was asked for.
     pub(super) fn open(request: &'a Request<'a>) -> Result<Self> {
-        let mut superblock = vec![0; 512];
+        let mut superblock = vec![0; SECTOR];
         read(request, &mut superblock, 0)?;
         let u32_at = |at: usize| u32::from_be_bytes(array(&superblock, at));
         let u64_at = |at: usize| u64::from_be_bytes(array(&superblock, at));
@@ -65,7 +65,7 @@ impl<'a> Space<'a> {
             superblock[192],
             u32_at(180),
         );
-        if layout != (9, 9, 0, CHUNK_BLOCKS) || u64_at(64) >= u64_at(72) || u64_at(72) != 130 {
+        if layout != (12, 9, 0, CHUNK_BLOCKS) || u64_at(64) >= u64_at(72) || u64_at(72) != 130 {
             return Err(unknown("another layout of sectors and inodes".into()));
         }
         let (group_blocks, count) = (u32_at(84), u32_at(88));
@@ -268,7 +268,7 @@ impl<'a> Space<'a> {
     fn finish_copies(&self, version: u16) -> Result<()> {
         for group in 1..self.groups.len() as u64 {
             let at = group * u64::from(self.group_blocks) * BLOCK as u64;
-            let mut copy = [0; 512];
+            let mut copy = vec![0; SECTOR];
             read(self.request, &mut copy, at)?;
             put(&mut copy, 100, &version.to_be_bytes());
             seal(&mut copy, 224);
