@@ -1,9 +1,10 @@
 //! The memory that all syncs of a manager share: a fixed number of chunk buffers that go round.
 //!
 //! Who wants to receive waits for a buffer; meanwhile the bytes stay in the sender's kernel. So the
-//! memory of eight syncs is that of one.
+//! memory of eight syncs is that of one. What a buffer holds begins at a page, so that it can be written past
+//! the kernel's cache.
 
-use std::ops::{Deref, DerefMut};
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -13,22 +14,29 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub struct Buffers {
     free: Arc<Mutex<Vec<Vec<u8>>>>,
     permits: Arc<Semaphore>,
+    capacity: usize,
 }
+
+/// Where what a buffer holds is aligned to, in bytes: what direct I/O wants everywhere.
+const PAGE: usize = 4096;
 
 /// A buffer in use; dropping it gives it back.
 #[derive(Debug)]
 pub struct Buffer {
+    /// What it holds, behind so many bytes that it begins at a page.
     bytes: Vec<u8>,
+    start: usize,
     home: Arc<Mutex<Vec<Vec<u8>>>>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Buffers {
-    /// `count` buffers; each takes memory from its first use on.
-    pub fn new(count: usize) -> Self {
+    /// `count` buffers for `capacity` bytes; each takes memory from its first use on.
+    pub fn new(count: usize, capacity: usize) -> Self {
         Self {
             free: Arc::default(),
             permits: Arc::new(Semaphore::new(count)),
+            capacity,
         }
     }
 
@@ -43,25 +51,36 @@ impl Buffers {
             .pop();
         let mut bytes = free.unwrap_or_default();
         bytes.clear();
+        bytes.reserve_exact(PAGE + self.capacity);
+        let start = bytes.as_ptr().align_offset(PAGE).min(PAGE);
+        bytes.resize(start, 0);
         Buffer {
             bytes,
+            start,
             home: Arc::clone(&self.free),
             _permit: permit,
         }
     }
 }
 
-impl Deref for Buffer {
-    type Target = Vec<u8>;
+impl Buffer {
+    /// For appending to what it holds.
+    pub fn end(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
 
-    fn deref(&self) -> &Vec<u8> {
-        &self.bytes
+    /// Holds this, and nothing else.
+    pub fn replace(&mut self, bytes: &[u8]) {
+        self.bytes.truncate(self.start);
+        self.bytes.extend_from_slice(bytes);
     }
 }
 
-impl DerefMut for Buffer {
-    fn deref_mut(&mut self) -> &mut Vec<u8> {
-        &mut self.bytes
+impl Deref for Buffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.bytes.get(self.start..).unwrap_or_default()
     }
 }
 
@@ -80,18 +99,20 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn there_are_never_more_than_that_many() {
-        let buffers = Buffers::new(2);
+        let buffers = Buffers::new(2, 100);
         let mut first = buffers.get().await;
-        first.resize(100, 1);
+        first.end().extend([1; 100]);
+        assert_eq!(*first, [1; 100]);
+        let place = first.as_ptr();
+        assert_eq!(place.align_offset(PAGE), 0);
+        first.replace(&[2; 100]);
+        assert_eq!(*first, [2; 100]);
         let second = buffers.get().await;
         let third = tokio::time::timeout(Duration::from_secs(1), buffers.get());
         assert!(third.await.is_err());
         drop(first);
         let again = buffers.get().await;
-        assert!(
-            again.is_empty() && again.capacity() >= 100,
-            "it is used again"
-        );
+        assert!(again.is_empty() && again.as_ptr() == place, "used again");
         drop((second, again));
     }
 }

@@ -67,7 +67,7 @@ impl<C: Connect, P: Part> Fetch<C, P> {
             answer.ready().await?;
             let mut buffer = self.swarm.buffers().get().await;
             let length = self.geometry.length(index);
-            let form = answer.chunk(&mut buffer, length).await?;
+            let form = answer.chunk(buffer.end(), length).await?;
             let swarm = self.swarm.clone();
             let (part, messages) = (Arc::clone(&self.part), self.messages.clone());
             let request = self.request;
@@ -100,7 +100,7 @@ async fn unpack(swarm: &Swarm, mut buffer: Buffer, length: usize) -> Result<Buff
     let _turn = turn.expect("the semaphore is never closed");
     let unpacking = tokio::task::spawn_blocking(move || {
         let bytes = packing::unpack(&buffer, length)?;
-        *buffer = bytes;
+        buffer.replace(&bytes);
         Some(buffer)
     });
     let unpacked = unpacking

@@ -20,6 +20,7 @@ use super::offer::Offer;
 use super::planner::Tuning;
 use super::protocol::PEERS_MAX;
 use super::rate::RateLimit;
+use crate::store::chunks::CHUNK;
 
 /// How long a peer counts as interested after it last asked.
 const INTEREST: Duration = Duration::from_mins(2);
@@ -74,7 +75,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             port: None,
-            chunk: u32::try_from(crate::store::chunks::CHUNK).expect("a MiB"),
+            chunk: u32::try_from(CHUNK).expect("a MiB"),
             rate: 0,
             pack: false,
             serves_max: 32,
@@ -130,7 +131,7 @@ impl Swarm {
     /// With nothing on its way.
     pub fn new(settings: Settings) -> Self {
         let inner = Inner {
-            buffers: Buffers::new(settings.buffers),
+            buffers: Buffers::new(settings.buffers, CHUNK),
             rate: Arc::new(RateLimit::new(settings.rate)),
             serves: Arc::new(Semaphore::new(settings.serves_max)),
             checks: Semaphore::new(1),

@@ -17,7 +17,7 @@ mod shared;
 
 use std::fs::File;
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
 use tokio_util::sync::CancellationToken;
@@ -49,6 +49,8 @@ pub struct Assembly {
 struct Shared {
     file: File,
     path: PathBuf,
+    /// The file once more, for what is written past the kernel's cache; `None` where that is not offered.
+    direct: OnceLock<Option<File>>,
     size: u64,
     known: Option<Manifest>,
     cancel: CancellationToken,
@@ -142,6 +144,7 @@ impl Assembly {
         let shared = Arc::new(Shared {
             file,
             path,
+            direct: OnceLock::new(),
             size,
             known,
             cancel,

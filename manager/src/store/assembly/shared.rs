@@ -1,5 +1,6 @@
 //! What the threads that bring an assembly's bytes share: one chunk at a time, each under its lock.
 
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::{MutexGuard, PoisonError};
 
@@ -7,9 +8,13 @@ use super::coverage::Coverage;
 use super::{Phase, Piece, STRIPES, Shared, State, TOLD_AFTER};
 use crate::error::{Error, IoContext, Result};
 use crate::store::chunks::{CHUNK, Chunk, chunk_len, is_zero};
+use crate::store::durable;
 use crate::store::health::Reservation;
 use crate::store::holes::punch;
 use crate::store::ingest::start_write_back;
+
+/// Where the bytes of a direct write begin in memory, in bytes: what every disk takes (open(2), `O_DIRECT`).
+const DIRECT_ALIGN: usize = 4096;
 
 impl Shared {
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -157,13 +162,26 @@ impl Shared {
                     digested = Some(chunk);
                 }
                 let at = index as u64 * CHUNK as u64 + range.start as u64;
-                self.file
-                    .write_all_at(bytes, at)
-                    .context("write", &self.path)?;
+                self.write(bytes, at).context("write", &self.path)?;
             }
         }
         covered.add(start..end)?;
         Ok(digested)
+    }
+
+    /// Writes past the kernel's cache what nobody reads soon: chunks that come faster than the SHA-512 is
+    /// computed. The cache would cost more time than the copy itself, and the node its memory.
+    fn write(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        let aligned = bytes.len() == CHUNK && bytes.as_ptr().align_offset(DIRECT_ALIGN) == 0;
+        if aligned
+            && self.state().given_up
+            && let Some(direct) = self.direct.get_or_init(|| durable::open_direct(&self.path))
+            && direct.write_all_at(bytes, at).is_ok()
+        {
+            return Ok(());
+        }
+        // An error of the disk comes again here, and one of alignment does not.
+        self.file.write_all_at(bytes, at)
     }
 
     /// The digest of a chunk whose last piece has just come.
