@@ -55,16 +55,6 @@ pub fn create_file(path: &Path) -> Result<File> {
         .context("create", path)
 }
 
-/// Opens a file for writes past the kernel's cache, where its file system offers that. They are durable no
-/// sooner than others: the file still has to be synced.
-pub fn open_direct(path: &Path) -> Option<File> {
-    OpenOptions::new()
-        .write(true)
-        .custom_flags(libc::O_DIRECT)
-        .open(path)
-        .ok()
-}
-
 /// Replaces the content of `path` as one step: readers see the old or the new, also after a power
 /// cut. `path` with `.tmp` appended is the work file; a leftover of it is void.
 pub fn replace(path: &Path, content: &[u8]) -> Result<()> {

@@ -12,6 +12,7 @@ use types::Sha512;
 
 use super::adopt::Reading;
 use super::chunks::{CHUNK, Chunk, Manifest, chunk_len, still_wanted};
+use super::direct::PageBuffer;
 use super::holes::next_data;
 use crate::error::{Error, IoContext, Result};
 
@@ -36,7 +37,7 @@ pub(super) fn hash_file(file: &File, path: &Path, reading: Reading<'_>) -> Resul
             hash.zeros()?;
         } else {
             let mut bytes = hash.buffer();
-            bytes.resize(length, 0);
+            bytes.resize(length);
             file.read_exact_at(&mut bytes, offset)
                 .context("read", path)?;
             chunks.push(Chunk::of(&bytes));
@@ -56,12 +57,12 @@ pub(super) fn hash_file(file: &File, path: &Path, reading: Reading<'_>) -> Resul
 #[derive(Debug)]
 pub(super) struct HashThread {
     queue: Option<SyncSender<Piece>>,
-    used: Receiver<Vec<u8>>,
+    used: Receiver<PageBuffer>,
     thread: Option<JoinHandle<Context>>,
 }
 
 enum Piece {
-    Data(Vec<u8>),
+    Data(PageBuffer),
     ZeroChunk,
 }
 
@@ -95,16 +96,16 @@ impl HashThread {
     }
 
     /// An empty buffer of a chunk's capacity.
-    pub(super) fn buffer(&self) -> Vec<u8> {
+    pub(super) fn buffer(&self) -> PageBuffer {
         let mut buffer = self
             .used
             .try_recv()
-            .unwrap_or_else(|_| Vec::with_capacity(CHUNK));
+            .unwrap_or_else(|_| PageBuffer::with_capacity(CHUNK));
         buffer.clear();
         buffer
     }
 
-    pub(super) fn data(&self, bytes: Vec<u8>) -> Result<()> {
+    pub(super) fn data(&self, bytes: PageBuffer) -> Result<()> {
         self.send(Piece::Data(bytes))
     }
 

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use types::{Sha512, crash_point};
 
 use super::chunks::{CHUNK, Chunk, Manifest};
+use super::direct::{Direct, PageBuffer};
 use super::disk::Disk;
 use super::durable;
 use super::hash::HashThread;
@@ -25,6 +26,9 @@ use crate::error::{Error, IoContext, Result};
 
 /// Write-back is started after this many bytes, so that the final sync finds little to do.
 const WRITE_BACK: u64 = 16 << 20;
+/// Bytes that go through the kernel's cache: a small image is often read as soon as it is there, a large one
+/// is written past it.
+const CACHED: u64 = 64 << 20;
 /// The largest image, in bytes of its stored form: 4 TiB. Its chunk manifest has 128 MiB and its
 /// SHA-512 takes two hours.
 pub const IMAGE_SIZE_MAX: u64 = 4 << 40;
@@ -33,9 +37,10 @@ pub const IMAGE_SIZE_MAX: u64 = 4 << 40;
 #[derive(Debug)]
 pub struct Ingest {
     file: File,
+    direct: Direct,
     path: PathBuf,
     /// The chunk being filled.
-    chunk: Vec<u8>,
+    chunk: PageBuffer,
     /// Bytes before `chunk`.
     offset: u64,
     /// Where write-back was last started.
@@ -76,6 +81,7 @@ impl Ingest {
         let hash = HashThread::start().context("start a thread for", &path)?;
         Ok(Self {
             file,
+            direct: Direct::default(),
             path,
             chunk: hash.buffer(),
             offset: 0,
@@ -98,7 +104,7 @@ impl Ingest {
     pub fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
         while !bytes.is_empty() {
             let (now, rest) = bytes.split_at(bytes.len().min(CHUNK - self.chunk.len()));
-            self.chunk.extend_from_slice(now);
+            self.chunk.end().extend_from_slice(now);
             bytes = rest;
             if self.chunk.len() == CHUNK {
                 self.flush()?;
@@ -116,7 +122,7 @@ impl Ingest {
                 self.hash.zeros()?;
             } else {
                 let filled = self.chunk.len() + usize::try_from(now).expect("less than a chunk");
-                self.chunk.resize(filled, 0);
+                self.chunk.resize(filled);
                 if self.chunk.len() == CHUNK {
                     self.flush()?;
                 }
@@ -130,9 +136,14 @@ impl Ingest {
     fn flush(&mut self) -> Result<()> {
         let chunk = Chunk::of(&self.chunk);
         if let Chunk::Data(_) = chunk {
-            self.file
-                .write_all_at(&self.chunk, self.offset)
-                .context("write", &self.path)?;
+            let written = if self.offset < CACHED {
+                self.file.write_all_at(&self.chunk, self.offset)
+            } else {
+                let (file, path) = (&self.file, &self.path);
+                self.direct
+                    .write_chunk(file, path, &self.chunk, self.offset)
+            };
+            written.context("write", &self.path)?;
             if let Some(reservation) = &mut self.reservation {
                 reservation.took(self.chunk.len() as u64);
             }
@@ -188,7 +199,7 @@ impl Ingest {
         let missing = padding::missing(size);
         // An odd size ends in a chunk that is not full.
         let last = (missing > 0).then(|| {
-            let mut last = self.chunk.clone();
+            let mut last = self.chunk.to_vec();
             last.resize(last.len() + missing, 0);
             Chunk::of(&last)
         });

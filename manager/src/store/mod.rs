@@ -45,6 +45,7 @@
 pub mod adopt;
 pub mod assembly;
 pub mod chunks;
+pub mod direct;
 pub mod disk;
 pub mod durable;
 mod hash;

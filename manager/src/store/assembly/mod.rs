@@ -17,7 +17,7 @@ mod shared;
 
 use std::fs::File;
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use tokio_util::sync::CancellationToken;
@@ -25,6 +25,7 @@ use types::{Sha512, crash_point};
 
 use self::coverage::Partials;
 use super::chunks::{CHUNK, Chunk, Manifest, chunk_len};
+use super::direct::Direct;
 use super::durable;
 use super::health::{Reservation, leave_reserve};
 use super::ingest::{IMAGE_SIZE_MAX, Received, hold};
@@ -49,8 +50,7 @@ pub struct Assembly {
 struct Shared {
     file: File,
     path: PathBuf,
-    /// The file once more, for what is written past the kernel's cache; `None` where that is not offered.
-    direct: OnceLock<Option<File>>,
+    direct: Direct,
     size: u64,
     known: Option<Manifest>,
     cancel: CancellationToken,
@@ -144,7 +144,7 @@ impl Assembly {
         let shared = Arc::new(Shared {
             file,
             path,
-            direct: OnceLock::new(),
+            direct: Direct::default(),
             size,
             known,
             cancel,

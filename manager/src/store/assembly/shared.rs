@@ -8,13 +8,9 @@ use super::coverage::Coverage;
 use super::{Phase, Piece, STRIPES, Shared, State, TOLD_AFTER};
 use crate::error::{Error, IoContext, Result};
 use crate::store::chunks::{CHUNK, Chunk, chunk_len, is_zero};
-use crate::store::durable;
 use crate::store::health::Reservation;
 use crate::store::holes::punch;
 use crate::store::ingest::start_write_back;
-
-/// Where the bytes of a direct write begin in memory, in bytes: what every disk takes (open(2), `O_DIRECT`).
-const DIRECT_ALIGN: usize = 4096;
 
 impl Shared {
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -169,19 +165,14 @@ impl Shared {
         Ok(digested)
     }
 
-    /// Writes past the kernel's cache what nobody reads soon: chunks that come faster than the SHA-512 is
-    /// computed. The cache would cost more time than the copy itself, and the node its memory.
+    /// Past the kernel's cache when chunks come faster than the SHA-512 is computed, which reads them from
+    /// there.
     fn write(&self, bytes: &[u8], at: u64) -> io::Result<()> {
-        let aligned = bytes.len() == CHUNK && bytes.as_ptr().align_offset(DIRECT_ALIGN) == 0;
-        if aligned
-            && self.state().given_up
-            && let Some(direct) = self.direct.get_or_init(|| durable::open_direct(&self.path))
-            && direct.write_all_at(bytes, at).is_ok()
-        {
-            return Ok(());
+        if self.state().given_up {
+            self.direct.write_chunk(&self.file, &self.path, bytes, at)
+        } else {
+            self.file.write_all_at(bytes, at)
         }
-        // An error of the disk comes again here, and one of alignment does not.
-        self.file.write_all_at(bytes, at)
     }
 
     /// The digest of a chunk whose last piece has just come.
