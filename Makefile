@@ -37,7 +37,7 @@ test:
 	@if [ -x fuzz/run ]; then fuzz/run $(SECONDS); fi
 	@cat $(TARGET)/test-summary.txt
 
-bench:
+bench: flexvolume
 	@scripts/deps build demo test bench
 	@cargo build --release --quiet --workspace --bins
 	@E2E_NO_BUILD=1 $(TARGET)/release/bench $(CASE)
