@@ -331,6 +331,26 @@ mod tests {
     }
 
     #[test]
+    fn a_large_image_is_written_past_the_cache_and_is_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let size = usize::try_from(CACHED).unwrap() + 3 * CHUNK + 17;
+        let pattern: Vec<u8> = (1..=253).collect();
+        let mut bytes: Vec<u8> = pattern.into_iter().cycle().take(size).collect();
+        let mut ingest = ingest(&dir);
+        for piece in bytes.chunks(700_001) {
+            ingest.write(piece).unwrap();
+        }
+        ingest.hole(2 * CHUNK as u64).unwrap();
+        ingest.write(&[9; 1000]).unwrap();
+        assert!(ingest.direct.was_asked());
+        let received = ingest.finish().unwrap();
+        bytes.resize(size + 2 * CHUNK, 0);
+        bytes.extend([9; 1000]);
+        assert_eq!(received.manifest.checksum, Sha512::of(&bytes));
+        assert!(std::fs::read(&received.path).unwrap() == bytes);
+    }
+
+    #[test]
     fn a_dropped_ingest_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let mut first = ingest(&dir);
