@@ -19,6 +19,8 @@ use axum::response::Response;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 
 use super::query::Query;
 use crate::catalog::Reading;
@@ -149,31 +151,44 @@ struct Outgoing {
 }
 
 impl Outgoing {
+    /// The body reads from a channel and holds nothing itself: nobody asks it for more while a peer does not
+    /// take what it has, and the image must not wait for that peer when it is deleted.
     fn body(self) -> Body {
-        Body::from_stream(futures_util::stream::unfold(Some(self), async |outgoing| {
-            let mut outgoing = outgoing?;
-            loop {
-                let step = move || outgoing.step();
-                let (bytes, more) = match tokio::task::spawn_blocking(step).await {
-                    Ok(Ok(stepped)) => stepped,
-                    // The connection is broken off, so that a part is not taken for the whole.
-                    Ok(Err(error)) => return Some((Err(error), None)),
-                    Err(error) => return Some((Err(io::Error::other(error)), None)),
-                };
-                match more {
-                    Some(more) if bytes.is_empty() => outgoing = more,
-                    more => return Some((Ok(bytes), more)),
-                }
+        let (pieces, body) = mpsc::channel(2);
+        tokio::spawn(async move {
+            // Kept for the end: a part is never taken for the whole, however full the channel is.
+            let Ok(broken_off) = pieces.clone().reserve_owned().await else {
+                return;
+            };
+            let cancel = self.reading.cancel.clone();
+            let sent = tokio::select! {
+                biased;
+                () = cancel.cancelled() => Err(cancelled()),
+                sent = self.send(pieces) => sent,
+            };
+            if let Err(error) = sent {
+                broken_off.send(Err(error));
             }
-        }))
+        });
+        Body::from_stream(ReceiverStream::new(body))
+    }
+
+    /// Sends piece after piece, until all is sent or nobody wants more.
+    async fn send(self, pieces: mpsc::Sender<io::Result<Bytes>>) -> io::Result<()> {
+        let mut rest = Some(self);
+        while let Some(outgoing) = rest {
+            let step = tokio::task::spawn_blocking(move || outgoing.step());
+            let (bytes, more) = step.await.map_err(io::Error::other)??;
+            if !bytes.is_empty() && pieces.send(Ok(bytes)).await.is_err() {
+                break;
+            }
+            rest = more;
+        }
+        Ok(())
     }
 
     /// The next piece, and what is left; without anything left it was the last.
     fn step(mut self) -> io::Result<(Bytes, Option<Self>)> {
-        if self.reading.cancel.is_cancelled() {
-            let why = Error::Cancelled("the image is being deleted or the manager stops");
-            return Err(io::Error::other(why));
-        }
         let left = self.rest.end - self.rest.start;
         let mut piece = vec![0; usize::try_from(left).map_or(PIECE, |left| left.min(PIECE))];
         self.file.read_exact_at(&mut piece, self.rest.start)?;
@@ -195,6 +210,11 @@ impl Outgoing {
         counters::sent(bytes.len() as u64);
         Ok((bytes.into(), (!last).then_some(self)))
     }
+}
+
+fn cancelled() -> io::Error {
+    let why = Error::Cancelled("the image is being deleted or the manager stops");
+    io::Error::other(why)
 }
 
 #[cfg(test)]
