@@ -15,6 +15,7 @@ use rustix::ioctl::{Getter, Opcode, Setter, ioctl, opcode};
 use rustix::thread::CapabilitySet;
 use types::ByteSize;
 
+use super::sector::ext_block_size;
 use super::{CHECK_LIMIT, E2FSCK, is_ext};
 use crate::command::Tool;
 use crate::loopdev::LoopDevice;
@@ -138,8 +139,8 @@ fn ext_target(device: &LoopDevice) -> Result<Option<u64>> {
     /// `INCOMPAT_64BIT` of the ext4 superblock: the count of blocks has an upper half.
     const IS_64_BIT: u64 = 0x80;
     let superblock: [u8; 1024] = superblock(device, 1024)?;
-    let block_size = 1024u64.checked_shl(u32::try_from(u32_at(&superblock, 24)).unwrap_or(64));
-    let Some(block_size) = block_size.filter(|size| (1024..=65536).contains(size)) else {
+    let log = u32::try_from(u32_at(&superblock, 24)).unwrap_or(u32::MAX);
+    let Some(block_size) = ext_block_size(log).map(u64::from) else {
         return Ok(None);
     };
     let mut present = u32_at(&superblock, 4);

@@ -26,10 +26,9 @@ pub(crate) fn sector_max(fs_type: FsType, file: &File, start: u64) -> io::Result
     };
     let found = match fs_type {
         // s_log_block_size of ext4_super_block, which begins at 1024.
-        ext if is_ext(ext) => match u32::from_le_bytes(read(1024 + 24)?) {
-            log @ 0..=6 => 1024 << log,
-            _ => SECTOR,
-        },
+        ext if is_ext(ext) => {
+            ext_block_size(u32::from_le_bytes(read(1024 + 24)?)).unwrap_or(SECTOR)
+        }
         // sb_sectsize of xfs_dsb.
         FsType::Xfs => {
             let [.., high, low] = read(100)?;
@@ -44,4 +43,9 @@ pub(crate) fn sector_max(fs_type: FsType, file: &File, start: u64) -> io::Result
     } else {
         SECTOR
     })
+}
+
+/// The bytes of a block, of which `s_log_block_size` of an ext superblock has the logarithm: 1 to 64 KiB.
+pub(super) fn ext_block_size(log: u32) -> Option<u32> {
+    (log <= 6).then(|| 1024 << log)
 }
