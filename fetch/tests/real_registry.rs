@@ -10,7 +10,6 @@ mod rig;
 
 use std::fs::File;
 use std::io::Write;
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -66,12 +65,7 @@ impl Registry {
             &certificates.file("htpasswd"),
             std::str::from_utf8(&htpasswd.stdout).unwrap(),
         );
-        // Free a moment ago: good enough for a test.
-        let host = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .to_string();
+        let host = e2e::ports::free().to_string();
         let directory = certificates.directory.path().display();
         write(
             &certificates.file("config.yml"),

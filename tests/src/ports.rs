@@ -1,8 +1,11 @@
 //! TCP ports of this machine for servers that cannot choose one themselves.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::fmt::Debug;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::wait;
 
 /// Below what the kernel gives to connections (`ip_local_port_range`), so that none of those takes a port
 /// before its server does; and below Longhorn's own range, which begins at 30001.
@@ -21,4 +24,13 @@ pub fn free() -> SocketAddr {
         .map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
         .find(|address| TcpListener::bind(address).is_ok())
         .expect("this machine has a free port")
+}
+
+/// Returns as soon as nobody listens at `address`. It may be one that another test is given too, for as
+/// long as that test runs: who must have given it up fails the test by keeping it.
+#[track_caller]
+pub fn wait_free(address: impl ToSocketAddrs + Debug) {
+    wait::until(&format!("nobody listens at {address:?}"), || {
+        TcpListener::bind(&address).ok()
+    });
 }

@@ -203,7 +203,7 @@ fn a_go_manager_copies_to_ours() {
     assert_eq!(asked.len(), 1);
     let port = asked[0].strip_prefix("127.0.0.1:").unwrap();
     assert!((30001..=31000).contains(&port.parse::<u16>().unwrap()));
-    drop(std::net::TcpListener::bind(&asked[0]).unwrap());
+    ports::wait_free(&asked[0]);
 }
 
 /// The other way: our requests are those of the recording, and the file is whole.
@@ -500,7 +500,7 @@ fn TestTimeoutReceiveFromPeers() {
         message.contains("failed to wait for processing begin in 60 seconds"),
         "{message}"
     );
-    drop(std::net::TcpListener::bind(("127.0.0.1", port)).unwrap());
+    ports::wait_free(("127.0.0.1", port));
 }
 
 /// Row 56: a deletion ends a copy, and what it used is free.
@@ -524,5 +524,5 @@ fn row_56_deleting_what_is_received_and_what_is_sent() {
         );
         assert!(!site.backing(name).parent().unwrap().exists());
     }
-    drop(std::net::TcpListener::bind(("127.0.0.1", port)).unwrap());
+    ports::wait_free(("127.0.0.1", port));
 }

@@ -27,9 +27,7 @@ async fn health_readiness_and_metrics_are_told_apart() {
         node: None,
         registration: None,
     };
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = free.local_addr().unwrap();
-    drop(free);
+    let address = e2e::ports::free();
     let health = Health {
         readiness,
         socket: socket.place(),

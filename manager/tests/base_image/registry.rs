@@ -26,11 +26,7 @@ impl Registry {
         certificates(dir);
         let users = tool(dir, "htpasswd", ["-Bbn", "tester", "s3cret"]);
         fs::write(dir.join("htpasswd"), users).unwrap();
-        let port = {
-            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-            listener.local_addr().unwrap().port()
-        };
-        let address = format!("127.0.0.1:{port}");
+        let address = e2e::ports::free().to_string();
         let at = dir.display();
         let config = format!(
             "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {at}/data}}}}\n\

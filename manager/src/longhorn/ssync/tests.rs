@@ -74,7 +74,7 @@ const QUICK: Patience = Patience {
 impl Site {
     /// A receiver at work, and where.
     fn receive(&self, size: u64) -> (SocketAddr, tokio::task::JoinHandle<Result<Received>>) {
-        let listener = ports::listen_on((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let listener = ports::listen_on(e2e::ports::free()).unwrap();
         let receiver = Receiver::new(listener, size, Invite::Unasked)
             .unwrap()
             .with_patience(QUICK);
