@@ -90,6 +90,10 @@ fn crates_depend_only_downwards() {
     assert_eq!(members, known, "every crate has a line in EDGES");
     for (name, allowed) in EDGES {
         for dependency in &workspace[*name] {
+            // Tests of any crate may use the harness, which knows no crate's insides.
+            if dependency.name == "e2e" && !dependency.product {
+                continue;
+            }
             let ours = known.contains(dependency.name.as_str());
             assert!(
                 !ours || allowed.contains(&dependency.name.as_str()),

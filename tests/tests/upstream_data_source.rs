@@ -451,7 +451,7 @@ fn row_47_a_broken_export_is_never_the_truth() {
     let replica = Peer::new(&volume, std::slice::from_ref(&whole), broken);
     let address = replica.serve_as_replica();
     for (name, snapshot, why) in [
-        ("cut", "snap", "of 33554432 bytes came"),
+        ("cut", "snap", "of 33554432 bytes came, then"),
         ("gone", "no-such-snapshot", "cannot find snapshot"),
     ] {
         let parameters = [
@@ -474,6 +474,7 @@ fn row_47_a_broken_export_is_never_the_truth() {
         let file = source.wait_state("failed", MINUTE);
         let message = file["message"].as_str().unwrap();
         assert!(message.contains(why), "{message}");
+        assert!(message.contains("it cannot send: "), "{message}");
         assert!(
             began.elapsed() < Duration::from_secs(50),
             "{:?}",

@@ -58,6 +58,11 @@ impl Invite {
         }
     }
 
+    /// Whether the answer to the invitation comes when all is sent, or cannot be.
+    pub(super) fn is_told_the_end(&self) -> bool {
+        matches!(self, Self::Replica { .. })
+    }
+
     /// Asks. Comes back only when the sender itself says that it will not send. One that cannot be
     /// reached may have begun, or somebody else may send: `hint` gets the reason, for the case that
     /// nobody does.

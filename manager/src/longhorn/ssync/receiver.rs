@@ -5,12 +5,13 @@
 //! a hole, and good when its checksum is the expected one.
 
 use std::net::{SocketAddr, TcpListener as StdListener};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::connection::{Ended, Shared, accept};
@@ -28,7 +29,7 @@ pub struct Patience {
     pub first: Duration,
     /// For the next request after that: Longhorn's 300 s.
     pub idle: Duration,
-    /// For the `close` of a file that is complete.
+    /// For the `close` of a file that is complete, and for the reason of one that is not.
     pub close: Duration,
 }
 
@@ -134,16 +135,27 @@ impl Receiver {
         });
         let _over = shared.over.clone().drop_guard();
         let hint = OnceLock::new();
+        let mut refused = pin!(self.invite.refused(self.address, &job.id, &hint));
+        let mut accepting = pin!(accept(&listener, &shared));
         tokio::select! {
             ended = end.recv() => match ended.expect("a sender of it is held here") {
-                Ended::Closed => Ok("then its sender closed the file".to_owned()),
-                Ended::Failed(error) => Err(error),
+                Ended::Closed => {}
+                Ended::Failed(error) => return Err(error),
             },
-            () = job.cancel.cancelled() => Err(Error::Cancelled("the image is not wanted")),
-            refused = self.invite.refused(self.address, &job.id, &hint) => Err(refused),
-            why = self.silence(&shared, &hint) => why,
-            never = accept(&listener, &shared) => match never {},
+            () = job.cancel.cancelled() => return Err(Error::Cancelled("the image is not wanted")),
+            error = &mut refused => return Err(session.refused(error)),
+            why = self.silence(&shared, &hint) => return why,
+            never = &mut accepting => match never {},
         }
+        // A replica that closes before the end says why in its answer, which comes right after.
+        if self.invite.is_told_the_end() && !session.come().borrow().is_complete() {
+            tokio::select! {
+                error = refused => return Err(session.refused(error)),
+                () = sleep(self.patience.close) => {}
+                never = accepting => match never {},
+            }
+        }
+        Ok("then its sender closed the file".to_owned())
     }
 
     /// Ends when nothing more is to be waited for, and says why.

@@ -207,6 +207,14 @@ impl Session {
         }
     }
 
+    /// The error of a copy whose sender says why it will not send, or not all.
+    pub(super) fn refused(&self, error: Error) -> Error {
+        if self.come.borrow().received == 0 {
+            return error;
+        }
+        self.cut_short(&format!("then {error}"))
+    }
+
     fn exclusive(&self) -> RwLockWriteGuard<'_, State> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
