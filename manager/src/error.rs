@@ -4,7 +4,7 @@ mod kind;
 
 use std::path::{Path, PathBuf};
 
-use types::{ByteSize, Checksum, ImageId, InvalidName, NodeId, Sha512, VolumeName};
+use types::{ByteSize, Checksum, ImageId, ImageName, InvalidName, NodeId, Sha512, VolumeName};
 
 /// What can go wrong in the manager. A variant's text is its own layer only; causes are sources.
 #[derive(Debug, thiserror::Error)]
@@ -113,6 +113,9 @@ pub enum Error {
     /// Another request works on the volume.
     #[error("another operation on volume {0} is under way; try again")]
     VolumeBusy(VolumeName),
+    /// Another request takes the snapshots of the group.
+    #[error("another operation on the group {0} is under way; try again")]
+    GroupBusy(ImageName),
     /// The volume may be in use on a node.
     #[error("volume {name} is published on node {node}; unpublish it there first")]
     VolumePublished {

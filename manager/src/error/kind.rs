@@ -32,6 +32,7 @@ impl Classify for Error {
             | Self::UploadOffset(_)
             | Self::NewerFormat { .. } => ErrorKind::FailedPrecondition,
             Self::VolumeBusy(_)
+            | Self::GroupBusy(_)
             | Self::WorkFileBusy(_)
             | Self::Cancelled(_)
             | Self::UploadEnded(_) => ErrorKind::Aborted,

@@ -29,9 +29,9 @@ impl Service {
             return Ok(there);
         }
         let volumes: Vec<_> = members.iter().filter_map(volume_of).cloned().collect();
-        let (holder, names) = (self.volumes.clone(), volumes);
-        let held = tokio::task::spawn_blocking(move || holder.hold(&names));
-        let _hold = held.await.map_err(Error::Task)??;
+        let (all, name) = (self.volumes.clone(), group.clone());
+        let moment = tokio::task::spawn_blocking(move || all.moment(&name, &volumes));
+        let _moment = moment.await.map_err(Error::Task)??;
         // What an interrupted request left is of another moment.
         self.remove(&there).await?;
         match self.take_members(members).await {

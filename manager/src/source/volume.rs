@@ -55,7 +55,10 @@ impl Sources {
     pub(super) async fn take_volume(
         &self,
         source: &Source,
-        Snapshot { volume: name, .. }: &Snapshot,
+        Snapshot {
+            volume: name,
+            group,
+        }: &Snapshot,
         job: &Job,
     ) -> Result<(Received, Facts)> {
         let volumes = self.volumes.clone().ok_or_else(|| Error::InvalidField {
@@ -75,7 +78,7 @@ impl Sources {
                 why: "a snapshot is raw".to_owned(),
             });
         }
-        let (job, name) = (job.clone(), name.clone());
+        let (job, name, group) = (job.clone(), name.clone(), group.clone());
         let receive = move || {
             let mut cut_at = Timestamp::now();
             let progress = |done, total| job.report.progress(done, total);
@@ -84,8 +87,12 @@ impl Sources {
                 progress: &progress,
             };
             let received = job.store.receive_file(&job.id, reading, |file| {
-                volumes.cut(&name, file)?;
-                cut_at = Timestamp::now();
+                cut_at = if let Some(group) = &group {
+                    volumes.cut_of(group, &name, file)?
+                } else {
+                    volumes.cut(&name, file)?;
+                    Timestamp::now()
+                };
                 Ok(())
             })?;
             Ok::<_, Error>((received, cut_at))

@@ -76,7 +76,6 @@ impl Volumes {
     /// Records that a node may use a volume.
     pub fn publish(&self, name: &VolumeName, publication: Publication) -> Result<Volume> {
         let _busy = self.lock(name)?;
-        self.refuse_held(name)?;
         let mut volume = self.get(name)?;
         if publication.node_id != self.node_id {
             return Err(Error::NodeUnknown(publication.node_id));

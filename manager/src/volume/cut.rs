@@ -1,13 +1,11 @@
-//! What a volume holds at one moment, while nodes may be writing to it: for snapshots and clones.
+//! What a volume holds at one moment, while a node may be writing to it: for snapshots and clones.
 //!
 //! `FICLONE` waits for the I/O that is under way and holds up what comes, so that the clone is what a
 //! power cut at that moment would leave; the file is synced first, so that no byte that a node was
 //! told to be durable is missing. It costs by the extent, and the volume's I/O stands still for as
 //! long: beyond [`EXTENTS_MAX`] a volume that is being written to is not cloned.
 
-use std::collections::HashSet;
 use std::fs::File;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use tracing::{info, warn};
@@ -23,61 +21,7 @@ const EXTENTS_MAX: u32 = 90_000;
 /// From here on it is said how long that took: half a second.
 const EXTENTS_MANY: u32 = 9_000;
 
-/// Keeps volumes from being published, until it is dropped.
-#[derive(Debug)]
-pub struct Hold {
-    names: Vec<VolumeName>,
-    held: Arc<Mutex<HashSet<VolumeName>>>,
-}
-
-impl Drop for Hold {
-    fn drop(&mut self) {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        held.retain(|name| !self.names.contains(name));
-    }
-}
-
 impl Volumes {
-    /// Sees to it that what these volumes hold belongs together for as long as the result lives: at
-    /// most one of them is being written to, and nobody begins to write to another.
-    pub fn hold(&self, names: &[VolumeName]) -> Result<Hold> {
-        let hold = {
-            let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(name) = names.iter().find(|name| held.contains(name)) {
-                return Err(Error::VolumeBusy(name.clone()));
-            }
-            held.extend(names.iter().cloned());
-            let (names, held) = (names.to_vec(), self.held.clone());
-            Hold { names, held }
-        };
-        let mut writer = None;
-        for name in names {
-            // Whoever publishes it right now has finished when it is ours.
-            let _busy = self.lock(name)?;
-            let published = self.get(name)?.record.published;
-            let Some(publication) = published.into_iter().find(|p| !p.readonly) else {
-                continue;
-            };
-            if let Some(other) = writer.replace(name) {
-                return Err(Error::CannotCut {
-                    name: name.clone(),
-                    node: publication.node_id,
-                    why: format!("so is {other}, and it could not be told what came first"),
-                });
-            }
-        }
-        Ok(hold)
-    }
-
-    /// For those who are about to let a node write.
-    pub(super) fn refuse_held(&self, name: &VolumeName) -> Result<()> {
-        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.contains(name) {
-            return Err(Error::VolumeBusy(name.clone()));
-        }
-        Ok(())
-    }
-
     /// Makes `file`, which is empty, what the volume holds now. Nothing is synced.
     pub fn cut(&self, name: &VolumeName, file: &File) -> Result<MadeBy> {
         let _busy = self.lock(name)?;

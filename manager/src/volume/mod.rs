@@ -1,6 +1,7 @@
 //! Volumes: made as clones of images, grown, published, deleted.
 //!
-//! Nothing is kept in memory but who works on which volume: each answer is read from the disk.
+//! Nothing is kept in memory but who works on which volume, and what groups of snapshots are made of:
+//! each answer is read from the disk.
 //!
 //! A volume becomes visible in one step:
 //!
@@ -14,6 +15,7 @@
 
 mod change;
 mod cut;
+mod moment;
 pub mod partition;
 pub mod record;
 mod request;
@@ -29,7 +31,8 @@ use jiff::Timestamp;
 use tracing::{info, warn};
 use types::{ByteSize, Classify, ErrorKind, ImageId, NodeId, VolumeName, crash_point, report};
 
-pub use self::cut::Hold;
+pub use self::moment::Moment;
+use self::moment::Moments;
 use self::partition::Partition;
 use self::record::{FromVolume, ImageRef, MadeBy, Record, Replica, VERSION};
 pub use self::request::NewVolume;
@@ -48,8 +51,8 @@ pub struct Volumes {
     node_id: NodeId,
     /// Volumes that a request works on: a second one is told to come again.
     busy: Arc<Mutex<HashSet<VolumeName>>>,
-    /// Volumes that nobody may begin to write to for the moment.
-    held: Arc<Mutex<HashSet<VolumeName>>>,
+    /// What snapshots of groups are being made of.
+    moments: Moments,
 }
 
 /// A volume as it is now.
@@ -122,7 +125,7 @@ impl Volumes {
             disk,
             node_id,
             busy: Arc::default(),
-            held: Arc::default(),
+            moments: Arc::default(),
         })
     }
 
