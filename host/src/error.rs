@@ -176,12 +176,20 @@ pub enum Error {
         /// What it holds.
         fs_type: FsType,
     },
-    /// A raw block device cannot be made read-only for one target of several.
+    /// A raw block device is read-only at all of its targets, or at none.
     #[error(
-        "volume {0} is staged for writing and a block device cannot be read-only for one target; \
-         use the access mode ReadOnlyMany"
+        "volume {volume} is published {present} at {}, and a block device is the same at all of its \
+         targets; unpublish it there first",
+        other.display()
     )]
-    ReadOnlyBlock(VolumeName),
+    MixedBlock {
+        /// Which volume.
+        volume: VolumeName,
+        /// The target that is there.
+        other: PathBuf,
+        /// What may be done at it.
+        present: &'static str,
+    },
     /// The volume is blank where a file system is needed and none may be made.
     #[error("volume {volume} is blank and is not formatted: {why}")]
     Blank {
@@ -356,7 +364,7 @@ impl Classify for Error {
             | Self::FsTypeMismatch { .. }
             | Self::NotAFileSystem { .. }
             | Self::ReadOnlyFileSystem { .. }
-            | Self::ReadOnlyBlock(_)
+            | Self::MixedBlock { .. }
             | Self::Blank { .. }
             | Self::ForeignLoop { .. }
             | Self::StillInUse { .. }

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use host::staging::{self, Access, NodeVolume, StageRequest};
+use host::staging::{self, Access, NodeVolume, PublishRequest, StageRequest};
 use rig::{MIB, Rig, make_image, size_of};
 use types::{ByteSize, VolumeName};
 
@@ -46,6 +46,8 @@ const FORMATTED: [&str; 5] = [
     "host.format.renamed",
     "host.stage.formatted",
 ];
+/// Its target is read-only.
+const BLOCK: [&str; 1] = ["host.publish.protected"];
 
 /// What kind of volume a child works on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -62,7 +64,7 @@ impl Kind {
         let more: &[&[&str]] = match self {
             Self::Blank => &[&MOUNTED, &FORMATTED],
             Self::Image => &[&MOUNTED],
-            Self::Block => &[],
+            Self::Block => &[&BLOCK],
         };
         COMMON
             .iter()
@@ -76,6 +78,7 @@ impl Kind {
 struct Life {
     staged: StageRequest,
     target: PathBuf,
+    read_only: bool,
 }
 
 impl Life {
@@ -95,12 +98,16 @@ impl Life {
         Self {
             staged,
             target: rig.target("pod"),
+            read_only: kind == Kind::Block,
         }
     }
 
     fn begin(&self, rig: &Rig) -> host::Result<()> {
         staging::stage(&self.staged)?;
-        staging::publish(&rig.publish_request(&self.staged, &self.target))?;
+        staging::publish(&PublishRequest {
+            read_only: self.read_only,
+            ..rig.publish_request(&self.staged, &self.target)
+        })?;
         staging::expand(&self.staged.volume.name, &self.target).map(drop)
     }
 

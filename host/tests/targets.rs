@@ -9,7 +9,8 @@
 mod rig;
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use host::staging::{self, Access, PublishRequest, StageRequest};
 use host::{FsType, mountinfo};
@@ -91,31 +92,64 @@ fn what_is_published_read_only_cannot_be_written_to() {
     staging::unpublish(&volume.name, &target).unwrap();
     rig.unstage(&staged);
 
-    // A device that is shared for writing cannot be read-only for one of its users.
+    rig.assert_clean();
+}
+
+/// A device is the same at all of its targets: read-only when the first one is, until the last one went.
+#[test]
+fn a_block_device_is_read_only_for_all_or_for_none() {
+    let Some(rig) = Rig::new() else { return };
+    let volume = rig.volume("block", 16 * MIB);
     let staged = rig.block_request(&volume);
-    rig.stage(&staged);
-    let published = PublishRequest {
-        read_only: true,
-        ..rig.publish_request(&staged, &target)
+    let (first, second) = (rig.target("first"), rig.target("second"));
+    let request = |target: &Path, read_only| PublishRequest {
+        read_only,
+        single_writer: false,
+        ..rig.publish_request(&staged, target)
     };
-    assert_eq!(
-        kind_of(staging::publish(&published)),
-        ErrorKind::FailedPrecondition
-    );
+    let writes = |target: &Path| {
+        let device = File::options().write(true).open(target);
+        device.and_then(|device| {
+            device.write_all_at(&[1; 512], 0)?;
+            device.sync_data()
+        })
+    };
+    rig.stage(&staged);
+    for (there, other) in [(true, false), (false, true)] {
+        staging::publish(&request(&first, there)).unwrap();
+        staging::publish(&request(&first, there)).unwrap();
+        assert_eq!(writes(&first).is_err(), there);
+        let error = staging::publish(&request(&second, other)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::FailedPrecondition, "{error}");
+        assert!(error.to_string().contains(text(&first)), "{error}");
+        staging::publish(&request(&second, there)).unwrap();
+        assert_eq!(writes(&second).is_err(), there);
+        for target in [&first, &second] {
+            staging::unpublish(&volume.name, target).unwrap();
+        }
+    }
+    // The next volume may get the same device.
+    staging::publish(&request(&first, true)).unwrap();
+    staging::unpublish(&volume.name, &first).unwrap();
     rig.unstage(&staged);
+    rig.stage(&staged);
+    staging::publish(&request(&first, false)).unwrap();
+    writes(&first).unwrap();
+    staging::unpublish(&volume.name, &first).unwrap();
+    rig.unstage(&staged);
+
     let staged = StageRequest {
         read_only: true,
         ..staged
     };
     rig.stage(&staged);
-    staging::publish(&published).unwrap();
-    let device = File::options().write(true).open(&target);
-    assert!(
-        device
-            .and_then(|mut device| device.write_all(&[1; 512]))
-            .is_err()
-    );
-    staging::unpublish(&volume.name, &target).unwrap();
+    staging::publish(&PublishRequest {
+        read_only: true,
+        ..rig.publish_request(&staged, &first)
+    })
+    .unwrap();
+    writes(&first).unwrap_err();
+    staging::unpublish(&volume.name, &first).unwrap();
     rig.unstage(&staged);
     rig.assert_clean();
 }

@@ -149,7 +149,13 @@ impl LoopDevice {
                 )(Errno::NOENT));
             };
             match ioctl::configure(&device.device, file, sector, info) {
-                Ok(()) => return Ok(device),
+                Ok(()) => {
+                    // Whoever detached it before may have left it protected: the kernel keeps that.
+                    if !options.read_only {
+                        device.protect(false)?;
+                    }
+                    return Ok(device);
+                }
                 // Another process was faster, or a look at the device (udev) is in the way.
                 Err(Errno::BUSY | Errno::NXIO) => {}
                 Err(errno) => return Err(no_loop("the kernel refused the file")(errno)),
@@ -237,6 +243,17 @@ impl LoopDevice {
         ioctl::set_capacity(&self.device).map_err(Error::io("grow", self.path()))
     }
 
+    /// Whether nothing can be written through the device: it is attached so, or see [`Self::protect`].
+    pub fn is_protected(&self) -> Result<bool> {
+        ioctl::is_protected(&self.device).map_err(Error::io("look at", self.path()))
+    }
+
+    /// Lets nobody write through the device from now on, those who have opened it included; or lets them
+    /// again, unless it is attached read-only. The kernel keeps this when the device is detached.
+    pub fn protect(&self, protected: bool) -> Result<()> {
+        ioctl::protect(&self.device, protected).map_err(Error::io("protect", self.path()))
+    }
+
     /// Detaches the device from its file and waits until that is really so: a volume's file must
     /// not be handed to another node while the kernel can still write to it.
     ///
@@ -246,6 +263,7 @@ impl LoopDevice {
         let Some(status) = self.status()? else {
             return Ok(());
         };
+        self.protect(false)?;
         match ioctl::clear(&self.device) {
             Ok(()) | Err(Errno::NXIO | Errno::BUSY) => {}
             Err(errno) => return Err(Error::io("detach", self.path())(errno)),

@@ -51,14 +51,14 @@ fn publish_locked(
     if let Some(present) = present(request, target)? {
         return compare(request, target, &source, &present, read_only);
     }
-    if request.read_only && source.kind == Kind::Block && !source.read_only {
-        return Err(Error::ReadOnlyBlock(request.volume.clone()));
-    }
     let places = [staging.path(), target.path()];
     let others = inspect::mounted_elsewhere(source.device.name(), &places)?;
     if let Some(other) = others.first().filter(|_| request.single_writer) {
         let (volume, other) = (request.volume.clone(), other.point.clone());
         return Err(Error::SecondTarget { volume, other });
+    }
+    if source.kind == Kind::Block && !source.read_only {
+        protect(request, &source.device, others.first())?;
     }
     let was_there = make_target(target, source.kind)?;
     crash_point!("host.publish.created");
@@ -115,6 +115,29 @@ fn compare(
         (false, true) => incompatible("for writing", "read-only"),
         _ => Ok(()),
     }
+}
+
+/// Makes a block device what the target may do with it: a read-only mount of its node protects nothing.
+/// Its other targets have the same device.
+fn protect(request: &PublishRequest, device: &LoopDevice, other: Option<&Mount>) -> Result<()> {
+    let protected = device.is_protected()?;
+    if protected == request.read_only {
+        return Ok(());
+    }
+    if let Some(other) = other {
+        return Err(Error::MixedBlock {
+            volume: request.volume.clone(),
+            other: other.point.clone(),
+            present: if protected {
+                "read-only"
+            } else {
+                "for writing"
+            },
+        });
+    }
+    device.protect(request.read_only)?;
+    crash_point!("host.publish.protected");
+    Ok(())
 }
 
 fn occupant_for(kind: Kind) -> Occupant {
