@@ -8,7 +8,7 @@ export TOOLS
 export PATH := $(TOOLS)/bin:$(HOME)/.cargo/bin:$(PATH)
 export PYTHONPATH := $(TOOLS)/python
 
-.PHONY: help demo test bench lint fuzz deps images e2e e2e-storage flexvolume
+.PHONY: help demo test bench lint fuzz cross deps images e2e e2e-storage flexvolume
 
 help:
 	@echo "make demo          from a directory to two pods' volumes, with a real registry and web server"
@@ -16,6 +16,7 @@ help:
 	@echo "make bench         the benchmarks, beside their references; CASE=name runs one"
 	@echo "make lint          formatting, clippy, licences"
 	@echo "make fuzz          the fuzz targets; SECONDS=n for each (60)"
+	@echo "make cross         whether the programs build for aarch64 too"
 	@echo "make images        container images of the programs: target/images/*.tar, with lists of what is in them"
 	@echo "make e2e           the examples on a real Kubernetes of two nodes; STEPS=\"provisioner clone\" runs some"
 	@echo "make e2e-storage   the official External.Storage suite on it"
@@ -36,6 +37,12 @@ test:
 	@scripts/test
 	@if [ -x fuzz/run ]; then fuzz/run $(SECONDS); fi
 	@cat $(TARGET)/test-summary.txt
+
+# A check, not programs: those need the other processor's container base as well.
+cross:
+	@scripts/deps build cross
+	@CC_aarch64_unknown_linux_gnu=aarch64-linux-gnu-gcc \
+		cargo check --quiet --workspace --bins --target aarch64-unknown-linux-gnu
 
 bench: flexvolume
 	@scripts/deps build demo test bench
