@@ -46,9 +46,6 @@ const FORMATTED: [&str; 5] = [
     "host.format.renamed",
     "host.stage.formatted",
 ];
-/// Its target is read-only.
-const BLOCK: [&str; 1] = ["host.publish.protected"];
-
 /// What kind of volume a child works on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Kind {
@@ -64,7 +61,7 @@ impl Kind {
         let more: &[&[&str]] = match self {
             Self::Blank => &[&MOUNTED, &FORMATTED],
             Self::Image => &[&MOUNTED],
-            Self::Block => &[&BLOCK],
+            Self::Block => &[],
         };
         COMMON
             .iter()
@@ -78,6 +75,7 @@ impl Kind {
 struct Life {
     staged: StageRequest,
     target: PathBuf,
+    /// Of the target: a device that is protected between the steps.
     read_only: bool,
 }
 
