@@ -44,6 +44,9 @@ pub(crate) fn snapshot_id(text: &str) -> Result<ImageName> {
 /// What a VolumeSnapshotClass may say. Longhorn's three types are one here: a snapshot is a backing
 /// image. A backup elsewhere is something else.
 const TYPE: &str = "type";
+/// A field of the classes of snapshots, which stands among their parameters too now and then, in the
+/// official suite's among others; whoever keeps the classes heeds it, and a driver has nothing to do.
+const DELETION_POLICY: &str = "deletionPolicy";
 /// Whom the snapshot is for, as the snapshotter tells with `--extra-create-metadata`.
 const METADATA: [&str; 6] = [
     "csi.storage.k8s.io/volumesnapshot/name",
@@ -91,7 +94,7 @@ fn parameters(map: &HashMap<String, String>) -> Result<()> {
                     why: "snapshots stay on the disk of their volume: use snap, or leave it out",
                 });
             }
-        } else if !METADATA.contains(&key.as_str()) {
+        } else if key != DELETION_POLICY && !METADATA.contains(&key.as_str()) {
             return Err(Error::UnknownParameter {
                 key: shown(key),
                 nearest: TYPE,
@@ -177,6 +180,7 @@ mod tests {
         create("s", "v", &[]).unwrap();
         create(&"s".repeat(128), "v", &[("type", "snap")]).unwrap();
         create("s", "v", &[("csi.storage.k8s.io/volumesnapshot/name", "x")]).unwrap();
+        create("s", "v", &[("deletionPolicy", "Delete")]).unwrap();
         for (name, volume, parameters, kind) in [
             ("", "v", &[][..], ErrorKind::InvalidArgument),
             ("s", "", &[], ErrorKind::InvalidArgument),
