@@ -26,6 +26,17 @@ pub fn free() -> SocketAddr {
         .expect("this machine has a free port")
 }
 
+/// The first of `count` ports one after the other that nobody listens at.
+pub fn free_range(count: u16) -> u16 {
+    (0..COUNT)
+        .map(|_| free().port())
+        .find(|first| {
+            let mut ports = *first..=first.saturating_add(count - 1);
+            ports.all(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok())
+        })
+        .expect("this machine has free ports")
+}
+
 /// Returns as soon as nobody listens at `address`. It may be one that another test is given too, for as
 /// long as that test runs: who must have given it up fails the test by keeping it.
 #[track_caller]
