@@ -8,10 +8,10 @@ use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
-use e2e::csi::{Claim, Plugin, block, claim, mounted};
+use e2e::csi::{Claim, Plugin, block, claim, mounted, refused};
 use e2e::manager::{NODE, Options, init_disk};
 use e2e::{
-    Disk, FileSystem, Manager, Need, Process, Sandbox, block_on, command, leftovers, needs,
+    Disk, FileSystem, Manager, Need, Node, Process, Sandbox, block_on, command, leftovers, needs,
     programs,
 };
 use proto::csi::v1 as csi;
@@ -21,38 +21,9 @@ use tonic::{Code, Status};
 
 const MIB: u64 = 1 << 20;
 
-/// Everything that a volume needs, in the order in which it is ended.
-struct Rig {
-    plugin: Plugin,
-    manager: Manager,
-    disk: Disk,
-}
-
-impl Rig {
-    fn new(sandbox: &Sandbox) -> Self {
-        let disk = Disk::new(sandbox, "disk", FileSystem::Xfs, 1 << 30);
-        init_disk(disk.dir());
-        let manager = Manager::start(sandbox, &Options::new(disk.dir()));
-        let plugin = Plugin::start(sandbox, &manager, disk.dir());
-        Self {
-            plugin,
-            manager,
-            disk,
-        }
-    }
-
-    /// Nothing is left of any volume, on the disk or in the kernel.
-    #[track_caller]
-    fn assert_empty(&self, sandbox: &Sandbox) {
-        assert_eq!(self.manager.list_volumes().unwrap(), Vec::new());
-        sandbox.assert_nothing_attached(&self.disk.dir().join("volumes"));
-        sandbox.assert_nothing_attached(self.plugin.kubelet_dir());
-    }
-
-    fn create(&self, request: csi::CreateVolumeRequest) -> Result<csi::Volume, Status> {
-        let reply = block_on(self.plugin.controller().create_volume(request))?;
-        Ok(reply.into_inner().volume.unwrap())
-    }
+fn create(node: &Node, request: csi::CreateVolumeRequest) -> Result<csi::Volume, Status> {
+    let reply = block_on(node.plugin.controller().create_volume(request))?;
+    Ok(reply.into_inner().volume.unwrap())
 }
 
 fn with_mode(mode: Mode) -> csi::VolumeCapability {
@@ -80,51 +51,43 @@ fn range(required_bytes: u64, limit_bytes: u64) -> Option<csi::CapacityRange> {
     })
 }
 
-#[track_caller]
-fn refused<T: std::fmt::Debug>(result: Result<T, Status>, code: Code, words: &[&str]) {
-    let status = result.unwrap_err();
-    assert_eq!(status.code(), code, "{status}");
-    for word in words {
-        assert!(
-            status.message().contains(word),
-            "{word:?} is not in: {status}"
-        );
-    }
-}
-
 #[test]
 fn row_69_a_hundred_equal_calls_make_one_volume() {
     needs!(Need::Root, Need::FileSystem("xfs"));
     let sandbox = Sandbox::new("csi-parallel");
-    let rig = Rig::new(&sandbox);
+    let node = Node::new(&sandbox, FileSystem::Xfs);
     let request = claim("pvc-1", 64 * MIB, &[("numberOfReplicas", "1")]);
     let volumes: Vec<csi::Volume> = std::thread::scope(|scope| {
         let callers: Vec<_> = (0..100)
-            .map(|_| scope.spawn(|| rig.plugin.provision(&request).unwrap().volume))
+            .map(|_| scope.spawn(|| node.plugin.provision(&request).unwrap().volume))
             .collect();
         callers.into_iter().map(|one| one.join().unwrap()).collect()
     });
     assert!(volumes.iter().all(|volume| *volume == volumes[0]));
-    assert_eq!(rig.manager.list_volumes().unwrap().len(), 1);
+    assert_eq!(node.manager.list_volumes().unwrap().len(), 1);
     let larger = claim("pvc-1", 128 * MIB, &[("numberOfReplicas", "1")]);
-    refused(rig.create(larger), Code::AlreadyExists, &["pvc-1", "size"]);
+    refused(
+        create(&node, larger),
+        Code::AlreadyExists,
+        &["pvc-1", "size"],
+    );
     let other = claim("pvc-1", 64 * MIB, &[("numberOfReplicas", "2")]);
     let words = ["numberOfReplicas", "\"1\"", "\"2\""];
-    refused(rig.create(other), Code::AlreadyExists, &words);
+    refused(create(&node, other), Code::AlreadyExists, &words);
     let mut xfs = claim("pvc-1", 64 * MIB, &[("numberOfReplicas", "1")]);
     xfs.volume_capabilities = vec![mounted("btrfs")];
-    refused(rig.create(xfs), Code::AlreadyExists, &["fsType"]);
-    rig.plugin
-        .delete(&rig.plugin.provision(&request).unwrap())
+    refused(create(&node, xfs), Code::AlreadyExists, &["fsType"]);
+    node.plugin
+        .delete(&node.plugin.provision(&request).unwrap())
         .unwrap();
-    rig.assert_empty(&sandbox);
+    node.assert_empty(&sandbox);
 }
 
 #[test]
 fn row_70_names_sizes_and_parameters_are_checked() {
     needs!(Need::Root, Need::FileSystem("xfs"));
     let sandbox = Sandbox::new("csi-requests");
-    let rig = Rig::new(&sandbox);
+    let node = Node::new(&sandbox, FileSystem::Xfs);
     let base = || claim("pvc-1", 64 * MIB, &[]);
     let sized = |required, limit| csi::CreateVolumeRequest {
         capacity_range: range(required, limit),
@@ -132,7 +95,7 @@ fn row_70_names_sizes_and_parameters_are_checked() {
     };
     for name in ["", "a/b", "..", "-rf", &"n".repeat(129), "n\n"] {
         refused(
-            rig.create(claim(name, MIB, &[])),
+            create(&node, claim(name, MIB, &[])),
             Code::InvalidArgument,
             &[],
         );
@@ -142,20 +105,20 @@ fn row_70_names_sizes_and_parameters_are_checked() {
         ..base()
     };
     refused(
-        rig.create(none),
+        create(&node, none),
         Code::InvalidArgument,
         &["volume_capabilities"],
     );
     refused(
-        rig.create(sized(2 * MIB, MIB)),
+        create(&node, sized(2 * MIB, MIB)),
         Code::InvalidArgument,
         &["limit_bytes"],
     );
     // 4097 bytes would have to be rounded up past the limit.
-    refused(rig.create(sized(4097, 4097)), Code::OutOfRange, &[]);
+    refused(create(&node, sized(4097, 4097)), Code::OutOfRange, &[]);
     let misspelt = claim("pvc-1", MIB, &[("numberOfReplica", "1")]);
     refused(
-        rig.create(misspelt),
+        create(&node, misspelt),
         Code::InvalidArgument,
         &["numberOfReplicas"],
     );
@@ -163,44 +126,44 @@ fn row_70_names_sizes_and_parameters_are_checked() {
         volume_capabilities: vec![mounted("xfs")],
         ..base()
     };
-    refused(rig.create(small), Code::OutOfRange, &["xfs"]);
-    rig.assert_empty(&sandbox);
+    refused(create(&node, small), Code::OutOfRange, &["xfs"]);
+    node.assert_empty(&sandbox);
 
     for (name, request, size) in [
         ("exact", sized(32 * MIB, 32 * MIB), 32 * MIB),
         ("odd", sized(5000, 0), 8192),
         ("n", claim(&"n".repeat(128), MIB, &[]), MIB),
     ] {
-        let claim = rig.plugin.provision(&request).unwrap();
+        let claim = node.plugin.provision(&request).unwrap();
         assert_eq!(claim.volume.capacity_bytes, size.cast_signed(), "{name}");
-        rig.plugin.delete(&claim).unwrap();
+        node.plugin.delete(&claim).unwrap();
     }
-    rig.assert_empty(&sandbox);
+    node.assert_empty(&sandbox);
 }
 
 #[test]
 fn row_74_only_what_is_proven_blank_is_formatted() {
     needs!(Need::Root, Need::FileSystem("xfs"));
     let sandbox = Sandbox::new("csi-blank");
-    let rig = Rig::new(&sandbox);
-    let mut blank = rig
+    let node = Node::new(&sandbox, FileSystem::Xfs);
+    let mut blank = node
         .plugin
         .provision(&claim("blank", 64 * MIB, &[]))
         .unwrap();
-    let target = rig.plugin.run_pod(&mut blank, "pod").unwrap();
+    let target = node.plugin.run_pod(&mut blank, "pod").unwrap();
     assert_eq!(fs_type(&target), "ext4", "nothing asked, nothing there");
     fs::File::create(target.join("kept")).unwrap();
-    rig.plugin.end_pod(&blank, "pod").unwrap();
-    let target = rig.plugin.run_pod(&mut blank, "pod").unwrap();
+    node.plugin.end_pod(&blank, "pod").unwrap();
+    let target = node.plugin.run_pod(&mut blank, "pod").unwrap();
     assert!(target.join("kept").exists(), "formatted once only");
-    rig.plugin.end_pod(&blank, "pod").unwrap();
+    node.plugin.end_pod(&blank, "pod").unwrap();
 
     // One byte in the middle that no signature tells of.
-    let mut written = rig
+    let mut written = node
         .plugin
         .provision(&claim("written", 64 * MIB, &[]))
         .unwrap();
-    let path = rig.disk.dir().join("volumes/written/volume");
+    let path = node.disk.dir().join("volumes/written/volume");
     let mut file = fs::File::options()
         .read(true)
         .write(true)
@@ -208,9 +171,9 @@ fn row_74_only_what_is_proven_blank_is_formatted() {
         .unwrap();
     file.seek(SeekFrom::Start(40 * MIB + 1)).unwrap();
     file.write_all(b"x").unwrap();
-    rig.plugin.attach(&mut written).unwrap();
+    node.plugin.attach(&mut written).unwrap();
     refused(
-        rig.plugin.stage(&written),
+        node.plugin.stage(&written),
         Code::FailedPrecondition,
         &["written"],
     );
@@ -218,11 +181,11 @@ fn row_74_only_what_is_proven_blank_is_formatted() {
     file.seek(SeekFrom::Start(0)).unwrap();
     file.read_exact(&mut bytes).unwrap();
     assert!(bytes.iter().all(|byte| *byte == 0), "nothing was formatted");
-    rig.plugin.detach(&written).unwrap();
+    node.plugin.detach(&written).unwrap();
     for claim in [&blank, &written] {
-        rig.plugin.delete(claim).unwrap();
+        node.plugin.delete(claim).unwrap();
     }
-    rig.assert_empty(&sandbox);
+    node.assert_empty(&sandbox);
 }
 
 /// The file system type that the kernel shows at a mount point.
@@ -259,8 +222,8 @@ fn unknown() -> Claim {
 fn row_75_calls_repeated_out_of_order_and_for_unknown_volumes() {
     needs!(Need::Root, Need::FileSystem("xfs"));
     let sandbox = Sandbox::new("csi-order");
-    let rig = Rig::new(&sandbox);
-    let plugin = &rig.plugin;
+    let node = Node::new(&sandbox, FileSystem::Xfs);
+    let plugin = &node.plugin;
     let mut nobody = unknown();
     refused(plugin.attach(&mut nobody), Code::NotFound, &[]);
     plugin.unpublish(&nobody, "pod").unwrap();
@@ -291,7 +254,7 @@ fn row_75_calls_repeated_out_of_order_and_for_unknown_volumes() {
     for _ in 0..2 {
         plugin.publish(&claim, "pod").unwrap();
     }
-    assert_eq!(leftovers::loops_below(rig.disk.dir()).len(), 1);
+    assert_eq!(leftovers::loops_below(node.disk.dir()).len(), 1);
     refused(plugin.unstage(&claim), Code::FailedPrecondition, &[]);
     refused(plugin.delete(&claim), Code::FailedPrecondition, &[NODE]);
     let readonly = publish_request(plugin, &claim, "pod", true);
@@ -312,7 +275,7 @@ fn row_75_calls_repeated_out_of_order_and_for_unknown_volumes() {
     for _ in 0..2 {
         plugin.delete(&claim).unwrap();
     }
-    rig.assert_empty(&sandbox);
+    node.assert_empty(&sandbox);
 }
 
 fn publish_request(
@@ -336,15 +299,15 @@ fn publish_request(
 fn row_75_calls_at_once_for_one_volume_do_the_work_once() {
     needs!(Need::Root, Need::FileSystem("xfs"));
     let sandbox = Sandbox::new("csi-at-once");
-    let rig = Rig::new(&sandbox);
-    let mut claim = rig
+    let node = Node::new(&sandbox, FileSystem::Xfs);
+    let mut claim = node
         .plugin
         .provision(&claim("pvc-1", 64 * MIB, &[]))
         .unwrap();
-    rig.plugin.attach(&mut claim).unwrap();
+    node.plugin.attach(&mut claim).unwrap();
     let results: Vec<Result<PathBuf, Status>> = std::thread::scope(|scope| {
         let callers: Vec<_> = (0..20)
-            .map(|_| scope.spawn(|| rig.plugin.stage(&claim)))
+            .map(|_| scope.spawn(|| node.plugin.stage(&claim)))
             .collect();
         callers.into_iter().map(|one| one.join().unwrap()).collect()
     });
@@ -356,20 +319,20 @@ fn row_75_calls_at_once_for_one_volume_do_the_work_once() {
     assert!(results.iter().any(Result::is_ok));
     assert!(results.iter().any(aborted), "they did not meet");
     assert!(results.iter().all(|one| one.is_ok() || aborted(one)));
-    assert_eq!(leftovers::loops_below(rig.disk.dir()).len(), 1);
-    assert_eq!(leftovers::mounts_below(rig.plugin.kubelet_dir()).len(), 1);
-    rig.plugin.unstage(&claim).unwrap();
-    rig.plugin.detach(&claim).unwrap();
-    rig.plugin.delete(&claim).unwrap();
-    rig.assert_empty(&sandbox);
+    assert_eq!(leftovers::loops_below(node.disk.dir()).len(), 1);
+    assert_eq!(leftovers::mounts_below(node.plugin.kubelet_dir()).len(), 1);
+    node.plugin.unstage(&claim).unwrap();
+    node.plugin.detach(&claim).unwrap();
+    node.plugin.delete(&claim).unwrap();
+    node.assert_empty(&sandbox);
 }
 
 #[test]
 fn row_77_what_lies_at_a_target_is_never_followed_or_covered() {
     needs!(Need::Root, Need::FileSystem("xfs"));
     let sandbox = Sandbox::new("csi-target");
-    let rig = Rig::new(&sandbox);
-    let plugin = &rig.plugin;
+    let node = Node::new(&sandbox, FileSystem::Xfs);
+    let plugin = &node.plugin;
     let mut claim = plugin.provision(&claim("pvc-1", 64 * MIB, &[])).unwrap();
     plugin.attach(&mut claim).unwrap();
     plugin.stage(&claim).unwrap();
@@ -412,19 +375,19 @@ fn row_77_what_lies_at_a_target_is_never_followed_or_covered() {
     plugin.publish(&claim, "pod").unwrap();
     plugin.end_pod(&claim, "pod").unwrap();
     plugin.delete(&claim).unwrap();
-    rig.assert_empty(&sandbox);
+    node.assert_empty(&sandbox);
 }
 
 #[test]
 fn row_79_mount_flags_are_on_a_list_and_nosuid_nodev_always() {
     needs!(Need::Root, Need::FileSystem("xfs"));
     let sandbox = Sandbox::new("csi-flags");
-    let rig = Rig::new(&sandbox);
-    let mut claim = rig
+    let node = Node::new(&sandbox, FileSystem::Xfs);
+    let mut claim = node
         .plugin
         .provision(&claim("pvc-1", 64 * MIB, &[]))
         .unwrap();
-    rig.plugin.attach(&mut claim).unwrap();
+    node.plugin.attach(&mut claim).unwrap();
     for flags in [
         &["suid"][..],
         &["dev"],
@@ -434,76 +397,76 @@ fn row_79_mount_flags_are_on_a_list_and_nosuid_nodev_always() {
         &["bind"],
     ] {
         claim.request.volume_capabilities = vec![with_flags(flags)];
-        refused(rig.plugin.stage(&claim), Code::InvalidArgument, &[]);
+        refused(node.plugin.stage(&claim), Code::InvalidArgument, &[]);
     }
     for fs_type in ["ext4 -o loop", "overlay", "fuse.x", "../ext4"] {
         claim.request.volume_capabilities = vec![mounted(fs_type)];
         refused(
-            rig.plugin.stage(&claim),
+            node.plugin.stage(&claim),
             Code::InvalidArgument,
             &["fs_type"],
         );
     }
     claim.request.volume_capabilities = vec![with_flags(&["noatime"])];
-    let staged = rig.plugin.stage(&claim).unwrap();
-    let target = rig.plugin.publish(&claim, "pod").unwrap();
+    let staged = node.plugin.stage(&claim).unwrap();
+    let target = node.plugin.publish(&claim, "pod").unwrap();
     for mount in [staged, target] {
         let options = &mount_line(&mount)[1];
         for flag in ["nosuid", "nodev", "noatime"] {
             assert!(options.split(',').any(|option| option == flag), "{options}");
         }
     }
-    rig.plugin.end_pod(&claim, "pod").unwrap();
-    rig.plugin.delete(&claim).unwrap();
-    rig.assert_empty(&sandbox);
+    node.plugin.end_pod(&claim, "pod").unwrap();
+    node.plugin.delete(&claim).unwrap();
+    node.assert_empty(&sandbox);
 }
 
 #[test]
 fn a_read_only_volume_is_read_only_to_its_pods() {
     needs!(Need::Root, Need::FileSystem("xfs"));
     let sandbox = Sandbox::new("csi-readonly");
-    let rig = Rig::new(&sandbox);
-    let mut claim = rig
+    let node = Node::new(&sandbox, FileSystem::Xfs);
+    let mut claim = node
         .plugin
         .provision(&claim("pvc-1", 64 * MIB, &[]))
         .unwrap();
-    rig.plugin.run_pod(&mut claim, "writer").unwrap();
-    let request = publish_request(&rig.plugin, &claim, "reader", true);
-    let target = rig.plugin.target(&claim, "reader");
+    node.plugin.run_pod(&mut claim, "writer").unwrap();
+    let request = publish_request(&node.plugin, &claim, "reader", true);
+    let target = node.plugin.target(&claim, "reader");
     fs::create_dir_all(target.parent().unwrap()).unwrap();
-    block_on(rig.plugin.node().node_publish_volume(request)).unwrap();
+    block_on(node.plugin.node().node_publish_volume(request)).unwrap();
     assert!(fs::File::create(target.join("x")).is_err());
-    assert!(fs::File::create(rig.plugin.target(&claim, "writer").join("x")).is_ok());
-    rig.plugin.unpublish(&claim, "reader").unwrap();
-    rig.plugin.end_pod(&claim, "writer").unwrap();
+    assert!(fs::File::create(node.plugin.target(&claim, "writer").join("x")).is_ok());
+    node.plugin.unpublish(&claim, "reader").unwrap();
+    node.plugin.end_pod(&claim, "writer").unwrap();
 
     claim.request.volume_capabilities = vec![with_mode(Mode::MultiNodeReaderOnly)];
-    let target = rig.plugin.run_pod(&mut claim, "rox").unwrap();
+    let target = node.plugin.run_pod(&mut claim, "rox").unwrap();
     assert!(target.join("x").exists());
     assert!(fs::File::create(target.join("y")).is_err());
-    rig.plugin.end_pod(&claim, "rox").unwrap();
-    rig.plugin.delete(&claim).unwrap();
-    rig.assert_empty(&sandbox);
+    node.plugin.end_pod(&claim, "rox").unwrap();
+    node.plugin.delete(&claim).unwrap();
+    node.assert_empty(&sandbox);
 }
 
 #[test]
 fn volumes_of_both_kinds_grow_while_they_are_used() {
     needs!(Need::Root, Need::FileSystem("xfs"));
     let sandbox = Sandbox::new("csi-expand");
-    let rig = Rig::new(&sandbox);
+    let node = Node::new(&sandbox, FileSystem::Xfs);
     // XFS, because the kernel grows a mounted ext4 only for CAP_SYS_RESOURCE, which not every machine
     // has to give.
     for (name, capability) in [("mounted", mounted("xfs")), ("block", block())] {
         let mut request = claim(name, 320 * MIB, &[]);
         request.volume_capabilities = vec![capability];
-        let mut claim = rig.plugin.provision(&request).unwrap();
-        let target = rig.plugin.run_pod(&mut claim, "pod").unwrap();
+        let mut claim = node.plugin.provision(&request).unwrap();
+        let target = node.plugin.run_pod(&mut claim, "pod").unwrap();
         let grow = csi::ControllerExpandVolumeRequest {
             volume_id: name.into(),
             capacity_range: range(400 * MIB, 0),
             ..Default::default()
         };
-        let grown = block_on(rig.plugin.controller().controller_expand_volume(grow)).unwrap();
+        let grown = block_on(node.plugin.controller().controller_expand_volume(grow)).unwrap();
         assert_eq!(grown.get_ref().capacity_bytes, (400 * MIB).cast_signed());
         assert!(grown.get_ref().node_expansion_required);
         let grow = csi::NodeExpandVolumeRequest {
@@ -512,37 +475,37 @@ fn volumes_of_both_kinds_grow_while_they_are_used() {
             capacity_range: range(400 * MIB, 0),
             ..Default::default()
         };
-        block_on(rig.plugin.node().node_expand_volume(grow)).unwrap();
+        block_on(node.plugin.node().node_expand_volume(grow)).unwrap();
         let stats = csi::NodeGetVolumeStatsRequest {
             volume_id: name.into(),
             volume_path: target.display().to_string(),
             ..Default::default()
         };
-        let stats = block_on(rig.plugin.node().node_get_volume_stats(stats)).unwrap();
+        let stats = block_on(node.plugin.node().node_get_volume_stats(stats)).unwrap();
         let total = stats.get_ref().usage[0].total.cast_unsigned();
         assert!(total > 330 * MIB, "{name}: {total}");
         let condition = stats.get_ref().volume_condition.clone().unwrap();
         assert!(!condition.abnormal, "{name}: {}", condition.message);
-        rig.plugin.end_pod(&claim, "pod").unwrap();
-        rig.plugin.delete(&claim).unwrap();
+        node.plugin.end_pod(&claim, "pod").unwrap();
+        node.plugin.delete(&claim).unwrap();
     }
-    rig.assert_empty(&sandbox);
+    node.assert_empty(&sandbox);
 }
 
 #[test]
 fn room_is_told_for_all_volumes_and_for_one() {
     needs!(Need::Root, Need::FileSystem("xfs"));
     let sandbox = Sandbox::new("csi-room");
-    let rig = Rig::new(&sandbox);
-    let room = |node: Option<&str>| {
-        let segment = |node: &str| ("driver.longhorn.io/node".to_owned(), node.to_owned());
+    let node = Node::new(&sandbox, FileSystem::Xfs);
+    let room = |name: Option<&str>| {
+        let segment = |name: &str| ("driver.longhorn.io/node".to_owned(), name.to_owned());
         let request = csi::GetCapacityRequest {
-            accessible_topology: node.map(|node| csi::Topology {
-                segments: [segment(node)].into(),
+            accessible_topology: name.map(|name| csi::Topology {
+                segments: [segment(name)].into(),
             }),
             ..Default::default()
         };
-        let reply = block_on(rig.plugin.controller().get_capacity(request));
+        let reply = block_on(node.plugin.controller().get_capacity(request));
         let reply = reply.unwrap().into_inner();
         assert_eq!(reply.minimum_volume_size, Some(4096));
         (reply.available_capacity, reply.maximum_volume_size.unwrap())
@@ -587,17 +550,17 @@ fn a_node_that_is_full_takes_no_more() {
 fn pages_of_volumes_survive_deletions_between_them() {
     needs!(Need::Root, Need::FileSystem("xfs"));
     let sandbox = Sandbox::new("csi-pages");
-    let rig = Rig::new(&sandbox);
+    let node = Node::new(&sandbox, FileSystem::Xfs);
     let claims: Vec<Claim> = ["a", "b", "c", "d", "e"]
         .iter()
-        .map(|name| rig.plugin.provision(&claim(name, MIB, &[])).unwrap())
+        .map(|name| node.plugin.provision(&claim(name, MIB, &[])).unwrap())
         .collect();
     let page = |max_entries, starting_token: String| {
         let request = csi::ListVolumesRequest {
             max_entries,
             starting_token,
         };
-        let reply = block_on(rig.plugin.controller().list_volumes(request)).unwrap();
+        let reply = block_on(node.plugin.controller().list_volumes(request)).unwrap();
         let reply = reply.into_inner();
         let ids = reply
             .entries
@@ -608,22 +571,22 @@ fn pages_of_volumes_survive_deletions_between_them() {
     let (ids, token) = page(2, String::new());
     assert_eq!(ids, ["a", "b"]);
     for number in [1, 2] {
-        rig.plugin.delete(&claims[number]).unwrap();
+        node.plugin.delete(&claims[number]).unwrap();
     }
     let (ids, token) = page(0, token);
     assert_eq!((ids, token.as_str()), (vec!["d".into(), "e".into()], ""));
     for claim in &claims {
-        rig.plugin.delete(claim).unwrap();
+        node.plugin.delete(claim).unwrap();
     }
-    rig.assert_empty(&sandbox);
+    node.assert_empty(&sandbox);
 }
 
 #[test]
 fn row_85_only_root_reaches_the_socket_and_a_dead_one_is_replaced() {
     needs!(Need::Root, Need::FileSystem("xfs"), Need::Tool("curl"));
     let sandbox = Sandbox::new("csi-socket");
-    let mut rig = Rig::new(&sandbox);
-    let directory = rig.plugin.kubelet_dir().join("plugins/driver.longhorn.io");
+    let mut node = Node::new(&sandbox, FileSystem::Xfs);
+    let directory = node.plugin.kubelet_dir().join("plugins/driver.longhorn.io");
     let socket = directory.join("csi.sock");
     let mode = |path: &Path| fs::symlink_metadata(path).unwrap().mode() & 0o777;
     assert_eq!((mode(&directory), mode(&socket)), (0o700, 0o600));
@@ -688,11 +651,11 @@ fn row_85_only_root_reaches_the_socket_and_a_dead_one_is_replaced() {
     );
     assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
 
-    rig.plugin.process.kill_9();
+    node.plugin.process.kill_9();
     assert!(socket.exists(), "a killed plugin leaves its socket");
-    rig.plugin = Plugin::start(&sandbox, &rig.manager, rig.disk.dir());
+    node.plugin = Plugin::start(&sandbox, &node.manager, node.disk.dir());
     assert_eq!(mode(&socket), 0o600);
-    assert!(rig.plugin.process.terminate().success());
+    assert!(node.plugin.process.terminate().success());
     assert!(
         !socket.exists(),
         "a plugin that ends takes its socket along"

@@ -3,9 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use e2e::churn::{Held, churn, percentile};
-use e2e::csi::Plugin;
-use e2e::manager::{Options, init_disk};
-use e2e::{Disk, FileSystem, Manager, Need, Sandbox, needs};
+use e2e::{FileSystem, Need, Node, Sandbox, needs};
 
 /// Volumes of one round.
 const VOLUMES: usize = 40;
@@ -16,16 +14,14 @@ const MEMORY_SLACK: u64 = 4 << 20;
 fn row_80_volumes_come_and_go_without_a_trace() {
     needs!(Need::Root, Need::FileSystem("xfs"));
     let sandbox = Sandbox::new("csi-churn");
-    let disk = Disk::new(&sandbox, "disk", FileSystem::Xfs, 1 << 30);
-    init_disk(disk.dir());
-    let manager = Manager::start(&sandbox, &Options::new(disk.dir()));
-    let plugin = Plugin::start(&sandbox, &manager, disk.dir());
-    let held = || [&plugin.process, &manager.process].map(Held::by);
+    let node = Node::new(&sandbox, FileSystem::Xfs);
+    let (plugin, disk) = (&node.plugin, &node.disk);
+    let held = || [&plugin.process, &node.manager.process].map(Held::by);
     // The first round fills what is filled once: pools of threads, caches, the allocator.
-    churn(&plugin, VOLUMES);
+    churn(plugin, VOLUMES);
     let (used, before) = (disk.used(), held());
-    let first = churn(&plugin, VOLUMES);
-    let last = churn(&plugin, VOLUMES);
+    let first = churn(plugin, VOLUMES);
+    let last = churn(plugin, VOLUMES);
     for (before, after) in before.into_iter().zip(held()) {
         assert!(
             after.memory <= before.memory + MEMORY_SLACK
@@ -38,8 +34,7 @@ fn row_80_volumes_come_and_go_without_a_trace() {
         "{used} bytes in use have become {}",
         disk.used()
     );
-    sandbox.assert_nothing_attached(&disk.dir().join("volumes"));
-    sandbox.assert_nothing_attached(plugin.kubelet_dir());
+    node.assert_empty(&sandbox);
     // A machine that does other things may double the time of a call, not multiply it.
     for (what, first, last) in [
         ("create", &first.create, &last.create),

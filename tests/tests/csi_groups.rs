@@ -8,82 +8,61 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use e2e::csi::{Claim, Plugin, block, claim};
-use e2e::manager::{Options, init_disk};
-use e2e::{Disk, FileSystem, Manager, Need, Sandbox, block_on, needs, wait};
+use e2e::csi::{Claim, block, claim, refused};
+use e2e::{FileSystem, Need, Node, Sandbox, block_on, needs, wait};
 use proto::csi::v1 as csi;
 use tonic::{Code, Status};
 
 const MIB: u64 = 1 << 20;
 
-struct Rig {
-    plugin: Plugin,
-    manager: Manager,
-    disk: Disk,
+/// Raw volumes of these names, each in a pod's hands, and where.
+fn in_pods<const N: usize>(node: &Node, names: [&str; N]) -> [(Claim, PathBuf); N] {
+    names.map(|name| {
+        let mut request = claim(name, 16 * MIB, &[]);
+        request.volume_capabilities = vec![block()];
+        let mut claim = node.plugin.provision(&request).unwrap();
+        let target = node.plugin.run_pod(&mut claim, "pod").unwrap();
+        (claim, target)
+    })
 }
 
-impl Rig {
-    fn new(sandbox: &Sandbox) -> Self {
-        let disk = Disk::new(sandbox, "disk", FileSystem::Xfs, 1 << 30);
-        init_disk(disk.dir());
-        let manager = Manager::start(sandbox, &Options::new(disk.dir()));
-        let plugin = Plugin::start(sandbox, &manager, disk.dir());
-        Self {
-            plugin,
-            manager,
-            disk,
-        }
+fn end(node: &Node, devices: &[(Claim, PathBuf)]) {
+    for (claim, _) in devices {
+        node.plugin.end_pod(claim, "pod").unwrap();
+        node.plugin.delete(claim).unwrap();
     }
+}
 
-    /// Raw volumes of these names, each in a pod's hands, and where.
-    fn devices<const N: usize>(&self, names: [&str; N]) -> [(Claim, PathBuf); N] {
-        names.map(|name| {
-            let mut request = claim(name, 16 * MIB, &[]);
-            request.volume_capabilities = vec![block()];
-            let mut claim = self.plugin.provision(&request).unwrap();
-            let target = self.plugin.run_pod(&mut claim, "pod").unwrap();
-            (claim, target)
-        })
-    }
+/// The number that a snapshot holds.
+fn held_by(node: &Node, group: &csi::VolumeGroupSnapshot, volume: &str) -> u64 {
+    let mut snapshots = group.snapshots.iter();
+    let of = snapshots
+        .find(|one| one.source_volume_id == volume)
+        .unwrap();
+    let images = fs::read_dir(node.disk.dir().join("backing-images")).unwrap();
+    let mut dirs = images.map(|entry| entry.unwrap().path());
+    let dir = dirs.find(|dir| {
+        let name = dir.file_name().unwrap().to_str().unwrap();
+        name.starts_with(&format!("{}-", of.snapshot_id))
+    });
+    let mut bytes = [0; 8];
+    let file = File::open(dir.unwrap().join("backing")).unwrap();
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    u64::from_le_bytes(bytes)
+}
 
-    fn end(&self, devices: &[(Claim, PathBuf)]) {
-        for (claim, _) in devices {
-            self.plugin.end_pod(claim, "pod").unwrap();
-            self.plugin.delete(claim).unwrap();
-        }
-    }
-
-    /// The number that a snapshot holds.
-    fn number(&self, group: &csi::VolumeGroupSnapshot, volume: &str) -> u64 {
-        let mut snapshots = group.snapshots.iter();
-        let of = snapshots
-            .find(|one| one.source_volume_id == volume)
-            .unwrap();
-        let images = fs::read_dir(self.disk.dir().join("backing-images")).unwrap();
-        let mut dirs = images.map(|entry| entry.unwrap().path());
-        let dir = dirs.find(|dir| {
-            let name = dir.file_name().unwrap().to_str().unwrap();
-            name.starts_with(&format!("{}-", of.snapshot_id))
-        });
-        let mut bytes = [0; 8];
-        let file = File::open(dir.unwrap().join("backing")).unwrap();
-        file.read_exact_at(&mut bytes, 0).unwrap();
-        u64::from_le_bytes(bytes)
-    }
-
-    fn get(
-        &self,
-        id: &str,
-        snapshots: &[&str],
-    ) -> Result<Option<csi::VolumeGroupSnapshot>, Status> {
-        let request = csi::GetVolumeGroupSnapshotRequest {
-            group_snapshot_id: id.into(),
-            snapshot_ids: snapshots.iter().map(ToString::to_string).collect(),
-            ..Default::default()
-        };
-        let reply = block_on(self.plugin.groups().get_volume_group_snapshot(request));
-        reply.map(|reply| reply.into_inner().group_snapshot)
-    }
+fn get(
+    node: &Node,
+    id: &str,
+    snapshots: &[&str],
+) -> Result<Option<csi::VolumeGroupSnapshot>, Status> {
+    let request = csi::GetVolumeGroupSnapshotRequest {
+        group_snapshot_id: id.into(),
+        snapshot_ids: snapshots.iter().map(ToString::to_string).collect(),
+        ..Default::default()
+    };
+    let reply = block_on(node.plugin.groups().get_volume_group_snapshot(request));
+    reply.map(|reply| reply.into_inner().group_snapshot)
 }
 
 /// What a program writes that must not be lost from now on.
@@ -93,23 +72,13 @@ fn write(device: &Path, number: u64) {
     file.sync_data().unwrap();
 }
 
-#[track_caller]
-fn refused<T: std::fmt::Debug>(result: Result<T, Status>, code: Code, words: &[&str]) {
-    let status = result.unwrap_err();
-    assert_eq!(status.code(), code, "{status}");
-    for word in words {
-        let said = status.message();
-        assert!(said.contains(word), "{word:?} is not in: {status}");
-    }
-}
-
 #[test]
 fn a_group_is_taken_found_and_deleted_as_one() {
     needs!(Need::Root, Need::FileSystem("xfs"));
     let sandbox = Sandbox::new("csi-groups");
-    let rig = Rig::new(&sandbox);
-    let plugin = &rig.plugin;
-    let devices = rig.devices(["a", "b", "c"]);
+    let node = Node::new(&sandbox, FileSystem::Xfs);
+    let plugin = &node.plugin;
+    let devices = in_pods(&node, ["a", "b", "c"]);
     for ((_, device), number) in devices.iter().zip(1..) {
         write(device, number);
     }
@@ -119,7 +88,7 @@ fn a_group_is_taken_found_and_deleted_as_one() {
         "{taken:?}"
     );
     for (name, number) in ["a", "b", "c"].into_iter().zip(1..) {
-        assert_eq!(rig.number(&taken, name), number);
+        assert_eq!(held_by(&node, &taken, name), number);
     }
     assert_eq!(plugin.group("group", &["c", "a", "b"]).unwrap(), taken);
     refused(
@@ -138,14 +107,18 @@ fn a_group_is_taken_found_and_deleted_as_one() {
         Code::InvalidArgument,
         &["group"],
     );
-    assert_eq!(rig.get("group", &[]).unwrap().unwrap(), taken);
-    refused(rig.get("group", &[id]), Code::InvalidArgument, &["group"]);
-    refused(rig.get("nowhere", &[]), Code::NotFound, &[]);
+    assert_eq!(get(&node, "group", &[]).unwrap().unwrap(), taken);
+    refused(
+        get(&node, "group", &[id]),
+        Code::InvalidArgument,
+        &["group"],
+    );
+    refused(get(&node, "nowhere", &[]), Code::NotFound, &[]);
 
     plugin.delete_group("group").unwrap();
     plugin.delete_group("group").unwrap();
-    assert_eq!(rig.manager.list_images().unwrap(), Vec::new());
-    rig.end(&devices);
+    assert_eq!(node.manager.list_images().unwrap(), Vec::new());
+    end(&node, &devices);
 }
 
 /// A program that writes to one volume and then to another sees them restored in that order, whenever
@@ -154,8 +127,8 @@ fn a_group_is_taken_found_and_deleted_as_one() {
 fn the_snapshots_of_a_group_are_of_one_moment_or_there_are_none() {
     needs!(Need::Root, Need::FileSystem("xfs"));
     let sandbox = Sandbox::new("csi-groups-order");
-    let rig = Rig::new(&sandbox);
-    let devices = rig.devices(["first", "second"]);
+    let node = Node::new(&sandbox, FileSystem::Xfs);
+    let devices = in_pods(&node, ["first", "second"]);
     let [(_, first), (_, second)] = &devices;
     let [hurry, hurries, stop] = [const { AtomicBool::new(false) }; 3];
     thread::scope(|scope| {
@@ -175,7 +148,7 @@ fn the_snapshots_of_a_group_are_of_one_moment_or_there_are_none() {
         });
         let taken: Vec<_> = (0..8)
             .map(|round| {
-                rig.plugin
+                node.plugin
                     .group(&format!("group-{round}"), &["first", "second"])
             })
             .collect();
@@ -183,16 +156,19 @@ fn the_snapshots_of_a_group_are_of_one_moment_or_there_are_none() {
         wait::until("the program makes no pause", || {
             hurries.load(Ordering::Relaxed).then_some(())
         });
-        let never = rig.plugin.group("never", &["first", "second"]);
+        let never = node.plugin.group("never", &["first", "second"]);
         stop.store(true, Ordering::Relaxed);
         for group in taken {
             let group = group.unwrap();
-            let (first, second) = (rig.number(&group, "first"), rig.number(&group, "second"));
+            let (first, second) = (
+                held_by(&node, &group, "first"),
+                held_by(&node, &group, "second"),
+            );
             assert!(
                 first == second || first == second + 1,
                 "{first} was written before {second}"
             );
-            rig.plugin.delete_group(&group.group_snapshot_id).unwrap();
+            node.plugin.delete_group(&group.group_snapshot_id).unwrap();
         }
         refused(
             never,
@@ -200,7 +176,7 @@ fn the_snapshots_of_a_group_are_of_one_moment_or_there_are_none() {
             &["is being written to", "group"],
         );
     });
-    assert!(rig.get("never", &[]).is_err(), "nothing is left of it");
-    assert_eq!(rig.manager.list_images().unwrap(), Vec::new());
-    rig.end(&devices);
+    assert!(get(&node, "never", &[]).is_err(), "nothing is left of it");
+    assert_eq!(node.manager.list_images().unwrap(), Vec::new());
+    end(&node, &devices);
 }

@@ -7,48 +7,36 @@ use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 use e2e::baseimage::{Build, WIZARD, web_page};
-use e2e::csi::{Claim, Plugin, block, claim, mounted};
-use e2e::manager::{Options, init_disk};
+use e2e::csi::{Claim, block, claim, mounted, refused};
 use e2e::{
-    Disk, FileSystem, Manager, Need, Registry, Sandbox, block_on, command, gif, needs, registry,
+    Disk, FileSystem, Need, Node, Registry, Sandbox, block_on, command, gif, needs, registry,
 };
 use proto::csi::v1 as csi;
-use tonic::{Code, Status};
+use tonic::Code;
 
 const MIB: u64 = 1 << 20;
 /// What the images of these tests show to a guest.
 const SIZE: u64 = 64 * MIB;
 
-/// Everything that a volume of an image needs, in the order in which it is ended.
 struct Rig {
-    plugin: Plugin,
-    manager: Manager,
+    node: Node,
     registry: Registry,
-    disk: Disk,
 }
 
 impl Rig {
-    /// `secret`: whether the manager knows the registry's password.
+    /// `knows_password`: whether the manager knows the registry's.
     fn new(sandbox: &Sandbox, knows_password: bool) -> Self {
         let disk = Disk::new(sandbox, "disk", FileSystem::Xfs, 1 << 30);
         let registry = Registry::start(sandbox);
-        init_disk(disk.dir());
-        let options = Options::new(disk.dir());
-        let options = if knows_password {
-            options.with_registry(&registry)
-        } else {
+        let node = Node::start(sandbox, disk, |options| {
+            if knows_password {
+                return options.with_registry(&registry);
+            }
             options
                 .with("--registry-config", &registry.registry_config)
                 .with("--allow-address", "127.0.0.0/8")
-        };
-        let manager = Manager::start(sandbox, &options);
-        let plugin = Plugin::start(sandbox, &manager, disk.dir());
-        Self {
-            plugin,
-            manager,
-            registry,
-            disk,
-        }
+        });
+        Self { node, registry }
     }
 
     /// A base image with an ext4 file system that holds the web page.
@@ -68,14 +56,12 @@ impl Rig {
     }
 
     fn volume_file(&self, name: &str) -> PathBuf {
-        self.disk.dir().join("volumes").join(name).join("volume")
-    }
-
-    #[track_caller]
-    fn assert_empty(&self, sandbox: &Sandbox) {
-        assert_eq!(self.manager.list_volumes().unwrap(), Vec::new());
-        sandbox.assert_nothing_attached(&self.disk.dir().join("volumes"));
-        sandbox.assert_nothing_attached(self.plugin.kubelet_dir());
+        self.node
+            .disk
+            .dir()
+            .join("volumes")
+            .join(name)
+            .join("volume")
     }
 }
 
@@ -91,16 +77,6 @@ fn used_as(
     csi::CreateVolumeRequest {
         volume_capabilities: vec![capability],
         ..request
-    }
-}
-
-#[track_caller]
-fn refused<T: std::fmt::Debug>(result: Result<T, Status>, code: Code, words: &[&str]) {
-    let status = result.unwrap_err();
-    assert_eq!(status.code(), code, "{status}");
-    for word in words {
-        let said = status.message();
-        assert!(said.contains(word), "{word:?} is not in: {said}");
     }
 }
 
@@ -123,7 +99,7 @@ fn row_71_a_volume_is_at_least_as_large_as_its_image() {
     let reference = rig.push_ext4(&sandbox);
     let smaller = of_image("smaller", SIZE - 4096, &reference);
     refused(
-        rig.plugin.provision(&smaller),
+        rig.node.plugin.provision(&smaller),
         Code::OutOfRange,
         &["67108864"],
     );
@@ -131,12 +107,12 @@ fn row_71_a_volume_is_at_least_as_large_as_its_image() {
     // Nothing asked: the image's own size.
     let mut natural = of_image("natural", 0, &reference);
     natural.capacity_range = None;
-    let natural = rig.plugin.provision(&natural).unwrap();
+    let natural = rig.node.plugin.provision(&natural).unwrap();
     assert_eq!(natural.volume.capacity_bytes, SIZE.cast_signed());
 
     // Larger: the file system grows to it, and what is beyond the image reads as zeros.
     let larger = of_image("larger", 3 * SIZE, &reference);
-    let mut larger = rig.plugin.provision(&larger).unwrap();
+    let mut larger = rig.node.plugin.provision(&larger).unwrap();
     assert_eq!(larger.volume.capacity_bytes, (3 * SIZE).cast_signed());
     let mut file = fs::File::open(rig.volume_file("larger")).unwrap();
     let mut beyond = Vec::new();
@@ -144,16 +120,16 @@ fn row_71_a_volume_is_at_least_as_large_as_its_image() {
     file.read_to_end(&mut beyond).unwrap();
     assert_eq!(beyond.len() as u64, 2 * SIZE);
     assert!(beyond.iter().all(|byte| *byte == 0));
-    let target = rig.plugin.run_pod(&mut larger, "pod").unwrap();
+    let target = rig.node.plugin.run_pod(&mut larger, "pod").unwrap();
     let stat = rustix::fs::statvfs(&target).unwrap();
     let total = stat.f_blocks * stat.f_frsize;
     assert!(total > 2 * SIZE, "{total} bytes");
     assert!(fs::read(target.join(WIZARD)).unwrap() == gif::party_wizard());
-    rig.plugin.end_pod(&larger, "pod").unwrap();
+    rig.node.plugin.end_pod(&larger, "pod").unwrap();
     for claim in [&natural, &larger] {
-        rig.plugin.delete(claim).unwrap();
+        rig.node.plugin.delete(claim).unwrap();
     }
-    rig.assert_empty(&sandbox);
+    rig.node.assert_empty(&sandbox);
 }
 
 /// A container image without a disk image in it, as an OCI layout; skopeo pushes it.
@@ -230,7 +206,7 @@ fn row_72_what_is_no_base_image_is_said_and_leaves_nothing() {
     let missing = rig.registry.reference("csi/ext4:v1");
     let request = of_image("pvc-1", SIZE, &missing);
     refused(
-        rig.plugin.provision(&request),
+        rig.node.plugin.provision(&request),
         Code::NotFound,
         &["csi/ext4:v1"],
     );
@@ -242,10 +218,15 @@ fn row_72_what_is_no_base_image_is_said_and_leaves_nothing() {
         "a/b@sha256:12",
     ] {
         let request = of_image("pvc-2", SIZE, malformed);
-        refused(rig.plugin.provision(&request), Code::InvalidArgument, &[]);
+        refused(
+            rig.node.plugin.provision(&request),
+            Code::InvalidArgument,
+            &[],
+        );
     }
     let plain = push_plain_container(&sandbox, &rig.registry, "csi/plain:v1");
     let status = rig
+        .node
         .plugin
         .provision(&of_image("pvc-3", SIZE, &plain))
         .unwrap_err();
@@ -257,12 +238,12 @@ fn row_72_what_is_no_base_image_is_said_and_leaves_nothing() {
         ),
         "{status}"
     );
-    rig.assert_empty(&sandbox);
+    rig.node.assert_empty(&sandbox);
     // The tag comes into being, and the same request succeeds.
     assert_eq!(rig.push_ext4(&sandbox), missing);
-    let claim = rig.plugin.provision(&request).unwrap();
-    rig.plugin.delete(&claim).unwrap();
-    rig.assert_empty(&sandbox);
+    let claim = rig.node.plugin.provision(&request).unwrap();
+    rig.node.plugin.delete(&claim).unwrap();
+    rig.node.assert_empty(&sandbox);
 }
 
 /// Every file below a directory.
@@ -281,7 +262,7 @@ fn row_88_a_claim_brings_its_own_pull_secret_and_nobody_writes_it_down() {
     let rig = Rig::new(&sandbox, false);
     let reference = rig.push_ext4(&sandbox);
     let request = of_image("pvc-1", SIZE, &reference);
-    let status = rig.plugin.provision(&request).unwrap_err();
+    let status = rig.node.plugin.provision(&request).unwrap_err();
     assert_eq!(status.code(), Code::Unauthenticated, "{status}");
     let wrong = csi::CreateVolumeRequest {
         secrets: [("username", registry::USER), ("password", "hocus-pocus")]
@@ -289,7 +270,7 @@ fn row_88_a_claim_brings_its_own_pull_secret_and_nobody_writes_it_down() {
             .into(),
         ..request.clone()
     };
-    let status = rig.plugin.provision(&wrong).unwrap_err();
+    let status = rig.node.plugin.provision(&wrong).unwrap_err();
     assert_eq!(status.code(), Code::Unauthenticated, "{status}");
     let right = csi::CreateVolumeRequest {
         secrets: [
@@ -300,14 +281,17 @@ fn row_88_a_claim_brings_its_own_pull_secret_and_nobody_writes_it_down() {
         .into(),
         ..request
     };
-    let claim = rig.plugin.provision(&right).unwrap();
-    rig.plugin.delete(&claim).unwrap();
-    for log in [rig.plugin.process.log(), rig.manager.process.log()] {
+    let claim = rig.node.plugin.provision(&right).unwrap();
+    rig.node.plugin.delete(&claim).unwrap();
+    for log in [
+        rig.node.plugin.process.log(),
+        rig.node.manager.process.log(),
+    ] {
         for secret in [registry::PASSWORD, "hocus-pocus", "d2l6YXJk"] {
             assert!(!log.contains(secret), "{secret} is in the log");
         }
     }
-    for path in files_below(rig.disk.dir()) {
+    for path in files_below(rig.node.disk.dir()) {
         let bytes = fs::read(&path).unwrap();
         let found = |secret: &str| bytes.windows(secret.len()).any(|w| w == secret.as_bytes());
         assert!(
@@ -326,7 +310,7 @@ fn row_73_a_base_image_is_never_formatted_whatever_is_asked() {
     let reference = rig.push_ext4(&sandbox);
     let request = used_as(mounted("xfs"), of_image("pvc-1", SIZE, &reference));
     refused(
-        rig.plugin.provision(&request),
+        rig.node.plugin.provision(&request),
         Code::InvalidArgument,
         &["ext4", "xfs"],
     );
@@ -336,21 +320,21 @@ fn row_73_a_base_image_is_never_formatted_whatever_is_asked() {
         &[("baseImage", &reference), ("fsType", "btrfs")],
     );
     refused(
-        rig.plugin.provision(&old_key),
+        rig.node.plugin.provision(&old_key),
         Code::InvalidArgument,
         &["ext4", "btrfs"],
     );
-    rig.assert_empty(&sandbox);
+    rig.node.assert_empty(&sandbox);
 
     // A volume that exists, staged with another type than it was made for.
     let same = used_as(mounted("ext4"), of_image("pvc-1", SIZE, &reference));
-    let mut claim = rig.plugin.provision(&same).unwrap();
-    rig.plugin.attach(&mut claim).unwrap();
+    let mut claim = rig.node.plugin.provision(&same).unwrap();
+    rig.node.plugin.attach(&mut claim).unwrap();
     let file = rig.volume_file("pvc-1");
     let before = command::run("sha512sum", [&file]);
     claim.request.volume_capabilities = vec![mounted("xfs")];
     refused(
-        rig.plugin.stage(&claim),
+        rig.node.plugin.stage(&claim),
         Code::FailedPrecondition,
         &["ext4", "xfs"],
     );
@@ -360,11 +344,11 @@ fn row_73_a_base_image_is_never_formatted_whatever_is_asked() {
         "not a byte was written"
     );
     claim.request.volume_capabilities = vec![mounted("")];
-    let target = rig.plugin.run_pod(&mut claim, "pod").unwrap();
+    let target = rig.node.plugin.run_pod(&mut claim, "pod").unwrap();
     assert!(fs::read(target.join(WIZARD)).unwrap() == gif::party_wizard());
-    rig.plugin.end_pod(&claim, "pod").unwrap();
-    rig.plugin.delete(&claim).unwrap();
-    rig.assert_empty(&sandbox);
+    rig.node.plugin.end_pod(&claim, "pod").unwrap();
+    rig.node.plugin.delete(&claim).unwrap();
+    rig.node.assert_empty(&sandbox);
 }
 
 /// A raw image of 64 MiB in which `write` has left something.
@@ -422,20 +406,24 @@ fn row_74_images_without_one_file_system_are_for_raw_block_use() {
         );
         for asked in ["", "ext4"] {
             let request = used_as(mounted(asked), of_image(name, SIZE, &reference));
-            refused(rig.plugin.provision(&request), Code::InvalidArgument, words);
+            refused(
+                rig.node.plugin.provision(&request),
+                Code::InvalidArgument,
+                words,
+            );
         }
         let request = used_as(block(), of_image(name, SIZE, &reference));
-        let mut claim = rig.plugin.provision(&request).unwrap();
-        let device = rig.plugin.run_pod(&mut claim, "pod").unwrap();
+        let mut claim = rig.node.plugin.provision(&request).unwrap();
+        let device = rig.node.plugin.run_pod(&mut claim, "pod").unwrap();
         assert_block(&device, from.map(PathBuf::as_path));
-        rig.plugin.end_pod(&claim, "pod").unwrap();
+        rig.node.plugin.end_pod(&claim, "pod").unwrap();
         // Staged as a file system after all: never formatted, never mounted.
-        rig.plugin.attach(&mut claim).unwrap();
+        rig.node.plugin.attach(&mut claim).unwrap();
         stage_as_mount(&rig, &claim);
-        rig.plugin.detach(&claim).unwrap();
-        rig.plugin.delete(&claim).unwrap();
+        rig.node.plugin.detach(&claim).unwrap();
+        rig.node.plugin.delete(&claim).unwrap();
     }
-    rig.assert_empty(&sandbox);
+    rig.node.assert_empty(&sandbox);
 }
 
 #[test]
@@ -469,38 +457,44 @@ fn a_partition_of_an_image_is_mounted_by_its_number() {
         claim(name, SIZE, &parameters)
     };
     // Without a number it is said how to give one; a wrong one is told which there are.
-    let whole = rig.plugin.provision(&of_image("whole", SIZE, &reference));
+    let whole = rig
+        .node
+        .plugin
+        .provision(&of_image("whole", SIZE, &reference));
     refused(
         whole,
         Code::InvalidArgument,
         &["partition table", "gpt", "parameter partition"],
     );
     for (partition, words) in [("3", ["partition 3", "1, 2"]), ("0", ["partition", "128"])] {
-        let wrong = rig.plugin.provision(&of_partition("wrong", partition));
+        let wrong = rig.node.plugin.provision(&of_partition("wrong", partition));
         refused(wrong, Code::InvalidArgument, &words);
     }
-    let blank = rig.plugin.provision(&of_partition("blank", "1"));
+    let blank = rig.node.plugin.provision(&of_partition("blank", "1"));
     refused(blank, Code::InvalidArgument, &["no file system"]);
     let other = used_as(mounted("xfs"), of_partition("other", "2"));
     refused(
-        rig.plugin.provision(&other),
+        rig.node.plugin.provision(&other),
         Code::InvalidArgument,
         &["ext4", "xfs"],
     );
-    rig.assert_empty(&sandbox);
+    rig.node.assert_empty(&sandbox);
 
     let request = of_partition("pvc", "2");
-    let mut claim = rig.plugin.provision(&request).unwrap();
-    assert_eq!(rig.plugin.provision(&request).unwrap().volume, claim.volume);
-    let another = rig.plugin.provision(&of_partition("pvc", "1"));
+    let mut claim = rig.node.plugin.provision(&request).unwrap();
+    assert_eq!(
+        rig.node.plugin.provision(&request).unwrap().volume,
+        claim.volume
+    );
+    let another = rig.node.plugin.provision(&of_partition("pvc", "1"));
     refused(another, Code::AlreadyExists, &["partition"]);
-    let target = rig.plugin.run_pod(&mut claim, "pod").unwrap();
+    let target = rig.node.plugin.run_pod(&mut claim, "pod").unwrap();
     assert!(fs::read(target.join(WIZARD)).unwrap() == gif::party_wizard());
-    let grown = rig.plugin.expand(&claim, "pod", 2 * SIZE);
+    let grown = rig.node.plugin.expand(&claim, "pod", 2 * SIZE);
     refused(grown, Code::OutOfRange, &["partition"]);
-    rig.plugin.end_pod(&claim, "pod").unwrap();
-    rig.plugin.delete(&claim).unwrap();
-    rig.assert_empty(&sandbox);
+    rig.node.plugin.end_pod(&claim, "pod").unwrap();
+    rig.node.plugin.delete(&claim).unwrap();
+    rig.node.assert_empty(&sandbox);
 }
 
 fn stage_as_mount(rig: &Rig, claim: &Claim) {
@@ -509,7 +503,7 @@ fn stage_as_mount(rig: &Rig, claim: &Claim) {
     for asked in ["", "ext4"] {
         let mut claim = claim.clone();
         claim.request.volume_capabilities = vec![mounted(asked)];
-        refused(rig.plugin.stage(&claim), Code::FailedPrecondition, &[]);
+        refused(rig.node.plugin.stage(&claim), Code::FailedPrecondition, &[]);
     }
     assert_eq!(
         before,
@@ -535,17 +529,18 @@ fn a_repeated_call_needs_neither_registry_nor_image_again() {
     let mut rig = Rig::new(&sandbox, true);
     let reference = rig.push_ext4(&sandbox);
     let request = of_image("pvc-1", SIZE, &reference);
-    let claim = rig.plugin.provision(&request).unwrap();
+    let claim = rig.node.plugin.provision(&request).unwrap();
     rig.registry.stop();
-    let again = block_on(rig.plugin.controller().create_volume(request)).unwrap();
+    let again = block_on(rig.node.plugin.controller().create_volume(request)).unwrap();
     assert_eq!(again.into_inner().volume.unwrap(), claim.volume);
     // And another volume of the same image comes from the disk.
     let second = rig
+        .node
         .plugin
         .provision(&of_image("pvc-2", SIZE, &reference))
         .unwrap();
     for claim in [&claim, &second] {
-        rig.plugin.delete(claim).unwrap();
+        rig.node.plugin.delete(claim).unwrap();
     }
-    rig.assert_empty(&sandbox);
+    rig.node.assert_empty(&sandbox);
 }

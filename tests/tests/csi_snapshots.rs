@@ -5,77 +5,44 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::Path;
 
-use e2e::csi::{Claim, Plugin, block, claim, of_snapshot, of_volume};
-use e2e::manager::{Options, init_disk};
-use e2e::{Disk, FileSystem, Manager, Need, Sandbox, block_on, needs};
+use e2e::csi::{Claim, block, claim, of_snapshot, of_volume, refused};
+use e2e::{FileSystem, Need, Node, Sandbox, block_on, needs};
 use proto::csi::v1 as csi;
-use tonic::{Code, Status};
+use tonic::Code;
 
 const MIB: u64 = 1 << 20;
 
-struct Rig {
-    plugin: Plugin,
-    manager: Manager,
-    disk: Disk,
+fn list(node: &Node, volume: &str, snapshot: &str, max: i32, token: &str) -> (Vec<String>, String) {
+    let request = csi::ListSnapshotsRequest {
+        max_entries: max,
+        starting_token: token.into(),
+        source_volume_id: volume.into(),
+        snapshot_id: snapshot.into(),
+        ..Default::default()
+    };
+    let reply = block_on(node.plugin.controller().list_snapshots(request)).unwrap();
+    let reply = reply.into_inner();
+    let entries = reply.entries.into_iter();
+    let ids = entries.map(|entry| entry.snapshot.unwrap().snapshot_id);
+    (ids.collect(), reply.next_token)
 }
 
-impl Rig {
-    fn new(sandbox: &Sandbox, file_system: FileSystem) -> Self {
-        let disk = Disk::new(sandbox, "disk", file_system, 1 << 30);
-        init_disk(disk.dir());
-        let manager = Manager::start(sandbox, &Options::new(disk.dir()));
-        let plugin = Plugin::start(sandbox, &manager, disk.dir());
-        Self {
-            plugin,
-            manager,
-            disk,
-        }
-    }
-
-    fn list(&self, volume: &str, snapshot: &str, max: i32, token: &str) -> (Vec<String>, String) {
-        let request = csi::ListSnapshotsRequest {
-            max_entries: max,
-            starting_token: token.into(),
-            source_volume_id: volume.into(),
-            snapshot_id: snapshot.into(),
-            ..Default::default()
-        };
-        let reply = block_on(self.plugin.controller().list_snapshots(request)).unwrap();
-        let reply = reply.into_inner();
-        let entries = reply.entries.into_iter();
-        let ids = entries.map(|entry| entry.snapshot.unwrap().snapshot_id);
-        (ids.collect(), reply.next_token)
-    }
-
-    /// What a pod finds in a volume of this claim: the files of its root, without `lost+found`.
-    fn files_of(&self, request: &csi::CreateVolumeRequest) -> Vec<(String, Vec<u8>)> {
-        let mut claim = self.plugin.provision(request).unwrap();
-        let target = self.plugin.run_pod(&mut claim, "reader").unwrap();
-        let entries = fs::read_dir(&target).unwrap().map(Result::unwrap);
-        let files = entries.filter(|entry| entry.file_type().unwrap().is_file());
-        let mut files: Vec<_> = files
-            .map(|entry| {
-                let name = entry.file_name().into_string().unwrap();
-                (name, fs::read(entry.path()).unwrap())
-            })
-            .collect();
-        files.sort();
-        self.plugin.end_pod(&claim, "reader").unwrap();
-        self.plugin.delete(&claim).unwrap();
-        files
-    }
-}
-
-#[track_caller]
-fn refused<T: std::fmt::Debug>(result: Result<T, Status>, code: Code, words: &[&str]) {
-    let status = result.unwrap_err();
-    assert_eq!(status.code(), code, "{status}");
-    for word in words {
-        assert!(
-            status.message().contains(word),
-            "{word:?} is not in: {status}"
-        );
-    }
+/// What a pod finds in a volume of this claim: the files of its root, without `lost+found`.
+fn files_of(node: &Node, request: &csi::CreateVolumeRequest) -> Vec<(String, Vec<u8>)> {
+    let mut claim = node.plugin.provision(request).unwrap();
+    let target = node.plugin.run_pod(&mut claim, "reader").unwrap();
+    let entries = fs::read_dir(&target).unwrap().map(Result::unwrap);
+    let files = entries.filter(|entry| entry.file_type().unwrap().is_file());
+    let mut files: Vec<_> = files
+        .map(|entry| {
+            let name = entry.file_name().into_string().unwrap();
+            (name, fs::read(entry.path()).unwrap())
+        })
+        .collect();
+    files.sort();
+    node.plugin.end_pod(&claim, "reader").unwrap();
+    node.plugin.delete(&claim).unwrap();
+    files
 }
 
 fn write(path: &Path, bytes: &[u8]) {
@@ -96,8 +63,8 @@ fn names(files: &[(String, Vec<u8>)]) -> Vec<&str> {
 fn a_snapshot_of_a_volume_in_use_holds_what_was_durable_then() {
     needs!(Need::Root, Need::FileSystem("xfs"));
     let sandbox = Sandbox::new("csi-snapshots");
-    let rig = Rig::new(&sandbox, FileSystem::Xfs);
-    let plugin = &rig.plugin;
+    let node = Node::new(&sandbox, FileSystem::Xfs);
+    let plugin = &node.plugin;
     let mut source = plugin.provision(&claim("source", 64 * MIB, &[])).unwrap();
     let target = plugin.run_pod(&mut source, "pod").unwrap();
     write(&target.join("before"), &vec![7; 300_000]);
@@ -137,7 +104,7 @@ fn a_snapshot_of_a_volume_in_use_holds_what_was_durable_then() {
     // A volume of it has what was durable at that moment, is as large as asked, and is its own.
     let small = of_snapshot("small", 32 * MIB, "snap-1");
     refused(plugin.provision(&small), Code::OutOfRange, &[]);
-    let files = rig.files_of(&of_snapshot("restored", 96 * MIB, "snap-1"));
+    let files = files_of(&node, &of_snapshot("restored", 96 * MIB, "snap-1"));
     assert!(
         names(&files).contains(&"before") && !names(&files).contains(&"after"),
         "{files:?}"
@@ -148,22 +115,22 @@ fn a_snapshot_of_a_volume_in_use_holds_what_was_durable_then() {
             .any(|(name, bytes)| name == "before" && *bytes == vec![7; 300_000])
     );
 
-    depends_on_nothing(&rig, &source, &mut other);
-    assert_eq!(rig.manager.list_images().unwrap(), Vec::new());
-    assert_eq!(rig.manager.list_volumes().unwrap(), Vec::new());
-    sandbox.assert_nothing_attached(&rig.disk.dir().join("volumes"));
+    depends_on_nothing(&node, &source, &mut other);
+    assert_eq!(node.manager.list_images().unwrap(), Vec::new());
+    assert_eq!(node.manager.list_volumes().unwrap(), Vec::new());
+    sandbox.assert_nothing_attached(&node.disk.dir().join("volumes"));
 }
 
 /// Goes on with the snapshot `snap-1` of `source`, which holds a file `before` and is used by a pod.
-fn depends_on_nothing(rig: &Rig, source: &Claim, other: &mut Claim) {
-    let plugin = &rig.plugin;
+fn depends_on_nothing(node: &Node, source: &Claim, other: &mut Claim) {
+    let plugin = &node.plugin;
     // Nothing depends on the source, nor a volume on the snapshot.
     let mut kept = plugin
         .provision(&of_snapshot("kept", 64 * MIB, "snap-1"))
         .unwrap();
     plugin.end_pod(source, "pod").unwrap();
     plugin.delete(source).unwrap();
-    assert_eq!(rig.list("source", "", 0, "").0, ["snap-1"]);
+    assert_eq!(list(node, "source", "", 0, "").0, ["snap-1"]);
     plugin.delete_snapshot("snap-1").unwrap();
     plugin.delete_snapshot("snap-1").unwrap();
     let target = plugin.run_pod(&mut kept, "pod").unwrap();
@@ -176,21 +143,21 @@ fn depends_on_nothing(rig: &Rig, source: &Claim, other: &mut Claim) {
     plugin.snapshot("snap-3", "kept").unwrap();
     plugin.attach(other).unwrap();
     plugin.snapshot("snap-4", "other").unwrap();
-    let files = rig.files_of(&of_snapshot("blank", 64 * MIB, "snap-4"));
+    let files = files_of(node, &of_snapshot("blank", 64 * MIB, "snap-4"));
     assert_eq!(files, [], "what was blank is formatted as a new volume is");
     plugin.detach(other).unwrap();
 
     // Pages and filters.
-    let (first, token) = rig.list("", "", 1, "");
+    let (first, token) = list(node, "", "", 1, "");
     assert_eq!(first, ["snap-3"]);
     plugin.delete_snapshot("snap-3").unwrap();
     assert_eq!(
-        rig.list("", "", 0, &token),
+        list(node, "", "", 0, &token),
         (vec!["snap-4".into()], String::new())
     );
-    assert_eq!(rig.list("", "snap-4", 0, "").0, ["snap-4"]);
+    assert_eq!(list(node, "", "snap-4", 0, "").0, ["snap-4"]);
     for (volume, snapshot) in [("nowhere", ""), ("", "../x"), ("kept", "snap-4")] {
-        assert!(rig.list(volume, snapshot, 0, "").0.is_empty());
+        assert!(list(node, volume, snapshot, 0, "").0.is_empty());
     }
     plugin.delete_snapshot("snap-4").unwrap();
     plugin.delete(&kept).unwrap();
@@ -201,8 +168,8 @@ fn depends_on_nothing(rig: &Rig, source: &Claim, other: &mut Claim) {
 fn a_clone_holds_what_its_source_held_and_says_where_it_is_from() {
     needs!(Need::Root, Need::FileSystem("xfs"));
     let sandbox = Sandbox::new("csi-clones");
-    let rig = Rig::new(&sandbox, FileSystem::Xfs);
-    let plugin = &rig.plugin;
+    let node = Node::new(&sandbox, FileSystem::Xfs);
+    let plugin = &node.plugin;
     let mut source = plugin.provision(&claim("source", 64 * MIB, &[])).unwrap();
     let target = plugin.run_pod(&mut source, "pod").unwrap();
     write(&target.join("before"), b"kept");
@@ -219,12 +186,12 @@ fn a_clone_holds_what_its_source_held_and_says_where_it_is_from() {
     ] {
         refused(plugin.provision(&other), Code::AlreadyExists, &["source"]);
     }
-    assert_eq!(names(&rig.files_of(&request)), ["before"]);
+    assert_eq!(names(&files_of(&node, &request)), ["before"]);
 
     // The claim's StorageClass says the same of both, so that its image does not count.
     let mut request = of_volume("clone-2", 64 * MIB, "source");
     request.parameters = [("baseImage".to_owned(), "127.0.0.1:1/none:1".to_owned())].into();
-    assert_eq!(names(&rig.files_of(&request)), ["after", "before"]);
+    assert_eq!(names(&files_of(&node, &request)), ["after", "before"]);
     let unknown = of_volume("clone-3", 64 * MIB, "nowhere");
     refused(plugin.provision(&unknown), Code::NotFound, &["nowhere"]);
     let mut wrong = of_volume("clone-4", 64 * MIB, "source");
@@ -239,7 +206,7 @@ fn a_clone_holds_what_its_source_held_and_says_where_it_is_from() {
 
     plugin.end_pod(&source, "pod").unwrap();
     plugin.delete(&source).unwrap();
-    assert_eq!(rig.manager.list_volumes().unwrap(), Vec::new());
+    assert_eq!(node.manager.list_volumes().unwrap(), Vec::new());
 }
 
 /// Without reflink there is no moment at which a volume in use could be had whole.
@@ -247,8 +214,8 @@ fn a_clone_holds_what_its_source_held_and_says_where_it_is_from() {
 fn a_disk_that_cannot_share_extents_refuses_snapshots_of_volumes_in_use() {
     needs!(Need::Root, Need::FileSystem("ext4"));
     let sandbox = Sandbox::new("csi-no-reflink");
-    let rig = Rig::new(&sandbox, FileSystem::Ext4);
-    let plugin = &rig.plugin;
+    let node = Node::new(&sandbox, FileSystem::Ext4);
+    let plugin = &node.plugin;
     let mut source = plugin.provision(&claim("source", 64 * MIB, &[])).unwrap();
     let target = plugin.run_pod(&mut source, "pod").unwrap();
     write(&target.join("before"), b"kept");
@@ -258,7 +225,7 @@ fn a_disk_that_cannot_share_extents_refuses_snapshots_of_volumes_in_use() {
         &["share extents"],
     );
     assert_eq!(
-        rig.manager.list_images().unwrap(),
+        node.manager.list_images().unwrap(),
         Vec::new(),
         "nothing is left of it"
     );
@@ -267,11 +234,11 @@ fn a_disk_that_cannot_share_extents_refuses_snapshots_of_volumes_in_use() {
     plugin.end_pod(&source, "pod").unwrap();
     plugin.snapshot("snap", "source").unwrap();
     assert_eq!(
-        names(&rig.files_of(&of_snapshot("restored", 64 * MIB, "snap"))),
+        names(&files_of(&node, &of_snapshot("restored", 64 * MIB, "snap"))),
         ["before"]
     );
     assert_eq!(
-        names(&rig.files_of(&of_volume("clone", 64 * MIB, "source"))),
+        names(&files_of(&node, &of_volume("clone", 64 * MIB, "source"))),
         ["before"]
     );
     plugin.delete_snapshot("snap").unwrap();
@@ -282,7 +249,7 @@ fn a_disk_that_cannot_share_extents_refuses_snapshots_of_volumes_in_use() {
 fn what_may_change_of_a_volume_changes_and_the_rest_does_not() {
     needs!(Need::Root, Need::FileSystem("xfs"));
     let sandbox = Sandbox::new("csi-modify");
-    let rig = Rig::new(&sandbox, FileSystem::Xfs);
+    let node = Node::new(&sandbox, FileSystem::Xfs);
     let map = |pairs: &[(&str, &str)]| {
         let owned = pairs
             .iter()
@@ -295,13 +262,13 @@ fn what_may_change_of_a_volume_changes_and_the_rest_does_not() {
             mutable_parameters: map(pairs),
             ..Default::default()
         };
-        block_on(rig.plugin.controller().controller_modify_volume(request)).map(drop)
+        block_on(node.plugin.controller().controller_modify_volume(request)).map(drop)
     };
     // What may change wins over what is said for ever.
     let mut request = claim("pvc", 64 * MIB, &[("numberOfReplicas", "3")]);
     request.mutable_parameters = map(&[("numberOfReplicas", "1")]);
-    let made = rig.plugin.provision(&request).unwrap();
-    let replicas = || rig.manager.volume("pvc").unwrap().number_of_replicas;
+    let made = node.plugin.provision(&request).unwrap();
+    let replicas = || node.manager.volume("pvc").unwrap().number_of_replicas;
     assert_eq!(replicas(), 1);
     modify(
         "pvc",
@@ -313,7 +280,7 @@ fn what_may_change_of_a_volume_changes_and_the_rest_does_not() {
         &[("numberOfReplicas", "2"), ("staleReplicaTimeout", "7")],
     )
     .unwrap();
-    let volume = rig.manager.volume("pvc").unwrap();
+    let volume = node.manager.volume("pvc").unwrap();
     assert_eq!(
         (volume.number_of_replicas, volume.stale_replica_timeout),
         (2, 7)
@@ -326,12 +293,16 @@ fn what_may_change_of_a_volume_changes_and_the_rest_does_not() {
         let refusal = modify("pvc", &[("staleReplicaTimeout", "9"), bad]);
         refused(refusal, Code::InvalidArgument, &[bad.0]);
     }
-    assert_eq!(rig.manager.volume("pvc").unwrap(), volume, "all or nothing");
+    assert_eq!(
+        node.manager.volume("pvc").unwrap(),
+        volume,
+        "all or nothing"
+    );
     refused(modify("nowhere", &[]), Code::NotFound, &["nowhere"]);
     // The provisioner that asks again finds its volume as it has become.
     assert_eq!(
-        rig.plugin.provision(&request).unwrap().volume.volume_id,
+        node.plugin.provision(&request).unwrap().volume.volume_id,
         "pvc"
     );
-    rig.plugin.delete(&made).unwrap();
+    node.plugin.delete(&made).unwrap();
 }

@@ -8,34 +8,24 @@ use std::path::Path;
 
 use e2e::baseimage::{Build, WIZARD, web_page};
 use e2e::csi::{Claim, Plugin, block, claim};
-use e2e::manager::{Options, init_disk};
+use e2e::manager::Options;
 use e2e::programs::sources;
 use e2e::web::Nginx;
-use e2e::{Disk, FileSystem, Manager, Need, Registry, Sandbox, documents, gif, needs};
+use e2e::{Disk, FileSystem, Manager, Need, Node, Registry, Sandbox, documents, gif, needs};
 
 const MIB: u64 = 1 << 20;
 
-/// Everything that a volume comes through: in the order in which it is ended.
 struct Cluster {
-    plugin: Plugin,
-    manager: Manager,
+    node: Node,
     registry: Registry,
-    disk: Disk,
 }
 
 impl Cluster {
     fn new(sandbox: &Sandbox, file_system: FileSystem) -> Self {
         let disk = Disk::new(sandbox, "disk", file_system, 1 << 30);
         let registry = Registry::start(sandbox);
-        init_disk(disk.dir());
-        let manager = Manager::start(sandbox, &Options::new(disk.dir()).with_registry(&registry));
-        let plugin = Plugin::start(sandbox, &manager, disk.dir());
-        Self {
-            plugin,
-            manager,
-            registry,
-            disk,
-        }
+        let node = Node::start(sandbox, disk, |options| options.with_registry(&registry));
+        Self { node, registry }
     }
 
     fn push(&self, sandbox: &Sandbox, fs: &str, size: &str) -> String {
@@ -47,16 +37,6 @@ impl Cluster {
             options: &[],
         };
         build.push(&self.registry, &format!("e2e/{fs}:v1"))
-    }
-
-    fn assert_empty(&self, sandbox: &Sandbox) {
-        assert_eq!(self.manager.list_volumes().unwrap(), Vec::new());
-        sandbox.assert_nothing_attached(&self.disk.dir().join("volumes"));
-        sandbox.assert_nothing_attached(self.plugin.kubelet_dir());
-        let left = fs::read_dir(self.disk.dir().join("volumes"))
-            .unwrap()
-            .count();
-        assert_eq!(left, 0, "directories of deleted volumes");
     }
 }
 
@@ -92,6 +72,7 @@ fn two_pods_of_one_image(disk: FileSystem, image: &'static str, image_size: &'st
     let mut claims: Vec<Claim> = ["a", "b"]
         .map(|name| {
             cluster
+                .node
                 .plugin
                 .provision(&from_image(name, 512 * MIB, &reference))
                 .unwrap()
@@ -99,7 +80,7 @@ fn two_pods_of_one_image(disk: FileSystem, image: &'static str, image_size: &'st
         .into();
     let targets: Vec<_> = claims
         .iter_mut()
-        .map(|claim| cluster.plugin.run_pod(claim, "pod").unwrap())
+        .map(|claim| cluster.node.plugin.run_pod(claim, "pod").unwrap())
         .collect();
     for (number, target) in targets.iter().enumerate() {
         assert_serves(&sandbox, &number.to_string(), target);
@@ -118,16 +99,16 @@ fn two_pods_of_one_image(disk: FileSystem, image: &'static str, image_size: &'st
         "volumes are separate"
     );
     for claim in &claims {
-        cluster.plugin.end_pod(claim, "pod").unwrap();
+        cluster.node.plugin.end_pod(claim, "pod").unwrap();
     }
     // What a pod wrote is there for the next pod.
-    let target = cluster.plugin.run_pod(&mut claims[0], "next").unwrap();
+    let target = cluster.node.plugin.run_pod(&mut claims[0], "next").unwrap();
     assert_eq!(fs::read(target.join(WIZARD)).unwrap(), b"gone");
-    cluster.plugin.end_pod(&claims[0], "next").unwrap();
+    cluster.node.plugin.end_pod(&claims[0], "next").unwrap();
     for claim in &claims {
-        cluster.plugin.delete(claim).unwrap();
+        cluster.node.plugin.delete(claim).unwrap();
     }
-    cluster.assert_empty(&sandbox);
+    cluster.node.assert_empty(&sandbox);
 }
 
 #[test]
@@ -153,14 +134,15 @@ fn a_btrfs_image_on_a_btrfs_disk_serves_a_pod() {
     let cluster = Cluster::new(&sandbox, FileSystem::Btrfs);
     let reference = cluster.push(&sandbox, "btrfs", "128Mi");
     let mut claim = cluster
+        .node
         .plugin
         .provision(&from_image("a", 256 * MIB, &reference))
         .unwrap();
-    let target = cluster.plugin.run_pod(&mut claim, "pod").unwrap();
+    let target = cluster.node.plugin.run_pod(&mut claim, "pod").unwrap();
     assert_serves(&sandbox, "btrfs", &target);
-    cluster.plugin.end_pod(&claim, "pod").unwrap();
-    cluster.plugin.delete(&claim).unwrap();
-    cluster.assert_empty(&sandbox);
+    cluster.node.plugin.end_pod(&claim, "pod").unwrap();
+    cluster.node.plugin.delete(&claim).unwrap();
+    cluster.node.assert_empty(&sandbox);
 }
 
 /// The kernel is the data path: no program of ours is needed while a pod runs.
@@ -177,12 +159,13 @@ fn a_mounted_volume_outlives_every_program_of_ours() {
     let mut cluster = Cluster::new(&sandbox, FileSystem::Xfs);
     let reference = cluster.push(&sandbox, "ext4", "64Mi");
     let mut claim = cluster
+        .node
         .plugin
         .provision(&from_image("a", 128 * MIB, &reference))
         .unwrap();
-    let target = cluster.plugin.run_pod(&mut claim, "pod").unwrap();
-    cluster.plugin.process.kill_9();
-    cluster.manager.process.kill_9();
+    let target = cluster.node.plugin.run_pod(&mut claim, "pod").unwrap();
+    cluster.node.plugin.process.kill_9();
+    cluster.node.manager.process.kill_9();
     cluster.registry.stop();
 
     assert_serves(&sandbox, "alone", &target);
@@ -190,19 +173,19 @@ fn a_mounted_volume_outlives_every_program_of_ours() {
     file.write_all(&vec![7; 100_000]).unwrap();
     file.sync_all().unwrap();
 
-    cluster.manager = Manager::start(&sandbox, &Options::new(cluster.disk.dir()));
-    cluster.plugin = Plugin::start(&sandbox, &cluster.manager, cluster.disk.dir());
+    cluster.node.manager = Manager::start(&sandbox, &Options::new(cluster.node.disk.dir()));
+    cluster.node.plugin = Plugin::start(&sandbox, &cluster.node.manager, cluster.node.disk.dir());
     // The kubelet asks again after its own restart; the volume stays as it is.
-    cluster.plugin.stage(&claim).unwrap();
-    cluster.plugin.publish(&claim, "pod").unwrap();
+    cluster.node.plugin.stage(&claim).unwrap();
+    cluster.node.plugin.publish(&claim, "pod").unwrap();
     assert_eq!(
         fs::read(target.join("written-alone")).unwrap(),
         vec![7; 100_000]
     );
     drop(file);
-    cluster.plugin.end_pod(&claim, "pod").unwrap();
-    cluster.plugin.delete(&claim).unwrap();
-    cluster.assert_empty(&sandbox);
+    cluster.node.plugin.end_pod(&claim, "pod").unwrap();
+    cluster.node.plugin.delete(&claim).unwrap();
+    cluster.node.assert_empty(&sandbox);
 }
 
 #[test]
@@ -218,8 +201,8 @@ fn a_raw_block_volume_holds_its_image() {
     let reference = cluster.push(&sandbox, "ext4", "64Mi");
     let mut request = from_image("a", 64 * MIB, &reference);
     request.volume_capabilities = vec![block()];
-    let mut claim = cluster.plugin.provision(&request).unwrap();
-    let device = cluster.plugin.run_pod(&mut claim, "pod").unwrap();
+    let mut claim = cluster.node.plugin.provision(&request).unwrap();
+    let device = cluster.node.plugin.run_pod(&mut claim, "pod").unwrap();
     let kind = e2e::command::run(
         "blkid",
         [
@@ -234,9 +217,9 @@ fn a_raw_block_volume_holds_its_image() {
     assert_eq!(kind.trim(), "ext4");
     let size = e2e::command::run("blockdev", ["--getsize64", &device.display().to_string()]);
     assert_eq!(size.trim(), (64 * MIB).to_string());
-    cluster.plugin.end_pod(&claim, "pod").unwrap();
-    cluster.plugin.delete(&claim).unwrap();
-    cluster.assert_empty(&sandbox);
+    cluster.node.plugin.end_pod(&claim, "pod").unwrap();
+    cluster.node.plugin.delete(&claim).unwrap();
+    cluster.node.assert_empty(&sandbox);
 }
 
 /// The StorageClass that users copy, with the image in a registry of ours.
@@ -263,12 +246,13 @@ fn the_example_storage_class_makes_a_volume() {
         .map(|(key, value)| (key.as_str(), value.as_str()))
         .collect();
     let mut claim = cluster
+        .node
         .plugin
         .provision(&claim("pvc", 1 << 30, &borrowed))
         .unwrap();
-    let target = cluster.plugin.run_pod(&mut claim, "pod").unwrap();
+    let target = cluster.node.plugin.run_pod(&mut claim, "pod").unwrap();
     assert!(fs::read(target.join(WIZARD)).unwrap() == gif::party_wizard());
-    let volume = &cluster.manager.list_volumes().unwrap()[0];
+    let volume = &cluster.node.manager.list_volumes().unwrap()[0];
     assert_eq!(
         (
             volume.size,
@@ -281,9 +265,9 @@ fn the_example_storage_class_makes_a_volume() {
         !volume.degraded.is_empty(),
         "one disk holds one replica of three, and says so"
     );
-    cluster.plugin.end_pod(&claim, "pod").unwrap();
-    cluster.plugin.delete(&claim).unwrap();
-    cluster.assert_empty(&sandbox);
+    cluster.node.plugin.end_pod(&claim, "pod").unwrap();
+    cluster.node.plugin.delete(&claim).unwrap();
+    cluster.node.assert_empty(&sandbox);
 }
 
 /// Row 21: fifty volumes of one image that no disk has yet.
@@ -302,7 +286,7 @@ fn row_21_fifty_claims_of_a_new_image_cause_one_download() {
     let claims: Vec<Claim> = std::thread::scope(|scope| {
         let callers: Vec<_> = (0..50)
             .map(|number| {
-                let (plugin, reference) = (&cluster.plugin, &reference);
+                let (plugin, reference) = (&cluster.node.plugin, &reference);
                 let request = from_image(&format!("pvc-{number}"), 64 * MIB, reference);
                 scope.spawn(move || plugin.provision(&request).unwrap())
             })
@@ -312,8 +296,8 @@ fn row_21_fifty_claims_of_a_new_image_cause_one_download() {
             .map(|caller| caller.join().unwrap())
             .collect()
     });
-    assert_eq!(cluster.manager.list_images().unwrap().len(), 1);
-    assert_eq!(cluster.manager.list_volumes().unwrap().len(), 50);
+    assert_eq!(cluster.node.manager.list_images().unwrap().len(), 1);
+    assert_eq!(cluster.node.manager.list_volumes().unwrap().len(), 50);
     let downloads = cluster
         .registry
         .requests(&["GET", "/blobs/sha256:", "\" 200 "])
@@ -323,7 +307,7 @@ fn row_21_fifty_claims_of_a_new_image_cause_one_download() {
         "the layer and at most the config, once each: {downloads}"
     );
     for claim in &claims {
-        cluster.plugin.delete(claim).unwrap();
+        cluster.node.plugin.delete(claim).unwrap();
     }
-    cluster.assert_empty(&sandbox);
+    cluster.node.assert_empty(&sandbox);
 }

@@ -6,9 +6,10 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
-use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags, SeekFrom, StatxFlags, openat, seek};
+use rustix::fs::{AtFlags, FallocateFlags, OFlags, SeekFrom, StatxFlags, seek};
 
 use super::Finding;
+use crate::store::durable::nameless;
 
 /// Syncs that are timed.
 const SYNCS: usize = 10;
@@ -57,13 +58,6 @@ const KNOWN: [(u64, &str, &str); 9] = [
         "it has no holes and no files above 4 GiB; use XFS",
     ),
 ];
-
-/// A file without a name: it is gone when it is closed, whatever happens.
-fn nameless(dir: &Path, flags: OFlags) -> io::Result<File> {
-    let root = File::open(dir)?;
-    let flags = flags | OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    Ok(openat(root, ".", flags, Mode::from_raw_mode(0o600))?.into())
-}
 
 pub(super) fn examine(dir: &Path) -> Vec<Finding> {
     let mut findings = vec![file_system(dir)];

@@ -8,6 +8,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
+use rustix::fs::{Mode, OFlags};
+
 use crate::error::{IoContext, Result};
 
 /// Makes the names in `dir` durable.
@@ -53,6 +55,13 @@ pub fn create_file(path: &Path) -> Result<File> {
         .mode(0o600)
         .open(path)
         .context("create", path)
+}
+
+/// A file that no directory knows, on the file system of `dir`: whatever ends this process, it is gone.
+/// `flags` are added to those of open(2).
+pub fn nameless(dir: &Path, flags: OFlags) -> io::Result<File> {
+    let flags = flags | OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(dir, flags, Mode::RUSR | Mode::WUSR)?.into())
 }
 
 /// Replaces the content of `path` as one step: readers see the old or the new, also after a power

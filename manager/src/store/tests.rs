@@ -6,6 +6,7 @@ mod work;
 
 use std::fs::{self, File, FileTimes};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use image::Format;
@@ -56,6 +57,20 @@ impl Fixture {
         self.store.load().unwrap()
     }
 
+    fn adopt(&self, id: &ImageId) -> crate::Result<SealedImage> {
+        let cancel = CancellationToken::new();
+        self.store
+            .adopt(id, &Asked::default(), Reading::silent(&cancel))
+    }
+
+    /// The image that a start finds, ready and alone.
+    fn ready(&self) -> SealedImage {
+        let [Found::Ready(sealed)] = &self.load()[..] else {
+            panic!()
+        };
+        (**sealed).clone()
+    }
+
     fn backing(&self) -> std::path::PathBuf {
         self.store.paths(&self.id).backing
     }
@@ -73,4 +88,10 @@ impl Fixture {
         names.sort();
         names
     }
+}
+
+/// Changes one byte.
+fn spoil(path: &Path, at: u64) {
+    let file = File::options().write(true).open(path).unwrap();
+    file.write_all_at(b"x", at).unwrap();
 }

@@ -14,11 +14,12 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::OFlags;
 use types::{ImageName, VolumeName};
 
 use super::Volumes;
 use crate::error::{Error, IoContext, Result};
+use crate::store::durable;
 
 /// How long no volume but one may have been written to before the first cut, so that the time of a write
 /// after it is another one: two ticks of the slowest clock that a kernel stamps files by (`HZ` = 100).
@@ -118,9 +119,11 @@ impl Volumes {
         }
         order.sort();
         sleep(TICKS);
+        let dir = self.disk.layout().volumes();
         let mut files = HashMap::new();
         for (_, name) in &order {
-            let file = self.nameless()?;
+            let file = durable::nameless(&dir, OFlags::empty());
+            let file = file.context("make a file without a name in", &dir)?;
             self.cut(name, &file)?;
             files.insert((*name).clone(), file);
         }
@@ -143,16 +146,5 @@ impl Volumes {
         file.sync_all().context("sync", &path)?;
         let metadata = file.metadata().context("look at", &path)?;
         Ok((metadata.ctime(), metadata.ctime_nsec()))
-    }
-
-    /// A file of this disk that no directory knows.
-    fn nameless(&self) -> Result<File> {
-        let dir = self.disk.layout().volumes();
-        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-        let file = rustix::fs::open(&dir, flags, Mode::RUSR | Mode::WUSR);
-        Ok(file
-            .map_err(std::io::Error::from)
-            .context("make a file without a name in", &dir)?
-            .into())
     }
 }

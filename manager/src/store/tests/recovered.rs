@@ -12,10 +12,7 @@ fn row_97_a_sealed_image_is_ready_at_the_next_start_and_nothing_is_read() {
         fixture.files(),
         ["backing", "backing.cfg", "backing.chunks"]
     );
-    let [Found::Ready(found)] = &fixture.load()[..] else {
-        panic!()
-    };
-    assert_eq!(**found, sealed);
+    assert_eq!(fixture.ready(), sealed);
 }
 
 /// Row 62: whatever happens to the sidecar, the image comes back by its bytes.
@@ -29,14 +26,7 @@ fn row_62_an_image_without_a_usable_sidecar_is_read_and_sealed_again() {
         let [Found::Unsealed(id, None)] = &fixture.load()[..] else {
             panic!("{sidecar:?}")
         };
-        let adopted = fixture
-            .store
-            .adopt(
-                id,
-                &Asked::default(),
-                Reading::silent(&CancellationToken::new()),
-            )
-            .unwrap();
+        let adopted = fixture.adopt(id).unwrap();
         assert_eq!(
             adopted.sidecar.current_checksum,
             sealed.sidecar.current_checksum
@@ -46,14 +36,7 @@ fn row_62_an_image_without_a_usable_sidecar_is_read_and_sealed_again() {
     // Without the manifest too, the bytes are hashed.
     fs::remove_file(fixture.store.paths(&fixture.id).sidecar).unwrap();
     fs::remove_file(fixture.store.paths(&fixture.id).chunks).unwrap();
-    let adopted = fixture
-        .store
-        .adopt(
-            &fixture.id,
-            &Asked::default(),
-            Reading::silent(&CancellationToken::new()),
-        )
-        .unwrap();
+    let adopted = fixture.adopt(&fixture.id).unwrap();
     assert_eq!(
         adopted.sidecar.current_checksum,
         sealed.sidecar.current_checksum
@@ -80,18 +63,9 @@ fn row_62_damaged_bytes_are_not_adopted() {
     let fixture = fixture();
     fixture.seal();
     fixture.put_sidecar(b"");
-    File::options()
-        .write(true)
-        .open(fixture.backing())
-        .unwrap()
-        .write_all_at(b"x", 1 << 20)
-        .unwrap();
+    spoil(&fixture.backing(), 1 << 20);
     assert!(matches!(
-        fixture.store.adopt(
-            &fixture.id,
-            &Asked::default(),
-            Reading::silent(&CancellationToken::new())
-        ),
+        fixture.adopt(&fixture.id),
         Err(Error::Damaged { .. })
     ));
 }
@@ -112,14 +86,7 @@ fn an_image_that_longhorn_sealed_is_adopted_by_its_checksum() {
     let [Found::Unsealed(id, Some(_))] = &fixture.load()[..] else {
         panic!()
     };
-    assert!(matches!(
-        fixture.store.adopt(
-            id,
-            &Asked::default(),
-            Reading::silent(&CancellationToken::new())
-        ),
-        Err(Error::Damaged { .. })
-    ));
+    assert!(matches!(fixture.adopt(id), Err(Error::Damaged { .. })));
     assert!(
         fixture.backing().exists(),
         "a wrong checksum must never delete the bytes"
@@ -128,18 +95,7 @@ fn an_image_that_longhorn_sealed_is_adopted_by_its_checksum() {
     let [Found::Unsealed(id, Some(_))] = &fixture.load()[..] else {
         panic!()
     };
-    assert!(
-        !fixture
-            .store
-            .adopt(
-                id,
-                &Asked::default(),
-                Reading::silent(&CancellationToken::new())
-            )
-            .unwrap()
-            .seal
-            .unverified
-    );
+    assert!(!fixture.adopt(id).unwrap().seal.unverified);
 }
 
 /// Row 64: the same bytes under a new stamp are ready again, other bytes never are, though their

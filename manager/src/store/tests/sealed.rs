@@ -39,12 +39,7 @@ fn row_29_an_unverified_image_says_so_and_is_held_to_its_own_checksum() {
         sealed.sidecar.current_checksum,
         Sha512::of(&bytes()).to_string()
     );
-    File::options()
-        .write(true)
-        .open(fixture.backing())
-        .unwrap()
-        .write_all_at(b"x", 0)
-        .unwrap();
+    spoil(&fixture.backing(), 0);
     assert!(matches!(
         fixture.store.verify(&sealed, &CancellationToken::new()),
         Err(Error::Damaged { .. })
@@ -66,10 +61,7 @@ fn row_44_a_declared_format_is_never_guessed_again() {
         (sealed.format(), sealed.sidecar.virtual_size),
         (Format::Raw, 3 << 20)
     );
-    let [Found::Ready(found)] = &fixture.load()[..] else {
-        panic!()
-    };
-    assert_eq!(found.format(), Format::Raw);
+    assert_eq!(fixture.ready().format(), Format::Raw);
     // Not declared, the same bytes are a broken qcow2 and refused.
     let other = Fixture {
         id: ImageId::new("other", "1").unwrap(),
@@ -107,12 +99,7 @@ fn the_raw_form_is_made_once_and_again_when_it_was_touched() {
     let path = fixture.store.make_raw_form(&sealed, &cancel).unwrap();
     assert_eq!(fs::read(&path).unwrap(), bytes());
     assert_eq!(fixture.store.raw_form(&sealed).unwrap(), Some(path.clone()));
-    File::options()
-        .write(true)
-        .open(&path)
-        .unwrap()
-        .write_all_at(b"x", 0)
-        .unwrap();
+    spoil(&path, 0);
     assert_eq!(fixture.store.raw_form(&sealed).unwrap(), None);
     fixture.store.make_raw_form(&sealed, &cancel).unwrap();
     assert_eq!(fs::read(&path).unwrap(), bytes());

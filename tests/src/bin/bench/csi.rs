@@ -4,9 +4,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use e2e::churn::{Held, churn, percentile};
-use e2e::csi::{Plugin, claim};
-use e2e::manager::{Options, init_disk};
-use e2e::{Disk, FileSystem, Manager, Sandbox, command};
+use e2e::csi::claim;
+use e2e::{Disk, FileSystem, Node, Sandbox, command};
 
 use crate::report::{Budget, Report, Runs};
 
@@ -16,27 +15,9 @@ const VOLUMES: usize = 160;
 /// What the suite takes with the hostpath driver, the Kubernetes project's own example: published.
 const HOSTPATH_SECONDS: f64 = 1.0;
 
-struct Node {
-    plugin: Plugin,
-    manager: Manager,
-    disk: Disk,
-    sandbox: Sandbox,
-}
-
-impl Node {
-    fn new(name: &str) -> Self {
-        let sandbox = Sandbox::new(name);
-        let disk = Disk::new(&sandbox, "disk", FileSystem::Xfs, 20 << 30);
-        init_disk(disk.dir());
-        let manager = Manager::start(&sandbox, &Options::new(disk.dir()));
-        let plugin = Plugin::start(&sandbox, &manager, disk.dir());
-        Self {
-            plugin,
-            manager,
-            disk,
-            sandbox,
-        }
-    }
+fn node(sandbox: &Sandbox) -> Node {
+    let disk = Disk::new(sandbox, "disk", FileSystem::Xfs, 20 << 30);
+    Node::start(sandbox, disk, |options| options)
 }
 
 fn milliseconds(time: Duration) -> f64 {
@@ -51,7 +32,8 @@ pub(crate) fn sanity(report: &mut Report) {
         eprintln!("bench: csi-sanity is not installed");
         return;
     };
-    let node = Node::new("bench-sanity");
+    let sandbox = Sandbox::new("bench-sanity");
+    let node = node(&sandbox);
     let socket = node
         .plugin
         .kubelet_dir()
@@ -62,11 +44,11 @@ pub(crate) fn sanity(report: &mut Report) {
             format!("--csi.endpoint=unix://{}", socket.display()),
             format!(
                 "--csi.mountdir={}",
-                node.sandbox.path(format!("mount-{round}")).display()
+                sandbox.path(format!("mount-{round}")).display()
             ),
             format!(
                 "--csi.stagingdir={}",
-                node.sandbox.path(format!("staging-{round}")).display()
+                sandbox.path(format!("staging-{round}")).display()
             ),
             format!("--csi.testvolumesize={}", 64 * MIB),
             format!("--csi.testvolumeexpandsize={}", 128 * MIB),
@@ -115,11 +97,8 @@ fn first_mounts(node: &Node, at_once: usize) -> Vec<Duration> {
 }
 
 /// The same by hand: a sparse file, a file system, a loop mount.
-fn by_hand(node: &Node) -> Duration {
-    let (file, point) = (
-        node.disk.dir().join("by-hand"),
-        node.sandbox.make_dir("by-hand"),
-    );
+fn by_hand(sandbox: &Sandbox, node: &Node) -> Duration {
+    let (file, point) = (node.disk.dir().join("by-hand"), sandbox.make_dir("by-hand"));
     let start = Instant::now();
     std::fs::File::create(&file)
         .unwrap()
@@ -143,9 +122,10 @@ fn by_hand(node: &Node) -> Duration {
 }
 
 pub(crate) fn latency(report: &mut Report) {
-    let node = Node::new("bench-csi-latency");
+    let sandbox = Sandbox::new("bench-csi-latency");
+    let node = node(&sandbox);
     first_mounts(&node, 16);
-    let mut hand: Vec<Duration> = (0..30).map(|_| by_hand(&node)).collect();
+    let mut hand: Vec<Duration> = (0..30).map(|_| by_hand(&sandbox, &node)).collect();
     hand.sort_unstable();
     let hand = percentile(&hand, 0.5);
     let mut before = hand;
@@ -165,7 +145,8 @@ pub(crate) fn latency(report: &mut Report) {
 }
 
 pub(crate) fn churn_of_500(report: &mut Report) {
-    let node = Node::new("bench-churn");
+    let sandbox = Sandbox::new("bench-churn");
+    let node = node(&sandbox);
     churn(&node.plugin, 100);
     let held = || [&node.plugin.process, &node.manager.process].map(Held::by);
     let before = held();
