@@ -124,6 +124,17 @@ pub enum Error {
         /// Where it is published.
         node: NodeId,
     },
+    /// The volume is in use on a node, though it is not published there.
+    #[error(
+        "volume {name} is attached to a loop device of node {node}: a pod uses it, or did a moment ago; \
+         unstage it first, which is to end the pods that use it"
+    )]
+    VolumeAttached {
+        /// Which volume.
+        name: VolumeName,
+        /// Whose device that is.
+        node: NodeId,
+    },
     /// The volume is being written to, and cannot be had as it is at one moment.
     #[error(
         "volume {name} is being written to on node {node}: {why}; unpublish it first, which is to end \

@@ -2,8 +2,11 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 
 use probe::FsType;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use types::{VolumeName, crash_point};
 
 use super::inspect;
@@ -110,8 +113,9 @@ impl Stage<'_> {
         flags: &[String],
     ) -> Result<Staged> {
         let read_only = self.wanted.read_only;
+        // Kept to the end: until a device holds the volume, this does.
+        let file = self.open_file(false)?;
         let content = {
-            let file = self.open_file(false)?;
             let volume = self.volume();
             filesystem::part_content(&volume.name, &volume.file, &file, volume.part.as_ref())?
         };
@@ -270,7 +274,8 @@ impl Stage<'_> {
         Ok((device, status))
     }
 
-    /// Opens the volume's file and looks that it is all there.
+    /// Opens the volume's file and looks that it is all there. Who has it open, or attached through it,
+    /// holds the file (flock(2), shared): meanwhile its manager does not delete the volume or copy it.
     pub(super) fn open_file(&self, writable: bool) -> Result<File> {
         let volume = self.volume();
         let file = match paths::open_regular(&volume.file, writable) {
@@ -280,10 +285,18 @@ impl Stage<'_> {
             }
             file => file?,
         };
-        let len = file
-            .metadata()
-            .map_err(Error::io("look at", &volume.file))?
-            .len();
+        match flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Err(Error::Busy(volume.name.clone())),
+            Err(errno) => return Err(Error::io("lock", &volume.file)(errno)),
+        }
+        let metadata = file.metadata();
+        let metadata = metadata.map_err(Error::io("look at", &volume.file))?;
+        if metadata.nlink() == 0 {
+            let (volume, file) = (volume.name.clone(), volume.file.clone());
+            return Err(Error::VolumeMissing { volume, file });
+        }
+        let len = metadata.len();
         let needed = volume.part.as_ref().map_or(0, |part| part.end);
         if len < volume.size.bytes().max(needed) || len == 0 {
             return Err(Error::VolumeDamaged {

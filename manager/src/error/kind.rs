@@ -24,6 +24,7 @@ impl Classify for Error {
             Self::ImageNotReady { .. }
             | Self::ImageInUse { .. }
             | Self::VolumePublished { .. }
+            | Self::VolumeAttached { .. }
             | Self::CannotCut { .. }
             | Self::NotADisk { .. }
             | Self::DiskLocked(_)

@@ -28,6 +28,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use tracing::{info, warn};
 use types::{ByteSize, Classify, ErrorKind, ImageId, NodeId, VolumeName, crash_point, report};
 
@@ -376,10 +378,17 @@ impl Volumes {
             }
             Err(error) => return Err(error),
         }
-        let (from, to) = (
-            self.disk.layout().volume(name).dir,
-            self.disk.layout().volume_deleting(name),
-        );
+        let VolumePaths {
+            dir: from, data, ..
+        } = self.disk.layout().volume(name);
+        let _held = match File::open(&data) {
+            Ok(file) if !hold(&file, &data)? => {
+                let (name, node) = (name.clone(), self.node_id.clone());
+                return Err(Error::VolumeAttached { name, node });
+            }
+            file => file,
+        };
+        let to = self.disk.layout().volume_deleting(name);
         durable::remove_dir(&to)?;
         durable::rename(&from, &to)?;
         durable::sync_parent(&to)?;
@@ -387,6 +396,16 @@ impl Volumes {
         durable::remove_dir(&to)?;
         info!(volume = %name, "deleted");
         Ok(())
+    }
+}
+
+/// Keeps nodes from using the volume of `file` until that is closed; `false` when one uses it. A node
+/// that does holds a shared flock(2) through its loop device, whatever becomes of its processes.
+fn hold(file: &File, path: &Path) -> Result<bool> {
+    match flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(errno) => Err(io::Error::from(errno)).context("lock", path),
     }
 }
 

@@ -36,6 +36,7 @@ const STEPS: &[Step] = &[
         install::the_chart_is_what_helm_and_the_api_server_take,
     ),
     ("provisioner", provisioner::provisioner),
+    ("unattached", provisioner::unattached),
     ("blank", examples::blank_expands),
     ("block", examples::block),
     ("snapshot", examples::snapshot_and_restore),

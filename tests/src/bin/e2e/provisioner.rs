@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use e2e::baseimage::WIZARD;
 use e2e::cluster::Cluster;
+use e2e::programs::sources;
 use e2e::{Sandbox, gif, wait};
+use serde_json::json;
 
 use crate::examples::nothing_is_left;
 use crate::registry::{self, BASE_IMAGE};
@@ -33,6 +35,30 @@ pub(crate) fn provisioner(cluster: &Cluster) {
     println!("  from apply to both pods ready     cold image   warm image");
     println!("  volumes of the base image         {cold:>10.1?}   {warm:>10.1?}");
     println!("  init container and emptyDir       {cold_copy:>10.1?}   {warm_copy:>10.1?}");
+}
+
+/// The example where nothing is attached: no pod waits for its kubelet's next report.
+pub(crate) fn unattached(cluster: &Cluster) {
+    apply_driver(cluster, "tests/kubernetes/unattached");
+    fetch_everywhere(cluster);
+    let started = until_both_run(cluster, EXAMPLE, "provisioner-baseimage");
+    assert_eq!(cluster.get("volumeattachments")["items"], json!([]));
+    the_service_serves_the_wizard(cluster);
+    pods_own_what_they_write(cluster);
+    let end_begun = Instant::now();
+    end(cluster);
+    let ended = end_begun.elapsed();
+    println!(
+        "  from apply to both pods ready, nothing attached: {started:.1?}; and gone: {ended:.1?}"
+    );
+    apply_driver(cluster, "tests/kubernetes/overlay");
+}
+
+/// As docs/install.md says it: whether volumes are attached cannot be changed of a driver that is there.
+fn apply_driver(cluster: &Cluster, overlay: &str) {
+    cluster.kubectl("delete csidriver driver.longhorn.io");
+    let overlay = sources().join(overlay);
+    cluster.kubectl(&format!("apply -k {}", overlay.display()));
 }
 
 fn until_both_run(cluster: &Cluster, file: &str, set: &str) -> Duration {

@@ -1,0 +1,80 @@
+//! The plugin in a cluster that attaches nothing (`attachRequired: false`): nobody tells the manager
+//! that a volume is used, and the kernel knows it all the same.
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use std::fs::File;
+use std::io::Write as _;
+
+use e2e::csi::{Plugin, claim, refused};
+use e2e::{FileSystem, Need, Node, Sandbox, needs};
+use rustix::fs::{FlockOperation, flock};
+use tonic::Code;
+
+const MIB: u64 = 1 << 20;
+
+/// On a disk that can share extents, and on one that cannot.
+#[test]
+fn a_volume_in_use_is_not_deleted_and_not_copied() {
+    needs!(Need::Root, Need::FileSystem("xfs"));
+    for (file_system, is_cut) in [(FileSystem::Xfs, true), (FileSystem::Ext4, false)] {
+        let sandbox = Sandbox::new("csi-unattached");
+        let mut node = Node::new(&sandbox, file_system);
+        let volume = node.plugin.provision(&claim("volume", 64 * MIB, &[]));
+        let volume = volume.unwrap();
+        node.plugin.stage(&volume).unwrap();
+        let target = node.plugin.publish(&volume, "pod").unwrap();
+        let mut file = File::create(target.join("written")).unwrap();
+        file.write_all(b"something").unwrap();
+        drop(file);
+        // Whoever attached it may be gone: the device is there.
+        node.plugin.process.kill_9();
+        node.plugin = Plugin::start(&sandbox, &node.manager, node.disk.dir());
+        refused(
+            node.plugin.delete(&volume),
+            Code::FailedPrecondition,
+            &["volume", "loop device"],
+        );
+        let snapshot = node.plugin.snapshot("in-use", "volume");
+        if is_cut {
+            node.plugin
+                .delete_snapshot(&snapshot.unwrap().snapshot_id)
+                .unwrap();
+        } else {
+            let words = ["volume", "being written to", "cannot share extents"];
+            refused(snapshot, Code::FailedPrecondition, &words);
+        }
+
+        node.plugin.unpublish(&volume, "pod").unwrap();
+        refused(
+            node.plugin.delete(&volume),
+            Code::FailedPrecondition,
+            &["loop device"],
+        );
+        node.plugin.unstage(&volume).unwrap();
+        let snapshot = node.plugin.snapshot("unused", "volume").unwrap();
+        node.plugin.delete_snapshot(&snapshot.snapshot_id).unwrap();
+        node.plugin.delete(&volume).unwrap();
+        node.assert_empty(&sandbox);
+    }
+}
+
+#[test]
+fn a_volume_that_is_being_copied_or_deleted_is_not_used() {
+    needs!(Need::Root, Need::FileSystem("xfs"));
+    let sandbox = Sandbox::new("csi-unattached-held");
+    let node = Node::new(&sandbox, FileSystem::Xfs);
+    let volume = node.plugin.provision(&claim("volume", 64 * MIB, &[]));
+    let volume = volume.unwrap();
+    let file = File::open(node.disk.dir().join("volumes/volume/volume")).unwrap();
+    flock(&file, FlockOperation::NonBlockingLockExclusive).unwrap();
+    refused(
+        node.plugin.stage(&volume),
+        Code::Aborted,
+        &["volume", "try again"],
+    );
+    drop(file);
+    node.plugin.stage(&volume).unwrap();
+    node.plugin.unstage(&volume).unwrap();
+    node.plugin.delete(&volume).unwrap();
+    node.assert_empty(&sandbox);
+}
