@@ -5,9 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use e2e::baseimage::{Build, web_page};
-use e2e::csi::Plugin;
-use e2e::manager::{Options, init_disk};
-use e2e::{Disk, FileSystem, Manager, Need, Registry, Sandbox, command, leftovers, needs};
+use e2e::{Disk, FileSystem, Need, Node, Registry, Sandbox, command, leftovers, needs};
 
 /// On the path, or where `go install` puts it.
 fn csi_sanity() -> Option<PathBuf> {
@@ -55,15 +53,13 @@ fn run(
     base_image: bool,
 ) -> String {
     let disk = Disk::new(sandbox, "disk", FileSystem::Xfs, 1 << 30);
-    init_disk(disk.dir());
     let registry = base_image.then(|| Registry::start(sandbox));
-    let mut manager_options = Options::new(disk.dir());
-    if let Some(registry) = &registry {
-        manager_options = manager_options.with_registry(registry);
-    }
-    let manager = Manager::start(sandbox, &manager_options);
-    let plugin = Plugin::start(sandbox, &manager, disk.dir());
-    let socket = plugin
+    let node = Node::start(sandbox, disk, |options| match &registry {
+        Some(registry) => options.with_registry(registry),
+        None => options,
+    });
+    let socket = node
+        .plugin
         .kubelet_dir()
         .join("plugins/driver.longhorn.io/csi.sock");
     let mut arguments = vec![
@@ -98,10 +94,9 @@ fn run(
     }
     let output = command::output(&program.display().to_string(), arguments);
     if output.status.success() {
-        sandbox.assert_nothing_attached(&disk.dir().join("volumes"));
-        assert_eq!(manager.list_volumes().unwrap(), Vec::new());
+        node.assert_empty(sandbox);
     }
-    format!("{}\n{}", command::words(&output), plugin.process.log())
+    format!("{}\n{}", command::words(&output), node.plugin.process.log())
 }
 
 #[test]

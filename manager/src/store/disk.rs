@@ -11,13 +11,14 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
-use rustix::fs::{FlockOperation, flock, statvfs};
+use rustix::fs::statvfs;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 use types::{Classify, DiskUuid, ErrorKind, report};
 
 use super::durable;
 use super::health::Counters;
+use super::held::hold;
 use super::layout::Layout;
 use crate::error::{Error, IoContext, Result};
 
@@ -100,12 +101,8 @@ impl Disk {
             .custom_flags(libc::O_NOFOLLOW)
             .open(&lock_path)
             .context("open", &lock_path)?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                return Err(Error::DiskLocked(layout.root().to_owned()));
-            }
-            Err(error) => return Err(error).context("lock", &lock_path),
+        if !hold(&lock, &lock_path)? {
+            return Err(Error::DiskLocked(layout.root().to_owned()));
         }
         disk.lock = Some(lock);
         durable::create_dir(&layout.images())?;

@@ -11,7 +11,6 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{FlockOperation, flock};
 use tokio_util::sync::CancellationToken;
 use types::{Sha512, crash_point};
 
@@ -21,6 +20,7 @@ use super::disk::Disk;
 use super::durable;
 use super::hash::HashThread;
 use super::health::{Reservation, leave_reserve};
+use super::held;
 use super::padding::{self, Padded};
 use crate::error::{Error, IoContext, Result};
 
@@ -255,10 +255,10 @@ impl Drop for Received {
 
 /// Locks a work file, so that it is told from one that nobody fills any more.
 pub(super) fn hold(file: &File, path: &Path) -> Result<()> {
-    match flock(file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(()),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::WorkFileBusy(path.to_owned())),
-        Err(error) => Err(error).context("lock", path),
+    if held::hold(file, path)? {
+        Ok(())
+    } else {
+        Err(Error::WorkFileBusy(path.to_owned()))
     }
 }
 

@@ -50,6 +50,7 @@ pub mod disk;
 pub mod durable;
 mod hash;
 pub mod health;
+pub mod held;
 mod holes;
 pub mod images;
 pub mod ingest;

@@ -12,9 +12,8 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{FlockOperation, flock};
-
 use super::durable;
+use super::held::hold;
 use crate::error::{Error, IoContext, Result};
 
 /// The locks that this process holds, by the path of the lock file.
@@ -61,10 +60,8 @@ pub(super) fn try_lock(path: &Path) -> Result<Option<File>> {
             .custom_flags(libc::O_NOFOLLOW)
             .open(path)
             .context("open", path)?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
-            Err(error) => return Err(error).context("lock", path),
+        if !hold(&file, path)? {
+            return Ok(None);
         }
         // Its last holder may have removed it between the opening and the locking.
         let opened = file.metadata().context("look at", path)?.ino();

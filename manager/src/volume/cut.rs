@@ -11,9 +11,10 @@ use std::time::Instant;
 use tracing::{info, warn};
 use types::{VolumeName, crash_point};
 
+use super::Volumes;
 use super::record::MadeBy;
-use super::{Volumes, hold};
 use crate::error::{Error, IoContext, Result};
+use crate::store::held::hold;
 
 /// Extents up to which a volume is cloned while nodes write to it. At 56 µs for each (measured on XFS)
 /// its I/O stands still for 5 s, which is within what file systems and programs bear.
@@ -30,7 +31,8 @@ impl Volumes {
         let source = File::open(&path).context("open", &path)?;
         source.sync_all().context("sync", &path)?;
         crash_point!("volume.cut.synced");
-        // A volume that is used without being published is used on this node.
+        // Nobody begins to use the volume meanwhile. One that is used without being published is used on
+        // this node.
         let is_free = hold(&source, &path)?;
         let published = &volume.record.published;
         let unannounced = published.is_empty() && !is_free;

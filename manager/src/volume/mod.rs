@@ -28,8 +28,6 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
 use tracing::{info, warn};
 use types::{ByteSize, Classify, ErrorKind, ImageId, NodeId, VolumeName, crash_point, report};
 
@@ -42,6 +40,7 @@ use self::request::{difference, size_of};
 use crate::content::Content;
 use crate::error::{Error, IoContext, Result};
 use crate::source::Snapshot;
+use crate::store::held::hold;
 use crate::store::layout::{EntryName, Layout, VolumePaths};
 use crate::store::recovery::remove_leftover;
 use crate::store::{Disk, SealedImage, durable};
@@ -381,6 +380,7 @@ impl Volumes {
         let VolumePaths {
             dir: from, data, ..
         } = self.disk.layout().volume(name);
+        // A node that uses the volume holds its file, shared, through its loop device.
         let _held = match File::open(&data) {
             Ok(file) if !hold(&file, &data)? => {
                 let (name, node) = (name.clone(), self.node_id.clone());
@@ -396,16 +396,6 @@ impl Volumes {
         durable::remove_dir(&to)?;
         info!(volume = %name, "deleted");
         Ok(())
-    }
-}
-
-/// Keeps nodes from using the volume of `file` until that is closed; `false` when one uses it. A node
-/// that does holds a shared flock(2) through its loop device, whatever becomes of its processes.
-fn hold(file: &File, path: &Path) -> Result<bool> {
-    match flock(file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(true),
-        Err(Errno::WOULDBLOCK) => Ok(false),
-        Err(errno) => Err(io::Error::from(errno)).context("lock", path),
     }
 }
 
