@@ -41,6 +41,9 @@ pub(crate) fn is_blank(content: Option<&wire::Content>) -> bool {
 fn mountable(image: &str, content: &wire::Content, asked: Option<FsType>) -> Result<()> {
     let found = || content.r#type.chars().take(64).collect::<String>();
     let what = match content.kind() {
+        Kind::FileSystem if !content.refused.is_empty() => {
+            format!("{} that is not mounted: {}", found(), content.refused)
+        }
         Kind::FileSystem => match (asked, content.r#type.parse::<FsType>()) {
             (Some(asked), Ok(found)) if asked == found => return Ok(()),
             (Some(asked), _) => {
@@ -140,6 +143,26 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn row_140_what_no_node_mounts_is_refused_before_there_is_a_volume() {
+        let content = wire::Content {
+            kind: Kind::FileSystem.into(),
+            r#type: "btrfs".to_owned(),
+            refused: "it has 2 devices".to_owned(),
+            ..Default::default()
+        };
+        let with = |access| Capability {
+            access,
+            mode: Mode::SingleNodeWriter,
+        };
+        for asked in [None, Some(FsType::Btrfs)] {
+            let error = suits("image", Some(&content), &[with(mount(asked))]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+            assert!(error.to_string().contains("2 devices"), "{error}");
+        }
+        suits("image", Some(&content), &[with(Access::Block)]).unwrap();
     }
 
     #[test]

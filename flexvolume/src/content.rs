@@ -15,6 +15,7 @@ pub(crate) fn of(content: Option<&wire::Content>) -> Option<Content> {
                 fs_type,
                 label: content.label.clone(),
                 uuid: content.uuid.clone(),
+                refused: Some(content.refused.clone()).filter(|why| !why.is_empty()),
             },
             Err(_) => Content::Unknown,
         },

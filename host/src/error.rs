@@ -168,6 +168,16 @@ pub enum Error {
         /// What it holds.
         found: String,
     },
+    /// The file system asks for more than its own device, or for what no node does for it.
+    #[error("volume {volume} holds {fs_type} that is not mounted: {why}")]
+    RefusedFileSystem {
+        /// The volume.
+        volume: VolumeName,
+        /// What it holds.
+        fs_type: FsType,
+        /// Why, with what to do.
+        why: String,
+    },
     /// The file system cannot be written to, and the volume is asked for writing.
     #[error("volume {volume} holds {fs_type}, which cannot be written to; ask for it read-only")]
     ReadOnlyFileSystem {
@@ -364,6 +374,7 @@ impl Classify for Error {
             | Self::FsTypeMismatch { .. }
             | Self::NotAFileSystem { .. }
             | Self::ReadOnlyFileSystem { .. }
+            | Self::RefusedFileSystem { .. }
             | Self::MixedBlock { .. }
             | Self::Blank { .. }
             | Self::ForeignLoop { .. }

@@ -17,6 +17,9 @@ pub struct Content {
     /// The file system's uuid.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub uuid: String,
+    /// Why no node mounts the file system, with what to do; empty: nothing is known against it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub refused: String,
 }
 
 /// The kinds of [`Content`].
@@ -52,11 +55,13 @@ impl From<probe::Content> for Content {
                 fs_type,
                 label,
                 uuid,
+                refused,
             } => Self {
                 kind: ContentKind::FileSystem,
                 what: fs_type.to_string(),
                 label,
                 uuid,
+                refused: refused.unwrap_or_default(),
             },
             probe::Content::PartitionTable { table } => of(ContentKind::PartitionTable, table),
             probe::Content::Other { what } => of(ContentKind::Other, what),

@@ -59,6 +59,7 @@ pub(crate) fn vfat(window: &Window) -> io::Result<Option<Found>> {
         fs_type: FsType::Vfat,
         label,
         uuid,
+        refused: None,
     }))
 }
 

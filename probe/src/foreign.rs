@@ -135,6 +135,7 @@ pub(crate) fn plain_signatures(window: &Window) -> io::Result<Vec<Found>> {
             fs_type: *fs_type,
             label: String::new(),
             uuid: String::new(),
+            refused: None,
         };
         if places.uuid != 0
             && let Some(bytes) = window.bytes(places.uuid, 16)?
@@ -146,6 +147,9 @@ pub(crate) fn plain_signatures(window: &Window) -> io::Result<Vec<Found>> {
         {
             found.label = text(&bytes);
         }
+        if *fs_type == FsType::Erofs {
+            found.refused = erofs_devices(window)?;
+        }
         all.push(found);
     }
     all.extend(squashfs(window)?);
@@ -153,6 +157,18 @@ pub(crate) fn plain_signatures(window: &Window) -> io::Result<Vec<Found>> {
         numbered(window, found)?;
     }
     Ok(all)
+}
+
+/// EROFS: `feature_incompat` and `extra_devices` of the superblock, which begins at 1024.
+fn erofs_devices(window: &Window) -> io::Result<Option<String>> {
+    const DEVICE_TABLE: u32 = 0x8;
+    let Some(block) = window.bytes(1024, 128)? else {
+        return Ok(None);
+    };
+    let more = le16(&block, 86);
+    Ok((le32(&block, 80) & DEVICE_TABLE != 0 && more > 0).then(|| {
+        format!("its data lies on {more} more devices; make it without (mkfs.erofs --blobdev)")
+    }))
 }
 
 /// Little-endian Squashfs: version 4 is today's, older ones need another driver.
@@ -172,6 +188,7 @@ fn squashfs(window: &Window) -> io::Result<Option<Found>> {
         fs_type,
         label: String::new(),
         uuid: String::new(),
+        refused: None,
     }))
 }
 
@@ -214,6 +231,7 @@ pub(crate) fn optical(window: &Window) -> io::Result<Option<Found>> {
                     fs_type,
                     label: String::new(),
                     uuid: String::new(),
+                    refused: None,
                 }));
             }
             b"BEA01" | b"BOOT2" | b"CDW02" | b"TEA01" => {}
@@ -242,5 +260,6 @@ fn iso9660(block: &[u8]) -> Found {
         fs_type: FsType::Iso9660,
         label,
         uuid,
+        refused: None,
     }
 }

@@ -9,23 +9,29 @@
 //! | `disk.rs` | the trait that everything is read through, and its file form |
 //! | `fs_type.rs` | the names of file systems |
 //! | `window.rs` | bounded reads and integers out of a disk |
-//! | `linux.rs`, `fat.rs`, `foreign.rs` | superblocks of file systems |
+//! | `ext.rs`, `xfs.rs`, `btrfs.rs` | the file systems that volumes are made of, and what forbids a mount |
+//! | `features.rs` | which features a kernel may lack |
+//! | `fat.rs`, `foreign.rs` | superblocks of other file systems |
 //! | `member.rs` | what is no file system: encryption, RAID, LVM, swap |
 //! | `table.rs` | partition tables |
 
+mod btrfs;
 mod crc;
 mod disk;
+mod ext;
 mod fat;
+mod features;
 mod foreign;
 mod fs_type;
-mod linux;
 mod member;
 mod table;
 mod window;
+mod xfs;
 
 use std::io;
 
 pub use disk::{Disk, FileDisk, Part, next_data};
+pub use features::features;
 pub use fs_type::{FsType, UnknownFsType};
 pub use table::{Partition, partitions};
 
@@ -42,6 +48,9 @@ pub enum Content {
         label: String,
         /// Its UUID or serial number as `blkid` writes it; empty when there is none.
         uuid: String,
+        /// Why no node mounts it, in words that follow its type, with what to do; `None`: nothing is known
+        /// against it. As a block device it can be used.
+        refused: Option<String>,
     },
     /// A partition table.
     PartitionTable {
@@ -67,6 +76,7 @@ struct Found {
     fs_type: FsType,
     label: String,
     uuid: String,
+    refused: Option<String>,
 }
 
 /// How many bytes one read of the blank check asks for.
@@ -102,12 +112,14 @@ pub fn probe(disk: &dyn Disk) -> io::Result<Content> {
         fs_type,
         label,
         uuid,
+        refused,
     }) = systems.into_iter().next()
     {
         return Ok(Content::FileSystem {
             fs_type,
             label,
             uuid,
+            refused,
         });
     }
     if let Some(table) = table {
@@ -126,13 +138,20 @@ pub fn probe(disk: &dyn Disk) -> io::Result<Content> {
 
 fn file_systems(window: &Window) -> io::Result<Vec<Found>> {
     let mut found = Vec::new();
-    found.extend(linux::ext(window)?);
-    found.extend(linux::xfs(window)?);
-    found.extend(linux::btrfs(window)?);
+    found.extend(ext::find(window)?);
+    found.extend(xfs::find(window)?);
+    found.extend(btrfs::find(window)?);
     found.extend(fat::vfat(window)?);
     found.extend(foreign::plain_signatures(window)?);
     found.extend(foreign::optical(window)?);
     Ok(found)
+}
+
+/// Why a file system that says that it has `bytes` is not mounted on a disk of `size`.
+fn cut(bytes: u64, size: u64) -> String {
+    format!(
+        "it has {bytes} bytes and its disk {size}: the rest of it is missing; make the image whole"
+    )
 }
 
 /// Whether every byte of `disk` is zero. Ranges that the disk knows to be holes are not read.

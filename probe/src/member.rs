@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::linux;
+use crate::ext;
 use crate::window::{Window, be16, le32, le64};
 
 /// A RAID member or an encrypted disk. One such signature decides, whatever else the disk shows.
@@ -104,7 +104,7 @@ pub(crate) fn others(window: &Window) -> io::Result<Vec<&'static str>> {
         }
     }
     all.extend(swap(window)?);
-    if linux::is_ext_journal(window)? {
+    if ext::is_journal(window)? {
         all.push("jbd");
     }
     if is_zfs(window)? {

@@ -75,6 +75,7 @@ integers! {
     le64 from_le_bytes u64;
     be16 from_be_bytes u16;
     be32 from_be_bytes u32;
+    be64 from_be_bytes u64;
 }
 
 /// A label: the bytes before the first NUL, without blanks at its end.

@@ -178,7 +178,9 @@ fn check(name: &str, image: &Path, content: &Content) {
             fs_type,
             label,
             uuid,
+            refused,
         } => {
+            assert_eq!(*refused, None, "{name}");
             assert_eq!(fs_type.as_str(), value("TYPE"), "{name}");
             assert_eq!(label, value("LABEL"), "{name}");
             assert_eq!(uuid, value("UUID"), "{name}");

@@ -43,12 +43,23 @@ pub(super) fn decide(
         })
     };
     match content {
-        Content::FileSystem { fs_type: found, .. } => {
+        Content::FileSystem {
+            fs_type: found,
+            refused,
+            ..
+        } => {
             if let Some(asked) = asked.filter(|asked| asked != found) {
                 return Err(Error::FsTypeMismatch {
                     volume: name(),
                     asked,
                     found: *found,
+                });
+            }
+            if let Some(why) = refused {
+                return Err(Error::RefusedFileSystem {
+                    volume: name(),
+                    fs_type: *found,
+                    why: why.clone(),
                 });
             }
             if !mounts::is_supported(*found) {
@@ -94,6 +105,7 @@ mod tests {
             fs_type,
             label: String::new(),
             uuid: String::new(),
+            refused: None,
         }
     }
 

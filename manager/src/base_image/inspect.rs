@@ -50,6 +50,9 @@ enum Contents {
         fs_type: String,
         label: String,
         uuid: String,
+        /// Why no node mounts it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        refused: Option<String>,
     },
     PartitionTable {
         table: String,
@@ -148,10 +151,12 @@ fn contents(disk: &dyn Disk) -> std::io::Result<Contents> {
             fs_type,
             label,
             uuid,
+            refused,
         } => Contents::FileSystem {
             fs_type: fs_type.to_string(),
             label,
             uuid,
+            refused,
         },
         Content::PartitionTable { table } => {
             let partitions = probe::partitions(disk)?
@@ -200,8 +205,12 @@ impl Inspection {
                 fs_type,
                 label,
                 uuid,
+                refused,
             } => {
                 line("File system", fs_type);
+                if let Some(why) = refused {
+                    line("Not mounted", why);
+                }
                 line("Label", if label.is_empty() { "-" } else { label });
                 line("UUID", if uuid.is_empty() { "-" } else { uuid });
             }

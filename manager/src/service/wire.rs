@@ -272,6 +272,7 @@ fn content(content: &Content) -> pb::Content {
         r#type: content.what.clone(),
         label: content.label.clone(),
         uuid: content.uuid.clone(),
+        refused: content.refused.clone(),
     }
 }
 

@@ -1,0 +1,31 @@
+//! What of a file system not every kernel has: for the words of an error, never for a decision. A kernel that
+//! is newer than this program may know more.
+
+use std::io;
+
+use crate::window::Window;
+use crate::{Disk, FsType, btrfs, ext, xfs};
+
+/// The features of the file system of this type on `disk` that some kernel since 5.15 may lack, by name.
+/// A bit without a name here is given as a number.
+pub fn features(disk: &dyn Disk, fs_type: FsType) -> io::Result<Vec<String>> {
+    let window = Window::new(disk)?;
+    match fs_type {
+        FsType::Ext2 | FsType::Ext3 | FsType::Ext4 => ext::features(&window),
+        FsType::Xfs => xfs::features(&window),
+        FsType::Btrfs => btrfs::features(&window),
+        _ => Ok(Vec::new()),
+    }
+}
+
+/// The names of the bits that are set in the word of features called `word`.
+pub(crate) fn bits(word: &str, set: u64, names: &[(u64, &str)]) -> Vec<String> {
+    (0..u64::BITS)
+        .map(|bit| 1 << bit)
+        .filter(|bit| set & bit != 0)
+        .map(|bit| match names.iter().find(|(known, _)| *known == bit) {
+            Some((_, name)) => (*name).to_owned(),
+            None => format!("an unknown {word} feature ({bit:#x})"),
+        })
+        .collect()
+}
