@@ -78,7 +78,8 @@ fuzz:
 
 # One image for each program, without a container engine; the same sources give the same bytes.
 images: flexvolume
-	@scripts/deps build demo test
+	@scripts/deps build images
+	@cargo fetch --locked --quiet
 	@cargo build --release --quiet --workspace --bins
 	@$(TARGET)/release/package --input target=$(TARGET)/release --input static=$(STATIC) \
 		--output $(TARGET)/images \

@@ -98,6 +98,44 @@ pub fn storage_class_parameters(text: &str) -> Vec<(String, String)> {
         .collect()
 }
 
+/// The commands that a document shows below a heading: the lines of its `sh` blocks, those that end in a
+/// backslash joined with the next, without comments.
+///
+/// # Panics
+/// When the document has no such heading, or no command below it.
+pub fn commands(document: &str, heading: &str) -> Vec<String> {
+    let text = read(&sources().join(document));
+    let found = shown_commands(&text, heading);
+    assert!(
+        !found.is_empty(),
+        "{document} shows no command below {heading:?}"
+    );
+    found
+}
+
+fn shown_commands(text: &str, heading: &str) -> Vec<String> {
+    let level = heading.split(' ').next().unwrap_or_default();
+    let below = text.lines().skip_while(|line| *line != heading).skip(1);
+    let section = below.take_while(|line| !line.starts_with(&format!("{level} ")));
+    let (mut found, mut inside, mut begun) = (Vec::new(), false, String::new());
+    for line in section.map(str::trim) {
+        if line.starts_with("```") {
+            inside = line == "```sh";
+            continue;
+        }
+        let line = line.split("  #").next().unwrap_or_default().trim();
+        if !inside || line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        if let Some(line) = line.strip_suffix('\\') {
+            begun += line;
+        } else {
+            found.push(std::mem::take(&mut begun) + line);
+        }
+    }
+    found
+}
+
 /// Whether a file holds nothing but tests: `tests.rs`, `…_tests.rs`, or a file of `CRATE/tests/`.
 pub fn is_test(path: &Path) -> bool {
     let name = path
@@ -203,6 +241,14 @@ mod tests {
         assert!(has("a/faults.rs", "power_cut"));
         assert!(!has("a/other.rs", "power_cut"));
         assert!(!has("a/faults.rs", "cut") && !has("a/faults.rs", "x"));
+    }
+
+    #[test]
+    fn commands_are_those_of_the_section_alone() {
+        let text = "## A\n```sh\nzero\n```\n## Use it\ntext\n```sh\n# first\nkubectl a \\\n  -b   # why\n```\n\
+                    ```yaml\nkind: X\n```\n### More\n```sh\nhelm c\n```\n## B\n```sh\nlast\n```\n";
+        let found = shown_commands(text, "## Use it");
+        assert_eq!(found, ["kubectl a -b", "helm c"]);
     }
 
     #[test]

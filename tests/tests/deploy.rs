@@ -126,3 +126,16 @@ fn nothing_but_the_node_plugin_is_privileged() {
         assert_eq!(read_only + shared, containers, "{}", path.display());
     }
 }
+
+#[test]
+fn row_218_whatever_packs_images_fetches_every_crate_first() {
+    // The packer asks cargo for the metadata of every crate, without a network.
+    for (file, packs) in [
+        ("Makefile", "release/package"),
+        ("tests/kubernetes/run", "debug/e2e"),
+    ] {
+        let text = text(file);
+        let fetched = text.rfind("cargo fetch --locked").unwrap();
+        assert!(fetched < text.rfind(packs).unwrap(), "{file}");
+    }
+}

@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 
 use e2e::power::{Cut, RecordedDisk};
 use e2e::{Disk, FileSystem, Need, Sandbox, needs};
@@ -122,4 +123,20 @@ fn a_web_server_serves_a_directory_and_ends() {
     let page = e2e::baseimage::web_page(&sandbox);
     let nginx = e2e::web::Nginx::serve(&sandbox, "page", &page);
     assert!(nginx.fetch(&format!("/{}", e2e::baseimage::WIZARD)) == e2e::gif::party_wizard());
+}
+
+#[test]
+fn row_217_a_cluster_that_cannot_run_is_a_failure() {
+    let sandbox = Sandbox::new("no-cluster");
+    // A machine whose user is not root: nothing is installed, and no cluster can be made.
+    let id = sandbox.write("bin/id", "#!/bin/sh\necho 1000\n");
+    fs::set_permissions(&id, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = std::env::var("PATH").unwrap_or_default();
+    let output = std::process::Command::new(e2e::programs::sources().join("tests/kubernetes/run"))
+        .env("PATH", format!("{}:{path}", id.parent().unwrap().display()))
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("lacks root"), "{said}");
 }

@@ -34,8 +34,8 @@ pub(crate) fn tools() -> String {
     format!("{tools}/k8s/bin")
 }
 
-/// Loads the images, fills the registry, applies the manifests, and waits for the pods.
-pub(crate) fn install(cluster: &Cluster, images: &[PathBuf]) {
+/// Loads the images, and fills the registry.
+pub(crate) fn prepare(cluster: &Cluster, images: &[PathBuf]) {
     cluster.load(images);
     // The examples name two versions of one image.
     let nginx = "docker.io/library/nginx";
@@ -44,6 +44,10 @@ pub(crate) fn install(cluster: &Cluster, images: &[PathBuf]) {
         &format!("{nginx}:stable-alpine"),
     );
     registry::push_base_image(cluster);
+}
+
+/// Applies the CRDs of snapshots and the manifests with every part, and waits for the pods.
+pub(crate) fn install(cluster: &Cluster) {
     cluster.kubectl(&format!("apply --server-side -f {}/../crd", tools()));
     let overlay = sources().join("tests/kubernetes/overlay");
     cluster.kubectl(&format!("apply -k {}", overlay.display()));
@@ -85,7 +89,7 @@ pub(crate) fn manifests_are_what_the_api_server_takes(cluster: &Cluster) {
 }
 
 /// The chart passes `helm lint`, and what it renders with every part switched on passes the API server.
-pub(crate) fn the_chart_is_what_helm_and_the_api_server_take(cluster: &Cluster) {
+pub(crate) fn row_219_the_chart_is_checked(cluster: &Cluster) {
     let helm = format!("{}/helm", tools());
     let chart = sources().join("deploy/helm/longhorn-base-image");
     let chart = chart.display().to_string();
@@ -99,7 +103,7 @@ pub(crate) fn the_chart_is_what_helm_and_the_api_server_take(cluster: &Cluster) 
         ("default", ""),
         (
             "everything",
-            "flexvolume.enabled=true,rancherAlias.enabled=true,groupSnapshots.enabled=true,disks={/mnt/a,/mnt/b}",
+            "flexvolume.enabled=true,rancherAlias.enabled=true,snapshots.enabled=true,groupSnapshots.enabled=true,disks={/mnt/a,/mnt/b}",
         ),
     ] {
         let mut arguments = vec!["template", "release", &chart, "-n", "longhorn-system"];
@@ -119,18 +123,27 @@ pub(crate) fn the_chart_is_what_helm_and_the_api_server_take(cluster: &Cluster) 
             .collect();
         assert!(wrong.is_empty(), "{name}: {wrong:#?}");
     }
-    let misspelt = [
-        "template",
-        &chart,
-        "--kube-version",
-        version,
-        "--set",
-        "kubeletdir=/x",
-    ];
-    let refused = e2e::command::output(&helm, misspelt);
-    assert!(!refused.status.success(), "a misspelt value was taken");
-    let said = String::from_utf8_lossy(&refused.stderr);
-    assert!(said.contains("kubeletdir"), "{said}");
+    let chart = chart.as_str();
+    let template = ["template", "release", chart, "--kube-version", version];
+    for (values, name) in [
+        ("kubeletdir=/x", "kubeletdir"),
+        ("logLevel=nonsense", "logLevel"),
+        ("disks={/a,/a/}", "disks"),
+        ("manager.allowAddresses={10.0.0.0/99}", "allowAddresses"),
+        ("groupSnapshots.enabled=true", "snapshots.enabled"),
+    ] {
+        let refused = e2e::command::output(&helm, template.iter().chain(&["--set", values]));
+        assert!(!refused.status.success(), "{values} was taken");
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert!(said.contains(name), "{values}: {said}");
+    }
+    for values in [
+        "driverName=driver.v2",
+        "manager.env[0].name=HTTPS_PROXY,manager.env[0].value=http://proxy:3128",
+        "manager.extraVolumes[0].name=ca,manager.extraVolumeMounts[0].name=ca,manager.extraVolumeMounts[0].mountPath=/ca",
+    ] {
+        e2e::command::run(&helm, template.iter().chain(&["--set", values]));
+    }
 }
 
 /// Takes everything away, and looks for what is left.

@@ -87,7 +87,7 @@ fn fetch_everywhere(cluster: &Cluster) {
     }
 }
 
-fn the_service_serves_the_wizard(cluster: &Cluster) {
+pub(crate) fn the_service_serves_the_wizard(cluster: &Cluster) {
     let service = cluster.get("service csi-baseimage");
     let port = service["spec"]["ports"][0]["nodePort"].as_u64().unwrap();
     for node in 1..=cluster.nodes() {
