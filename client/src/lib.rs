@@ -1,5 +1,5 @@
 //! A typed client of the backing image manager: one address in, one method per call out; and what
-//! both node programs must read alike to make its requests: [`parameters`] and [`PullSecret`].
+//! both node programs must read alike to make its requests: [`parameters`], [`PullSecret`], [`owner`].
 //!
 //! It owns the connection, the deadline of each call and the one table between error kinds and gRPC
 //! codes, both ways. Names are checked before they are sent. It decides nothing: what an answer means
@@ -12,6 +12,7 @@ mod code;
 mod error;
 mod images;
 mod longhorn;
+pub mod owner;
 pub mod parameters;
 mod pull_secret;
 mod volumes;

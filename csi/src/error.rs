@@ -32,6 +32,14 @@ pub enum Error {
     /// The name cannot be that of a volume.
     #[error("a volume cannot have this name")]
     Name(#[source] InvalidName),
+    /// The volume belongs to another driver.
+    #[error("volume {volume} is not CSI's: {why}")]
+    NotOurs {
+        /// Which.
+        volume: String,
+        /// Whose it is, and what to do.
+        why: String,
+    },
     /// A parameter that nobody knows.
     #[error("parameter {key:?} is not known; did you mean {nearest:?}?")]
     UnknownParameter {
@@ -312,9 +320,10 @@ impl Classify for Error {
             Self::ImageFailed { kind, .. } => *kind,
             Self::Incomplete { .. } => ErrorKind::Unavailable,
             Self::Topology { .. } | Self::NodeFull { .. } => ErrorKind::ResourceExhausted,
-            Self::NoReplica { .. } | Self::NotStaged | Self::Start { .. } => {
-                ErrorKind::FailedPrecondition
-            }
+            Self::NoReplica { .. }
+            | Self::NotOurs { .. }
+            | Self::NotStaged
+            | Self::Start { .. } => ErrorKind::FailedPrecondition,
             Self::Unimplemented { .. } => ErrorKind::Unimplemented,
             Self::Serve(_) | Self::Lost => ErrorKind::Internal,
             Self::Manager(error) => error.kind(),

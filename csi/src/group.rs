@@ -13,6 +13,7 @@ use crate::managers::Managers;
 use crate::request::{self, CreateGroup};
 use crate::snapshots::{is_snapshot, show};
 use crate::status::answer;
+use crate::volumes::check_owner;
 
 type Reply<T> = Result<Response<T>, Status>;
 
@@ -36,7 +37,7 @@ impl GroupService {
         // All of them have to be this manager's: one moment is one disk's.
         let client = self.managers.of_group(&request.volumes).await?;
         for volume in &request.volumes {
-            client.volume(volume).await?;
+            check_owner(&client.volume(volume).await?)?;
         }
         let member = |volume: &VolumeName| wire::GroupMember {
             name: member_name(&request.name, volume),

@@ -10,7 +10,7 @@ use types::{Classify as _, ErrorKind, ImageName, ImageUuid, report};
 
 use crate::error::{Error, Result};
 use crate::request::{CreateSnapshot, ListSnapshots};
-use crate::volumes::ready;
+use crate::volumes::{check_owner, ready};
 
 /// The snapshots of one manager.
 #[derive(Debug, Clone)]
@@ -38,7 +38,7 @@ impl Snapshots {
             Some(image) if image.state() == wire::State::Ready => return Ok(show(&image)),
             Some(_) => {}
             // Of a volume that there is; the manager would say so only later, of a failed image.
-            None => drop(self.client.volume(&request.volume).await?),
+            None => check_owner(&self.client.volume(&request.volume).await?)?,
         }
         let source = wire::source::Source::Volume(wire::VolumeSource {
             name: request.volume.to_string(),

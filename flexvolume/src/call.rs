@@ -33,7 +33,8 @@ FOR THE KUBELET, which reads one JSON object as the answer
 EXAMPLES
   longhorn install --plugin-dir /usr/libexec/kubernetes/kubelet-plugins/volume/exec \\
     --config longhorn.toml
-  longhorn mount /mnt/data '{\"kubernetes.io/pvOrVolumeName\": \"data\", \"size\": \"64Mi\"}'
+  longhorn mount /mnt/data '{\"kubernetes.io/pvOrVolumeName\": \"data\",
+    \"kubernetes.io/pod.namespace\": \"default\", \"size\": \"64Mi\"}'
   longhorn unmount /mnt/data
 
 The configuration is longhorn.toml beside the executable, else /etc/longhorn/flexvolume.toml:

@@ -91,19 +91,20 @@ pub enum Error {
         /// What the request wants.
         asked: String,
     },
-    /// The volume belongs to pods of another namespace.
-    #[error(
-        "volume {volume} was made for pods of namespace {owner:?} and the pod is in {asked:?}: the \
-         names of inline volumes are those of the whole cluster; use another name"
-    )]
-    OtherNamespace {
+    /// The volume belongs to another driver, or to pods of another namespace.
+    #[error("volume {volume} is not for this pod: {why}")]
+    NotOurs {
         /// Which.
-        volume: VolumeName,
-        /// Whose it is.
-        owner: String,
-        /// Who asks.
-        asked: String,
+        volume: String,
+        /// Whose it is, and what to do.
+        why: String,
     },
+    /// A call for a pod does not say of which namespace the pod is.
+    #[error(
+        "option {} is missing: volumes belong to namespaces; the kubelet tells it for every pod",
+        crate::options::POD_NAMESPACE
+    )]
+    NoNamespace,
     /// Another pod uses the volume.
     #[error(
         "volume {volume} is in use by pod {pod} at {}: the names of inline volumes are those of the \
@@ -255,10 +256,11 @@ impl Classify for Error {
             | Self::Overwritten { .. }
             | Self::SizeMissing { .. }
             | Self::OtherDevice { .. }
+            | Self::NoNamespace
             | Self::Config { .. } => ErrorKind::InvalidArgument,
             Self::Differs { .. } | Self::Taken { .. } => ErrorKind::AlreadyExists,
-            Self::OtherNamespace { .. } => ErrorKind::PermissionDenied,
             Self::InUse { .. }
+            | Self::NotOurs { .. }
             | Self::StillMounted { .. }
             | Self::NoReplica { .. }
             | Self::NotAttached { .. }

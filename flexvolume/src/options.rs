@@ -34,7 +34,6 @@ pub(crate) const VOLUME_NAME: &str = "kubernetes.io/pvOrVolumeName";
 const FS_TYPE: &str = "kubernetes.io/fsType";
 const READ_WRITE: &str = "kubernetes.io/readwrite";
 const POD_NAME: &str = "kubernetes.io/pod.name";
-/// Also the name of the parameter that a volume remembers it by.
 pub(crate) const POD_NAMESPACE: &str = "kubernetes.io/pod.namespace";
 pub(crate) const POD_UID: &str = "kubernetes.io/pod.uid";
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use client::owner::{self, Asker};
 use client::parameters::{BASE_IMAGE, NUMBER_OF_REPLICAS, STALE_REPLICA_TIMEOUT};
 use client::{Client, ImageOutcome, wire};
 use host::staging::{self, NodeVolume};
@@ -11,7 +12,7 @@ use types::{ByteSize, Classify as _, ErrorKind, NodeId, VolumeName, crash_point}
 use crate::config::Config;
 use crate::content;
 use crate::error::{Error, Result};
-use crate::options::{Options, POD_NAMESPACE, SHARE, Share};
+use crate::options::{Options, SHARE, Share};
 use crate::process::Stop;
 
 /// The volumes of one manager.
@@ -80,6 +81,7 @@ impl Volumes {
             stale_replica_timeout: options.stale_replica_timeout,
             fs_type: options.fs_type.map(|t| t.to_string()).unwrap_or_default(),
             parameters: parameters(options),
+            owner: Some(owned_by(&options.pod.namespace)),
             ..Default::default()
         };
         if let Some(reference) = &options.base_image {
@@ -153,8 +155,33 @@ impl Volumes {
         Ok(self.client.delete_volume(volume).await?)
     }
 
+    /// The volume that a controller made for a pod, now that the pod is known: it must be its
+    /// namespace's, and is from now on.
+    pub(crate) async fn claim(&self, options: &Options) -> Result<()> {
+        let volume = self.get(&options.volume).await?;
+        compare(&volume, options)?;
+        if !volume.owner.unwrap_or_default().namespace.is_empty() {
+            return Ok(());
+        }
+        let request = wire::ModifyVolumeRequest {
+            name: options.volume.to_string(),
+            owner: Some(owned_by(&options.pod.namespace)),
+            ..Default::default()
+        };
+        self.stop
+            .unless(self.client.modify_volume(request))
+            .await??;
+        Ok(())
+    }
+
+    /// Grows a volume of this driver's for a controller.
+    pub(crate) async fn expand(&self, volume: &VolumeName, size: ByteSize) -> Result<wire::Volume> {
+        refuse_foreign(&self.get(volume).await?, None)?;
+        self.grow(volume, size).await
+    }
+
     /// Grows a volume.
-    pub(crate) async fn grow(&self, volume: &VolumeName, size: ByteSize) -> Result<wire::Volume> {
+    async fn grow(&self, volume: &VolumeName, size: ByteSize) -> Result<wire::Volume> {
         Ok(self
             .stop
             .unless(self.client.grow_volume(volume, size, None))
@@ -180,10 +207,17 @@ fn parameters(options: &Options) -> HashMap<String, String> {
     if options.share != Share::None {
         parameters.insert(SHARE.to_owned(), options.share.as_str().to_owned());
     }
-    if !options.pod.namespace.is_empty() {
-        parameters.insert(POD_NAMESPACE.to_owned(), options.pod.namespace.clone());
-    }
     parameters
+}
+
+/// Whose the volumes of a namespace's pods are; empty: a controller makes it for a pod that it is not
+/// told.
+fn owned_by(namespace: &str) -> wire::Owner {
+    wire::Owner {
+        driver: wire::Driver::Flexvolume.into(),
+        namespace: namespace.to_owned(),
+        claim: String::new(),
+    }
 }
 
 /// Whether a volume that exists is the one that is meant. Only what decides about its contents and
@@ -207,15 +241,18 @@ fn compare(existing: &wire::Volume, options: &Options) -> Result<()> {
         });
     }
     let shared = options.share == Share::ReadOnly && recorded(SHARE) == Share::ReadOnly.as_str();
-    let (owner, asked) = (recorded(POD_NAMESPACE), options.pod.namespace.as_str());
-    if !shared && !owner.is_empty() && !asked.is_empty() && owner != asked {
-        return Err(Error::OtherNamespace {
-            volume: options.volume.clone(),
-            owner: owner.to_owned(),
-            asked: asked.to_owned(),
-        });
-    }
-    Ok(())
+    let namespace = Some(options.pod.namespace.as_str());
+    let namespace = namespace.filter(|namespace| !namespace.is_empty() && !shared);
+    refuse_foreign(existing, namespace)
+}
+
+/// Refuses a volume that is not this driver's, or not of the pod's namespace.
+fn refuse_foreign(volume: &wire::Volume, namespace: Option<&str>) -> Result<()> {
+    let refusal = owner::refusal(volume, Asker::FlexVolume { namespace });
+    refusal.map_or(Ok(()), |why| {
+        let volume = volume.name.clone();
+        Err(Error::NotOurs { volume, why })
+    })
 }
 
 /// Refuses an image that could not be mounted as asked before a volume is made of it.
@@ -242,6 +279,7 @@ fn refuse_unsuitable(image: &wire::BackingImage, options: &Options) -> Result<()
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::options::POD_NAMESPACE;
 
     fn options(pairs: &[(&str, &str)]) -> Options {
         let mut map = serde_json::json!({ "kubernetes.io/pvOrVolumeName": "v" });
@@ -251,6 +289,7 @@ mod tests {
         Options::parse(&map.to_string()).unwrap()
     }
 
+    /// A volume of the namespace `default`.
     fn volume(pairs: &[(&str, &str)]) -> wire::Volume {
         let pairs = pairs
             .iter()
@@ -258,6 +297,7 @@ mod tests {
         wire::Volume {
             name: "v".to_owned(),
             parameters: pairs.collect(),
+            owner: Some(owned_by("default")),
             ..Default::default()
         }
     }
@@ -265,7 +305,7 @@ mod tests {
     #[test]
     fn a_volume_is_reused_by_those_it_was_made_for() {
         let (image, namespace) = ((BASE_IMAGE, "a:1"), (POD_NAMESPACE, "default"));
-        let made = volume(&[image, namespace]);
+        let made = volume(&[image]);
         compare(&made, &options(&[image, namespace])).unwrap();
         compare(&made, &options(&[namespace])).unwrap();
         compare(&made, &options(&[image, ("numberOfReplicas", "1")])).unwrap();
@@ -274,7 +314,7 @@ mod tests {
 
     #[test]
     fn another_image_and_another_namespace_are_refused_by_name() {
-        let made = volume(&[(BASE_IMAGE, "a:1"), (POD_NAMESPACE, "default")]);
+        let made = volume(&[(BASE_IMAGE, "a:1")]);
         let error = compare(&made, &options(&[(BASE_IMAGE, "a:2")]))
             .unwrap_err()
             .to_string();
@@ -296,7 +336,7 @@ mod tests {
             compare(&made, &options(&share)).is_err(),
             "one side asks for sharing only"
         );
-        let made = volume(&[(POD_NAMESPACE, "default"), (SHARE, "read-only")]);
+        let made = volume(&[(SHARE, "read-only")]);
         compare(&made, &options(&share)).unwrap();
     }
 
@@ -309,6 +349,7 @@ mod tests {
         ]);
         let made = wire::Volume {
             parameters: parameters(&asked),
+            owner: Some(owned_by(&asked.pod.namespace)),
             ..Default::default()
         };
         compare(&made, &asked).unwrap();

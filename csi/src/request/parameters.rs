@@ -27,6 +27,10 @@ pub(crate) const MKFS_PARAMS: &str = "mkfsParams";
 /// The partition of the image that is used.
 pub(crate) const PARTITION: &str = "partition";
 
+/// Whom the volume is for: its claim, as the provisioner tells it with `--extra-create-metadata`.
+const CLAIM_NAME: &str = "csi.storage.k8s.io/pvc/name";
+const CLAIM_NAMESPACE: &str = "csi.storage.k8s.io/pvc/namespace";
+
 /// Every key that means something. The last four tell whom the volume is for; they differ from
 /// claim to claim and are not compared.
 const KEYS: [&str; 16] = [
@@ -42,8 +46,8 @@ const KEYS: [&str; 16] = [
     FROM_BACKUP,
     FS_TYPE,
     CSI_FS_TYPE,
-    "csi.storage.k8s.io/pvc/name",
-    "csi.storage.k8s.io/pvc/namespace",
+    CLAIM_NAME,
+    CLAIM_NAMESPACE,
     "csi.storage.k8s.io/pv/name",
     // There is no pv/namespace in the field; a caller that sends one means no harm.
     "csi.storage.k8s.io/pv/namespace",
@@ -110,6 +114,8 @@ pub(crate) struct Parameters {
     pub(crate) partition: Option<u32>,
     /// The image by its name, where it is not named by `base_image`.
     pub(crate) backing_image: Option<BackingImage>,
+    /// The claim, and its namespace; empty where the provisioner does not tell them.
+    pub(crate) claim: (String, String),
     /// The values of those of [`COMPARED`] that are set.
     recorded: BTreeMap<&'static str, String>,
 }
@@ -192,6 +198,8 @@ impl Parameters {
         }
         let mut recorded = value.to_owned();
         match key {
+            CLAIM_NAME => value.clone_into(&mut self.claim.0),
+            CLAIM_NAMESPACE => value.clone_into(&mut self.claim.1),
             MKFS_PARAMS => value.clone_into(&mut self.mkfs),
             PARTITION => {
                 let number = value

@@ -27,11 +27,12 @@ impl Volumes {
             fs_type: asked_fs_type(&request),
             parameters: request.parameters.recorded(),
             partition: request.parameters.partition.unwrap_or_default(),
+            owner: Some(owner(&request)),
             ..Default::default()
         };
         match &request.source {
             Some(ContentSource::Volume(source)) => {
-                wanted.source_volume = self.get(source).await?.name;
+                wanted.source_volume = self.own(source).await?.name;
             }
             _ => match self.image_of(&request).await? {
                 Some(image) => (wanted.image_name, wanted.image_uuid) = (image.name, image.uuid),
@@ -127,6 +128,16 @@ impl Volumes {
             return Err(unknown());
         }
         ready(id.as_str(), image.into())
+    }
+}
+
+/// Whose the volume will be.
+fn owner(request: &CreateVolume) -> wire::Owner {
+    let (claim, namespace) = request.parameters.claim.clone();
+    wire::Owner {
+        driver: wire::Driver::Csi.into(),
+        namespace,
+        claim,
     }
 }
 

@@ -11,6 +11,7 @@ pub(crate) use create::ready;
 use std::collections::HashMap;
 use std::time::Duration;
 
+use client::owner::{self, Asker};
 use client::{Client, wire};
 use types::{ByteSize, Classify as _, ErrorKind, NodeId, VolumeName};
 
@@ -61,12 +62,23 @@ impl Volumes {
 
     /// Deletes a volume; fine when there is none.
     pub(crate) async fn delete(&self, volume: &VolumeName) -> Result<()> {
+        // What cannot be described any more can be deleted all the same.
+        if let Ok(found) = self.client.volume(volume).await {
+            check_owner(&found)?;
+        }
         Ok(self.client.delete_volume(volume).await?)
     }
 
     /// One volume.
     pub(crate) async fn get(&self, volume: &VolumeName) -> Result<wire::Volume> {
         Ok(self.client.volume(volume).await?)
+    }
+
+    /// One volume, which must not be another driver's.
+    async fn own(&self, volume: &VolumeName) -> Result<wire::Volume> {
+        let found = self.get(volume).await?;
+        check_owner(&found)?;
+        Ok(found)
     }
 
     async fn find(&self, volume: &VolumeName) -> Result<Option<wire::Volume>> {
@@ -79,6 +91,7 @@ impl Volumes {
 
     /// Lets a node use a volume, and says what the node must know.
     pub(crate) async fn publish(&self, request: PublishVolume) -> Result<HashMap<String, String>> {
+        self.own(&request.volume).await?;
         let readonly = request.readonly || request.capability.mode.read_only();
         let wanted = wire::PublishVolumeRequest {
             name: request.volume.to_string(),
@@ -106,10 +119,12 @@ impl Volumes {
 
     /// Changes what may change of a volume.
     pub(crate) async fn modify(&self, request: ModifyVolume) -> Result<()> {
+        self.own(&request.volume).await?;
         let wanted = wire::ModifyVolumeRequest {
             name: request.volume.to_string(),
             number_of_replicas: request.mutable.number_of_replicas,
             stale_replica_timeout: request.mutable.stale_replica_timeout,
+            owner: None,
         };
         self.client.modify_volume(wanted).await?;
         Ok(())
@@ -119,6 +134,7 @@ impl Volumes {
     pub(crate) async fn expand(&self, request: ExpandVolume) -> Result<ByteSize> {
         let Capacity { required, limit } = request.capacity;
         let required = required.unwrap_or_default();
+        self.own(&request.volume).await?;
         let grown = self
             .client
             .grow_volume(&request.volume, required, limit)
@@ -126,6 +142,15 @@ impl Volumes {
         types::crash_point!("csi.controller_expand.grown");
         Ok(ByteSize(grown.size))
     }
+}
+
+/// Refuses a volume that another driver made.
+pub(crate) fn check_owner(volume: &wire::Volume) -> Result<()> {
+    let refusal = owner::refusal(volume, Asker::Csi);
+    refusal.map_or(Ok(()), |why| {
+        let volume = volume.name.clone();
+        Err(Error::NotOurs { volume, why })
+    })
 }
 
 #[cfg(test)]

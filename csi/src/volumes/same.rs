@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use client::owner::{self, Asker};
 use client::parameters::BASE_IMAGE;
 use client::wire;
 use types::ByteSize;
@@ -27,6 +28,10 @@ pub(super) fn same(existing: &wire::Volume, request: &CreateVolume) -> Result<()
             asked,
         })
     };
+    // Nobody gets what another driver made under the name of his claim.
+    if let Some(why) = owner::refusal(existing, Asker::Csi) {
+        return differs("owner", why, "CSI".to_owned());
+    }
     let size = ByteSize(existing.size);
     if !request.capacity.allows(size) {
         return differs("size", size.to_string(), request.capacity.to_string());

@@ -93,7 +93,7 @@ impl Driver {
     }
 
     async fn expand_volume(&self, options: &Options, size: ByteSize) -> Result<Reply> {
-        let grown = self.volumes.grow(&options.volume, size).await?;
+        let grown = self.volumes.expand(&options.volume, size).await?;
         Ok(Reply::success("").with_new_size(ByteSize(grown.size)))
     }
 

@@ -20,6 +20,9 @@ use crate::target::Target;
 impl Driver {
     /// `mount`: the volume of the options, for one pod.
     pub(super) async fn mount(&self, target: Target, options: Options) -> Result<Reply> {
+        if options.pod.namespace.is_empty() {
+            return Err(Error::NoNamespace);
+        }
         let _target = self.lock_target(&target).await?;
         let _volume = self.lock_volume(&options.volume).await?;
         let mut record = Record::new(&target, Kind::Pod, &options);
@@ -28,7 +31,8 @@ impl Driver {
         }
         self.refuse_other_pods(&record).await?;
         if self.config.attach {
-            // Staged by `mountdevice`, published by `attach`.
+            // Staged by `mountdevice`, published by `attach`, which are told of no pod.
+            self.volumes.claim(&options).await?;
             self.state.store(&target, &record)?;
             let mounted = self.bind(&record).await;
             return self.undone(mounted, &target, &record, None).await;

@@ -41,6 +41,30 @@ pub(super) enum Command {
         #[arg(long, value_parser = parse_quantity)]
         size: ByteSize,
     },
+    /// Give a volume that no node uses to another driver, or to another namespace
+    HandOver {
+        /// Name of the volume
+        #[arg(long)]
+        name: VolumeName,
+        /// Whose it is from now on
+        #[arg(long, value_enum)]
+        to: Driver,
+        /// Kubernetes namespace whose pods may use it; needed for flexvolume
+        #[arg(
+            long,
+            default_value = "",
+            hide_default_value = true,
+            required_if_eq("to", "flexvolume")
+        )]
+        namespace: String,
+    },
+}
+
+/// The drivers of Kubernetes that use volumes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Driver {
+    Csi,
+    Flexvolume,
 }
 
 #[derive(Debug, Args)]
@@ -57,6 +81,9 @@ pub(super) struct CreateArgs {
     /// On how many disks the data shall be
     #[arg(long, default_value_t = 1)]
     number_of_replicas: u32,
+    /// Kubernetes namespace whose pods may use it by FlexVolume [default: none]
+    #[arg(long, default_value = "", hide_default_value = true)]
+    namespace: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -68,6 +95,7 @@ struct VolumeView {
     #[serde(skip_serializing_if = "Option::is_none")]
     backing_image: Option<BackingImageView>,
     made_by: String,
+    owner: OwnerView,
     number_of_replicas: u32,
     replicas: Vec<ReplicaView>,
     published: Vec<PublicationView>,
@@ -83,6 +111,42 @@ struct BackingImageView {
     uuid: String,
     checksum: String,
     content: Option<ContentView>,
+}
+
+/// Whose a volume is.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct OwnerView {
+    driver: &'static str,
+    namespace: String,
+    claim: String,
+}
+
+impl OwnerView {
+    fn of(volume: &wire::Volume) -> Self {
+        let owner = volume.owner.clone().unwrap_or_default();
+        Self {
+            driver: match owner.driver() {
+                wire::Driver::Csi => "csi",
+                wire::Driver::Flexvolume => "flexvolume",
+                wire::Driver::Api => "api",
+                wire::Driver::Unspecified => "unknown",
+            },
+            namespace: owner.namespace,
+            claim: owner.claim,
+        }
+    }
+}
+
+impl std::fmt::Display for OwnerView {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.driver)?;
+        let names = [&self.namespace, &self.claim];
+        names
+            .into_iter()
+            .filter(|name| !name.is_empty())
+            .try_for_each(|name| write!(f, "/{name}"))
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -103,6 +167,7 @@ struct PublicationView {
 
 impl From<wire::Volume> for VolumeView {
     fn from(volume: wire::Volume) -> Self {
+        let owner = OwnerView::of(&volume);
         let backing_image = (!volume.image_name.is_empty()).then(|| BackingImageView {
             name: volume.image_name,
             uuid: volume.image_uuid,
@@ -124,6 +189,7 @@ impl From<wire::Volume> for VolumeView {
             real_size: volume.real_size,
             backing_image,
             made_by: volume.made_by,
+            owner,
             number_of_replicas: volume.number_of_replicas,
             replicas: volume.replicas.into_iter().map(replica).collect(),
             published: volume.published.into_iter().map(publication).collect(),
@@ -149,6 +215,22 @@ pub(super) async fn run(client: &Client, command: Command) -> Result<(), Failure
             let volume = client.grow_volume(&name, size, None).await?;
             output::json(&VolumeView::from(volume))?;
         }
+        Command::HandOver {
+            name,
+            to,
+            namespace,
+        } => {
+            let driver = match to {
+                Driver::Csi => wire::Driver::Csi,
+                Driver::Flexvolume => wire::Driver::Flexvolume,
+            };
+            let request = wire::ModifyVolumeRequest {
+                name: name.to_string(),
+                owner: Some(owner(driver, namespace)),
+                ..Default::default()
+            };
+            output::json(&VolumeView::from(client.modify_volume(request).await?))?;
+        }
     }
     Ok(())
 }
@@ -159,7 +241,16 @@ fn request(args: CreateArgs) -> wire::CreateVolumeRequest {
         required_bytes: args.size.map_or(0, ByteSize::bytes),
         image_name: args.backing_image.map(String::from).unwrap_or_default(),
         number_of_replicas: args.number_of_replicas,
+        owner: Some(owner(wire::Driver::Api, args.namespace)),
         ..Default::default()
+    }
+}
+
+fn owner(driver: wire::Driver, namespace: String) -> wire::Owner {
+    wire::Owner {
+        driver: driver.into(),
+        namespace,
+        claim: String::new(),
     }
 }
 
@@ -183,6 +274,7 @@ async fn list(client: &Client, form: Form) -> Result<(), Failure> {
     let rows: Vec<_> = volumes
         .into_iter()
         .map(|volume| {
+            let owner = OwnerView::of(&volume).to_string();
             let nodes: Vec<_> = volume.published.into_iter().map(|p| p.node_id).collect();
             [
                 volume.name,
@@ -190,6 +282,7 @@ async fn list(client: &Client, form: Form) -> Result<(), Failure> {
                 volume.real_size.to_string(),
                 volume.image_name,
                 volume.made_by,
+                owner,
                 nodes.join(","),
             ]
         })
@@ -200,6 +293,7 @@ async fn list(client: &Client, form: Form) -> Result<(), Failure> {
         "REAL",
         "BACKING IMAGE",
         "MADE BY",
+        "OWNER",
         "PUBLISHED",
     ];
     Ok(output::table(head, &rows)?)

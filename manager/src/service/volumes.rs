@@ -124,8 +124,10 @@ impl VolumesRpc for Service {
         let request = request.into_inner();
         let name = name_of(&request.name)?;
         let replicas = request.number_of_replicas.map(|number| number.max(1));
+        let owner = request.owner.map(wire::owner).transpose();
+        let owner = owner.map_err(|error| status::of(&error))?;
         let (volumes, timeout) = (self.volumes.clone(), request.stale_replica_timeout);
-        let volume = blocking(move || volumes.modify(&name, replicas, timeout)).await?;
+        let volume = blocking(move || volumes.modify(&name, replicas, timeout, owner)).await?;
         Ok(Response::new(wire::volume(volume)))
     }
 

@@ -12,6 +12,7 @@ use crate::content::{Content, ContentKind};
 use crate::error::{Error, Result};
 use crate::source::{Download, Local, Peers, Snapshot, Source, Unpack};
 use crate::sync::protocol::PEERS_MAX;
+use crate::volume::owner::{Driver, Owner};
 use crate::volume::record::{FromVolume, Publication};
 use crate::volume::{NewVolume, Volume};
 
@@ -306,8 +307,32 @@ pub(super) fn new_volume(request: pb::CreateVolumeRequest) -> Result<NewVolume> 
         stale_replica_timeout: request.stale_replica_timeout,
         fs_type: request.fs_type,
         partition: (request.partition > 0).then_some(request.partition),
+        owner: owner(request.owner.unwrap_or_default())?,
         parameters,
     })
+}
+
+/// Whose a volume will be.
+pub(super) fn owner(owner: pb::Owner) -> Result<Owner> {
+    let driver = match owner.driver() {
+        pb::Driver::Csi => Driver::Csi,
+        pb::Driver::Flexvolume => Driver::Flexvolume,
+        pb::Driver::Api | pb::Driver::Unspecified => Driver::Api,
+    };
+    Owner::new(driver, owner.namespace, owner.claim)
+}
+
+fn own(owner: Owner) -> pb::Owner {
+    let driver = match owner.driver {
+        Driver::Csi => pb::Driver::Csi,
+        Driver::Flexvolume => pb::Driver::Flexvolume,
+        Driver::Api => pb::Driver::Api,
+    };
+    pb::Owner {
+        driver: driver.into(),
+        namespace: owner.namespace,
+        claim: owner.claim,
+    }
 }
 
 /// The members of a group of snapshots, as requests for images.
@@ -370,12 +395,11 @@ pub(super) fn volume(volume: Volume) -> pb::Volume {
     let (real_size, record) = (volume.real_size, volume.record);
     let degraded = record.degraded().unwrap_or_default();
     let image = record.image.as_ref();
-    let own = |content_of: &Content| content(content_of);
     let (mut source_volume, mut source_snapshot, mut cloned) = (String::new(), String::new(), None);
     match &record.source {
         Some(FromVolume::Clone { volume, content }) => {
             source_volume = volume.to_string();
-            cloned = Some(own(content));
+            cloned = Some(self::content(content));
         }
         Some(FromVolume::Snapshot { .. }) => {
             source_snapshot = image
@@ -386,7 +410,7 @@ pub(super) fn volume(volume: Volume) -> pb::Volume {
     }
     let partition = record.partition.as_ref();
     if let Some(partition) = partition {
-        cloned = Some(own(&partition.content));
+        cloned = Some(content(&partition.content));
     }
     pb::Volume {
         partition: partition.map(|partition| pb::Partition {
@@ -407,7 +431,8 @@ pub(super) fn volume(volume: Volume) -> pb::Volume {
         image_checksum: image
             .map(|image| image.checksum.to_string())
             .unwrap_or_default(),
-        content: cloned.or_else(|| image.map(|image| own(&image.content))),
+        owner: record.owner().map(own),
+        content: cloned.or_else(|| image.map(|image| content(&image.content))),
         degraded,
         name: record.name.into(),
         number_of_replicas: record.number_of_replicas,

@@ -4,6 +4,7 @@ use std::fs::File;
 
 use types::{ByteSize, NodeId, VolumeName, crash_point};
 
+use super::owner::Owner;
 use super::record::Publication;
 use super::request::rounded;
 use super::{Volume, Volumes, set_size};
@@ -57,6 +58,7 @@ impl Volumes {
         name: &VolumeName,
         number_of_replicas: Option<u32>,
         stale_replica_timeout: Option<u32>,
+        owner: Option<Owner>,
     ) -> Result<Volume> {
         let _busy = self.lock(name)?;
         let mut volume = self.get(name)?;
@@ -65,6 +67,15 @@ impl Volumes {
         record.number_of_replicas = number_of_replicas.unwrap_or(record.number_of_replicas);
         record.stale_replica_timeout =
             stale_replica_timeout.unwrap_or(record.stale_replica_timeout);
+        if let Some(owner) = owner {
+            let own = record.owner();
+            let completes = own.is_some_and(|own| own == owner || own.is_completed_by(&owner));
+            if let Some(publication) = record.published.first().filter(|_| !completes) {
+                let (name, node) = (name.clone(), publication.node_id.clone());
+                return Err(Error::VolumePublished { name, node });
+            }
+            record.owner = Some(owner);
+        }
         if *record != before {
             self.disk.check()?;
             record.write(&self.disk.layout().volume(name).record)?;

@@ -16,6 +16,7 @@
 mod change;
 mod cut;
 mod moment;
+pub mod owner;
 pub mod partition;
 pub mod record;
 mod request;
@@ -309,6 +310,7 @@ impl Volumes {
             number_of_replicas: new.number_of_replicas,
             stale_replica_timeout: new.stale_replica_timeout,
             fs_type: new.fs_type.clone(),
+            owner: Some(new.owner.clone()),
             parameters: new.parameters.clone(),
             replicas: vec![Replica {
                 node_id: self.node_id.clone(),

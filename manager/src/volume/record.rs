@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use types::{ByteSize, DiskUuid, ImageId, NodeId, Sha512, VolumeName};
 
+use super::owner::Owner;
 use super::partition::Partition;
 use crate::content::Content;
 use crate::error::{Error, IoContext, Result};
@@ -45,6 +46,9 @@ pub struct Record {
     /// The file system that was asked for, or empty.
     #[serde(default)]
     pub fs_type: String,
+    /// Whose it is; `None`: an older version made it, see [`Record::owner`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Owner>,
     /// What else the creator wants compared.
     #[serde(default)]
     pub parameters: BTreeMap<String, String>,
@@ -175,6 +179,12 @@ impl Record {
             return Err(damaged(serde::de::Error::custom(text)));
         }
         Ok(record)
+    }
+
+    /// Whose the volume is, as far as it is known.
+    pub fn owner(&self) -> Option<Owner> {
+        let owner = self.owner.clone();
+        owner.or_else(|| Owner::of_parameters(&self.parameters))
     }
 
     /// Why the volume has fewer replicas than it shall have; `None`: it has enough.

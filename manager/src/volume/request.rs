@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use types::{BLOCK, ByteSize, ImageId, VolumeName};
 
+use super::owner::Owner;
 use super::record::{FromVolume, Record};
 use crate::error::{Error, Result};
 
@@ -27,6 +28,8 @@ pub struct NewVolume {
     pub fs_type: String,
     /// The partition that shall be mounted; `None`: the whole volume.
     pub partition: Option<u32>,
+    /// Whose it will be.
+    pub owner: Owner,
     /// What else is compared when it is asked for again.
     pub parameters: BTreeMap<String, String>,
 }
@@ -119,6 +122,12 @@ pub(super) fn difference(
             &format!("{:?}", record.fs_type),
             &format!("{:?}", new.fs_type),
         );
+    }
+    // One that is older than owners are may be anybody's.
+    if let Some(own) = record.owner()
+        && (own.driver, &own.namespace) != (new.owner.driver, &new.owner.namespace)
+    {
+        return has("owner", &own, &new.owner);
     }
     let keys: BTreeSet<_> = record
         .parameters

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::owner::{Driver, Owner};
 use super::record::Publication;
 use super::*;
 use types::DiskUuid;
@@ -23,8 +24,13 @@ fn new(name: &str, size: u64) -> NewVolume {
         stale_replica_timeout: 20,
         fs_type: String::new(),
         partition: None,
+        owner: owner(Driver::Api, ""),
         parameters: BTreeMap::new(),
     }
+}
+
+fn owner(driver: Driver, namespace: &str) -> Owner {
+    Owner::new(driver, namespace.to_owned(), String::new()).unwrap()
 }
 
 fn publication(node: &str, readonly: bool) -> Publication {
@@ -67,6 +73,7 @@ fn row_69_a_taken_name_says_what_differs() {
     differs(&|v| v.number_of_replicas = 3, "numberOfReplicas");
     differs(&|v| v.stale_replica_timeout = 30, "staleReplicaTimeout");
     differs(&|v| v.fs_type = "xfs".to_owned(), "fsType");
+    differs(&|v| v.owner = owner(Driver::Csi, "a"), "owner");
     differs(
         &|v| drop(v.parameters.insert("baseImage".into(), "x".into())),
         "baseImage",
