@@ -8,10 +8,11 @@ export TOOLS
 export PATH := $(TOOLS)/bin:$(HOME)/.cargo/bin:$(PATH)
 export PYTHONPATH := $(TOOLS)/python
 
-.PHONY: help demo test bench lint fuzz cross deps images e2e e2e-storage flexvolume
+.PHONY: help demo check test bench lint fuzz cross deps images e2e e2e-storage flexvolume
 
 help:
 	@echo "make demo          from a directory to two pods' volumes, with a real registry and web server"
+	@echo "make check         formatting, clippy and unit tests, for every few minutes of work"
 	@echo "make test          everything that must hold before a change goes in"
 	@echo "make bench         the benchmarks, beside their references; CASE=name runs one"
 	@echo "make lint          formatting, clippy, licences"
@@ -29,6 +30,13 @@ demo:
 	@scripts/deps build demo
 	@cargo build --release --quiet --workspace --bins
 	@E2E_NO_BUILD=1 $(TARGET)/release/demo
+
+# With the features and the profile of `make test`, so that neither builds what the other has built.
+check:
+	@scripts/deps build
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --all-features --quiet -- -D warnings
+	cargo test --workspace --lib --features failpoints --quiet
 
 test: SECONDS ?= 60
 test:
