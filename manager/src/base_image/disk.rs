@@ -43,7 +43,11 @@ pub(super) fn make(plan: &Plan, directory: &Path, progress: &Progress) -> Result
             };
             let (count, name) = (tree.len(), file_system.name());
             progress.say(&format!("making a file system ({name}) of {count} files"));
+            if let Some(slow) = fs::slow(*file_system, &tree) {
+                progress.say(&slow);
+            }
             make_file_system(&tree, &what, *size, &raw)?;
+            fs::check(*file_system, &raw, progress)?;
             (raw, Format::Raw)
         }
     };
@@ -58,8 +62,15 @@ fn make_empty(path: &Path, size: u64) -> Result<File> {
     let mut options = File::options();
     let options = options.read(true).write(true).create(true).truncate(true);
     let file = options.open(path).map_err(io("make", path))?;
-    file.set_len(size).map_err(io("enlarge", path))?;
-    Ok(file)
+    match file.set_len(size) {
+        Err(error) if error.kind() == std::io::ErrorKind::FileTooLarge => {
+            Err(Error::ScratchLimit {
+                path: path.to_owned(),
+                size,
+            })
+        }
+        result => result.map_err(io("enlarge", path)).map(|()| file),
+    }
 }
 
 /// What kind of file system is wanted.

@@ -39,6 +39,18 @@ pub enum Error {
         /// An estimate of what is needed, rounded up.
         needed: ByteSize,
     },
+    /// The disk with the temporary files has no files as large as the image shall be.
+    #[error(
+        "cannot make a file of {size} bytes as {}: the file system there takes none so large \
+         (ext4: 16 TiB); give a smaller --size, or an --output or TMPDIR on XFS or btrfs",
+        path.display()
+    )]
+    ScratchLimit {
+        /// The file.
+        path: PathBuf,
+        /// Its size in bytes.
+        size: u64,
+    },
     /// A program that makes a file system is not installed.
     #[error("{tool} is not installed: install the package {package} and try again")]
     ToolMissing {
@@ -55,6 +67,19 @@ pub enum Error {
         /// How it ended.
         status: String,
         /// The end of what it said.
+        output: String,
+    },
+    /// A file system that was made is not whole.
+    #[error(
+        "{tool} finds faults in the file system that was made ({status}), so it was put nowhere; \
+         please report this: {output}"
+    )]
+    NotWhole {
+        /// The program that looked.
+        tool: &'static str,
+        /// How it ended.
+        status: String,
+        /// What it said.
         output: String,
     },
     /// A program made something that this one does not know how to fill.
@@ -134,9 +159,11 @@ impl Classify for Error {
         match self {
             Self::Io { source, .. } => Classify::kind(source),
             Self::Option { .. } | Self::Unsupported { .. } => ErrorKind::InvalidArgument,
-            Self::TooSmall { .. } => ErrorKind::OutOfRange,
+            Self::TooSmall { .. } | Self::ScratchLimit { .. } => ErrorKind::OutOfRange,
             Self::ToolMissing { .. } => ErrorKind::FailedPrecondition,
-            Self::ToolFailed { .. } | Self::ToolUnknown { .. } => ErrorKind::Internal,
+            Self::ToolFailed { .. } | Self::NotWhole { .. } | Self::ToolUnknown { .. } => {
+                ErrorKind::Internal
+            }
             Self::Fetch { source, .. } => source.kind(),
             Self::Container { source } => source.kind(),
             Self::Layers { source } => source.kind(),

@@ -36,10 +36,10 @@ impl Tool {
             .env("LC_ALL", "C")
             .env("TZ", "UTC");
         command.envs(environment.iter().map(|(name, value)| (name, value)));
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
+        // Programs that check tell their findings on standard output, others on standard error.
+        let (mut said, out) = std::io::pipe().map_err(io("open a pipe to", self.name))?;
+        let err = out.try_clone().map_err(io("open a pipe to", self.name))?;
+        command.stdin(Stdio::null()).stdout(out).stderr(err);
         let mut child = match command.spawn() {
             Ok(child) => child,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
@@ -50,13 +50,14 @@ impl Tool {
             }
             Err(e) => return Err(io("start", self.name)(e)),
         };
-        let mut stderr = child.stderr.take().expect("standard error is piped");
+        // Only the program holds the other end from here on.
+        drop(command);
         // Reads all of it, so that the program never waits for us, and keeps the beginning.
         let reader = thread::spawn(move || {
             let mut kept = Vec::new();
             // A broken pipe only means that the text ends here.
-            let _ = stderr.by_ref().take(MAX_OUTPUT).read_to_end(&mut kept);
-            let _ = std::io::copy(&mut stderr, &mut std::io::sink());
+            let _ = said.by_ref().take(MAX_OUTPUT).read_to_end(&mut kept);
+            let _ = std::io::copy(&mut said, &mut std::io::sink());
             kept
         });
         let status = self.wait(&mut child);

@@ -248,7 +248,7 @@ fn what_cannot_work_is_refused_with_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     web(dir);
-    fs::write(dir.join("web/large"), vec![7; 3 << 20]).unwrap();
+    fs::write(dir.join("web/large"), vec![7; 9 << 20]).unwrap();
     for (arguments, expected) in [
         (&["--fs", "none"][..], "--size is missing"),
         (&[], "--from is missing"),
@@ -278,7 +278,7 @@ fn what_cannot_work_is_refused_with_what_to_do() {
         (&["--from", "web", "--tag", "UPPER:1"], "lower-case"),
         (&["--from", "web", "--platform", "amd64"], "linux/arm64"),
         (
-            &["--from", "web", "--size", "1Mi"],
+            &["--from", "web", "--size", "8Mi"],
             "needed; give a larger --size",
         ),
     ] {

@@ -11,3 +11,4 @@ mod build;
 mod by_hand;
 mod registry;
 mod support;
+mod trees;

@@ -1,17 +1,20 @@
 //! Makes a file system in a file from a [`Tree`], without mounting it.
 //!
-//! ext4 is made by `mkfs.ext4 -d`, after which the times that it takes from the clock are set right.
+//! ext4 is made by `mkfs.ext4 -d`, after which every inode is set to what the tree says.
 //! XFS and btrfs are filled by our own writers: the prototype files of `mkfs.xfs` know no
 //! modification times, hard links, attributes or names with spaces, and `mkfs.btrfs --rootdir`
 //! numbers the files in the order of `readdir`; both draw random numbers besides.
 //!
-//! All three give the same bytes for the same tree, size, label and uuid.
+//! All three give the same bytes for the same tree, size, label and uuid. What a kind cannot hold is
+//! refused before its tool runs (`limits`), and what was made is checked by its own tool (`check`).
 
 mod btrfs;
 mod bytes;
+mod check;
 mod copy;
 mod crc32c;
 mod ext4;
+mod limits;
 mod xfs;
 
 use std::fmt::Write as _;
@@ -41,8 +44,11 @@ pub(super) struct Request<'a> {
     pub(super) path: &'a Path,
 }
 
+pub(super) use check::check;
+
 /// Makes a file system of the given kind; of no kind, nothing.
 pub(super) fn make(kind: FileSystem, request: &Request) -> Result<()> {
+    limits::check(kind, request)?;
     match kind {
         FileSystem::Ext4 => ext4::make(request),
         FileSystem::Xfs => xfs::make(request),
@@ -58,6 +64,14 @@ pub(super) fn needed(kind: FileSystem, tree: &Tree) -> ByteSize {
         FileSystem::Xfs => xfs::needed(tree),
         FileSystem::Btrfs => btrfs::needed(tree),
         FileSystem::None => ByteSize(0),
+    }
+}
+
+/// What will take long, for people who wait.
+pub(super) fn slow(kind: FileSystem, tree: &Tree) -> Option<String> {
+    match kind {
+        FileSystem::Ext4 => ext4::slow(tree),
+        FileSystem::Xfs | FileSystem::Btrfs | FileSystem::None => None,
     }
 }
 

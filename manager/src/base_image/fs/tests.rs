@@ -75,6 +75,11 @@ fn sample(root: &Path) {
     file("ünïcödé-名前", b"2");
     file("deep/er/still/file", &[7; 5000]);
     file("empty file", b"");
+    // Like any other directory; its neighbours have its file's type, mode and size.
+    file("lost+found/found", b"four");
+    file("deep/lost+found/found", b"four");
+    file("z1", b"four");
+    file("z2", b"four");
     let pattern: Vec<u8> = (0..3_000_001_u32)
         .map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()[2])
         .collect();
@@ -194,7 +199,12 @@ fn describe(root: &Path) -> String {
                     ring::digest::digest(&ring::digest::SHA256, &fs::read(&path).unwrap())
                 )
             }
-            super::super::tree::Kind::Directory { entries, .. } => format!("{entries:?}"),
+            super::super::tree::Kind::Directory { entries } => {
+                let names = entries
+                    .iter()
+                    .map(|(name, _)| String::from_utf8_lossy(name));
+                names.collect::<Vec<_>>().join(" ")
+            }
             other => format!("{other:?}"),
         };
         let super::super::tree::Node {
@@ -273,7 +283,16 @@ fn the_same_input_gives_the_same_bytes() {
         run(Command::new("touch").arg("-r").args([&source, &elsewhere]));
         run(Command::new("touch")
             .args(["-a", "-d", "2030-01-01"])
-            .arg(elsewhere.join("big")));
+            .args([elsewhere.join("big"), elsewhere.join("z2")]));
+        // And with attributes that were set in another order.
+        let directory = elsewhere.join("deep/er");
+        for key in ["user.large", "user.other"] {
+            rustix::fs::removexattr(&directory, key).unwrap();
+        }
+        for (key, value) in [("user.other", &[][..]), ("user.large", &[2; 1500])] {
+            let flags = rustix::fs::XattrFlags::empty();
+            rustix::fs::setxattr(&directory, key, value, flags).unwrap();
+        }
         let second = dir.path().join("second");
         build(kind, &elsewhere, 128 << 20, &second).unwrap();
         run(Command::new("cmp").args([&first, &second]));
@@ -288,6 +307,50 @@ fn the_same_input_gives_the_same_bytes() {
             .unwrap();
         assert!(!same.success(), "{name}: one file more makes no difference");
     }
+}
+
+#[test]
+fn row_185_a_file_system_that_is_not_whole_is_told_by_its_own_tool() {
+    // Of a superblock, of an inode in a chunk, of a tree's node: whatever follows from its uuid.
+    for (name, kind, checker) in FILE_SYSTEMS {
+        if !has(checker[0]) {
+            continue;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let (source, image) = (dir.path().join("source"), dir.path().join("image"));
+        fs::create_dir(&source).unwrap();
+        fs::write(source.join("file"), vec![7; 100_000]).unwrap();
+        build(kind, &source, 64 << 20, &image).unwrap();
+        let progress = super::super::progress::Progress::new();
+        check(kind, &image, &progress).unwrap();
+        let bytes = fs::read(&image).unwrap();
+        // The name of the file, where the root directory has it.
+        let at = bytes.windows(4).rposition(|w| w == b"file").unwrap();
+        let file = File::options().write(true).open(&image).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, b"fi/e", at as u64).unwrap();
+        let error = check(kind, &image, &progress).unwrap_err();
+        assert!(
+            matches!(error, super::super::error::Error::NotWhole { .. }),
+            "{name}: {error}"
+        );
+    }
+}
+
+#[test]
+fn row_190_a_directory_of_very_many_names_is_said_to_take_long_on_ext4() {
+    let dir = tempfile::tempdir().unwrap();
+    let many = dir.path().join("many");
+    fs::create_dir(&many).unwrap();
+    for i in 0..35_000 {
+        File::create(many.join(i.to_string())).unwrap();
+    }
+    let tree = Tree::scan(dir.path()).unwrap();
+    let said = slow(FileSystem::Ext4, &tree).unwrap();
+    assert!(
+        said.contains(many.to_str().unwrap()) && said.contains("--fs xfs"),
+        "{said}"
+    );
+    assert_eq!(slow(FileSystem::Xfs, &tree), None);
 }
 
 #[test]

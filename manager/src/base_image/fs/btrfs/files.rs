@@ -42,7 +42,7 @@ impl Files {
         let inode = number(id);
         let (mut size, mut bytes, mut device) = (0, 0, 0);
         match &node.kind {
-            Kind::Directory { entries, .. } => {
+            Kind::Directory { entries } => {
                 size = entries.iter().map(|(name, _)| 2 * name.len() as u64).sum();
                 for (index, (name, to)) in (2..).zip(entries) {
                     self.add_name(inode, index, name, *to, file_type(&tree.node(*to).kind));

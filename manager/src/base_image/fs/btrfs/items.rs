@@ -122,6 +122,9 @@ pub(super) fn inode_extref(parent: u64, index: u64, name: &[u8]) -> Vec<u8> {
         .0
 }
 
+/// The bytes of an item of [`dir_item`] without its name and value.
+pub(super) const DIR_ITEM: usize = 30;
+
 /// A name in a directory, or an extended attribute (which has a value and leads nowhere).
 pub(super) fn dir_item(to: Key, file_type: u8, name: &[u8], value: &[u8]) -> Vec<u8> {
     let fields = Fields::default().bytes(&to.encode()).u64(GENERATION);

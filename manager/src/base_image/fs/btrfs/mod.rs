@@ -19,7 +19,7 @@ mod superblock;
 mod trees;
 
 use super::super::error::{Error, Result, io};
-use super::super::tree::{Kind, Tree};
+use super::super::tree::{Kind, Node, Tree, Xattr};
 use super::{Request, copy, crc32c};
 use files::Files;
 use layout::Layout;
@@ -29,11 +29,40 @@ const SECTOR: u64 = 4096;
 /// The unit of metadata.
 const NODE: usize = 16384;
 
+/// The extended attributes that it takes, by the start of their names.
+const SPACES: [&[u8]; 5] = [
+    b"user.",
+    b"trusted.",
+    b"security.",
+    b"system.posix_acl_",
+    b"btrfs.",
+];
+
 /// Makes the file system.
 pub(super) fn make(request: &Request) -> Result<()> {
     let mut layout = Layout::new(request)?;
     let files = Files::collect(request.tree, &mut layout)?;
     layout.finish(files.items)
+}
+
+/// Why a file cannot be put on btrfs, as far as only this kind has the reason.
+pub(super) fn refuses(node: &Node) -> Option<String> {
+    for Xattr { name, value } in &node.xattrs {
+        if name.len() + value.len() > node::MAX_ITEM - items::DIR_ITEM {
+            return Some(format!(
+                "its extended attribute {} is larger than btrfs can hold",
+                String::from_utf8_lossy(name)
+            ));
+        }
+        let known = SPACES.iter().any(|space| name.starts_with(space));
+        if !known {
+            let name = String::from_utf8_lossy(name);
+            return Some(format!(
+                "btrfs has no place for its extended attribute {name}"
+            ));
+        }
+    }
+    None
 }
 
 /// The error for a full file system.
@@ -63,7 +92,7 @@ pub(super) fn needed(tree: &Tree) -> types::ByteSize {
             size.next_multiple_of(SECTOR)
         });
         let names: usize = match &node.kind {
-            Kind::Directory { entries, .. } => entries.iter().map(|(n, _)| 3 * n.len() + 150).sum(),
+            Kind::Directory { entries } => entries.iter().map(|(n, _)| 3 * n.len() + 150).sum(),
             _ => 0,
         };
         let xattrs: usize = node

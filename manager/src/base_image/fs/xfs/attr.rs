@@ -37,27 +37,6 @@ impl Attributes {
     }
 }
 
-/// Why attributes cannot be stored, before the name of the file is known.
-pub(super) enum Failure {
-    TooLarge,
-    Unknown(String),
-    Other(Error),
-}
-
-impl Failure {
-    /// The error that names the file.
-    pub(super) fn at(self, path: impl FnOnce() -> PathBuf) -> Error {
-        let why = match self {
-            Self::TooLarge => "its extended attributes are larger than 4 KiB together, \
-                               more than this program can put on XFS"
-                .into(),
-            Self::Unknown(why) => why,
-            Self::Other(error) => return error,
-        };
-        Error::Unsupported { path: path(), why }
-    }
-}
-
 /// An attribute as XFS names it.
 struct Attribute {
     flags: u8,
@@ -65,37 +44,57 @@ struct Attribute {
     value: Vec<u8>,
 }
 
+/// Why `xattrs` cannot be stored.
+pub(super) fn refuses(xattrs: &[Xattr]) -> Option<String> {
+    encode(xattrs).err()
+}
+
 /// The attribute fork for `xattrs`; none when there are none.
 pub(super) fn make(
     space: &mut Space,
     owner: u64,
     xattrs: &[Xattr],
-) -> std::result::Result<Option<Attributes>, Failure> {
+    path: impl Fn() -> PathBuf,
+) -> Result<Option<Attributes>> {
     if xattrs.is_empty() {
         return Ok(None);
     }
+    let encoded = encode(xattrs).map_err(|why| Error::Unsupported { path: path(), why })?;
+    let attributes = match encoded {
+        Encoded::Short(bytes) => Attributes {
+            format: Format::Local,
+            bytes,
+            blocks: 0,
+        },
+        Encoded::Leaf(leaf) => write_leaf(space, owner, leaf)?,
+    };
+    Ok(Some(attributes))
+}
+
+/// Attributes for the inode, or for a block.
+enum Encoded {
+    Short(Vec<u8>),
+    Leaf(Vec<u8>),
+}
+
+fn encode(xattrs: &[Xattr]) -> std::result::Result<Encoded, String> {
     let attributes = xattrs
         .iter()
         .map(translate)
         .collect::<std::result::Result<Vec<_>, _>>()?;
     if let Some(bytes) = short_form(&attributes) {
-        return Ok(Some(Attributes {
-            format: Format::Local,
-            bytes,
-            blocks: 0,
-        }));
+        return Ok(Encoded::Short(bytes));
     }
-    let leaf = leaf(attributes).ok_or(Failure::TooLarge)?;
-    write_leaf(space, owner, leaf)
-        .map(Some)
-        .map_err(Failure::Other)
+    leaf(attributes).map(Encoded::Leaf).ok_or_else(|| {
+        "its extended attributes are larger than 4 KiB together, more than this program can put on XFS"
+            .into()
+    })
 }
 
 /// The name space as a flag, the name without it; access control lists in XFS's own form.
-fn translate(xattr: &Xattr) -> std::result::Result<Attribute, Failure> {
+fn translate(xattr: &Xattr) -> std::result::Result<Attribute, String> {
     let acl = |name: &[u8]| {
-        let value = access_list(&xattr.value)
-            .ok_or_else(|| Failure::Unknown("its access control list is not valid".into()))?;
+        let value = access_list(&xattr.value).ok_or("its access control list is not valid")?;
         Ok(Attribute {
             flags: ROOT,
             name: name.to_vec(),
@@ -118,9 +117,9 @@ fn translate(xattr: &Xattr) -> std::result::Result<Attribute, Failure> {
         }
     }
     let name = String::from_utf8_lossy(&xattr.name);
-    Err(Failure::Unknown(format!(
+    Err(format!(
         "XFS has no place for its extended attribute {name}"
-    )))
+    ))
 }
 
 /// From the form of the system calls (little-endian) to that on disk.

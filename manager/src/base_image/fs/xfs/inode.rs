@@ -123,13 +123,9 @@ fn blank(number: u64, uuid: &[u8; 16]) -> [u8; INODE] {
     bytes
 }
 
-/// Sets all times to `time`, sets the generation, and seals the inode.
+/// Sets all times to `time` (nanoseconds since 1901), sets the generation, and seals the inode.
 pub(super) fn set_clock(bytes: &mut [u8; INODE], time: Time) {
-    // Nanoseconds since 1901; up to the year 2486.
-    let seconds = time
-        .seconds
-        .saturating_add(1 << 31)
-        .clamp(0, i64::from(u32::MAX) * 4);
+    let seconds = time.seconds.saturating_add(1 << 31);
     let value = u64::try_from(seconds).unwrap_or(0) * 1_000_000_000 + u64::from(time.nanoseconds);
     for at in [32, 40, 48, 144] {
         put(bytes, at, &value.to_be_bytes());

@@ -14,6 +14,7 @@ mod inode;
 mod space;
 
 use std::ffi::OsStr;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::super::error::{Error, Result, io};
@@ -40,6 +41,23 @@ const INODE: usize = 512;
 const LITERAL: usize = INODE - 176;
 /// Below this size the tool refuses (xfsprogs 5.19 and later) unless told that we know.
 const SUPPORTED: u64 = 300 << 20;
+
+/// A device number has 14 bits for the driver and these for the device.
+const MINOR_BITS: u32 = 18;
+const MAJOR_BITS: u32 = 14;
+/// Times in seconds since 1970: 64 bits of nanoseconds from 1901 on, as the kernel bounds them
+/// (`XFS_BIGTIME_TIME_MAX`).
+pub(super) const SECONDS: RangeInclusive<i64> = -(1 << 31)..=18_446_744_072 - (1 << 31);
+
+/// Why a file cannot be put on XFS, as far as only this kind has the reason.
+pub(super) fn refuses(node: &Node) -> Option<String> {
+    if let Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } = node.kind
+        && (major >> MAJOR_BITS > 0 || minor >> MINOR_BITS > 0)
+    {
+        return Some(format!("XFS cannot say its device number, {major}:{minor}"));
+    }
+    attr::refuses(&node.xattrs)
+}
 
 /// Makes the file system.
 pub(super) fn make(request: &Request) -> Result<()> {
@@ -106,7 +124,7 @@ fn run_mkfs(request: &Request) -> Result<()> {
 pub(super) fn needed(tree: &Tree) -> types::ByteSize {
     let blocks = tree.nodes().map(|(_, node)| match &node.kind {
         Kind::Regular { size } => size.div_ceil(BLOCK as u64) + 1,
-        Kind::Directory { entries, .. } => {
+        Kind::Directory { entries } => {
             2 + entries
                 .iter()
                 .map(|(name, _)| name.len() as u64 + 32)
@@ -137,17 +155,17 @@ struct Filler<'a> {
 impl Filler<'_> {
     fn add(&mut self, id: NodeId, node: &Node) -> Result<()> {
         let number = self.numbers[id.0];
-        let attributes = attr::make(&mut self.space, number, &node.xattrs)
-            .map_err(|error| error.at(|| self.tree.path(id)))?;
+        let path = || self.tree.path(id);
+        let attributes = attr::make(&mut self.space, number, &node.xattrs, path)?;
         let room = attributes
             .as_ref()
             .map_or(LITERAL, attr::Attributes::data_room);
         let mut links = node.names;
         let (fork, size) = match &node.kind {
-            Kind::Directory { entries, parent } => {
+            Kind::Directory { entries } => {
                 // "." and the entry of every subdirectory's ".."; the name itself is the second.
                 links = self.tree.subdirectories(id).saturating_add(2);
-                self.directory(number, *parent, entries, room)?
+                self.directory(number, node.parent, entries, room)?
             }
             Kind::Regular { size } => {
                 let mut extents = Extents::default();
@@ -161,14 +179,7 @@ impl Filler<'_> {
                 target.len() as u64,
             ),
             Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } => {
-                if *major >= 1 << 14 || *minor >= 1 << 18 {
-                    let why = "XFS cannot say its device number".into();
-                    return Err(Error::Unsupported {
-                        path: self.tree.path(id),
-                        why,
-                    });
-                }
-                (Fork::device(major << 18 | minor), 0)
+                (Fork::device(major << MINOR_BITS | minor), 0)
             }
             Kind::Fifo | Kind::Socket => (Fork::device(0), 0),
         };

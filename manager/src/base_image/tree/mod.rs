@@ -6,14 +6,16 @@
 //! (access and change times, inode numbers, the order of `readdir`, the place of the directory) is
 //! not in it, so that the same input gives the same bytes.
 
+mod walk;
+
 use std::collections::HashMap;
-use std::ffi::OsStr;
 use std::fs::{File, Metadata};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::error::{Error, Result, io};
+use walk::{Entry, Level};
 
 /// How many entries a tree may have. Every entry costs about 200 bytes of memory here.
 const MAX_ENTRIES: usize = 16 << 20;
@@ -31,8 +33,7 @@ pub(super) const ROOT: NodeId = NodeId(0);
 #[derive(Debug)]
 pub(super) struct Tree {
     root: PathBuf,
-    /// Depth first, the entries of a directory by the bytes of their names: the order in which
-    /// `mkfs.ext4 -d` visits them. The root is the first.
+    /// Depth first, the entries of a directory by the bytes of their names. The root is the first.
     nodes: Vec<Node>,
 }
 
@@ -51,8 +52,9 @@ pub(super) struct Node {
     pub(super) names: u32,
     /// By name.
     pub(super) xattrs: Vec<Xattr>,
-    /// The first of its names, from the root of the tree.
-    path: PathBuf,
+    /// The directory of the first of its names (of the root: itself), and that name.
+    pub(super) parent: NodeId,
+    name: Vec<u8>,
 }
 
 /// An extended attribute.
@@ -73,10 +75,9 @@ pub(super) struct Time {
 /// The types of files, each with what only it has.
 #[derive(Debug)]
 pub(super) enum Kind {
-    /// The names in it, in the order of their bytes, and the parent (of the root: itself).
+    /// The names in it, in the order of their bytes.
     Directory {
         entries: Vec<(Vec<u8>, NodeId)>,
-        parent: NodeId,
     },
     /// How long it is, in bytes.
     Regular {
@@ -114,37 +115,84 @@ impl Kind {
 }
 
 impl Tree {
-    /// Reads the directory `root`. A top-level `lost+found` is the file system's own and is left out.
+    /// Reads the directory `root` and checks that every file in it may be read.
     pub(super) fn scan(root: &Path) -> Result<Self> {
-        let mut scan = Scan {
-            root,
+        let mut tree = Self {
+            root: root.to_owned(),
             nodes: Vec::new(),
-            linked: HashMap::new(),
         };
-        scan.add(PathBuf::new(), ROOT)?;
-        // The directories whose entries are being visited, with what is left of each.
-        let mut open = vec![(ROOT, scan.names(Path::new(""))?.into_iter())];
-        while let Some((directory, names)) = open.last_mut() {
-            let directory = *directory;
-            let Some(name) = names.next() else {
-                open.pop();
+        let mut linked = HashMap::new();
+        let (entry, directory) = Entry::root(root)?;
+        tree.add(&mut linked, ROOT, Vec::new(), &entry)?;
+        let mut levels = vec![Level::new(ROOT, directory, || root.to_owned())?];
+        while let Some(level) = levels.last_mut() {
+            let parent = level.id;
+            let Some(name) = level.next_name() else {
+                walk::ascend(&mut levels, |id| tree.path(id))?;
                 continue;
             };
-            let path = scan.nodes[directory.0].path.join(OsStr::from_bytes(&name));
-            let (id, new) = scan.add(path, directory)?;
-            if let Kind::Directory { entries, .. } = &mut scan.nodes[directory.0].kind {
+            let path = || tree.path(parent).join(std::ffi::OsStr::from_bytes(&name));
+            let entry = level.entry(&name, path)?;
+            let directory = entry.directory(path)?;
+            let (id, new) = tree.add(&mut linked, parent, name.clone(), &entry)?;
+            if let Kind::Directory { entries } = &mut tree.nodes[parent.0].kind {
                 entries.push((name, id));
             }
-            if new && matches!(scan.nodes[id.0].kind, Kind::Directory { .. }) {
-                let names = scan.names(&scan.nodes[id.0].path)?;
-                open.push((id, names.into_iter()));
+            if let (Some(directory), true) = (directory, new) {
+                let level = Level::new(id, directory, || tree.path(id))?;
+                walk::descend(&mut levels, level);
             }
         }
-        let nodes = scan.nodes;
-        Ok(Self {
-            root: root.to_owned(),
-            nodes,
-        })
+        Ok(tree)
+    }
+
+    /// Adds a file, or finds it among those that are there under another name.
+    fn add(
+        &mut self,
+        linked: &mut HashMap<(u64, u64), NodeId>,
+        parent: NodeId,
+        name: Vec<u8>,
+        entry: &Entry,
+    ) -> Result<(NodeId, bool)> {
+        let metadata = &entry.metadata;
+        let inode = (metadata.dev(), metadata.ino());
+        // Two names of one symbolic link become two links: no reader can tell them apart.
+        let may_be_linked = metadata.nlink() > 1 && !metadata.is_dir() && !metadata.is_symlink();
+        if may_be_linked && let Some(&id) = linked.get(&inode) {
+            self.nodes[id.0].names += 1;
+            return Ok((id, false));
+        }
+        if self.nodes.len() >= MAX_ENTRIES {
+            let why = format!("the directory holds more than {MAX_ENTRIES} files");
+            return Err(Error::Unsupported {
+                path: self.root.clone(),
+                why,
+            });
+        }
+        let id = NodeId(self.nodes.len());
+        if may_be_linked {
+            linked.insert(inode, id);
+        }
+        let path = || match name.as_slice() {
+            [] => self.root.clone(),
+            name => self.path(parent).join(std::ffi::OsStr::from_bytes(name)),
+        };
+        let node = Node {
+            kind: kind(entry, path)?,
+            mode: metadata.mode() & 0o7777,
+            uid: metadata.uid(),
+            gid: metadata.gid(),
+            mtime: Time {
+                seconds: metadata.mtime(),
+                nanoseconds: u32::try_from(metadata.mtime_nsec()).unwrap_or(0),
+            },
+            names: 1,
+            xattrs: xattrs(&entry.at, id == ROOT, path)?,
+            parent,
+            name,
+        };
+        self.nodes.push(node);
+        Ok((id, true))
     }
 
     /// All files, in the order of the scan; directories come before what is in them.
@@ -167,7 +215,7 @@ impl Tree {
 
     /// Where a file is on this machine, for messages and for tools.
     pub(super) fn path(&self, id: NodeId) -> PathBuf {
-        let path = &self.nodes[id.0].path;
+        let path = self.relative(id);
         if path.as_os_str().is_empty() {
             self.root.clone()
         } else {
@@ -175,9 +223,31 @@ impl Tree {
         }
     }
 
+    /// Where it is in the tree; empty for the root.
+    fn relative(&self, id: NodeId) -> PathBuf {
+        let mut names = Vec::new();
+        let mut at = id;
+        while at != ROOT {
+            let node = self.node(at);
+            names.push(node.name.as_slice());
+            at = node.parent;
+        }
+        names.reverse();
+        std::ffi::OsString::from_vec(names.join(&b'/')).into()
+    }
+
+    /// The file at the top that is called `name`.
+    pub(super) fn top(&self, name: &[u8]) -> Option<NodeId> {
+        let Kind::Directory { entries } = &self.node(ROOT).kind else {
+            return None;
+        };
+        let found = entries.iter().find(|(entry, _)| entry == name);
+        found.map(|(_, id)| *id)
+    }
+
     /// The number of directories in a directory, not counting deeper ones.
     pub(super) fn subdirectories(&self, id: NodeId) -> u32 {
-        let Kind::Directory { entries, .. } = &self.node(id).kind else {
+        let Kind::Directory { entries } = &self.node(id).kind else {
             return 0;
         };
         let directories = entries
@@ -188,8 +258,7 @@ impl Tree {
 
     /// Opens a regular file.
     pub(super) fn open(&self, id: NodeId) -> Result<File> {
-        let path = self.path(id);
-        File::open(&path).map_err(io("open", path))
+        walk::open(&self.path(id))
     }
 
     /// The newest modification time: the file system's own times, so that they too follow from the
@@ -208,9 +277,9 @@ impl Tree {
             hash.update(&(bytes.len() as u64).to_le_bytes());
             hash.update(bytes);
         };
-        for node in &self.nodes {
+        for (id, node) in self.nodes() {
             let kind = match &node.kind {
-                Kind::Directory { entries, .. } => format!("directory {}", entries.len()),
+                Kind::Directory { entries } => format!("directory {}", entries.len()),
                 Kind::Regular { size } => format!("regular {size}"),
                 Kind::Symlink { target } => {
                     part(target);
@@ -232,7 +301,7 @@ impl Tree {
                 seconds,
                 nanoseconds,
             } = mtime;
-            part(node.path.as_os_str().as_bytes());
+            part(self.relative(id).as_os_str().as_bytes());
             part(format!("{kind} {mode} {uid} {gid} {seconds} {nanoseconds}").as_bytes());
             for Xattr { name, value } in &node.xattrs {
                 part(name);
@@ -242,80 +311,8 @@ impl Tree {
     }
 }
 
-/// A scan under way.
-struct Scan<'a> {
-    root: &'a Path,
-    nodes: Vec<Node>,
-    /// Files with several names, by device and inode.
-    linked: HashMap<(u64, u64), NodeId>,
-}
-
-impl Scan<'_> {
-    /// Adds the file at `path`, or finds it among those that are there under another name.
-    fn add(&mut self, path: PathBuf, parent: NodeId) -> Result<(NodeId, bool)> {
-        let full = if parent.0 == 0 && self.nodes.is_empty() {
-            self.root.to_owned()
-        } else {
-            self.root.join(&path)
-        };
-        // The root itself may be a symbolic link to the directory that is meant.
-        let metadata = if self.nodes.is_empty() {
-            full.metadata()
-        } else {
-            full.symlink_metadata()
-        };
-        let metadata = metadata.map_err(io("read the attributes of", &full))?;
-        let inode = (metadata.dev(), metadata.ino());
-        // Two names of one symbolic link become two links: no reader can tell them apart.
-        let may_be_linked = metadata.nlink() > 1 && !metadata.is_dir() && !metadata.is_symlink();
-        if may_be_linked && let Some(&id) = self.linked.get(&inode) {
-            self.nodes[id.0].names += 1;
-            return Ok((id, false));
-        }
-        if self.nodes.len() >= MAX_ENTRIES {
-            let why = format!("the directory holds more than {MAX_ENTRIES} files");
-            return Err(Error::Unsupported {
-                path: self.root.to_owned(),
-                why,
-            });
-        }
-        let id = NodeId(self.nodes.len());
-        if may_be_linked {
-            self.linked.insert(inode, id);
-        }
-        self.nodes.push(Node {
-            kind: kind(&full, &metadata, parent)?,
-            mode: metadata.mode() & 0o7777,
-            uid: metadata.uid(),
-            gid: metadata.gid(),
-            mtime: Time {
-                seconds: metadata.mtime(),
-                nanoseconds: u32::try_from(metadata.mtime_nsec()).unwrap_or(0),
-            },
-            names: 1,
-            xattrs: xattrs(&full, id.0 == 0)?,
-            path,
-        });
-        Ok((id, true))
-    }
-
-    /// The names in a directory, by their bytes.
-    fn names(&self, path: &Path) -> Result<Vec<Vec<u8>>> {
-        let full = self.root.join(path);
-        let entries = full.read_dir().map_err(io("list", &full))?;
-        let mut names = Vec::new();
-        for entry in entries {
-            let name = entry.map_err(io("list", &full))?.file_name().into_vec();
-            if !(path.as_os_str().is_empty() && name == b"lost+found") {
-                names.push(name);
-            }
-        }
-        names.sort_unstable();
-        Ok(names)
-    }
-}
-
-fn kind(path: &Path, metadata: &Metadata, parent: NodeId) -> Result<Kind> {
+fn kind(entry: &Entry, path: impl Fn() -> PathBuf) -> Result<Kind> {
+    let metadata: &Metadata = &entry.metadata;
     let file_type = metadata.file_type();
     let (major, minor) = (
         rustix::fs::major(metadata.rdev()),
@@ -324,14 +321,16 @@ fn kind(path: &Path, metadata: &Metadata, parent: NodeId) -> Result<Kind> {
     Ok(if file_type.is_dir() {
         Kind::Directory {
             entries: Vec::new(),
-            parent,
         }
     } else if file_type.is_file() {
         Kind::Regular {
             size: metadata.len(),
         }
     } else if file_type.is_symlink() {
-        let target = path.read_link().map_err(io("read the link", path))?;
+        let target = entry
+            .at
+            .read_link()
+            .map_err(|e| io("read the link", path())(e))?;
         Kind::Symlink {
             target: target.into_os_string().into_vec(),
         }
@@ -345,21 +344,18 @@ fn kind(path: &Path, metadata: &Metadata, parent: NodeId) -> Result<Kind> {
         Kind::Socket
     } else {
         let why = "its type is unknown to this program".into();
-        return Err(Error::Unsupported {
-            path: path.to_owned(),
-            why,
-        });
+        return Err(Error::Unsupported { path: path(), why });
     })
 }
 
-/// The extended attributes of `path` itself, by name; none where the file system has none.
-fn xattrs(path: &Path, follow: bool) -> Result<Vec<Xattr>> {
-    let failed = |e: rustix::io::Errno| io("read the extended attributes of", path)(e.into());
+/// The extended attributes of what is at `at`, by name; none where the file system has none.
+fn xattrs(at: &Path, follow: bool, path: impl Fn() -> PathBuf) -> Result<Vec<Xattr>> {
+    let failed = |e: rustix::io::Errno| io("read the extended attributes of", path())(e.into());
     let mut list = vec![0; MAX_XATTR];
     let length = if follow {
-        rustix::fs::listxattr(path, list.as_mut_slice())
+        rustix::fs::listxattr(at, list.as_mut_slice())
     } else {
-        rustix::fs::llistxattr(path, list.as_mut_slice())
+        rustix::fs::llistxattr(at, list.as_mut_slice())
     };
     let length = match length {
         Ok(length) => length,
@@ -377,9 +373,9 @@ fn xattrs(path: &Path, follow: bool) -> Result<Vec<Xattr>> {
             continue;
         }
         let length = if follow {
-            rustix::fs::getxattr(path, name, value.as_mut_slice())
+            rustix::fs::getxattr(at, name, value.as_mut_slice())
         } else {
-            rustix::fs::lgetxattr(path, name, value.as_mut_slice())
+            rustix::fs::lgetxattr(at, name, value.as_mut_slice())
         };
         let length = match length {
             Ok(length) => length,
