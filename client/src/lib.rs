@@ -23,7 +23,7 @@ pub use cluster::{Cluster, Member};
 pub use code::{code_of, kind_of};
 pub use error::{Error, Result};
 pub use images::{ImageOutcome, Watch, progress, state_name};
-pub use longhorn::{Download, Longhorn, PEER_ADDRESS};
+pub use longhorn::{Download, LIST_ALL, Longhorn, PEER_ADDRESS};
 pub use proto::bimrpc;
 pub use proto::storage::v1 as wire;
 pub use pull_secret::PullSecret;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use proto::bimrpc as wire;
 use proto::bimrpc::backing_image_manager_service_client::BackingImageManagerServiceClient;
+use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use types::{ImageId, Sha512};
 
@@ -55,6 +56,11 @@ fn spec(id: &ImageId, size: u64, checksum: Option<Sha512>) -> Result<wire::Backi
 /// The metadata of PrepareDownload in which a manager of ours says where it gives images to others.
 pub const PEER_ADDRESS: &str = "longhorn-peer-address";
 
+/// The metadata of List with which a manager of ours lists every image of its disk. Without it, it lists
+/// what was asked for since it started, as Longhorn's managers do: the control plane deletes what it is
+/// shown and does not know.
+pub const LIST_ALL: &str = "longhorn-list-all";
+
 /// What Longhorn's managers put before the text of their sync server.
 const RELAYED: &str = "response body content: ";
 
@@ -77,10 +83,13 @@ impl Longhorn {
         }
     }
 
-    /// Every image, by name.
+    /// Every image, by name; a second one of a name by name and uuid.
     pub async fn list(&self) -> Result<BTreeMap<String, wire::BackingImageResponse>> {
         let mut service = self.service.clone();
-        let listed = self.call("list its images", service.list(()));
+        let mut request = tonic::Request::new(());
+        let value = MetadataValue::from_static("true");
+        request.metadata_mut().insert(LIST_ALL, value);
+        let listed = self.call("list its images", service.list(request));
         Ok(listed.await?.backing_images.into_iter().collect())
     }
 

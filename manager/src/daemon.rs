@@ -24,7 +24,7 @@ use types::NodeId;
 
 use crate::catalog::Catalog;
 use crate::error::{Error, IoContext, Result};
-use crate::listen::{Listener, Protocol, calls};
+use crate::listen::{self, Listener, Protocol, calls};
 use crate::longhorn::grpc::Manager;
 use crate::longhorn::ssync::ports::PortRange;
 use crate::longhorn::transfer::Transfers;
@@ -41,6 +41,9 @@ use crate::volume::Volumes;
 /// than the 30 s that a kubelet grants a pod by default.
 const GRACE: Duration = Duration::from_secs(12);
 
+/// How long another manager of the disk has to end: as long as a kubelet grants a pod by default.
+const TAKE_OVER: Duration = Duration::from_secs(30);
+
 /// What the user of the daemon says.
 #[derive(Debug, Clone, Args)]
 pub struct DaemonArgs {
@@ -55,11 +58,12 @@ pub struct DaemonArgs {
         value_name = "UUID"
     )]
     pub disk_uuid: String,
-    /// Address of the gRPC API: HOST:PORT or unix:/path
-    #[arg(long, default_value = "localhost:8000", value_name = "ADDR")]
+    /// Address of the gRPC API: HOST:PORT, unix:/path, or :PORT for every address of the machine
+    #[arg(long, default_value = "localhost:8000", value_name = "ADDR", value_parser = listen::address)]
     pub listen: Address,
     /// Address of the sync server (HTTP), where images are downloaded and copied from
-    #[arg(long, default_value = "localhost:8001", value_name = "HOST:PORT")]
+    #[arg(long, default_value = "localhost:8001", value_name = "HOST:PORT",
+        value_parser = listen::address)]
     pub sync_listen: Address,
     /// Bytes per second that are sent to other managers, over all images [default: no limit]
     #[arg(
@@ -84,7 +88,7 @@ pub struct DaemonArgs {
     #[arg(long, default_value = "30001-31000", value_name = "FIRST-LAST")]
     pub port_range: PortRange,
     /// Address of /healthz, /readyz and /metrics; none when it is not given
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = listen::socket_address)]
     pub metrics_listen: Option<SocketAddr>,
     /// Name of the Kubernetes node that the disk is in [default: the host name]
     #[arg(long, env = "NODE_ID", value_name = "NAME")]
@@ -191,7 +195,7 @@ pub async fn run(args: DaemonArgs) -> Result<()> {
 async fn open_disk(args: &DaemonArgs, node_id: NodeId) -> Result<(Arc<Disk>, Volumes)> {
     let (path, uuid) = (args.disk.clone(), args.disk_uuid.clone());
     let opened = move || {
-        let disk = Arc::new(Disk::open(&path)?);
+        let disk = Arc::new(Disk::open_within(&path, TAKE_OVER)?);
         check_uuid(&disk, &uuid)?;
         let volumes = Volumes::load(disk.clone(), node_id)?;
         Ok::<_, Error>((disk, volumes))

@@ -190,8 +190,13 @@ pub enum Error {
         source: std::io::Error,
     },
     /// Another manager has the disk.
-    #[error("another backing-image-manager serves {}; one disk has one manager", .0.display())]
-    DiskLocked(PathBuf),
+    #[error("another backing-image-manager ({holder}) serves {}; one disk has one manager", path.display())]
+    DiskLocked {
+        /// The disk.
+        path: PathBuf,
+        /// The process that serves it, in its own words.
+        holder: String,
+    },
     /// What is mounted at the disk's path is no longer the disk this manager opened.
     #[error("the disk at {} was replaced while it was served; restart the manager", .0.display())]
     DiskReplaced(PathBuf),

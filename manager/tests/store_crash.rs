@@ -11,6 +11,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -19,13 +20,15 @@ use std::time::Instant;
 
 use manager::store::orphans::{Orphans, PART};
 use manager::store::recovery::Found;
+use manager::store::sidecar::Stamp;
 use manager::store::{Asked, Disk, Facts, ImageStore, Manifest, Place, Reading, SealedImage};
 use tokio_util::sync::CancellationToken;
 use types::{ImageId, Sha512};
 
 /// Steps whose names begin so are taken by [`Life`].
-const AREAS: [&str; 5] = [
+const AREAS: [&str; 6] = [
     "store.adopt.",
+    "store.prove.",
     "store.assembly.",
     "store.quarantine.",
     "store.orphans.",
@@ -90,6 +93,7 @@ impl Life {
             .take_over(&id("adopted"), &from, &Asked::default(), reading)
             .unwrap();
         self.acknowledge("adopted");
+        self.prove();
         if !has(&self.images, "assembled") {
             self.assemble();
         }
@@ -112,6 +116,37 @@ impl Life {
         let now = Instant::now();
         orphans.pass(now, &|_| false).unwrap();
         orphans.pass(now + PART + PART, &|_| false).unwrap();
+    }
+
+    /// An image that Longhorn's manager sealed: ready as it is, and proven after that.
+    fn prove(&self) {
+        let id = id("longhorns");
+        let paths = self.images.paths(&id);
+        if !has(&self.images, "longhorns") {
+            fs::create_dir(&paths.dir).unwrap();
+            fs::copy(
+                self.images.paths(&self::id("adopted")).backing,
+                &paths.backing,
+            )
+            .unwrap();
+            let stamp = Stamp::of(&paths.backing).unwrap().unwrap();
+            let sidecar = serde_json::json!({"name": paths.backing, "uuid": id.uuid.as_str(),
+                "size": stamp.size, "currentChecksum": Sha512::of(&bytes()).to_string(),
+                "modificationTime": stamp.modification_time()});
+            fs::File::create(&paths.sidecar)
+                .unwrap()
+                .write_all(sidecar.to_string().as_bytes())
+                .unwrap();
+        }
+        let Some(Found::Ready(image)) = self.images.find(&id).unwrap() else {
+            panic!("it is not ready at once")
+        };
+        if image.seal.checksum_told {
+            let reading = Reading::silent(&self.cancel);
+            self.images.prove(&image, reading).unwrap();
+            self.images.proven(&image).unwrap();
+        }
+        assert!(self.images.manifest(&image).unwrap().is_some());
     }
 
     fn assemble(&self) {
@@ -202,7 +237,7 @@ impl Life {
         );
         for image in &ready {
             assert!(
-                ["adopted", "assembled"].contains(&image.id.name.as_str()),
+                ["adopted", "assembled", "longhorns"].contains(&image.id.name.as_str()),
                 "{at}: {}",
                 image.id
             );

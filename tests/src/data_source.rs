@@ -48,12 +48,38 @@ impl DataSource {
         more: &[&str],
     ) -> Self {
         let mut source = Self::spawn(sandbox, disk, name, source_type, host, more);
-        let address = source.address.to_string();
-        source.process.wait_ready(|| {
+        source.wait_answering();
+        source
+    }
+
+    /// Starts one of a type with more variables in its environment, and waits until it answers.
+    #[track_caller]
+    pub fn start_with(
+        sandbox: &Sandbox,
+        disk: &Path,
+        (name, source_type): (&str, &str),
+        more: &[&str],
+        environment: &[(&str, String)],
+    ) -> Self {
+        let mut source = Self::spawn_with(
+            sandbox,
+            disk,
+            name,
+            source_type,
+            "127.0.0.1",
+            more,
+            environment,
+        );
+        source.wait_answering();
+        source
+    }
+
+    fn wait_answering(&mut self) {
+        let address = self.address.to_string();
+        self.process.wait_ready(|| {
             let asked = Connection::new(&address, PATIENCE).ask("GET", "/v1/file", &[], b"");
             asked.is_ok()
         });
-        source
     }
 
     /// Starts one without waiting.
@@ -64,6 +90,18 @@ impl DataSource {
         source_type: &str,
         host: &str,
         more: &[&str],
+    ) -> Self {
+        Self::spawn_with(sandbox, disk, name, source_type, host, more, &[])
+    }
+
+    fn spawn_with(
+        sandbox: &Sandbox,
+        disk: &Path,
+        name: &str,
+        source_type: &str,
+        host: &str,
+        more: &[&str],
+        environment: &[(&str, String)],
     ) -> Self {
         let (address, sync) = (ports::free(), ports::free());
         let (listen, sync_listen) = (address.to_string(), sync.to_string());
@@ -86,7 +124,10 @@ impl DataSource {
             "127.0.0.0/8",
         ];
         arguments.extend_from_slice(more);
-        let environment = [("POD_IP", host)];
+        let more = environment
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()));
+        let environment: Vec<_> = [("POD_IP", host)].into_iter().chain(more).collect();
         let process = Process::spawn(
             sandbox,
             &format!("data-source-{name}"),

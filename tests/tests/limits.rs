@@ -213,13 +213,9 @@ fn row_105_few_descriptors_and_ten_thousand_images() {
     let mut manager = Manager::start(&sandbox, &options);
     let id = manager.process.id().to_string();
     e2e::command::run("prlimit", ["--pid", &id, "--nofile=256:256"]);
-    let count = |manager: &Manager| {
-        let listed = e2e::block_on(manager.longhorn().list(())).unwrap();
-        listed.into_inner().backing_images.len()
-    };
+    let count = |manager: &Manager| manager.longhorn_list_all().len();
     assert_eq!(count(&manager), 10_000);
-    let listed = manager.files().list();
-    assert_eq!(listed.as_object().unwrap().len(), 10_000);
+    assert_eq!(manager.list_images().unwrap().len(), 10_000);
     // More connections than descriptors: they wait, or are closed; nothing breaks.
     let address = manager.sync_address();
     let held: Vec<_> = (0..400)

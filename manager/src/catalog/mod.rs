@@ -82,6 +82,9 @@ struct Entry {
     files: Arc<RwLock<()>>,
     /// Held while the raw form is made, so that it is made once.
     raw_form: tokio::sync::Mutex<()>,
+    /// Held while what is written about a ready image is written anew, from the look at what is known of
+    /// it to the change of that.
+    sidecar: tokio::sync::Mutex<()>,
     /// What it was made from in this process, where that can be read again: what is stored of a source
     /// leaves out secrets and peers.
     made_from: Mutex<Option<Source>>,
@@ -99,6 +102,7 @@ impl Entry {
             tasks: TaskTracker::new(),
             files: Arc::new(RwLock::new(())),
             raw_form: tokio::sync::Mutex::new(()),
+            sidecar: tokio::sync::Mutex::new(()),
             made_from: Mutex::new(None),
         })
     }

@@ -1,5 +1,5 @@
-//! Checksums that were told by a peer's manifest are computed once the image is ready: it need not wait
-//! until gigabytes of holes are hashed, and a wrong sum is found all the same.
+//! Checksums that were told, by a peer's manifest or by Longhorn's sidecar, are computed once the image is
+//! ready: it need not wait until gigabytes are hashed, and a wrong sum is found all the same.
 
 use std::sync::Arc;
 
@@ -29,12 +29,12 @@ impl Catalog {
             return;
         }
         match self.compute(entry, image).await {
-            Ok(()) => debug!("its checksum is what its peer's manifest says"),
+            Ok(()) => debug!("its checksum is what was told"),
             // Called off by a deletion or the end: the next start goes on.
             Err(Error::Cancelled(_)) => {}
-            Err(error @ Error::Checksum { .. }) => {
+            Err(error @ (Error::Checksum { .. } | Error::Damaged { .. })) => {
                 let reporter = entry.reporter();
-                if reporter.touched("its checksum is not what its peer's manifest says") {
+                if reporter.touched("its checksum is not what was told") {
                     reporter.failed(&self.set_aside(&entry.id, error));
                 }
             }
@@ -58,6 +58,7 @@ impl Catalog {
             .await
             .map_err(Error::Task)??;
         // What is known of it may have been written anew meanwhile.
+        let _one = entry.sidecar.lock().await;
         let Lifecycle::Ready(now) = entry.status().state else {
             return Ok(());
         };

@@ -17,6 +17,7 @@ use super::status::{LonghornStatus, Status, count};
 use super::{Catalog, Entry};
 use crate::error::{Error, Result};
 use crate::source::Source;
+use crate::store::recovery::Found;
 use crate::store::{Place, SealedImage};
 
 /// A request for an image by one of Longhorn's faces, checked.
@@ -72,6 +73,12 @@ impl Catalog {
     /// The path of an image's file.
     pub fn file_path(&self, id: &ImageId) -> PathBuf {
         self.inner.store.paths(id).backing
+    }
+
+    /// Whether the chunk manifest of an image is there: what Longhorn's manager sealed has none until it
+    /// was read.
+    pub fn has_manifest(&self, id: &ImageId) -> bool {
+        self.inner.store.paths(id).chunks.exists()
     }
 
     /// The image whose directory or work file has this name.
@@ -157,10 +164,9 @@ impl Catalog {
         if failed {
             let there = std::fs::symlink_metadata(self.file_path(&entry.id)).is_ok();
             self.bring(entry, registration, there);
-        } else if let (Lifecycle::Ready(image), Some(expected)) =
-            (&status.state, registration.expected)
+        } else if let (Lifecycle::Ready(_), Some(expected)) = (&status.state, registration.expected)
         {
-            self.expect_later(entry, image, expected);
+            self.expect_later(entry, expected);
         }
         Ok(status)
     }
@@ -172,7 +178,10 @@ impl Catalog {
         let work = async move {
             if there {
                 match catalog.reuse(&task, &registration).await {
-                    Ok(Some(image)) => return task.reporter().sealed(image),
+                    Ok(Some(image)) => {
+                        task.reporter().sealed(image.clone());
+                        return catalog.prove(&task, &image).await;
+                    }
                     Ok(None) => {}
                     Err(error) => return task.reporter().failed(&error),
                 }
@@ -200,7 +209,11 @@ impl Catalog {
             .await
             .map_err(Error::Task)??;
         let Some(found) = found else { return Ok(None) };
-        let read = match self.look_again(entry, found).await {
+        let read = match found {
+            Found::Ready(image) => Ok(*image),
+            found => self.look_again(entry, found).await,
+        };
+        let read = match read {
             Ok(image) => fits(&image, registration.size, registration.expected).map(|()| image),
             Err(error) => Err(error),
         };
@@ -237,11 +250,15 @@ impl Catalog {
             .map_err(Error::Task)?
     }
 
-    fn expect_later(&self, entry: &Arc<Entry>, image: &SealedImage, expected: Sha512) {
-        let (catalog, task, image) = (self.clone(), entry.clone(), image.clone());
+    fn expect_later(&self, entry: &Arc<Entry>, expected: Sha512) {
+        let (catalog, task) = (self.clone(), entry.clone());
         entry.tasks.spawn(async move {
             let _files = task.files.read().await;
-            match catalog.expecting(image, Some(expected)).await {
+            let _one = task.sidecar.lock().await;
+            let Lifecycle::Ready(image) = task.status().state else {
+                return;
+            };
+            match catalog.expecting(*image, Some(expected)).await {
                 Ok(image) => {
                     task.board.change(|status| status.restated(image));
                 }

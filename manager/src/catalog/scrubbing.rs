@@ -89,6 +89,10 @@ impl Catalog {
     }
 
     async fn scrub_one(&self, entry: &Arc<Entry>, image: &SealedImage, rate: u64) -> Result<()> {
+        if image.seal.checksum_told {
+            // It is read as a whole already, and may have no manifest before that.
+            return Ok(());
+        }
         let (store, of) = (self.inner.store.clone(), image.clone());
         let manifest = tokio::task::spawn_blocking(move || store.manifest(&of));
         let Some(manifest) = manifest.await.map_err(Error::Task)?? else {

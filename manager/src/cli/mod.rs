@@ -41,12 +41,16 @@ struct Args {
     /// Form of log lines
     #[arg(long, global = true, value_enum, default_value = "text")]
     log_format: LogFormat,
-    /// Log everything; the same as --log-level debug
+    /// Log all that this program does; --log-level debug has what its libraries say as well
     #[arg(long, global = true)]
     debug: bool,
     #[command(subcommand)]
     command: Command,
 }
+
+/// What `--debug` logs. Longhorn's control plane always gives it: the frames and pools of connections
+/// would be most of the log.
+const DEBUG: &str = "info,manager=debug,client=debug,fetch=debug,host=debug,image=debug";
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum LogFormat {
@@ -129,7 +133,7 @@ fn is_broken_pipe(failure: &(dyn std::error::Error + 'static)) -> bool {
 }
 
 fn start_log(args: &Args) {
-    let filter = if args.debug { "debug" } else { &args.log_level };
+    let filter = if args.debug { DEBUG } else { &args.log_level };
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)

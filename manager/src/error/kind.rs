@@ -27,7 +27,7 @@ impl Classify for Error {
             | Self::VolumeAttached { .. }
             | Self::CannotCut { .. }
             | Self::NotADisk { .. }
-            | Self::DiskLocked(_)
+            | Self::DiskLocked { .. }
             | Self::DiskReplaced(_)
             | Self::CannotEncrypt(_)
             | Self::UploadOffset(_)

@@ -9,7 +9,7 @@ pub mod calls;
 mod peers;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV6};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +20,7 @@ use client::Address;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustix::io::Errno;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio_util::sync::CancellationToken;
@@ -44,6 +45,8 @@ const HEADERS_MAX: usize = 64;
 const BUFFER_MAX: usize = 64 << 10;
 /// Requests that one connection may have open.
 const STREAMS_MAX: u32 = 256;
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 1024;
 /// A pause after the system has no descriptor left for a connection.
 const NO_DESCRIPTOR: Duration = Duration::from_millis(100);
 
@@ -54,6 +57,51 @@ pub enum Protocol {
     Http1,
     /// gRPC: HTTP/2 without TLS.
     Grpc,
+}
+
+/// Reads where to listen: `HOST:PORT`, `unix:/path`, or `:PORT` for every address of the machine, which
+/// is how Longhorn's control plane says it.
+pub fn address(text: &str) -> std::result::Result<Address, client::Error> {
+    match text.strip_prefix(':') {
+        Some(port) => format!("[::]:{port}").parse(),
+        None => text.parse(),
+    }
+}
+
+/// The same where only an IP address will do.
+pub fn socket_address(text: &str) -> std::result::Result<SocketAddr, std::net::AddrParseError> {
+    match text.strip_prefix(':') {
+        Some(port) => format!("[::]:{port}").parse(),
+        None => text.parse(),
+    }
+}
+
+/// Listens at `HOST:PORT`; a name is looked up. The unspecified address of IPv6 is that of both
+/// families, whatever `net.ipv6.bindv6only` says, and of IPv4 alone on a kernel without IPv6.
+pub async fn tcp(address: &str) -> Result<TcpListener> {
+    let listener = match address.parse() {
+        Ok(SocketAddr::V6(any)) if any.ip().is_unspecified() => match both_families(any) {
+            Err(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL) => {
+                TcpListener::bind((Ipv4Addr::UNSPECIFIED, any.port())).await
+            }
+            listener => listener
+                .map_err(io::Error::from)
+                .and_then(TcpListener::from_std),
+        },
+        _ => TcpListener::bind(address).await,
+    };
+    listener.context("listen on", address.as_ref())
+}
+
+fn both_families(any: SocketAddrV6) -> rustix::io::Result<std::net::TcpListener> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::INET6, SocketType::STREAM, flags, None)?;
+    sockopt::set_ipv6_v6only(&socket, false)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    bind(&socket, &any)?;
+    listen(&socket, BACKLOG)?;
+    Ok(socket.into())
 }
 
 /// A bound socket.
@@ -73,10 +121,7 @@ impl Listener {
     /// Binds `address`; a name is looked up.
     pub async fn bind(address: &Address, protocol: Protocol) -> Result<Self> {
         let socket = match address {
-            Address::Tcp(address) => {
-                let listener = TcpListener::bind(address.as_str()).await;
-                Socket::Tcp(listener.context("listen on", address.as_ref())?)
-            }
+            Address::Tcp(address) => Socket::Tcp(tcp(address).await?),
             Address::Unix(path) => Socket::Unix(bind_unix(path)?),
         };
         Ok(Self { socket, protocol })
@@ -264,3 +309,6 @@ fn bind_unix(path: &Path) -> Result<UnixListener> {
 pub(crate) fn peer_of<B>(request: &axum::http::Request<B>) -> Option<Arc<Peer>> {
     request.extensions().get::<Arc<Peer>>().cloned()
 }
+
+#[cfg(test)]
+mod tests;

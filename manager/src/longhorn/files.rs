@@ -79,11 +79,12 @@ impl Files {
             .find(|catalog| catalog.place() == place)
     }
 
-    /// Every file, by its path.
+    /// Every file that was asked for since this process started, by its path.
     pub fn list(&self) -> BTreeMap<String, FileInfo> {
         let mut files = BTreeMap::new();
         for catalog in &self.catalogs {
-            for status in catalog.list() {
+            let asked = |status: &Status| status.longhorn.asked.is_some();
+            for status in catalog.list().into_iter().filter(asked) {
                 let info = self.info(catalog, &status);
                 files.insert(info.file_path.clone(), info);
             }

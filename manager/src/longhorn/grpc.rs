@@ -165,9 +165,13 @@ impl BackingImageManagerService for Manager {
         }
     }
 
-    async fn list(&self, _: Request<()>) -> Answer<pb::ListResponse> {
+    /// The control plane deletes each key of this that it has no object for, or that its object does
+    /// not carry yet. So it is shown what it asked for and nothing else, and of one name one image.
+    async fn list(&self, request: Request<()>) -> Answer<pb::ListResponse> {
+        let all = request.metadata().contains_key(client::LIST_ALL);
         let catalog = self.files.images();
         let mut images = catalog.list();
+        images.retain(|status| all || status.longhorn.asked.is_some());
         // Of several images of one name, the one that was asked for last has the bare name.
         images.sort_by_key(|status| {
             let ready = matches!(status.state, Lifecycle::Ready(_));
@@ -176,12 +180,12 @@ impl BackingImageManagerService for Manager {
         let mut backing_images = HashMap::with_capacity(images.len());
         for status in images {
             let name = status.id.name.to_string();
-            let file = self.files.info(catalog, &status);
-            let key = if backing_images.contains_key(&name) {
-                status.id.to_string()
-            } else {
-                name.clone()
+            let key = match backing_images.contains_key(&name) {
+                false => name.clone(),
+                true if all => status.id.to_string(),
+                true => continue,
             };
+            let file = self.files.info(catalog, &status);
             backing_images.insert(key, file.response(&name));
         }
         Ok(Response::new(pb::ListResponse { backing_images }))
@@ -271,8 +275,9 @@ impl BackingImageManagerService for Manager {
                 "backing image {}({}) is {}, not ready for being downloaded",
                 id.name, id.uuid, file.state
             ));
-            // Managers of ours give what they have got so far.
-            if matches!(file.state.as_str(), "pending" | "starting" | "in-progress") {
+            // Managers of ours give what they have got so far. How one gives what it has only begun to look
+            // at is not known yet.
+            if matches!(file.state.as_str(), "starting" | "in-progress") {
                 status.metadata_mut().insert(client::PEER_ADDRESS, peers);
             }
             return Err(status);
@@ -281,7 +286,10 @@ impl BackingImageManagerService for Manager {
             src_file_path: file.file_path,
             address: SocketAddr::new(address::of_pod(self.sync_server), port).to_string(),
         });
-        response.metadata_mut().insert(client::PEER_ADDRESS, peers);
+        // Without a chunk manifest it can be pushed only, as between managers of Longhorn's.
+        if self.files.images().has_manifest(&id) {
+            response.metadata_mut().insert(client::PEER_ADDRESS, peers);
+        }
         Ok(response)
     }
 

@@ -17,13 +17,13 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use types::{NodeId, report};
 
 use crate::catalog::Catalog;
-use crate::error::{IoContext, Result};
+use crate::error::Result;
+use crate::listen;
 use crate::store::Disk;
 use crate::sync::Swarm;
 
@@ -49,10 +49,7 @@ pub async fn serve(
     observed: Observed,
     stop: CancellationToken,
 ) -> Result<JoinHandle<()>> {
-    let text = address.to_string();
-    let listener = TcpListener::bind(address)
-        .await
-        .context("listen on", text.as_ref())?;
+    let listener = listen::tcp(&address.to_string()).await?;
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))

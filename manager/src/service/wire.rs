@@ -229,6 +229,10 @@ pub(super) fn image(status: &Status, has_raw_form: bool) -> pb::BackingImage {
             image.format = sealed.format().to_string();
             image.current_checksum.clone_from(&sidecar.current_checksum);
             image.unverified = sealed.seal.unverified;
+            if sealed.seal.checksum_told {
+                "its checksum is what its source says; its bytes are still to be read"
+                    .clone_into(&mut image.message);
+            }
             image
                 .source_checksums
                 .clone_from(&sealed.seal.source_checksums);

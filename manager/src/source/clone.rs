@@ -219,7 +219,7 @@ fn encrypt(original: &Original<'_>, luks: &Luks, job: &Job) -> Result<Received> 
     made.file()
         .set_len(size + luks::HEADER)
         .context("set the length of", made.path())?;
-    luks.format(made.path())?;
+    luks.format(made.file())?;
     let mapping = Mapping::open(luks, made.path(), &job.id, false)?;
     let target = File::options()
         .write(true)

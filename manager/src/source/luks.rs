@@ -1,23 +1,21 @@
 //! LUKS containers, by cryptsetup. The passphrase goes through standard input and nowhere else.
 
+mod cryptsetup;
+
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::Write;
+use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use types::ImageId;
 
+use self::cryptsetup::Line;
 use crate::error::{Error, IoContext, Result};
 
 /// What a container is larger than what it holds: the header of LUKS2, in bytes.
 pub const HEADER: u64 = 16 << 20;
 /// A passphrase of cryptsetup has at most 8 MiB; nobody means that.
 const PASSPHRASE_MAX: usize = 64 << 10;
-/// Argon2 may be told to take long; nothing takes this long.
-const PATIENCE: Duration = Duration::from_mins(5);
-const CRYPTSETUP: &str = "cryptsetup";
 
 /// How a container is made and opened: Longhorn's credential keys, checked.
 #[derive(Clone)]
@@ -120,8 +118,8 @@ impl Luks {
     }
 
     /// Makes `file` an empty LUKS2 container with a header of [`HEADER`] bytes.
-    pub(super) fn format(&self, file: &Path) -> Result<()> {
-        self.run(&self.format_arguments(), &[file.as_os_str()])
+    pub(super) fn format(&self, file: &File) -> Result<()> {
+        self.run(&self.format_arguments(), file, &[])
     }
 
     fn format_arguments(&self) -> Vec<String> {
@@ -147,11 +145,15 @@ impl Luks {
         arguments
     }
 
-    /// Runs cryptsetup with the passphrase on its standard input.
-    fn run(&self, arguments: &[String], more: &[&std::ffi::OsStr]) -> Result<()> {
-        let mut command = Command::new(CRYPTSETUP);
-        command.args(arguments).arg("--").args(more);
-        run(command, self.passphrase.0.as_bytes())
+    /// Runs cryptsetup on a file, with the passphrase on its standard input.
+    fn run(&self, arguments: &[String], file: &File, more: &[&str]) -> Result<()> {
+        let arguments = arguments.iter().map(String::as_str);
+        let line = Line {
+            arguments: &arguments.collect::<Vec<_>>(),
+            file: Some(file),
+            more,
+        };
+        cryptsetup::run(&line, self.passphrase.0.as_bytes())
     }
 }
 
@@ -231,7 +233,8 @@ impl Mapping {
         if read_only {
             arguments.push("--readonly".to_owned());
         }
-        luks.run(&arguments, &[file.as_os_str(), name.as_ref()])?;
+        let options = File::options().read(true).write(!read_only).open(file);
+        luks.run(&arguments, &options.context("open", file)?, &[&name])?;
         Ok(Self {
             name,
             device,
@@ -253,9 +256,12 @@ impl Mapping {
         if !std::mem::replace(&mut self.open, false) {
             return Ok(());
         }
-        let mut command = Command::new(CRYPTSETUP);
-        command.args(["close", "--", &self.name]);
-        run(command, &[])
+        let line = Line {
+            arguments: &["close"],
+            file: None,
+            more: &[&self.name],
+        };
+        cryptsetup::run(&line, &[])
     }
 }
 
@@ -265,55 +271,6 @@ impl Drop for Mapping {
             tracing::error!(device = %self.device.display(), error = %types::report(&error),
                 "a mapping is left behind");
         }
-    }
-}
-
-/// Runs cryptsetup to its end and turns what it says into an error.
-fn run(mut command: Command, input: &[u8]) -> Result<()> {
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .env_clear()
-        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-        .env("LC_ALL", "C");
-    let mut child = command.spawn().context("run", CRYPTSETUP.as_ref())?;
-    let mut pipe = child.stdin.take().expect("it was asked for");
-    // A child that ended early says why on its standard error.
-    let _ = pipe.write_all(input);
-    drop(pipe);
-    let status = wait(&mut child)?;
-    if status.is_some_and(|status| status.success()) {
-        return Ok(());
-    }
-    let mut words = String::new();
-    if let Some(mut errors) = child.stderr.take() {
-        use std::io::Read as _;
-        let mut bytes = Vec::new();
-        let _ = errors.by_ref().take(400).read_to_end(&mut bytes);
-        words = String::from_utf8_lossy(&bytes).trim().replace('\n', "; ");
-    }
-    Err(Error::CannotEncrypt(match status {
-        Some(status) => format!("cryptsetup ended with {status}: {words}"),
-        None => format!(
-            "cryptsetup did not end within {} seconds",
-            PATIENCE.as_secs()
-        ),
-    }))
-}
-
-fn wait(child: &mut Child) -> Result<Option<std::process::ExitStatus>> {
-    let until = Instant::now() + PATIENCE;
-    loop {
-        if let Some(status) = child.try_wait().context("wait for", CRYPTSETUP.as_ref())? {
-            return Ok(Some(status));
-        }
-        if Instant::now() > until {
-            let _ = child.kill();
-            let _ = child.wait();
-            return Ok(None);
-        }
-        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -1,10 +1,10 @@
 //! Images whose bytes are on the disk already: found there by a start, left by a data source, or
 //! written by Longhorn's own manager.
 //!
-//! Bytes are believed without being read only when our seal, our chunk manifest and stat(2) agree.
-//! Longhorn's sidecar is no proof, as a power cut can leave it with a file that is not what it says:
-//! the bytes are read once and hashed. Whatever is found, no byte is removed: what is not as it should
-//! be is set aside by the caller.
+//! Bytes are believed without being read when our seal, our chunk manifest and stat(2) agree, or when
+//! Longhorn's sidecar has the file's size and modification time; those are read and proven once they are
+//! an image (see [`told`](super::told)). All others are read and hashed here. Whatever is found, no byte is
+//! removed: what is not as it should be is set aside by the caller.
 //!
 //! A file is taken over from elsewhere on the disk in these steps:
 //!
@@ -77,7 +77,9 @@ impl ImageStore {
     pub fn adopt(&self, id: &ImageId, asked: &Asked, reading: Reading<'_>) -> Result<SealedImage> {
         let paths = self.paths(id);
         let (image, manifest) = self.look_into(id, &paths, asked, reading)?;
-        if Manifest::read(&paths.chunks, manifest.size)?.as_ref() != Some(&manifest) {
+        if let Some(manifest) = manifest
+            && Manifest::read(&paths.chunks, manifest.size)?.as_ref() != Some(&manifest)
+        {
             manifest.write(&paths.chunks)?;
         }
         image.sidecar.write(&paths.sidecar)?;
@@ -131,7 +133,9 @@ impl ImageStore {
         let looked = self.look_into(id, at, asked, reading); // 1
         let (image, manifest) = looked.map_err(|error| self.set_aside(place, name, error))?;
         self.enter(id)?; // 2
-        manifest.write(&to.chunks)?;
+        if let Some(manifest) = &manifest {
+            manifest.write(&to.chunks)?;
+        }
         image.sidecar.write(&to.sidecar)?;
         crash_point!("store.adopt.described");
         durable::rename(&at.backing, &to.backing)?; // 3
@@ -185,14 +189,15 @@ impl ImageStore {
         }
     }
 
-    /// All that can be said of the file at `at` as the image `id`, reading it unless it is sealed.
+    /// All that can be said of the file at `at` as the image `id`, reading it unless it is sealed. Without a
+    /// manifest: Longhorn's sidecar says it, and it is yet to be proven.
     fn look_into(
         &self,
         id: &ImageId,
         at: &ImagePaths,
         asked: &Asked,
         reading: Reading<'_>,
-    ) -> Result<(SealedImage, Manifest)> {
+    ) -> Result<(SealedImage, Option<Manifest>)> {
         let damaged = |what| Error::Damaged {
             id: id.clone(),
             what,
@@ -211,6 +216,11 @@ impl ImageStore {
             SidecarFile::Good(sidecar) => Some(*sidecar),
             SidecarFile::Missing | SidecarFile::Damaged(_) => None,
         };
+        if let Some(told) = &told
+            && let Some(image) = self.told(id, at, told)?
+        {
+            return Ok((fitting(image, asked)?, None));
+        }
         let sum: Option<Sha512> = told
             .as_ref()
             .and_then(|told| told.current_checksum.parse().ok());
@@ -274,7 +284,24 @@ impl ImageStore {
         // Digests of chunks prove nothing about the sum over all of them.
         image.seal.checksum_told = !hashed && seal.is_some_and(|seal| seal.checksum_told);
         image.sidecar.seal = Some(image.seal.clone());
-        Ok((image, manifest))
+        Ok((image, Some(manifest)))
+    }
+}
+
+/// An image that Longhorn's sidecar describes, if it is the one that is asked for.
+fn fitting(image: SealedImage, asked: &Asked) -> Result<SealedImage> {
+    let actual = image.checksum()?;
+    match asked.expected {
+        Some(expected) if expected != actual => Err(Error::Checksum {
+            expected: Box::new(expected),
+            actual: Box::new(actual),
+        }),
+        Some(expected) => {
+            let mut image = image;
+            image.sidecar.expected_checksum = expected.to_string();
+            Ok(image)
+        }
+        None => Ok(image),
     }
 }
 

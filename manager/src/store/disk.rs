@@ -6,10 +6,11 @@
 //! also holds against a second mount of the same file system.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use rustix::fs::statvfs;
 use serde::{Deserialize, Serialize};
@@ -52,6 +53,8 @@ pub struct Space {
     pub available: u64,
 }
 
+/// How often the lock is asked for while another manager holds it.
+const LOCK_PAUSE: Duration = Duration::from_millis(200);
 /// The largest `longhorn-disk.cfg` that is read: the real one has about 60 bytes.
 const DISK_CONFIG_MAX: u64 = 4096;
 
@@ -102,8 +105,11 @@ impl Disk {
             .open(&lock_path)
             .context("open", &lock_path)?;
         if !hold(&lock, &lock_path)? {
-            return Err(Error::DiskLocked(layout.root().to_owned()));
+            let path = layout.root().to_owned();
+            let holder = holder(&lock_path);
+            return Err(Error::DiskLocked { path, holder });
         }
+        say_who(&lock);
         disk.lock = Some(lock);
         durable::create_dir(&layout.images())?;
         durable::create_dir(&layout.volumes())?;
@@ -120,6 +126,25 @@ impl Disk {
             other => other?,
         };
         Ok(disk)
+    }
+
+    /// The same, waiting for as long as `patience` for another manager to end: when managers are replaced,
+    /// the old and the new one overlap.
+    pub fn open_within(path: &Path, patience: Duration) -> Result<Self> {
+        let give_up = Instant::now() + patience;
+        let mut waiting = false;
+        loop {
+            match Self::open(path) {
+                Err(Error::DiskLocked { path, holder }) if Instant::now() < give_up => {
+                    if !std::mem::replace(&mut waiting, true) {
+                        warn!(disk = %path.display(), holder, ?patience,
+                            "another manager serves the disk: waiting for its end");
+                    }
+                    std::thread::sleep(LOCK_PAUSE);
+                }
+                opened => return opened,
+            }
+        }
     }
 
     /// Opens the disk at `path` for work files alone: beside the process that serves it, whose lock
@@ -207,6 +232,25 @@ impl Disk {
     }
 }
 
+/// Says in the lock file who holds it, for whoever waits. A full disk takes no words: they are only words.
+fn say_who(lock: &File) {
+    let host = rustix::system::uname();
+    let host = host.nodename().to_string_lossy().into_owned();
+    let text = format!("process {} on {host}\n", std::process::id());
+    let _ = lock.set_len(0);
+    let _ = rustix::io::pwrite(lock, text.as_bytes(), 0);
+}
+
+/// Who holds the lock file at `path`, as far as that is said there.
+fn holder(path: &Path) -> String {
+    let mut text = String::new();
+    let said = File::open(path).and_then(|file| file.take(256).read_to_string(&mut text));
+    match said {
+        Ok(1..) => text.trim().escape_debug().to_string(),
+        Ok(0) | Err(_) => "an older version".to_owned(),
+    }
+}
+
 fn read_config(layout: &Layout) -> Result<DiskUuid> {
     let not_a_disk = |source| Error::NotADisk {
         path: layout.root().to_owned(),
@@ -274,11 +318,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         Disk::init(dir.path(), None).unwrap();
         let first = Disk::open(dir.path()).unwrap();
-        assert!(matches!(Disk::open(dir.path()), Err(Error::DiskLocked(_))));
+        let error = Disk::open(dir.path()).unwrap_err();
+        assert!(matches!(error, Error::DiskLocked { .. }));
+        let who = format!("process {}", std::process::id());
+        assert!(error.to_string().contains(&who), "{error}");
         drop(first);
         // A child that another test starts at this moment has the lock as well, until it executes.
         let again = (0..100).find_map(|_| {
-            std::thread::sleep(std::time::Duration::from_millis(20));
+            std::thread::sleep(Duration::from_millis(20));
             Disk::open(dir.path()).ok()
         });
         assert!(again.is_some(), "the lock outlives its disk");

@@ -109,10 +109,20 @@ pub fn remove_file(path: &Path) -> Result<()> {
     }
 }
 
+/// What is in a directory of the disk. One that somebody removed holds nothing: it is made again when
+/// something is put into it.
+pub fn list(dir: &Path) -> Result<Vec<fs::DirEntry>> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.context("list", dir)?,
+    };
+    entries.map(|entry| entry.context("list", dir)).collect()
+}
+
 /// Removes the work files that a crash left in a directory of ours: all that end in `.tmp`.
 pub fn remove_work_files(dir: &Path) -> Result<()> {
-    for entry in fs::read_dir(dir).context("list", dir)? {
-        let path = entry.context("list", dir)?.path();
+    for entry in list(dir)? {
+        let path = entry.path();
         if path.extension().is_some_and(|end| end == "tmp") {
             remove_file(&path)?;
         }

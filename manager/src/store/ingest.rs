@@ -6,6 +6,7 @@
 //! [`Ingest::finish`] and then `ImageStore::seal`.
 
 use std::fs::File;
+use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ use super::durable;
 use super::hash::HashThread;
 use super::health::{Reservation, leave_reserve};
 use super::held;
+use super::holes::data_runs;
 use super::padding::{self, Padded};
 use crate::error::{Error, IoContext, Result};
 
@@ -29,6 +31,9 @@ const WRITE_BACK: u64 = 16 << 20;
 /// Bytes that go through the kernel's cache: a small image is often read as soon as it is there, a large one
 /// is written past it.
 const CACHED: u64 = 64 << 20;
+/// The file is made longer by so much before anything is written there: behind the end of a file XFS gives
+/// room ahead of the writer, which would fill the holes.
+const AHEAD: u64 = 64 << 20;
 /// The largest image, in bytes of its stored form: 4 TiB. Its chunk manifest has 128 MiB and its
 /// SHA-512 takes two hours.
 pub const IMAGE_SIZE_MAX: u64 = 4 << 40;
@@ -43,6 +48,8 @@ pub struct Ingest {
     chunk: PageBuffer,
     /// Bytes before `chunk`.
     offset: u64,
+    /// Of the file: see [`AHEAD`].
+    length: u64,
     /// Where write-back was last started.
     written_back: u64,
     chunks: Vec<Chunk>,
@@ -85,6 +92,7 @@ impl Ingest {
             path,
             chunk: hash.buffer(),
             offset: 0,
+            length: 0,
             written_back: 0,
             chunks: Vec::new(),
             hash,
@@ -136,14 +144,7 @@ impl Ingest {
     fn flush(&mut self) -> Result<()> {
         let chunk = Chunk::of(&self.chunk);
         if let Chunk::Data(_) = chunk {
-            let written = if self.offset < CACHED {
-                self.file.write_all_at(&self.chunk, self.offset)
-            } else {
-                let (file, path) = (&self.file, &self.path);
-                self.direct
-                    .write_chunk(file, path, &self.chunk, self.offset)
-            };
-            written.context("write", &self.path)?;
+            self.write_chunk().context("write", &self.path)?;
             if let Some(reservation) = &mut self.reservation {
                 reservation.took(self.chunk.len() as u64);
             }
@@ -151,6 +152,24 @@ impl Ingest {
         self.put(chunk, self.chunk.len())?;
         let next = self.hash.buffer();
         self.hash.data(std::mem::replace(&mut self.chunk, next))
+    }
+
+    /// Writes what of the chunk is no hole.
+    fn write_chunk(&mut self) -> io::Result<()> {
+        let end = self.offset + self.chunk.len() as u64;
+        if end > self.length {
+            self.length = end.next_multiple_of(AHEAD);
+            self.file.set_len(self.length)?;
+        }
+        for run in data_runs(&self.chunk, self.offset) {
+            let (bytes, at) = (&self.chunk[run.clone()], self.offset + run.start as u64);
+            if self.offset < CACHED || bytes.len() < self.chunk.len() {
+                self.file.write_all_at(bytes, at)?;
+            } else {
+                self.direct.write_chunk(&self.file, &self.path, bytes, at)?;
+            }
+        }
+        Ok(())
     }
 
     fn put(&mut self, chunk: Chunk, length: usize) -> Result<()> {

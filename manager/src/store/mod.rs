@@ -25,6 +25,7 @@
 //! | directory without `backing` | removed, the sidecar with it |
 //! | `backing` without (readable) `backing.cfg` | its bytes are read once: against `backing.chunks` if that is whole, else hashed; then it is sealed again |
 //! | both, and stat agrees with the seal | ready, nothing is read |
+//! | both, without a seal, and Longhorn's sidecar has the file's size and time | ready; read once, later (`told.rs`) |
 //! | both, and stat disagrees | read once; the same bytes: sealed again; other bytes: set aside |
 //! | `raw` without an agreeing `raw.cfg` | removed: it can be made again |
 //! | `.deleting-*`, `.creating-*` | removed |
@@ -66,6 +67,7 @@ mod removal;
 mod salvage;
 pub mod scrub;
 pub mod sidecar;
+mod told;
 mod whole;
 mod work_lock;
 

@@ -158,9 +158,6 @@ impl Orphans {
 
     fn work(&self, now: Instant, present: &mut HashMap<PathBuf, Seen>) -> Result<()> {
         let dir = self.disk.layout().work();
-        if !dir.exists() {
-            return Ok(());
-        }
         let mut groups: HashMap<String, Vec<PathBuf>> = HashMap::new();
         for (name, path) in entries(&dir)? {
             if name.starts_with('.') || !path.is_file() {
@@ -276,8 +273,7 @@ impl Orphans {
 /// Names (those that are text) and paths of what is in a directory.
 fn entries(dir: &Path) -> Result<Vec<(String, PathBuf)>> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(dir).context("list", dir)? {
-        let entry = entry.context("list", dir)?;
+    for entry in durable::list(dir)? {
         if let Ok(name) = entry.file_name().into_string() {
             found.push((name, entry.path()));
         }

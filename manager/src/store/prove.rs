@@ -1,10 +1,14 @@
-//! Computing a SHA-512 that a peer's manifest only told, once the image is ready.
+//! Computing a SHA-512 that was only told, by a peer's manifest or by Longhorn's sidecar, once the image is
+//! ready. What Longhorn's manager sealed gets its chunk manifest here.
 
 use std::fs::File;
+
+use types::crash_point;
 
 use super::adopt::Reading;
 use super::hash::hash_file;
 use super::images::{ImageStore, SealedImage};
+use super::scrub::unreadable;
 use crate::error::{Error, IoContext, Result};
 
 impl ImageStore {
@@ -12,17 +16,22 @@ impl ImageStore {
     pub fn prove(&self, image: &SealedImage, reading: Reading<'_>) -> Result<()> {
         let path = self.paths(&image.id).backing;
         let file = File::open(&path).context("open", &path)?;
-        let (told, found) = (
-            image.checksum()?,
-            hash_file(&file, &path, reading)?.checksum,
-        );
-        if told == found {
-            return Ok(());
+        let told = image.checksum()?;
+        let manifest =
+            hash_file(&file, &path, reading).map_err(|error| unreadable(image, error))?;
+        if told != manifest.checksum {
+            return Err(Error::Checksum {
+                expected: Box::new(told),
+                actual: Box::new(manifest.checksum),
+            });
         }
-        Err(Error::Checksum {
-            expected: Box::new(told),
-            actual: Box::new(found),
-        })
+        if self.manifest(image)?.is_none() {
+            // Longhorn's manager syncs nothing.
+            file.sync_all().context("sync", &path)?;
+            manifest.write(&self.paths(&image.id).chunks)?;
+            crash_point!("store.prove.described");
+        }
+        Ok(())
     }
 
     /// Writes down that the checksum of an image was computed here.

@@ -16,7 +16,7 @@ use crate::error::{Error, IoContext, Result};
 /// An image's directory as a start finds it.
 #[derive(Debug)]
 pub enum Found {
-    /// Sealed, and untouched since.
+    /// Sealed, by us or by Longhorn's manager, and untouched since.
     Ready(Box<SealedImage>),
     /// Sealed, but touched since: its bytes must be read before it is ready again.
     Touched(Box<SealedImage>),
@@ -36,8 +36,7 @@ impl ImageStore {
         }
         let dir = self.disk().layout().images();
         let mut found = Vec::new();
-        for entry in fs::read_dir(&dir).context("list", &dir)? {
-            let entry = entry.context("list", &dir)?;
+        for entry in durable::list(&dir)? {
             let name = entry.file_name();
             match EntryName::of(name.to_str().unwrap_or(".")) {
                 EntryName::Leftover => remove_leftover(&entry.path()),
@@ -122,7 +121,11 @@ impl ImageStore {
         Ok(Some(match sealed {
             Some(image) if self.is_untouched(&image)? => Found::Ready(Box::new(image)),
             Some(image) => Found::Touched(Box::new(image)),
-            None => Found::Unsealed(id, sidecar),
+            None => match sidecar.as_deref().map(|told| self.told(&id, &paths, told)) {
+                Some(Ok(Some(image))) => Found::Ready(Box::new(image)),
+                // What cannot be looked into now is read, which says why.
+                Some(Ok(None) | Err(_)) | None => Found::Unsealed(id, sidecar),
+            },
         }))
     }
 }
@@ -162,8 +165,8 @@ pub(super) fn holds_only_ours(dir: &Path) -> Result<bool> {
         "backing.tmp-raw",
         "backing-raw",
     ];
-    for entry in fs::read_dir(dir).context("list", dir)? {
-        let name = entry.context("list", dir)?.file_name();
+    for entry in durable::list(dir)? {
+        let name = entry.file_name();
         let name = name.to_str().unwrap_or_default();
         if !OURS.contains(&name.strip_suffix(".tmp").unwrap_or(name)) {
             return Ok(false);

@@ -70,8 +70,7 @@ pub struct Seal {
     pub manifest_digest: String,
     /// Whether nothing but the bytes themselves vouches for the bytes.
     pub unverified: bool,
-    /// The SHA-512 is what a peer's manifest says, and is being computed here: every chunk is proven, and
-    /// the sum over all of them not yet.
+    /// The SHA-512 is what a peer's manifest or Longhorn's sidecar says, and is being computed here.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub checksum_told: bool,
     /// What the disk holds.

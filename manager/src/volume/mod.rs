@@ -113,8 +113,7 @@ impl Volumes {
     /// Removes what interrupted requests left, and opens the volumes of `disk`.
     pub fn load(disk: Arc<Disk>, node_id: NodeId) -> Result<Self> {
         let dir = disk.layout().volumes();
-        for entry in fs::read_dir(&dir).context("list", &dir)? {
-            let entry = entry.context("list", &dir)?;
+        for entry in durable::list(&dir)? {
             match EntryName::of(&entry.file_name().to_string_lossy()) {
                 EntryName::Leftover => remove_leftover(&entry.path()),
                 EntryName::Item(_) if entry.path().is_dir() => {
@@ -190,10 +189,9 @@ impl Volumes {
     }
 
     fn names(&self) -> Result<Vec<VolumeName>> {
-        let dir = self.disk.layout().volumes();
         let mut names = Vec::new();
-        for entry in fs::read_dir(&dir).context("list", &dir)? {
-            let name = entry.context("list", &dir)?.file_name();
+        for entry in durable::list(&self.disk.layout().volumes())? {
+            let name = entry.file_name();
             if let Some(name) = name.to_str().and_then(|name| VolumeName::new(name).ok()) {
                 names.push(name);
             }
@@ -276,6 +274,8 @@ impl Volumes {
         new: &NewVolume,
         origin: Origin<'_>,
     ) -> Result<Record> {
+        // Somebody may have removed it.
+        durable::create_dir(&self.disk.layout().volumes())?;
         durable::create_work_dir(&creating.dir)?; // 1
         crash_point!("volume.create.directory");
         let file = durable::create_file(&creating.data)?;

@@ -1,8 +1,11 @@
 //! Longhorn's service of a manager of the harness, as its control plane calls it.
 
+use std::collections::HashMap;
+
 use proto::bimrpc as pb;
 use proto::bimrpc::backing_image_manager_service_client::BackingImageManagerServiceClient;
 use tonic::Status;
+use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 
 use super::Files;
@@ -32,6 +35,21 @@ impl Manager {
         Files {
             address: self.sync_address().to_string(),
         }
+    }
+
+    /// `List`: what was asked for since the manager started, as Longhorn's control plane sees it.
+    pub fn longhorn_list(&self) -> HashMap<String, pb::BackingImageResponse> {
+        let listed = block_on(self.longhorn().list(())).expect("List answers");
+        listed.into_inner().backing_images
+    }
+
+    /// `List` as our command line calls it: every image of the disk.
+    pub fn longhorn_list_all(&self) -> HashMap<String, pb::BackingImageResponse> {
+        let mut request = tonic::Request::new(());
+        let value = MetadataValue::from_static("true");
+        request.metadata_mut().insert("longhorn-list-all", value);
+        let listed = block_on(self.longhorn().list(request)).expect("List answers");
+        listed.into_inner().backing_images
     }
 
     /// `Sync` from another manager.

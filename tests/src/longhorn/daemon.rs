@@ -7,9 +7,9 @@ use std::process::{Command, Output};
 use super::{Files, RawGrpc};
 use crate::{Process, Sandbox, command, manager, programs};
 
-/// Runs a program in a mount namespace of its own whose root is the real one but for `/data`: $1 is a
-/// directory to make the new root in, $2 the disk.
-const WITH_DATA: &str = r#"set -e
+/// Runs a program in a mount namespace of its own whose root is the real one but for `/data` and
+/// `/host/proc`: $1 is a directory to make the new root in, $2 the disk.
+pub(super) const WITH_DATA: &str = r#"set -e
 root=$1; disk=$2; shift 2
 mount -t tmpfs none "$root"
 for entry in /*; do
@@ -21,6 +21,7 @@ for entry in /*; do
 done
 mkdir "$root/data"
 mount --bind "$disk" "$root/data"
+if [ ! -e "$root/host" ]; then mkdir -p "$root/host/proc"; mount --rbind /proc "$root/host/proc"; fi
 exec chroot "$root" "$@""#;
 
 /// A running daemon with fixed ports.

@@ -8,7 +8,9 @@ pub mod frames;
 mod grpc;
 mod http;
 mod many;
+mod pod;
 mod rest;
+mod sealed;
 
 pub use calls::spec;
 pub use daemon::{LonghornDaemon, in_namespaces};
@@ -16,4 +18,6 @@ pub use fixture::{Exchange, GrpcExchange, cli, empty, from_hex, grpc, rest};
 pub use grpc::{RawGrpc, SERVICE};
 pub use http::{Response, request};
 pub use many::fill;
+pub use pod::Pod;
 pub use rest::{Files, assert_sidecar_agrees, file_id};
+pub use sealed::{sealed, sealed_as};

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use clap::Args;
 use client::Address;
-use fetch::{AddressPolicy, Credentials, Network, Tuning};
+use fetch::{AddressPolicy, Credentials, Network, Proxies, Tuning};
 use ipnet::IpNet;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -29,7 +29,7 @@ use super::transfer::Transfers;
 use super::{Files, address, rest};
 use crate::catalog::{Catalog, Registration};
 use crate::error::{Error, IoContext, Result};
-use crate::listen::{Listener, Protocol};
+use crate::listen::{self, Listener, Protocol};
 use crate::source::Sources;
 use crate::store::{Disk, ImageStore, Place};
 
@@ -43,10 +43,12 @@ pub struct DataSourceArgs {
     #[arg(long, default_value = "/data", value_name = "DIR")]
     disk: PathBuf,
     /// Address of the data source's own API
-    #[arg(long, default_value = "localhost:8000", value_name = "HOST:PORT")]
+    #[arg(long, default_value = "localhost:8000", value_name = "HOST:PORT",
+        value_parser = listen::address)]
     listen: Address,
     /// Address of the sync server, over the one file
-    #[arg(long, default_value = "localhost:8001", value_name = "HOST:PORT")]
+    #[arg(long, default_value = "localhost:8001", value_name = "HOST:PORT",
+        value_parser = listen::address)]
     sync_listen: Address,
     /// Name of the backing image
     #[arg(long)]
@@ -116,7 +118,12 @@ pub async fn run(args: DataSourceArgs) -> Result<()> {
     let kind = Kind::read(&args.source_type, &parameters, &credential, transfers.host)?;
     drop((args.credential, credential));
     let policy = AddressPolicy::new(args.allow_address.iter().copied());
-    let network = Network::new(fetch::Config::default(), policy, Tuning::default());
+    let proxies = Proxies::of_environment();
+    if !proxies.is_empty() {
+        info!(?proxies, "downloads are reached through a proxy");
+    }
+    let config = fetch::Config::default();
+    let network = Network::with_proxies(config, policy, Tuning::default(), proxies);
     let sources = Sources::new(network, Credentials::anonymous(), Vec::new());
     let store = ImageStore::new(disk.clone(), Place::Work);
     let catalog = Catalog::load(store.clone(), sources, stop.child_token())?;

@@ -30,8 +30,12 @@ const BEGIN: Duration = Duration::from_mins(1);
 /// Longhorn's own words.
 const NOT_BEGUN: &str = "timeout waiting for the datasource file processing begin";
 /// Parameters whose values are shown; others may be secret.
-const SHOWN: [&str; 18] = [
+const SHOWN: [&str; 22] = [
     "url",
+    "volume-name",
+    "export-type",
+    "backup-target-name",
+    "secret-namespace",
     "snapshot-name",
     "sender-address",
     "volume-size",

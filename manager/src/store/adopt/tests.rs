@@ -125,6 +125,7 @@ fn what_a_data_source_sealed_becomes_an_image_without_being_read() {
     );
 }
 
+/// With a sidecar that fits it is an image at once, and read later; without one it is read first.
 #[test]
 fn what_longhorn_left_is_read_once_and_moved() {
     for sidecar in [Some(Sha512::of(&bytes())), None] {
@@ -136,14 +137,57 @@ fn what_longhorn_left_is_read_once_and_moved() {
             format: None,
         };
         let image = fixture.take_over(&asked).unwrap();
-        assert_eq!(fixture.read.load(Ordering::Relaxed), 3 << 20);
+        let told = sidecar.is_some();
+        let read = if told { 0 } else { 3 << 20 };
+        assert_eq!(fixture.read.load(Ordering::Relaxed), read);
+        assert_eq!(image.seal.checksum_told, told);
+        assert_eq!(fixture.images.manifest(&image).unwrap().is_none(), told);
         assert_eq!(
             image.sidecar.expected_checksum,
             Sha512::of(&bytes()).to_string()
         );
         assert_eq!(fixture.work_files(), [""; 0]);
         assert!(fixture.is_ready());
+        let reading = Reading::silent(&fixture.cancel);
+        fixture.images.prove(&image, reading).unwrap();
+        let proven = fixture.images.proven(&image).unwrap();
+        assert!(!proven.seal.checksum_told);
+        assert!(fixture.images.manifest(&proven).unwrap().is_some());
+        assert!(fixture.is_ready());
     }
+}
+
+/// Longhorn's sidecar vouches for the file with its size and its time, and for no other.
+#[test]
+fn a_sidecar_of_longhorn_that_does_not_fit_vouches_for_nothing() {
+    let spoil: [fn(&Fixture); 4] = [
+        |f| replace(f, "modificationTime\":\"20", "modificationTime\":\"19"),
+        |f| replace(f, "\"size\":3145728", "\"size\":3145729"),
+        |f| replace(f, "\"currentChecksum\":\"", "\"currentChecksum\":\"x"),
+        |f| {
+            let file = File::options().write(true).open(f.work_file()).unwrap();
+            file.set_len(3 << 20).unwrap();
+            file.write_all_at(&bytes(), 0).unwrap();
+            file.set_modified(std::time::SystemTime::UNIX_EPOCH)
+                .unwrap();
+        },
+    ];
+    for spoil in spoil {
+        let fixture = fixture();
+        fixture.prepare_as_longhorn(&bytes(), Some(&Sha512::of(&bytes())));
+        spoil(&fixture);
+        let image = fixture.take_over(&Asked::default()).unwrap();
+        assert_eq!(fixture.read.load(Ordering::Relaxed), 3 << 20);
+        assert!(!image.seal.checksum_told);
+    }
+}
+
+/// Changes the text of the sidecar.
+fn replace(fixture: &Fixture, from: &str, to: &str) {
+    let path = fixture.work.paths(&fixture.id).sidecar;
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.contains(from), "{text}");
+    durable::replace(&path, text.replace(from, to).as_bytes()).unwrap();
 }
 
 /// The directory of another image, as a test of Longhorn's moves one.
@@ -199,13 +243,28 @@ fn a_wrong_checksum_or_size_sets_the_file_aside() {
             assert!(fixture.images.load().unwrap().is_empty());
         }
     }
-    // The sidecar says otherwise: bytes rotted under Longhorn's eyes.
+    // Longhorn's sidecar says otherwise from the beginning: nothing need be read.
     let fixture = fixture();
-    fixture.prepare_as_longhorn(&bytes(), wrong.as_ref());
-    assert!(matches!(
-        fixture.take_over(&Asked::default()),
-        Err(Error::SetAside { .. })
-    ));
+    fixture.prepare_as_longhorn(&bytes(), Some(&Sha512::of(&bytes())));
+    let asked = Asked {
+        expected: wrong,
+        ..Asked::default()
+    };
+    let error = fixture.take_over(&asked).unwrap_err();
+    assert!(matches!(error, Error::SetAside { .. }), "{error}");
+    assert_eq!(fixture.read.load(Ordering::Relaxed), 0);
+}
+
+/// Bytes that rotted under Longhorn's eyes are an image, as they are for Longhorn, until they are read.
+#[test]
+fn what_longhorns_sidecar_says_is_proven_later() {
+    let fixture = fixture();
+    fixture.prepare_as_longhorn(&bytes(), Some(&Sha512::of(b"other")));
+    let image = fixture.take_over(&Asked::default()).unwrap();
+    let reading = Reading::silent(&fixture.cancel);
+    let error = fixture.images.prove(&image, reading).unwrap_err();
+    assert!(matches!(error, Error::Checksum { .. }), "{error}");
+    assert_eq!(error.kind(), ErrorKind::DataLoss);
 }
 
 #[test]

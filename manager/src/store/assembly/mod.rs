@@ -43,7 +43,6 @@ pub struct Assembly {
     shared: Arc<Shared>,
     /// Taken by who finishes.
     follower: Mutex<Option<JoinHandle<Result<Option<Sha512>>>>>,
-    preallocated: bool,
 }
 
 #[derive(Debug)]
@@ -53,6 +52,8 @@ struct Shared {
     direct: Direct,
     size: u64,
     known: Option<Manifest>,
+    /// Whether the bytes that were missing have their room on the disk already.
+    preallocated: bool,
     cancel: CancellationToken,
     /// Held while a chunk is written, so that its digest is that of its last bytes.
     stripes: Vec<Mutex<()>>,
@@ -147,6 +148,7 @@ impl Assembly {
             direct: Direct::default(),
             size,
             known,
+            preallocated,
             cancel,
             stripes: (0..STRIPES).map(|_| Mutex::new(())).collect(),
             state: Mutex::new(state),
@@ -158,13 +160,12 @@ impl Assembly {
         Ok(Self {
             shared,
             follower: Mutex::new(Some(follower)),
-            preallocated,
         })
     }
 
     /// Whether its bytes have their room on the disk already.
     pub(super) fn is_preallocated(&self) -> bool {
-        self.preallocated
+        self.shared.preallocated
     }
 
     /// Keeps room that was promised to it until its bytes take it.

@@ -1,6 +1,7 @@
 //! What the threads that bring an assembly's bytes share: one chunk at a time, each under its lock.
 
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::{MutexGuard, PoisonError};
 
@@ -9,7 +10,7 @@ use super::{Phase, Piece, STRIPES, Shared, State, TOLD_AFTER};
 use crate::error::{Error, IoContext, Result};
 use crate::store::chunks::{CHUNK, Chunk, chunk_len, is_zero};
 use crate::store::health::Reservation;
-use crate::store::holes::punch;
+use crate::store::holes::{data_runs, punch};
 use crate::store::ingest::start_write_back;
 
 impl Shared {
@@ -158,11 +159,28 @@ impl Shared {
                     digested = Some(chunk);
                 }
                 let at = index as u64 * CHUNK as u64 + range.start as u64;
-                self.write(bytes, at).context("write", &self.path)?;
+                self.write_data(bytes, at).context("write", &self.path)?;
             }
         }
         covered.add(start..end)?;
         Ok(digested)
+    }
+
+    /// Writes what of the bytes is no hole. Room that was taken for a hole is given back.
+    fn write_data(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        let mut before = 0;
+        let give_back = |hole: Range<usize>| {
+            if self.preallocated && !hole.is_empty() {
+                return punch(&self.file, at + hole.start as u64, hole.len() as u64);
+            }
+            Ok(())
+        };
+        for run in data_runs(bytes, at) {
+            give_back(before..run.start)?;
+            before = run.end;
+            self.write(&bytes[run.clone()], at + run.start as u64)?;
+        }
+        give_back(before..bytes.len())
     }
 
     /// Past the kernel's cache when chunks come faster than the SHA-512 is computed, which reads them from
@@ -200,7 +218,7 @@ impl Shared {
         }
     }
 
-    pub(super) fn read(&self, index: usize, range: std::ops::Range<usize>) -> Result<Vec<u8>> {
+    pub(super) fn read(&self, index: usize, range: Range<usize>) -> Result<Vec<u8>> {
         let mut bytes = vec![0; range.len()];
         let at = index as u64 * CHUNK as u64 + range.start as u64;
         self.file
