@@ -7,7 +7,7 @@ use std::str::FromStr;
 use crate::Error;
 
 /// The address of a manager, checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Address {
     /// A host name or IP address with a port.
     Tcp(String),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use proto::storage::v1 as wire;
 use tonic::transport::{Channel, Endpoint};
+use types::DiskUuid;
 use wire::backing_images_client::BackingImagesClient;
 use wire::disks_client::DisksClient;
 use wire::volumes_client::VolumesClient;
@@ -64,8 +65,39 @@ impl Client {
     /// The disk that the manager serves; also the cheapest way to see whether it answers.
     pub async fn disk(&self) -> Result<wire::Disk> {
         let mut disks = DisksClient::new(self.channel.clone());
-        self.call("describe its disk", disks.get_disk(wire::GetDiskRequest {}))
+        self.call(
+            "describe its disk",
+            disks.get_disk(wire::GetDiskRequest::default()),
+        )
+        .await
+    }
+
+    /// The same, with the other disks that it knows of.
+    pub async fn disk_and_known(&self) -> Result<wire::Disk> {
+        let mut disks =
+            DisksClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX);
+        let request = wire::GetDiskRequest { known_disks: true };
+        self.call("describe its disk", disks.get_disk(request))
             .await
+    }
+
+    /// Tells it of other disks.
+    pub async fn record_disks(&self, seen: Vec<wire::SeenDisk>) -> Result<()> {
+        let mut disks = DisksClient::new(self.channel.clone());
+        let request = wire::RecordDisksRequest { disks: seen };
+        self.call("note other disks", disks.record_disks(request))
+            .await?;
+        Ok(())
+    }
+
+    /// Says that another disk is gone for good.
+    pub async fn forget_disk(&self, uuid: &DiskUuid) -> Result<()> {
+        let mut disks = DisksClient::new(self.channel.clone());
+        let uuid = uuid.to_string();
+        let request = wire::ForgetDiskRequest { uuid };
+        self.call("forget a disk", disks.forget_disk(request))
+            .await?;
+        Ok(())
     }
 
     pub(crate) fn channel(&self) -> Channel {

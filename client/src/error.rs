@@ -39,6 +39,17 @@ pub enum Error {
         /// The time allowed.
         after: Duration,
     },
+    /// Nobody has what is looked for, and a disk that may have it is silent.
+    #[error(
+        "disk {uuid}{on} does not answer, and what is asked for may be on it: see that its backing image \
+         manager runs; if the disk is gone for good: backing-image-manager disk forget {uuid}"
+    )]
+    Silent {
+        /// Which.
+        uuid: String,
+        /// ` of node NAME`, or nothing.
+        on: String,
+    },
     /// The manager answered with an error; its text names the object and the next step.
     #[error("{message}")]
     Refused {
@@ -64,6 +75,16 @@ impl Transport {
 }
 
 impl Error {
+    /// [`Self::Silent`], for a disk of a node; of an empty one where the node is not known.
+    pub fn silent(uuid: &str, node: &str) -> Self {
+        let on = match node {
+            "" => String::new(),
+            node => format!(" of node {node}"),
+        };
+        let uuid = uuid.to_owned();
+        Self::Silent { uuid, on }
+    }
+
     /// Sorts a status into "the manager says" and "the manager was not reached".
     pub(crate) fn from_status(address: &Address, status: &tonic::Status) -> Self {
         // Only a status made on this side of the wire has a source.
@@ -84,7 +105,7 @@ impl Classify for Error {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Address { .. } => ErrorKind::InvalidArgument,
-            Self::Unreachable { .. } => ErrorKind::Unavailable,
+            Self::Unreachable { .. } | Self::Silent { .. } => ErrorKind::Unavailable,
             Self::Deadline { .. } => ErrorKind::DeadlineExceeded,
             Self::Refused { kind, .. } => *kind,
         }

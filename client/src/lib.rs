@@ -6,6 +6,7 @@
 //! for CSI, FlexVolume or a person at a terminal is theirs to say.
 
 mod address;
+mod census;
 mod client;
 mod cluster;
 mod code;
@@ -18,8 +19,9 @@ mod pull_secret;
 mod volumes;
 
 pub use address::Address;
+pub use census::Census;
 pub use client::{Client, DEADLINE};
-pub use cluster::{Cluster, Member};
+pub use cluster::{Cluster, Found, LOOK, Member};
 pub use code::{code_of, kind_of};
 pub use error::{Error, Result};
 pub use images::{ImageOutcome, Watch, progress, state_name};

@@ -1,7 +1,7 @@
 //! The group controller service: snapshots of several volumes, of one moment. A group's id is its name,
 //! and what belongs to it is told by its snapshots.
 
-use client::{Client, wire};
+use client::wire;
 use proto::csi::v1 as csi;
 use tonic::{Request, Response, Status};
 use types::{ImageName, ImageUuid, Sha512, VolumeName};
@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::in_flight::InFlight;
 use crate::managers::Managers;
 use crate::request::{self, CreateGroup};
-use crate::snapshots::{is_snapshot, show};
+use crate::snapshots::show;
 use crate::status::answer;
 use crate::volumes::check_owner;
 
@@ -52,20 +52,8 @@ impl GroupService {
         Ok(group(&request.name, &taken))
     }
 
-    /// The snapshots of a group, and the manager that has them; none when there is none.
-    async fn members(&self, id: &ImageName) -> Result<Option<(Client, Vec<wire::BackingImage>)>> {
-        for client in self.managers.all().await? {
-            let mut images = client.list_images().await?;
-            images.retain(|image| is_snapshot(image) && image.snapshot_group == id.as_str());
-            if !images.is_empty() {
-                return Ok(Some((client, images)));
-            }
-        }
-        Ok(None)
-    }
-
     async fn delete(&self, id: &ImageName, snapshot_ids: &[String]) -> Result<()> {
-        let Some((client, members)) = self.members(id).await? else {
+        let Some((client, members)) = self.managers.group(id).await? else {
             return Ok(());
         };
         same_members(id, &members, snapshot_ids)?;
@@ -88,7 +76,7 @@ impl GroupService {
         id: &ImageName,
         snapshot_ids: &[String],
     ) -> Result<csi::VolumeGroupSnapshot> {
-        let Some((_, members)) = self.members(id).await? else {
+        let Some((_, members)) = self.managers.group(id).await? else {
             return Err(Error::NoSuchSnapshot {
                 snapshot_id: id.to_string(),
             });

@@ -34,6 +34,7 @@ mod node;
 mod readiness;
 mod registration;
 mod request;
+mod seen;
 mod server;
 mod snapshots;
 mod socket;
@@ -97,10 +98,12 @@ fn services(
         registration: None,
     };
     if let Some(asked) = config.controller {
-        let cluster = Cluster::new(asked.manager)?;
+        let cluster = Cluster::new(asked.managers)?.with_patience(asked.patience);
         let managers = Managers::new(cluster, topology_key.clone(), asked.image_wait);
         controller = Some(ControllerService::new(managers.clone(), asked.max_volumes));
         group = Some(GroupService::new(managers.clone()));
+        // Ends with the process: it only asks, and tells what is true.
+        tokio::spawn(managers.clone().keep());
         readiness.managers = Some(managers);
     }
     if let Some(asked) = config.node {

@@ -1,21 +1,28 @@
 //! Which manager a call is for: each disk has its own, and a cluster has many.
 //!
-//! A volume is where it is: all are asked, and only when all say no there is none. A new one goes
-//! where its topology, its source and the room lead it, and to the same place when the call is
-//! repeated.
+//! A volume is where it is: the first that has it answers for it, and there is none only when every disk
+//! that is known has said so. A new one goes where its topology, its source and the room lead it, among
+//! the disks that answer, and to the same place when the call is repeated.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
-use client::{Client, Cluster, Member, wire};
+use client::{Census, Client, Cluster, Found, Member, wire};
+use jiff::Timestamp;
 use proto::csi::v1 as csi;
-use types::{ByteSize, Classify as _, ErrorKind, ImageName, VolumeName};
+use types::{ByteSize, Classify as _, ErrorKind, ImageName, NodeId, VolumeName, report};
 
 use crate::error::{Error, Result};
 use crate::request::{ContentSource, CreateVolume, ListSnapshots, Page};
+use crate::seen::Seen;
 use crate::snapshots::Snapshots;
-use crate::volumes::Volumes;
+use crate::volumes::{Volumes, check_owner};
+
+/// How often the managers are told of each other.
+const LOOK_AROUND: Duration = Duration::from_mins(1);
+/// Of these, every how manieth lists all volumes: another controller may have made some.
+const LIST_EVERY: u32 = 10;
 
 /// What volumes can still take.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -26,6 +33,15 @@ pub(crate) struct Room {
     pub(crate) largest: ByteSize,
 }
 
+/// Where a volume is that is asked for.
+#[derive(Debug)]
+pub(crate) enum Place {
+    /// It is there already.
+    Has(Box<wire::Volume>),
+    /// It is to be made.
+    New(Volumes),
+}
+
 /// All managers of the cluster.
 #[derive(Debug, Clone)]
 pub(crate) struct Managers {
@@ -33,14 +49,16 @@ pub(crate) struct Managers {
     topology_key: String,
     /// How long one call waits for an image.
     image_wait: Duration,
+    seen: Seen,
 }
 
 impl Managers {
-    pub(crate) const fn new(cluster: Cluster, topology_key: String, image_wait: Duration) -> Self {
+    pub(crate) fn new(cluster: Cluster, topology_key: String, image_wait: Duration) -> Self {
         Self {
             cluster,
             topology_key,
             image_wait,
+            seen: Seen::default(),
         }
     }
 
@@ -49,61 +67,87 @@ impl Managers {
         &self.topology_key
     }
 
+    /// What is remembered of volumes, to be told of changes.
+    pub(crate) const fn seen(&self) -> &Seen {
+        &self.seen
+    }
+
     fn volumes(&self, client: Client) -> Volumes {
-        Volumes::new(client, self.topology_key.clone(), self.image_wait)
+        Volumes::new(client, self.image_wait)
     }
 
     fn snapshots(&self, client: Client) -> Snapshots {
         Snapshots::new(client, self.image_wait)
     }
 
-    /// The manager that has a volume. One that there is nowhere is any manager's to deny.
-    pub(crate) async fn of_volume(&self, name: &VolumeName) -> Result<Volumes> {
-        Ok(self.volumes(self.having_volume(name).await?))
+    /// Looks for something: `None` when every disk that could have it says no.
+    async fn search<T, F>(
+        &self,
+        hint: Option<&client::Address>,
+        node: Option<&NodeId>,
+        ask: impl Fn(Client) -> F,
+    ) -> Result<Option<(Client, T)>>
+    where
+        T: Send + 'static,
+        F: Future<Output = client::Result<Option<T>>> + Send + 'static,
+    {
+        match self.cluster.search(hint, ask).await? {
+            Found::At(client, found) => Ok(Some((client, found))),
+            Found::Nowhere(census) => {
+                self.seen.members(&census.members);
+                census.complete(&self.seen.disks(), node.map(NodeId::as_str))?;
+                Ok(None)
+            }
+        }
     }
 
-    async fn having_volume(&self, name: &VolumeName) -> Result<Client> {
-        let managers = self.cluster.managers().await?;
-        if let [only] = managers.as_slice() {
-            return Ok(only.clone());
-        }
-        match self.cluster.find_volume(name).await? {
-            Some((client, _)) => Ok(client),
-            None => Ok(first(managers)),
-        }
-    }
-
-    /// The manager that has a snapshot.
-    pub(crate) async fn of_snapshot(&self, id: &ImageName) -> Result<Snapshots> {
-        Ok(self.snapshots(self.having_snapshot(id).await?))
-    }
-
-    async fn having_snapshot(&self, id: &ImageName) -> Result<Client> {
-        let managers = self.cluster.managers().await?;
-        if let [only] = managers.as_slice() {
-            return Ok(only.clone());
-        }
+    /// The volume of that name and the manager that has it, if there is one. `node`: only its disks
+    /// could have what is asked for. A volume whose record is damaged is there, and says so.
+    pub(crate) async fn find(
+        &self,
+        name: &VolumeName,
+        node: Option<&NodeId>,
+    ) -> Result<Option<(Volumes, client::Result<wire::Volume>)>> {
+        let hint = self.seen.place_of(name).map(|(_, address)| address);
         let ask = |client: Client| {
-            let id = id.clone();
+            let name = name.clone();
             async move {
-                match client.image(&id, None).await {
-                    Ok(image) if image.source_volume.is_empty() => Ok(None),
-                    Ok(_) => Ok(Some(client.with_deadline(client::DEADLINE))),
-                    Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-                    Err(error) => Err(error),
+                match client.volume(&name).await {
+                    Err(error) if error.kind() == ErrorKind::DataLoss => Ok(Some(Err(error))),
+                    other => Ok(there(other)?.map(Ok)),
                 }
             }
         };
-        let mut failed = None;
-        for answer in self.cluster.ask_all(ask).await? {
-            match answer {
-                Ok(Some(client)) => return Ok(client),
-                Ok(None) => {}
-                Err(error) => failed = Some(error),
-            }
+        let found = self.search(hint.as_ref(), node, ask).await?;
+        match &found {
+            Some((_, Ok(volume))) => self.seen.volume(volume),
+            None if node.is_none() => self.seen.gone(name),
+            _ => {}
         }
-        // One that does not answer may have it.
-        failed.map_or_else(|| Ok(first(managers)), |error| Err(error.into()))
+        Ok(found.map(|(client, volume)| (self.volumes(client), volume)))
+    }
+
+    /// The same for a volume that there must be.
+    pub(crate) async fn of_volume(&self, name: &VolumeName) -> Result<(Volumes, wire::Volume)> {
+        let found = self.find(name, None).await?;
+        let (volumes, volume) = found.ok_or_else(|| Error::NoSuchVolume {
+            volume_id: name.to_string(),
+        })?;
+        Ok((volumes, volume?))
+    }
+
+    /// The same for one that must not be another driver's.
+    pub(crate) async fn own_volume(&self, name: &VolumeName) -> Result<(Volumes, wire::Volume)> {
+        let (volumes, volume) = self.of_volume(name).await?;
+        check_owner(&volume)?;
+        Ok((volumes, volume))
+    }
+
+    /// The manager that has a snapshot; `None`: there is none.
+    pub(crate) async fn of_snapshot(&self, id: &ImageName) -> Result<Option<Snapshots>> {
+        let ask = |client: Client| snapshot(client, id.clone());
+        let found = self.search(None, None, ask).await?;
+        Ok(found.map(|(client, ())| self.snapshots(client)))
     }
 
     /// The manager that takes a new snapshot: the one that took it already, else the volume's.
@@ -112,75 +156,99 @@ impl Managers {
         id: &ImageName,
         volume: &VolumeName,
     ) -> Result<Snapshots> {
-        let taken = self.of_snapshot(id).await?;
-        if taken.get(id).await.is_ok() {
-            return Ok(taken);
+        let ask = |client: Client| snapshot(client, id.clone());
+        let (census, found) = self.cluster.gather(ask, Option::is_some).await?;
+        let mut with = census.members.iter().zip(found);
+        if let Some((member, _)) = with.find(|(_, found)| found.is_some()) {
+            return Ok(self.snapshots(member.client.clone()));
         }
-        Ok(self.snapshots(self.having_volume(volume).await?))
+        let (volumes, _) = self.of_volume(volume).await?;
+        Ok(self.snapshots(volumes.into_client()))
     }
 
-    /// The manager that makes a new volume: the one that made it already, else the one that a
-    /// repeated call would choose as well.
-    pub(crate) async fn for_volume(&self, request: &CreateVolume) -> Result<Volumes> {
-        let managers = self.cluster.managers().await?;
-        if let [only] = managers.as_slice() {
-            return Ok(self.volumes(only.clone()));
+    /// Where a volume is, or where it is to be made: where an earlier call began to make it, else where a
+    /// repeated call would choose as well. Disks that are silent are left out, unless this very volume
+    /// may be on one of them.
+    pub(crate) async fn locate(&self, request: &CreateVolume) -> Result<Place> {
+        let name = &request.name;
+        let ask = |client: Client| {
+            let name = name.clone();
+            async move { there(client.volume(&name).await) }
+        };
+        let (census, found) = self.cluster.gather(ask, Option::is_some).await?;
+        self.seen.members(&census.members);
+        if let Some(volume) = found.into_iter().flatten().next() {
+            self.seen.volume(&volume);
+            return Ok(Place::Has(Box::new(volume)));
         }
-        let source = match &request.source {
-            Some(ContentSource::Volume(name)) => Some(self.having_volume(name).await?),
-            Some(ContentSource::Snapshot(id)) => Some(self.having_snapshot(id).await?),
+        let silent = census.silent(&self.seen.disks());
+        if let Some((begun_at, _)) = self.seen.place_of(name)
+            && let Some(node) = silent.get(&begun_at)
+        {
+            return Err(client::Error::silent(&begun_at, node).into());
+        }
+        let chosen = match self.source(request).await? {
+            Some(client) => census.members.iter().find(|member| {
+                // It has answered a moment ago, or it will not answer the next question either.
+                member.client.address() == client.address()
+            }),
+            None => Some(self.choose(request, &census, silent.len())?),
+        };
+        let Some(chosen) = chosen else {
+            let (answered, managers) = (census.members.len(), census.asked());
+            return Err(Error::Incomplete { answered, managers });
+        };
+        // Before anything is on it: a disk that nobody knows can be silent without being missed.
+        census.spread(Timestamp::now().as_second()).await;
+        types::crash_point!("csi.create_volume.disks_told");
+        self.seen.attempt(&chosen.disk.uuid, name);
+        Ok(Place::New(self.volumes(chosen.client.clone())))
+    }
+
+    /// The manager of what a volume is to be made from.
+    async fn source(&self, request: &CreateVolume) -> Result<Option<Client>> {
+        Ok(match &request.source {
+            Some(ContentSource::Volume(name)) => Some(self.of_volume(name).await?.0.into_client()),
+            Some(ContentSource::Snapshot(id)) => {
+                let snapshots = self.of_snapshot(id).await?;
+                let snapshots = snapshots.ok_or_else(|| Error::NoSuchSnapshot {
+                    snapshot_id: id.to_string(),
+                })?;
+                Some(snapshots.into_client())
+            }
             None => None,
-        };
-        if let Some(client) = source {
-            return Ok(self.volumes(client));
-        }
-        let members = self.candidates(request).await?;
-        if let Some(made) = self.made(&members, &request.name).await? {
-            return Ok(made);
-        }
-        let preference = |member: &Member| {
-            let mut preferred = request.preferred.iter();
-            preferred.position(|segments| self.covers(segments, &member.disk.node_id))
-        };
-        let wanted = request.capacity.required.unwrap_or_default();
-        let chosen = choose(&members, &request.name, wanted, preference);
-        Ok(self.volumes(chosen.client.clone()))
+        })
     }
 
-    /// The managers where a volume may be. The one that comes first must answer, or all of them where
-    /// none does: one that does not may have made the volume.
-    async fn candidates(&self, request: &CreateVolume) -> Result<Vec<Member>> {
-        let managers = self.cluster.managers().await?.len();
-        let members = self.cluster.members().await?;
-        let answered = members.len();
-        let here: Vec<&str> = members.iter().map(|member| &*member.disk.node_id).collect();
-        let here = here.join(", ");
+    /// The disk for a new volume, of those that answer.
+    fn choose<'a>(
+        &self,
+        request: &CreateVolume,
+        census: &'a Census,
+        silent: usize,
+    ) -> Result<&'a Member> {
         let covers = |segments, member: &Member| self.covers(segments, &member.disk.node_id);
         let requisite = &request.requisite;
-        let fits = |member: &Member| {
+        let fits = |member: &&Member| {
             requisite.is_empty() || requisite.iter().any(|segments| covers(segments, member))
         };
-        let fitting: Vec<Member> = members.into_iter().filter(fits).collect();
-        let only = requisite.first().filter(|_| requisite.len() == 1);
-        let best = request.preferred.first().or(only);
-        let best_answers =
-            best.is_some_and(|segments| fitting.iter().any(|member| covers(segments, member)));
-        match fitting.is_empty() {
-            false if best_answers || answered == managers => Ok(fitting),
-            true if answered == managers => Err(Error::Topology { here }),
-            _ => Err(Error::Incomplete { answered, managers }),
+        let fitting: Vec<&Member> = census.members.iter().filter(fits).collect();
+        let preference = |member: &Member| {
+            let mut preferred = request.preferred.iter();
+            preferred.position(|segments| covers(segments, member))
+        };
+        let wanted = request.capacity.required.unwrap_or_default();
+        if let Some(chosen) = choose(&fitting, &request.name, wanted, preference) {
+            return Ok(chosen);
         }
-    }
-
-    async fn made(&self, members: &[Member], name: &VolumeName) -> Result<Option<Volumes>> {
-        for member in members {
-            match member.client.volume(name).await {
-                Ok(_) => return Ok(Some(self.volumes(member.client.clone()))),
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => return Err(error.into()),
-            }
+        if silent > 0 || census.unanswered > 0 {
+            let (answered, managers) = (census.members.len(), census.asked());
+            return Err(Error::Incomplete { answered, managers });
         }
-        Ok(None)
+        let nodes = census.members.iter();
+        let nodes: Vec<&str> = nodes.map(|member| &*member.disk.node_id).collect();
+        let here = nodes.join(", ");
+        Err(Error::Topology { here })
     }
 
     /// Whether a node lies in a topology.
@@ -195,43 +263,69 @@ impl Managers {
         let first = volumes.first().ok_or(Error::Missing {
             field: "source_volume_ids",
         })?;
-        self.having_volume(first).await
+        Ok(self.of_volume(first).await?.0.into_client())
     }
 
-    /// All managers.
-    pub(crate) async fn all(&self) -> Result<Vec<Client>> {
-        Ok(self.cluster.managers().await?)
+    /// The manager that has the snapshots of a group, and these; `None`: there is no such group.
+    pub(crate) async fn group(
+        &self,
+        id: &ImageName,
+    ) -> Result<Option<(Client, Vec<wire::BackingImage>)>> {
+        let ask = |client: Client| {
+            let id = id.clone();
+            async move {
+                let mut images = client.list_images().await?;
+                images.retain(|image| {
+                    crate::snapshots::is_snapshot(image) && image.snapshot_group == id.as_str()
+                });
+                Ok((!images.is_empty()).then_some(images))
+            }
+        };
+        self.search(None, None, ask).await
     }
 
     /// Whether one of them answers: the others' volumes have to wait.
     ///
     /// # Errors
-    /// What the first says, when none does.
+    /// What one says, when none does.
     pub(crate) async fn probe(&self, deadline: Duration) -> Result<()> {
-        let ask = move |client: Client| async move { client.with_deadline(deadline).disk().await };
-        let answers = self.cluster.ask_all(ask).await?;
-        if answers.iter().any(std::result::Result::is_ok) {
-            return Ok(());
-        }
-        match answers.into_iter().next() {
-            Some(Err(error)) => Err(error.into()),
-            _ => Ok(()),
-        }
+        let ask = |client: Client| async move { client.disk().await };
+        self.cluster.any(deadline, ask).await?;
+        Ok(())
     }
 
-    /// A page of all volumes and the token of the next. All managers must answer: a volume that is
-    /// not listed is taken for one that is gone.
+    /// A page of all volumes and the token of the next. A volume that is not listed is taken for one that
+    /// is gone: those of a disk that is silent are shown as they were, with that as their condition.
+    ///
+    /// # Errors
+    /// `Unavailable` where a disk is silent whose volumes are not known.
     pub(crate) async fn list(&self, page: &Page) -> Result<(Vec<wire::Volume>, String)> {
         let (most, after) = (page.max_entries, page.after.clone());
         let ask = |client: Client| {
             let after = after.clone();
             async move { client.list_volumes(most, &after).await }
         };
+        let (census, answers) = self.cluster.gather(ask, |_| false).await?;
+        self.seen.members(&census.members);
         let (mut all, mut more) = (Vec::new(), false);
-        for answer in self.cluster.ask_all(ask).await? {
-            let (volumes, has_more) = answer?;
+        for (member, (volumes, has_more)) in census.members.iter().zip(answers) {
+            self.seen
+                .listed(&member.disk.uuid, &page.after, &volumes, has_more);
             all.extend(volumes);
             more |= has_more;
+        }
+        let silent = census.silent(&self.seen.disks());
+        for (uuid, node) in &silent {
+            let error = || client::Error::silent(uuid, node);
+            let remembered = self.seen.remembered(uuid, &page.after).ok_or_else(error)?;
+            all.extend(remembered.into_iter().map(|volume| wire::Volume {
+                degraded: report(&error()).to_string(),
+                ..volume
+            }));
+        }
+        if census.unanswered > silent.len() {
+            let (answered, managers) = (census.members.len(), census.asked());
+            return Err(Error::Incomplete { answered, managers });
         }
         all.sort_by(|a, b| a.name.cmp(&b.name));
         let (volumes, mut token) = page.cut(all, |volume| &volume.name);
@@ -244,44 +338,105 @@ impl Managers {
         Ok((volumes, token))
     }
 
-    /// A page of all snapshots and the token of the next.
+    /// A page of all snapshots and the token of the next. One that is asked for by its id, and found, is
+    /// all there is; otherwise every disk must answer.
     pub(crate) async fn list_snapshots(
         &self,
         request: &ListSnapshots,
     ) -> Result<(Vec<csi::Snapshot>, String)> {
-        let mut all = Vec::new();
-        for client in self.cluster.managers().await? {
-            all.extend(self.snapshots(client).all(request).await?);
+        let by_id = !request.snapshot.is_empty();
+        let ask = |client: Client| {
+            let (snapshots, request) = (self.snapshots(client), request.clone());
+            async move { snapshots.all(&request).await }
+        };
+        let enough = |found: &Vec<csi::Snapshot>| by_id && !found.is_empty();
+        let (census, answers) = self.cluster.gather(ask, enough).await?;
+        self.seen.members(&census.members);
+        let mut all: Vec<csi::Snapshot> = answers.into_iter().flatten().collect();
+        if !by_id || all.is_empty() {
+            census.complete(&self.seen.disks(), None)?;
         }
         all.sort_by(|a, b| a.snapshot_id.cmp(&b.snapshot_id));
         Ok(request.page.cut(all, |snapshot| &snapshot.snapshot_id))
     }
 
-    /// What volumes can still take, where a topology (none: anywhere) wants them.
+    /// What volumes can still take, where a topology (none: anywhere) wants them, on the disks that
+    /// answer.
+    ///
+    /// # Errors
+    /// `Unavailable` where none of these does and one of them may be silent.
     pub(crate) async fn room(&self, topology: Option<&HashMap<String, String>>) -> Result<Room> {
-        let members = self.cluster.members().await?;
-        let here = |member: &&Member| {
-            topology.is_none_or(|segments| self.covers(segments, &member.disk.node_id))
-        };
+        let ask = |_: Client| async { Ok(()) };
+        let (census, _) = self.cluster.gather(ask, |()| false).await?;
+        self.seen.members(&census.members);
+        let here = |node: &str| topology.is_none_or(|segments| self.covers(segments, node));
         let mut room = Room::default();
-        for member in members.iter().filter(here) {
-            let available = member.disk.available;
-            room.total = ByteSize(room.total.bytes().saturating_add(available));
-            room.largest = room.largest.max(ByteSize(available));
+        let mut answered = false;
+        for member in census.members.iter() {
+            if here(&member.disk.node_id) {
+                answered = true;
+                let available = member.disk.available;
+                room.total = ByteSize(room.total.bytes().saturating_add(available));
+                room.largest = room.largest.max(ByteSize(available));
+            }
         }
-        Ok(room)
+        let silent = census.silent(&self.seen.disks());
+        match silent.iter().find(|(_, node)| here(node)) {
+            Some((uuid, node)) if !answered => Err(client::Error::silent(uuid, node).into()),
+            _ => Ok(room),
+        }
+    }
+
+    /// Tells the managers of each other and keeps what is remembered of volumes fresh, for as long as the
+    /// process runs.
+    pub(crate) async fn keep(self) {
+        for round in 0_u32.. {
+            if let Err(error) = self.look_around(round % LIST_EVERY == 0).await {
+                tracing::debug!("cannot look around: {}", report(&error));
+            }
+            tokio::time::sleep(LOOK_AROUND).await;
+        }
+    }
+
+    async fn look_around(&self, list: bool) -> Result<()> {
+        let ask = |_: Client| async { Ok(()) };
+        let (census, _) = self.cluster.gather(ask, |()| false).await?;
+        self.seen.members(&census.members);
+        census.spread(Timestamp::now().as_second()).await;
+        for Member { client, disk } in &census.members {
+            if list || !self.seen.is_complete(&disk.uuid) {
+                let (volumes, more) = client.list_volumes(0, "").await?;
+                self.seen.listed(&disk.uuid, "", &volumes, more);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a manager has a snapshot of that name. Other images have other uses, and may have the name.
+async fn snapshot(client: Client, id: ImageName) -> client::Result<Option<()>> {
+    let image = there(client.image(&id, None).await)?;
+    Ok(image.and_then(|image| (!image.source_volume.is_empty()).then_some(())))
+}
+
+/// What is there, or `None`.
+fn there<T>(answer: client::Result<T>) -> client::Result<Option<T>> {
+    match answer {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
 /// The same of equal ones each time: those with room first, then the most preferred, then by a hash of
 /// the names, which spreads volumes over disks.
 fn choose<'a>(
-    members: &'a [Member],
+    members: &[&'a Member],
     name: &VolumeName,
     wanted: ByteSize,
     preference: impl Fn(&Member) -> Option<usize>,
-) -> &'a Member {
-    let rank = |member: &&Member| {
+) -> Option<&'a Member> {
+    let rank = |member: &&&Member| {
         let mut hasher = DefaultHasher::new();
         (name.as_str(), &member.disk.uuid).hash(&mut hasher);
         (
@@ -290,13 +445,7 @@ fn choose<'a>(
             hasher.finish(),
         )
     };
-    let chosen = members.iter().min_by_key(rank);
-    chosen.expect("there is a candidate")
-}
-
-fn first(managers: Vec<Client>) -> Client {
-    let first = managers.into_iter().next();
-    first.expect("a cluster has a manager, or its name would have none")
+    members.iter().min_by_key(rank).copied()
 }
 
 #[cfg(test)]
@@ -318,19 +467,21 @@ mod tests {
 
     fn chosen(members: &[Member], name: &str) -> String {
         let name = VolumeName::new(name).unwrap();
-        let chosen = choose(members, &name, ByteSize(100), |_| None);
-        chosen.disk.uuid.clone()
+        let members: Vec<&Member> = members.iter().collect();
+        let chosen = choose(&members, &name, ByteSize(100), |_| None);
+        chosen.unwrap().disk.uuid.clone()
     }
 
     #[tokio::test]
     async fn a_volume_goes_where_its_pod_is_to_run_if_there_is_room() {
         let members = [member("a", 1000), member("b", 1000), member("full", 10)];
+        let members: Vec<&Member> = members.iter().collect();
         let order = ["full", "b", "a"];
         let preference = |member: &Member| order.iter().position(|uuid| *uuid == member.disk.uuid);
         for number in 0..8 {
             let name = VolumeName::new(&format!("pvc-{number}")).unwrap();
             let chosen = choose(&members, &name, ByteSize(100), preference);
-            assert_eq!(chosen.disk.uuid, "b");
+            assert_eq!(chosen.unwrap().disk.uuid, "b");
         }
     }
 
@@ -352,7 +503,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_that_stands_for_nobody_is_no_empty_cluster() {
-        let cluster = Cluster::new("no-such-name.invalid:1".parse().unwrap()).unwrap();
+        let cluster = Cluster::new(["no-such-name.invalid:1".parse().unwrap()]).unwrap();
         let managers = Managers::new(cluster, "k/node".to_owned(), Duration::ZERO);
         let name = VolumeName::new("v").unwrap();
         let error = managers.of_volume(&name).await.map(drop).unwrap_err();

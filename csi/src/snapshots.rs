@@ -25,6 +25,11 @@ impl Snapshots {
         Self { client, wait }
     }
 
+    /// Its manager.
+    pub(crate) fn into_client(self) -> Client {
+        self.client
+    }
+
     /// Takes a snapshot, or finds the one that an equal request has taken.
     pub(crate) async fn create(&self, request: &CreateSnapshot) -> Result<csi::Snapshot> {
         match self.find(&request.name).await? {
@@ -86,7 +91,7 @@ impl Snapshots {
     }
 
     /// Every snapshot of this manager that is asked for.
-    pub(crate) async fn all(&self, request: &ListSnapshots) -> Result<Vec<csi::Snapshot>> {
+    pub(crate) async fn all(&self, request: &ListSnapshots) -> client::Result<Vec<csi::Snapshot>> {
         let mut images = self.client.list_images().await?;
         images.retain(|image| {
             is_snapshot(image)

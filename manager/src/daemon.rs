@@ -32,6 +32,7 @@ use crate::longhorn::{self, Files};
 use crate::observe::{self, Observed};
 use crate::service::{RESPONSE_BYTES_MAX, Service};
 use crate::source::Sources;
+use crate::store::node_state::NodeState;
 use crate::store::{Disk, ImageStore, Place};
 use crate::sync;
 use crate::upkeep::{self, UpkeepArgs};
@@ -58,6 +59,10 @@ pub struct DaemonArgs {
         value_name = "UUID"
     )]
     pub disk_uuid: String,
+    /// Directory of the node, not of the disk, in which `disk init --node-state` has recorded what disk is
+    /// where: another one is not served
+    #[arg(long, value_name = "DIR")]
+    pub node_state: Option<PathBuf>,
     /// Address of the gRPC API: HOST:PORT, unix:/path, or :PORT for every address of the machine
     #[arg(long, default_value = "localhost:8000", value_name = "ADDR", value_parser = listen::address)]
     pub listen: Address,
@@ -194,7 +199,11 @@ pub async fn run(args: DaemonArgs) -> Result<()> {
 /// Locks the disk and reads what volumes it holds.
 async fn open_disk(args: &DaemonArgs, node_id: NodeId) -> Result<(Arc<Disk>, Volumes)> {
     let (path, uuid) = (args.disk.clone(), args.disk_uuid.clone());
+    let state = args.node_state.as_deref().map(NodeState::new);
     let opened = move || {
+        if let Some(state) = state {
+            state.check(&path)?;
+        }
         let disk = Arc::new(Disk::open_within(&path, TAKE_OVER)?);
         check_uuid(&disk, &uuid)?;
         let volumes = Volumes::load(disk.clone(), node_id)?;

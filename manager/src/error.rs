@@ -200,6 +200,25 @@ pub enum Error {
     /// What is mounted at the disk's path is no longer the disk this manager opened.
     #[error("the disk at {} was replaced while it was served; restart the manager", .0.display())]
     DiskReplaced(PathBuf),
+    /// A path has not the disk that it had before.
+    #[error(
+        "{} was disk {before} and is {found} now: mount that disk there; if it is gone for good: \
+         backing-image-manager disk init {} --node-state DIR --replace {before}", path.display(), path.display()
+    )]
+    OtherDisk {
+        /// The disk's directory.
+        path: PathBuf,
+        /// What was there.
+        before: types::DiskUuid,
+        /// What is there, in words.
+        found: String,
+    },
+    /// Nothing is mounted where a disk must be mounted.
+    #[error("no file system is mounted at {} (--require-mount): mount the disk there", .0.display())]
+    NotMounted(PathBuf),
+    /// Another process changes the record of a node's disks.
+    #[error("another `disk init` changes {}; try again", .0.display())]
+    NodeStateBusy(PathBuf),
     /// A state file that this version must not touch.
     #[error("{} is of format version {version}, newer than this program; upgrade it", path.display())]
     NewerFormat {

@@ -48,6 +48,14 @@ impl Options {
         }
     }
 
+    /// On another node, with a log of that name.
+    #[must_use]
+    pub fn on_node(mut self, node: &str) -> Self {
+        node.clone_into(&mut self.name);
+        self.arguments = ["--node-id", node].map(OsString::from).to_vec();
+        self
+    }
+
     /// In a namespace, on the usual ports.
     #[must_use]
     pub fn on(mut self, machine: &Machine) -> Self {
@@ -175,7 +183,7 @@ impl Manager {
         let disks = DisksClient::new(self.channel.clone());
         self.process.wait_ready(|| {
             let mut disks = disks.clone();
-            block_on(disks.get_disk(pb::GetDiskRequest {})).is_ok()
+            block_on(disks.get_disk(pb::GetDiskRequest::default())).is_ok()
         });
     }
 
@@ -207,7 +215,7 @@ impl Manager {
     /// The disk, as the manager sees it.
     pub fn disk(&self) -> Result<pb::Disk, Status> {
         let mut disks = DisksClient::new(self.channel.clone());
-        block_on(disks.get_disk(pb::GetDiskRequest {})).map(tonic::Response::into_inner)
+        block_on(disks.get_disk(pb::GetDiskRequest::default())).map(tonic::Response::into_inner)
     }
 
     /// Starts to make an image.

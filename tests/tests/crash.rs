@@ -8,8 +8,11 @@ use e2e::life::{LIFE, Life, state_after};
 use e2e::manager::init_disk;
 use e2e::{Disk, FileSystem, Manager, Need, Sandbox, documents, needs};
 
-/// Steps that no request of the life takes: `manager/tests/store_crash.rs` kills at them.
-const ELSEWHERE: [&str; 5] = [
+/// Steps that no request of the life takes: `manager/tests/store_crash.rs` kills at them, and
+/// `tests/tests/csi_cluster.rs` and `disk_identity.rs` at those of the roster and of a node's record.
+const ELSEWHERE: [&str; 7] = [
+    "store.node_state.",
+    "store.roster.",
     "store.adopt.",
     "store.assembly.",
     "store.quarantine.",

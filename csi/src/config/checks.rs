@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use client::Address;
 use types::NodeId;
 
 use crate::error::{Error, Result};
@@ -26,6 +27,12 @@ pub(super) fn socket(endpoint: &str) -> Result<PathBuf> {
         return refuse("is too long: the path of a socket has at most 107 bytes");
     }
     Ok(path)
+}
+
+/// The managers, as a list.
+pub(super) fn managers(list: &str) -> Result<Vec<Address>> {
+    let addresses = list.split(',').map(|one| one.trim().parse());
+    Ok(addresses.collect::<client::Result<_>>()?)
 }
 
 /// A topology key is a Kubernetes label key with a prefix.

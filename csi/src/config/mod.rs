@@ -11,7 +11,7 @@ use client::Address;
 use host::staging::Check;
 use types::NodeId;
 
-use self::checks::{disks, node_id, socket, topology_key};
+use self::checks::{disks, managers, node_id, socket, topology_key};
 use crate::error::{Error, Result};
 
 /// CSI plugin of Longhorn base images.
@@ -36,7 +36,8 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = Mode::All)]
     mode: Mode,
 
-    /// The backing image manager: HOST:PORT or unix:/path. Used by the controller.
+    /// The backing image managers: HOST:PORT or unix:/path, several separated by commas; a name stands
+    /// for all that it resolves to. Used by the controller.
     #[arg(
         long,
         env = "MANAGER",
@@ -44,6 +45,12 @@ pub struct Args {
         value_name = "ADDRESS"
     )]
     manager: String,
+
+    /// How long a manager has to say what volumes it has, in seconds. One that is silent for longer
+    /// counts as not answering; calls about volumes of the others do not wait for it.
+    #[arg(long, default_value_t = client::LOOK.as_secs(), value_name = "SECONDS",
+          value_parser = clap::value_parser!(u64).range(1..=3600))]
+    manager_timeout: u64,
 
     /// The name of this node, as the manager's own --node-id spells it. Needed by the node service;
     /// in a pod take it from spec.nodeName.
@@ -164,7 +171,9 @@ pub struct DriverName(String);
 /// What the controller service needs.
 #[derive(Debug)]
 pub(crate) struct ControllerConfig {
-    pub(crate) manager: Address,
+    pub(crate) managers: Vec<Address>,
+    /// With each of them.
+    pub(crate) patience: Duration,
     pub(crate) image_wait: Duration,
     /// On each node; 0: any number.
     pub(crate) max_volumes: u32,
@@ -213,7 +222,8 @@ impl Args {
         let controller = match self.mode {
             Mode::Node => None,
             Mode::All | Mode::Controller => Some(ControllerConfig {
-                manager: self.manager.parse()?,
+                managers: managers(&self.manager)?,
+                patience: Duration::from_secs(self.manager_timeout),
                 image_wait: Duration::from_secs(self.image_wait),
                 max_volumes: self.max_volumes_per_node,
             }),

@@ -1,21 +1,23 @@
-//! The controller service: each call is checked, guarded, done by [`Volumes`] and put on the wire.
+//! The controller service: each call is checked, guarded, done by the manager whose it is and put on the
+//! wire.
 
 mod show;
 
 use client::wire;
 use proto::csi::v1 as csi;
 use tonic::{Request, Response, Status};
-use types::{Classify as _, ErrorKind};
+use types::{Classify as _, ErrorKind, NodeId};
 
 use crate::capabilities;
 use crate::content;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::in_flight::InFlight;
 use crate::limit::NodeLimit;
 use crate::location;
-use crate::managers::Managers;
+use crate::managers::{Managers, Place};
 use crate::request::{self, Capability, Mutable, Page, Parameters};
 use crate::status::answer;
+use crate::volumes::{check_existing, check_owner};
 
 use self::show::{bytes, condition, published_nodes};
 
@@ -46,8 +48,7 @@ impl ControllerService {
 
     /// Why a volume cannot be used as asked, or `None`. Errors are the manager's.
     async fn objection(&self, request: &request::ValidateVolume) -> Result<Option<String>> {
-        let volumes = self.managers.of_volume(&request.volume).await?;
-        let volume = volumes.get(&request.volume).await?;
+        let (_, volume) = self.managers.of_volume(&request.volume).await?;
         let expected = location::volume_context(&volume);
         if !request.context.is_empty() && request.context != expected {
             return Ok(Some("volume_context is not that of the volume".to_owned()));
@@ -73,6 +74,13 @@ impl ControllerService {
     }
 }
 
+/// A volume after a node's publication, or every one, was taken back.
+fn without(mut volume: wire::Volume, node: Option<&NodeId>) -> wire::Volume {
+    let stays = |to: &wire::Publication| node.is_some_and(|node| to.node_id != node.as_str());
+    volume.published.retain(stays);
+    volume
+}
+
 /// For calls that take back: what is not there is taken back already.
 fn gone_is_fine<T: Default>(result: Result<T>) -> Result<T> {
     match result {
@@ -91,9 +99,15 @@ impl csi::controller_server::Controller for ControllerService {
         answer("CreateVolume", &wire.name.clone(), async {
             let request = request::CreateVolume::parse(wire)?;
             let _guard = self.in_flight.enter(&request.name)?;
-            // The largest future by far: kept off the stack of the others.
-            let volumes = self.managers.for_volume(&request).await?;
-            let volume = Box::pin(volumes.create(request)).await?;
+            let volume = match self.managers.locate(&request).await? {
+                Place::Has(volume) => {
+                    check_existing(&volume, &request)?;
+                    *volume
+                }
+                // The largest future by far: kept off the stack of the others.
+                Place::New(volumes) => Box::pin(volumes.create(request)).await?,
+            };
+            self.managers.seen().volume(&volume);
             Ok(csi::CreateVolumeResponse {
                 volume: Some(self.show(&volume)),
             })
@@ -110,8 +124,13 @@ impl csi::controller_server::Controller for ControllerService {
             let deleted = async {
                 let volume = request::volume_id(&id)?;
                 let _guard = self.in_flight.enter(&volume)?;
-                let volumes = self.managers.of_volume(&volume).await?;
-                volumes.delete(&volume).await
+                if let Some((volumes, found)) = self.managers.find(&volume, None).await? {
+                    // What cannot be described any more can be deleted all the same.
+                    found.as_ref().map_or(Ok(()), check_owner)?;
+                    volumes.delete(&volume).await?;
+                    self.managers.seen().gone(&volume);
+                }
+                Ok(())
             };
             gone_is_fine(deleted.await)?;
             Ok(csi::DeleteVolumeResponse {})
@@ -127,11 +146,12 @@ impl csi::controller_server::Controller for ControllerService {
         answer("ControllerPublishVolume", &wire.volume_id.clone(), async {
             let request = request::PublishVolume::parse(wire)?;
             let _guard = self.in_flight.enter(&request.volume)?;
-            let volumes = self.managers.of_volume(&request.volume).await?;
+            let (volumes, found) = self.managers.of_volume(&request.volume).await?;
             let listed = async { Ok(self.managers.list(&Page::default()).await?.0) };
             let admitted = self.limit.admit(&request.volume, &request.node, listed);
             let _place = admitted.await?;
-            let publish_context = volumes.publish(request).await?;
+            let (volume, publish_context) = volumes.publish(request, &found).await?;
+            self.managers.seen().volume(&volume);
             Ok(csi::ControllerPublishVolumeResponse { publish_context })
         })
         .await
@@ -146,10 +166,12 @@ impl csi::controller_server::Controller for ControllerService {
             let unpublished = async {
                 let request = request::UnpublishVolume::parse(&wire)?;
                 let _guard = self.in_flight.enter(&request.volume)?;
-                let volumes = self.managers.of_volume(&request.volume).await?;
-                volumes
-                    .unpublish(&request.volume, request.node.as_ref())
-                    .await
+                let (name, node) = (&request.volume, request.node.as_ref());
+                if let Some((volumes, volume)) = self.managers.find(name, node).await? {
+                    volumes.unpublish(name, node).await?;
+                    self.managers.seen().volume(&without(volume?, node));
+                }
+                Ok(())
             };
             gone_is_fine(unpublished.await)?;
             Ok(csi::ControllerUnpublishVolumeResponse {})
@@ -240,10 +262,11 @@ impl csi::controller_server::Controller for ControllerService {
         answer("ControllerExpandVolume", &wire.volume_id.clone(), async {
             let request = request::ExpandVolume::parse(wire)?;
             let _guard = self.in_flight.enter(&request.volume)?;
-            let volumes = self.managers.of_volume(&request.volume).await?;
-            let size = volumes.expand(request).await?;
+            let (volumes, _) = self.managers.own_volume(&request.volume).await?;
+            let grown = volumes.expand(request).await?;
+            self.managers.seen().volume(&grown);
             // Also for a raw block volume: its loop device has to learn its new size.
-            let (capacity_bytes, node_expansion_required) = (bytes(size.bytes()), true);
+            let (capacity_bytes, node_expansion_required) = (bytes(grown.size), true);
             Ok(csi::ControllerExpandVolumeResponse {
                 capacity_bytes,
                 node_expansion_required,
@@ -260,8 +283,7 @@ impl csi::controller_server::Controller for ControllerService {
         let id = request.into_inner().volume_id;
         answer("ControllerGetVolume", &id, async {
             let name = request::volume_id(&id)?;
-            let volumes = self.managers.of_volume(&name).await?;
-            let volume = volumes.get(&name).await?;
+            let (_, volume) = self.managers.of_volume(&name).await?;
             let status = VolumeStatus {
                 published_node_ids: published_nodes(&volume),
                 volume_condition: Some(condition(&volume)),
@@ -280,7 +302,7 @@ impl csi::controller_server::Controller for ControllerService {
         answer("ControllerModifyVolume", &wire.volume_id, async {
             let request = request::ModifyVolume::parse(&wire)?;
             let _guard = self.in_flight.enter(&request.volume)?;
-            let volumes = self.managers.of_volume(&request.volume).await?;
+            let (volumes, _) = self.managers.own_volume(&request.volume).await?;
             volumes.modify(request).await?;
             Ok(csi::ControllerModifyVolumeResponse {})
         })
@@ -315,8 +337,10 @@ impl csi::controller_server::Controller for ControllerService {
             let deleted = async {
                 let snapshot = request::snapshot_id(&id)?;
                 let _guard = self.in_flight_snapshots.enter(&snapshot)?;
-                let snapshots = self.managers.of_snapshot(&snapshot).await?;
-                snapshots.delete(&snapshot).await
+                match self.managers.of_snapshot(&snapshot).await? {
+                    Some(snapshots) => snapshots.delete(&snapshot).await,
+                    None => Ok(()),
+                }
             };
             gone_is_fine(deleted.await)?;
             Ok(csi::DeleteSnapshotResponse {})
@@ -352,8 +376,10 @@ impl csi::controller_server::Controller for ControllerService {
         answer("GetSnapshot", &id, async {
             let name = request::snapshot_id(&id)?;
             let snapshots = self.managers.of_snapshot(&name).await?;
-            let snapshot = snapshots.get(&name).await?;
-            let snapshot = Some(snapshot);
+            let snapshots = snapshots.ok_or_else(|| Error::NoSuchSnapshot {
+                snapshot_id: name.to_string(),
+            })?;
+            let snapshot = Some(snapshots.get(&name).await?);
             Ok(csi::GetSnapshotResponse { snapshot })
         })
         .await

@@ -138,7 +138,7 @@ pub(crate) fn group_id(text: &str) -> Result<ImageName> {
 }
 
 /// `ListSnapshots`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct ListSnapshots {
     pub(crate) page: Page,
     /// Only those of this volume; empty: of any.

@@ -10,14 +10,8 @@ use crate::error::{Error, Result};
 use crate::request::{BackingImage, Capability, ContentSource, CreateVolume};
 
 impl Volumes {
-    /// Makes a volume, or finds the one that an equal request has made.
+    /// Makes a volume.
     pub(crate) async fn create(&self, request: CreateVolume) -> Result<wire::Volume> {
-        if let Some(existing) = self.find(&request.name).await? {
-            same(&existing, &request)?;
-            suits(&existing, &request.capabilities)?;
-            return Ok(existing);
-        }
-        self.reachable(&request.requisite).await?;
         let mut wanted = wire::CreateVolumeRequest {
             name: request.name.to_string(),
             required_bytes: request.capacity.required.unwrap_or_default().bytes(),
@@ -157,6 +151,13 @@ pub(crate) fn ready(image: &str, outcome: ImageOutcome) -> Result<wire::BackingI
             message,
         }),
     }
+}
+
+/// Whether a volume that is there is the one that a request asks for. It is looked at before anything
+/// else: a call that is repeated needs neither the registry nor the image again.
+pub(crate) fn check_existing(existing: &wire::Volume, request: &CreateVolume) -> Result<()> {
+    same(existing, request)?;
+    suits(existing, &request.capabilities)
 }
 
 /// Whether what a volume was made from suits its use. A copy of a volume that nobody wrote to is as

@@ -1,19 +1,16 @@
-//! What the controller service does, by asking the manager.
-//!
-//! A volume that exists is found before anything else is looked at, so that a call that is repeated
-//! needs neither the registry nor the image again.
+//! What the controller service does with the volumes of one manager, by asking it.
 
 mod create;
 mod same;
 
-pub(crate) use create::ready;
+pub(crate) use create::{check_existing, ready};
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use client::owner::{self, Asker};
 use client::{Client, wire};
-use types::{ByteSize, Classify as _, ErrorKind, NodeId, VolumeName};
+use types::{Classify as _, ErrorKind, NodeId, VolumeName};
 
 use crate::error::{Error, Result};
 use crate::location;
@@ -23,49 +20,22 @@ use crate::request::{Capacity, ExpandVolume, ModifyVolume, PublishVolume};
 #[derive(Debug, Clone)]
 pub(crate) struct Volumes {
     client: Client,
-    topology_key: String,
     /// How long one call waits for an image. The provisioner's own deadline must be longer.
     image_wait: Duration,
 }
 
 impl Volumes {
-    pub(crate) const fn new(client: Client, topology_key: String, image_wait: Duration) -> Self {
-        Self {
-            client,
-            topology_key,
-            image_wait,
-        }
+    pub(crate) const fn new(client: Client, image_wait: Duration) -> Self {
+        Self { client, image_wait }
     }
 
-    /// Whether volumes can be made where one of these topologies wants them; none: anywhere.
-    async fn reachable(&self, requisite: &[HashMap<String, String>]) -> Result<()> {
-        if requisite.is_empty() {
-            return Ok(());
-        }
-        let here = self.client.disk().await?.node_id;
-        if requisite
-            .iter()
-            .any(|segments| self.covers(segments, &here))
-        {
-            Ok(())
-        } else {
-            Err(Error::Topology { here })
-        }
-    }
-
-    /// Whether a node lies in a topology.
-    fn covers(&self, segments: &HashMap<String, String>, node: &str) -> bool {
-        segments
-            .get(&self.topology_key)
-            .map_or(segments.is_empty(), |segment| segment == node)
+    /// Its manager.
+    pub(crate) fn into_client(self) -> Client {
+        self.client
     }
 
     /// Deletes a volume; fine when there is none.
     pub(crate) async fn delete(&self, volume: &VolumeName) -> Result<()> {
-        // What cannot be described any more can be deleted all the same.
-        if let Ok(found) = self.client.volume(volume).await {
-            check_owner(&found)?;
-        }
         Ok(self.client.delete_volume(volume).await?)
     }
 
@@ -81,17 +51,21 @@ impl Volumes {
         Ok(found)
     }
 
-    async fn find(&self, volume: &VolumeName) -> Result<Option<wire::Volume>> {
-        match self.client.volume(volume).await {
-            Ok(found) => Ok(Some(found)),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error.into()),
+    /// Lets a node use a volume, and says what the node must know. For a node that could not reach it
+    /// nothing is recorded.
+    pub(crate) async fn publish(
+        &self,
+        request: PublishVolume,
+        volume: &wire::Volume,
+    ) -> Result<(wire::Volume, HashMap<String, String>)> {
+        check_owner(volume)?;
+        let mut replicas = volume.replicas.iter();
+        if !replicas.any(|replica| replica.node_id == request.node.as_str()) {
+            return Err(Error::NoReplica {
+                volume: request.volume,
+                node: request.node,
+            });
         }
-    }
-
-    /// Lets a node use a volume, and says what the node must know.
-    pub(crate) async fn publish(&self, request: PublishVolume) -> Result<HashMap<String, String>> {
-        self.own(&request.volume).await?;
         let readonly = request.readonly || request.capability.mode.read_only();
         let wanted = wire::PublishVolumeRequest {
             name: request.volume.to_string(),
@@ -101,12 +75,12 @@ impl Volumes {
         };
         let volume = self.client.publish_volume(wanted).await?;
         types::crash_point!("csi.controller_publish.published");
-        location::publish_context(&volume, &request.node, readonly).ok_or_else(|| {
-            Error::NoReplica {
-                volume: request.volume,
-                node: request.node,
-            }
-        })
+        let context = location::publish_context(&volume, &request.node, readonly);
+        let context = context.ok_or(Error::NoReplica {
+            volume: request.volume,
+            node: request.node,
+        })?;
+        Ok((volume, context))
     }
 
     /// Takes that back; fine when there is nothing to take back.
@@ -119,7 +93,6 @@ impl Volumes {
 
     /// Changes what may change of a volume.
     pub(crate) async fn modify(&self, request: ModifyVolume) -> Result<()> {
-        self.own(&request.volume).await?;
         let wanted = wire::ModifyVolumeRequest {
             name: request.volume.to_string(),
             number_of_replicas: request.mutable.number_of_replicas,
@@ -131,16 +104,15 @@ impl Volumes {
     }
 
     /// Grows a volume.
-    pub(crate) async fn expand(&self, request: ExpandVolume) -> Result<ByteSize> {
+    pub(crate) async fn expand(&self, request: ExpandVolume) -> Result<wire::Volume> {
         let Capacity { required, limit } = request.capacity;
         let required = required.unwrap_or_default();
-        self.own(&request.volume).await?;
         let grown = self
             .client
             .grow_volume(&request.volume, required, limit)
             .await?;
         types::crash_point!("csi.controller_expand.grown");
-        Ok(ByteSize(grown.size))
+        Ok(grown)
     }
 }
 

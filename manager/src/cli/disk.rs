@@ -2,34 +2,71 @@
 
 use std::path::PathBuf;
 
-use clap::Subcommand;
-use client::{Address, Client};
+use clap::{Args, Subcommand};
+use client::{Address, Census, Client, Cluster};
 use serde::Serialize;
 use types::DiskUuid;
 
 use super::{Failure, output, runtime};
 use crate::store::Disk;
+use crate::store::node_state::{self, NodeState};
 use crate::store::owner::{self, Owner};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Make a directory a disk: write its longhorn-disk.cfg, once
-    Init {
-        /// The directory; best the root of an XFS or btrfs file system of its own
-        dir: PathBuf,
-        /// Uuid of the disk [default: a random one]
-        #[arg(long)]
-        uuid: Option<DiskUuid>,
-        /// User and group that the daemon runs as: all that is on the disk becomes theirs [default: as it is]
-        #[arg(long, value_name = "UID:GID")]
-        owner: Option<Owner>,
-    },
+    Init(InitArgs),
     /// Show the disk that a daemon serves
     Get {
         /// Address of the daemon: HOST:PORT or unix:/path
         #[arg(long, default_value = "127.0.0.1:8000", value_name = "ADDR")]
         url: Address,
     },
+    /// List the disks of a cluster: those that answer, and those that are known and do not
+    #[command(visible_alias = "ls")]
+    List {
+        /// Address of the daemons: HOST:PORT, a name that stands for all of them
+        #[arg(long, default_value = "localhost:8000", value_name = "ADDR")]
+        url: Address,
+    },
+    /// Say that disks are gone for good, with all that was on them: nobody waits for them any more
+    Forget {
+        /// Uuids of the disks, as `disk list` shows them
+        #[arg(required = true, value_name = "UUID")]
+        uuids: Vec<DiskUuid>,
+        /// Address of the daemons: HOST:PORT, a name that stands for all of them
+        #[arg(long, default_value = "localhost:8000", value_name = "ADDR")]
+        url: Address,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct InitArgs {
+    /// The directory; best the root of an XFS or btrfs file system of its own
+    dir: PathBuf,
+    /// Uuid of the disk [default: a random one]
+    #[arg(long)]
+    uuid: Option<DiskUuid>,
+    /// User and group that the daemon runs as: all that is on the disk becomes theirs [default: as it is]
+    #[arg(long, value_name = "UID:GID")]
+    owner: Option<Owner>,
+    /// Directory of the node, not of the disk, in which to record what disk is where: a path that had one
+    /// takes no other, and an empty mount point is no new disk [default: nothing is recorded]
+    #[arg(long, value_name = "DIR")]
+    node_state: Option<PathBuf>,
+    /// Uuid of a disk that is gone for good and that another may take the place of; may be given several
+    /// times, or separated by commas
+    #[arg(
+        long,
+        env = "REPLACE_DISK",
+        value_name = "UUID",
+        value_delimiter = ',',
+        requires = "node_state"
+    )]
+    replace: Vec<DiskUuid>,
+    /// Refuse a directory at which no file system is mounted
+    #[arg(long)]
+    require_mount: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -45,18 +82,22 @@ struct DiskView {
     available: u64,
 }
 
+/// A disk of the cluster.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct KnownView {
+    #[serde(rename = "diskUUID")]
+    uuid: String,
+    node_id: String,
+    answers: bool,
+}
+
 pub(super) fn run(command: Command) -> Result<(), Failure> {
     match command {
-        Command::Init { dir, uuid, owner } => {
-            let uuid = Disk::init(&dir, uuid)?;
-            if let Some(owner) = owner {
-                owner::give(&dir, owner)?;
-            }
-            output::json(&serde_json::json!({ "diskUUID": uuid }))?;
-        }
+        Command::Init(args) => init(args),
         Command::Get { url } => {
             let disk = runtime()?.block_on(async { Client::new(url)?.disk().await })?;
-            output::json(&DiskView {
+            Ok(output::json(&DiskView {
                 uuid: disk.uuid,
                 node_id: disk.node_id,
                 path: disk.path,
@@ -64,8 +105,82 @@ pub(super) fn run(command: Command) -> Result<(), Failure> {
                 reflink: disk.reflink,
                 size: disk.size,
                 available: disk.available,
-            })?;
+            })?)
+        }
+        Command::List { url } => runtime()?.block_on(list(url)),
+        Command::Forget { uuids, url } => runtime()?.block_on(forget(url, &uuids)),
+    }
+}
+
+fn init(args: InitArgs) -> Result<(), Failure> {
+    if args.require_mount {
+        node_state::require_mount(&args.dir)?;
+    }
+    let uuid = match &args.node_state {
+        Some(state) => NodeState::new(state).init(&args.dir, args.uuid, &args.replace)?,
+        None => Disk::init(&args.dir, args.uuid)?,
+    };
+    if let Some(owner) = args.owner {
+        owner::give(&args.dir, owner)?;
+    }
+    Ok(output::json(&serde_json::json!({ "diskUUID": uuid }))?)
+}
+
+/// All managers, or an error when none answers.
+pub(super) async fn census(url: Address) -> Result<Census, Failure> {
+    let mut census = Cluster::new([url])?.census().await?;
+    match census.failed.pop() {
+        Some(error) if census.members.is_empty() => Err(error.into()),
+        failed => {
+            census.failed.extend(failed);
+            Ok(census)
         }
     }
-    Ok(())
+}
+
+async fn list(url: Address) -> Result<(), Failure> {
+    let census = census(url).await?;
+    let silent = census.silent(&[]);
+    let answering = census.members.into_iter().map(|member| KnownView {
+        uuid: member.disk.uuid,
+        node_id: member.disk.node_id,
+        answers: true,
+    });
+    let silent = silent.into_iter().map(|(uuid, node_id)| KnownView {
+        uuid,
+        node_id,
+        answers: false,
+    });
+    let disks: Vec<_> = answering.chain(silent).collect();
+    Ok(output::json(&disks)?)
+}
+
+/// Tells every manager. One that is silent would bring a disk back, so that all have to be told.
+async fn forget(url: Address, uuids: &[DiskUuid]) -> Result<(), Failure> {
+    let census = census(url).await?;
+    let named = |uuid: &str| uuids.iter().any(|named| named.as_str() == uuid);
+    if let Some(member) = census
+        .members
+        .iter()
+        .find(|member| named(&member.disk.uuid))
+    {
+        let (uuid, node) = (&member.disk.uuid, &member.disk.node_id);
+        return Err(format!("disk {uuid} of node {node} answers, so it is not gone").into());
+    }
+    for member in &census.members {
+        for uuid in uuids {
+            member.client.forget_disk(uuid).await?;
+        }
+    }
+    let mut silent = census.silent(&[]);
+    silent.retain(|uuid, _| !named(uuid));
+    if silent.is_empty() {
+        return Ok(());
+    }
+    let silent: Vec<_> = silent.into_keys().collect();
+    let silent = silent.join(", ");
+    Err(
+        format!("told to all that answer; do it again when these do, or forget them too: {silent}")
+            .into(),
+    )
 }

@@ -29,10 +29,13 @@ impl Classify for Error {
             | Self::NotADisk { .. }
             | Self::DiskLocked { .. }
             | Self::DiskReplaced(_)
+            | Self::OtherDisk { .. }
+            | Self::NotMounted(_)
             | Self::CannotEncrypt(_)
             | Self::UploadOffset(_)
             | Self::NewerFormat { .. } => ErrorKind::FailedPrecondition,
             Self::VolumeBusy(_)
+            | Self::NodeStateBusy(_)
             | Self::GroupBusy(_)
             | Self::WorkFileBusy(_)
             | Self::Cancelled(_)

@@ -21,6 +21,7 @@ use super::durable;
 use super::health::Counters;
 use super::held::hold;
 use super::layout::Layout;
+use super::roster::Roster;
 use crate::error::{Error, IoContext, Result};
 
 /// The content of `longhorn-disk.cfg`, in Longhorn's spelling.
@@ -42,6 +43,7 @@ pub struct Disk {
     reflink: bool,
     file_system: &'static str,
     counters: Counters,
+    roster: Roster,
 }
 
 /// Free and total bytes of a disk.
@@ -162,13 +164,14 @@ impl Disk {
         let root = File::open(&real).context("open the disk", &real)?;
         let file_system = file_system_name(&root);
         Ok(Self {
-            layout,
             uuid,
             root,
             lock: None,
             reflink: false,
             file_system,
             counters: Counters::default(),
+            roster: Roster::load(&layout),
+            layout,
         })
     }
 
@@ -180,6 +183,11 @@ impl Disk {
     /// What happened on it.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// The other disks that it knows of.
+    pub fn roster(&self) -> &Roster {
+        &self.roster
     }
 
     /// The uuid in `longhorn-disk.cfg`.

@@ -107,6 +107,11 @@ impl Layout {
         self.root.join(".backing-image-manager.lock")
     }
 
+    /// The other disks of the cluster that this one has been told of.
+    pub fn known_disks(&self) -> PathBuf {
+        self.root.join("known-disks.cfg")
+    }
+
     /// Where the images are.
     pub fn images(&self) -> PathBuf {
         self.root.join("backing-images")

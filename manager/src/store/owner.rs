@@ -45,6 +45,7 @@ pub fn give(root: &Path, owner: Owner) -> Result<()> {
     for path in [
         layout.disk_config(),
         layout.lock(),
+        layout.known_disks(),
         layout.images(),
         layout.volumes(),
         layout.work(),

@@ -150,8 +150,14 @@ impl Volumes {
     pub fn get(&self, name: &VolumeName) -> Result<Volume> {
         let paths = self.disk.layout().volume(name);
         match Record::read(&paths.record, name) {
-            Ok(record) => {
+            Ok(mut record) => {
                 let meta = fs::symlink_metadata(&paths.data).context("look at", &paths.data)?;
+                // A disk may have moved to another node, or its node may have got another name.
+                for replica in &mut record.replicas {
+                    if replica.disk_uuid == *self.disk.uuid() {
+                        replica.node_id = self.node_id.clone();
+                    }
+                }
                 Ok(Volume {
                     record,
                     real_size: meta.blocks() * types::SECTOR,
@@ -160,6 +166,8 @@ impl Volumes {
             Err(Error::Io { source, .. })
                 if source.kind() == io::ErrorKind::NotFound && !paths.dir.exists() =>
             {
+                // Only of the disk that is served: an empty mount point knows of no volume.
+                self.disk.check()?;
                 Err(Error::VolumeNotFound(name.to_string()))
             }
             Err(error) => Err(error),

@@ -96,12 +96,41 @@ impl Plugin {
             arguments,
             &environment,
         );
-        let channel = block_on(async {
-            Endpoint::from_shared(format!("unix://{}", socket.display()))
-                .expect("a path makes a URI")
-                .connect_timeout(wait::LONG)
-                .connect_lazy()
-        });
+        let channel = connect(&socket);
+        let mut plugin = Self {
+            process,
+            kubelet,
+            channel,
+        };
+        plugin.wait_ready();
+        plugin
+    }
+
+    /// Starts the controller alone, over several managers, and waits until it is ready.
+    #[track_caller]
+    pub fn controller_of(
+        sandbox: &Sandbox,
+        name: &str,
+        managers: &[&Manager],
+        more: &[&str],
+    ) -> Self {
+        let kubelet = sandbox.make_dir(name);
+        let socket = kubelet.join("csi.sock");
+        let addresses: Vec<_> = managers.iter().map(|m| m.address().to_string()).collect();
+        let (endpoint, addresses) = (format!("unix://{}", socket.display()), addresses.join(","));
+        let arguments = [
+            "--mode",
+            "controller",
+            "--endpoint",
+            &endpoint,
+            "--manager",
+            &addresses,
+        ];
+        let arguments = arguments.iter().chain(more);
+        let environment = [("RUST_LOG", "info")];
+        let program = programs::csi_plugin();
+        let process = Process::spawn(sandbox, name, &program, arguments, &environment);
+        let channel = connect(&socket);
         let mut plugin = Self {
             process,
             kubelet,
@@ -375,6 +404,15 @@ impl Plugin {
             .join("volumes/kubernetes.io~csi");
         volumes.join(&claim.request.name).join("mount")
     }
+}
+
+fn connect(socket: &Path) -> Channel {
+    block_on(async {
+        Endpoint::from_shared(format!("unix://{}", socket.display()))
+            .expect("a path makes a URI")
+            .connect_timeout(wait::LONG)
+            .connect_lazy()
+    })
 }
 
 /// Fails unless a call was refused with this code, by an error that says all of these words.
