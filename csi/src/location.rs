@@ -68,6 +68,22 @@ pub(crate) fn volume_context(volume: &wire::Volume) -> HashMap<String, String> {
     context
 }
 
+/// Whether a context is `expected`, the volume's own, or none. The provisioner adds keys of Kubernetes to what a
+/// volume came with, and a PersistentVolume gives them back.
+pub(crate) fn is_context(
+    context: &HashMap<String, String>,
+    expected: &HashMap<String, String>,
+) -> bool {
+    let is_ours = |key: &str| {
+        let prefix = key.split_once('/').map_or("", |(prefix, _)| prefix);
+        !["kubernetes.io", "k8s.io"]
+            .iter()
+            .any(|theirs| prefix == *theirs || prefix.ends_with(&format!(".{theirs}")))
+    };
+    let ours: HashMap<_, _> = context.iter().filter(|(key, _)| is_ours(key)).collect();
+    ours.is_empty() || ours == expected.iter().collect()
+}
+
 /// The `publish_context`: the replica of this node, as the volume is now. `None`: the node has none.
 pub(crate) fn publish_context(
     volume: &wire::Volume,
@@ -213,6 +229,29 @@ mod tests {
             }
         );
         assert!(publish_context(&wire(), &NodeId::new("node-b").unwrap(), false).is_none());
+    }
+
+    #[test]
+    fn row_152_keys_of_kubernetes_are_not_compared() {
+        let own = volume_context(&wire());
+        let with = |key: &str| {
+            let mut context = own.clone();
+            context.insert(key.to_owned(), "x".to_owned());
+            context
+        };
+        assert!(is_context(&own, &own) && is_context(&HashMap::new(), &own));
+        for key in [
+            "storage.kubernetes.io/csiProvisionerIdentity",
+            "csi.storage.k8s.io/pv/name",
+        ] {
+            assert!(is_context(&with(key), &own), "{key}");
+        }
+        for key in ["other", "k8s.io.evil/x", "evilk8s.io/x", PATH] {
+            assert!(!is_context(&with(key), &own), "{key}");
+        }
+        let mut less = own.clone();
+        less.remove(PATH);
+        assert!(!is_context(&less, &own));
     }
 
     #[test]

@@ -50,7 +50,7 @@ impl ControllerService {
     async fn objection(&self, request: &request::ValidateVolume) -> Result<Option<String>> {
         let (_, volume) = self.managers.of_volume(&request.volume).await?;
         let expected = location::volume_context(&volume);
-        if !request.context.is_empty() && request.context != expected {
+        if !location::is_context(&request.context, &expected) {
             return Ok(Some("volume_context is not that of the volume".to_owned()));
         }
         let checked =
