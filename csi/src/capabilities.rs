@@ -161,6 +161,7 @@ mod tests {
             Disks::new(Vec::new()),
             0,
             Check::default(),
+            "/var/lib/kubelet".into(),
         );
         let expand = Node::ExpandVolume;
         agree!(

@@ -26,8 +26,9 @@ pub(crate) fn suits(
         return Ok(());
     };
     for capability in capabilities {
-        if let Access::Mount { fs_type, .. } = &capability.access {
-            mountable(image, content, *fs_type)?;
+        if let Access::Mount { fs_type, flags } = &capability.access {
+            let found = mountable(image, content, *fs_type)?;
+            host::mounts::check_flags(flags, Some(found))?;
         }
     }
     Ok(())
@@ -38,14 +39,15 @@ pub(crate) fn is_blank(content: Option<&wire::Content>) -> bool {
     content.is_some_and(|content| content.kind() == Kind::Blank)
 }
 
-fn mountable(image: &str, content: &wire::Content, asked: Option<FsType>) -> Result<()> {
+/// The type of the file system that an image holds, if it can be mounted.
+fn mountable(image: &str, content: &wire::Content, asked: Option<FsType>) -> Result<FsType> {
     let found = || content.r#type.chars().take(64).collect::<String>();
     let what = match content.kind() {
         Kind::FileSystem if !content.refused.is_empty() => {
             format!("{} that is not mounted: {}", found(), content.refused)
         }
         Kind::FileSystem => match (asked, content.r#type.parse::<FsType>()) {
-            (Some(asked), Ok(found)) if asked == found => return Ok(()),
+            (Some(asked), Ok(found)) if asked == found => return Ok(found),
             (Some(asked), _) => {
                 let (image, found) = (image.to_owned(), found());
                 return Err(Error::FsTypeMismatch {
@@ -54,7 +56,7 @@ fn mountable(image: &str, content: &wire::Content, asked: Option<FsType>) -> Res
                     asked,
                 });
             }
-            (None, Ok(found)) if host::mounts::is_supported(found) => return Ok(()),
+            (None, Ok(found)) if host::mounts::is_supported(found) => return Ok(found),
             (None, _) => format!("{}, which is not mounted here", found()),
         },
         Kind::PartitionTable => format!(
@@ -71,6 +73,17 @@ fn mountable(image: &str, content: &wire::Content, asked: Option<FsType>) -> Res
         image: image.to_owned(),
         what,
     })
+}
+
+/// Checks that the mount flags go with the file system that a blank volume gets.
+pub(crate) fn flags_fit(asked: Option<FsType>, capabilities: &[Capability]) -> Result<()> {
+    let fs_type = asked.unwrap_or(host::filesystem::DEFAULT);
+    for capability in capabilities {
+        if let Access::Mount { flags, .. } = &capability.access {
+            host::mounts::check_flags(flags, Some(fs_type))?;
+        }
+    }
+    Ok(())
 }
 
 /// Checks that a blank volume can get the file system asked for, and is large enough for it.
@@ -143,6 +156,48 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn row_147_flags_go_with_the_file_system_that_is_known() {
+        let with = |fs_type, flag: &str| Capability {
+            access: Access::Mount {
+                fs_type,
+                flags: vec![flag.to_owned()],
+            },
+            mode: Mode::SingleNodeWriter,
+        };
+        for (found, flag, fits) in [
+            ("ext4", "nouuid", false),
+            ("ext4", "logbsize=256k", false),
+            ("ext4", "compress=zstd:1", false),
+            ("ext4", "data=journal", true),
+            ("ext2", "commit=30", false),
+            ("xfs", "errors=continue", false),
+            ("xfs", "logbsize=256k", true),
+            ("btrfs", "noload", false),
+            ("btrfs", "compress=zstd:1", true),
+            ("squashfs", "discard", false),
+        ] {
+            let content = wire::Content {
+                kind: Kind::FileSystem.into(),
+                r#type: found.to_owned(),
+                ..Default::default()
+            };
+            let fs_type: FsType = found.parse().unwrap();
+            let by_image = suits("image", Some(&content), &[with(None, flag)]);
+            let blank = flags_fit(Some(fs_type), &[with(Some(fs_type), flag)]);
+            for result in [by_image, blank] {
+                assert_eq!(result.is_ok(), fits, "{found} {flag}");
+                if let Err(error) = result {
+                    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+                    assert!(error.to_string().contains(flag), "{error}");
+                }
+            }
+        }
+        // A blank volume of no asked type gets ext4.
+        assert!(flags_fit(None, &[with(None, "nouuid")]).is_err());
+        flags_fit(None, &[with(None, "data=journal")]).unwrap();
     }
 
     #[test]

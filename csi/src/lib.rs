@@ -59,13 +59,12 @@ use tokio::sync::oneshot;
 
 /// Runs the plugin until `shutdown` resolves. Needs a tokio runtime.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<()> {
-    let kubelet_dir = config.node.as_ref().map(|node| node.kubelet_dir.clone());
     let (listener, socket) = Socket::bind(&config.socket, Directory::Own)?;
     let (stop, stopped) = oneshot::channel::<()>();
     let http_listen = config.http_listen;
     let (services, registration) = services(config, stopped)?;
-    if let (Some(node), Some(kubelet_dir)) = (&services.node, kubelet_dir) {
-        node.report(kubelet_dir).await;
+    if let Some(node) = &services.node {
+        node.report().await;
     }
     if let Some(address) = http_listen {
         let (readiness, socket) = (services.identity.readiness.clone(), socket.place());
@@ -109,9 +108,15 @@ fn services(
     if let Some(asked) = config.node {
         let disks = Disks::new(asked.disks);
         let max_volumes = asked.max_volumes.into();
-        let service =
-            NodeService::new(asked.node_id, topology_key, disks, max_volumes, asked.check);
-        readiness.node = Some((service.clone(), asked.kubelet_dir));
+        let service = NodeService::new(
+            asked.node_id,
+            topology_key,
+            disks,
+            max_volumes,
+            asked.check,
+            asked.kubelet_dir,
+        );
+        readiness.node = Some(service.clone());
         node = Some(service);
         if let Some(registration) = asked.registration {
             let stopped = async { drop(stop.await) };

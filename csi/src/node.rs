@@ -1,12 +1,13 @@
 //! The node service: a thin translation to `host::staging`, on threads of its own.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use host::Disks;
 use host::staging::{
     self, Check, PublishRequest, StageRequest, Stats, Survivor, SurvivorState, Usage,
 };
+use host::{Disks, paths};
 use proto::csi::v1 as csi;
 use tonic::{Request, Response, Status};
 use types::{ByteSize, NodeId, VolumeName};
@@ -31,9 +32,16 @@ pub(crate) struct NodeService {
     max_volumes: i64,
     /// Of file systems that come with a volume.
     check: Check,
+    /// What is mounted is mounted below it.
+    kubelet_dir: PathBuf,
+    /// When mounts were last seen to reach the kubelet: to look costs a line for each mount of the node.
+    seen_shared: Arc<Mutex<Option<Instant>>>,
     in_flight: InFlight,
     blocking: Blocking,
 }
+
+/// How long mounts that were seen to reach the kubelet are believed to.
+const SHARED_FOR: Duration = Duration::from_mins(1);
 
 impl NodeService {
     pub(crate) fn new(
@@ -42,6 +50,7 @@ impl NodeService {
         disks: Disks,
         max_volumes: i64,
         check: Check,
+        kubelet_dir: PathBuf,
     ) -> Self {
         let (in_flight, blocking) = (InFlight::default(), Blocking::new());
         Self {
@@ -50,6 +59,8 @@ impl NodeService {
             disks,
             max_volumes,
             check,
+            kubelet_dir,
+            seen_shared: Arc::default(),
             in_flight,
             blocking,
         }
@@ -60,12 +71,18 @@ impl NodeService {
     ///
     /// # Errors
     /// What the node lacks, which does not come by itself.
-    pub(crate) async fn look(&self, kubelet_dir: PathBuf) -> Result<Option<String>> {
-        let disks = self.disks.clone();
+    pub(crate) async fn look(&self) -> Result<Option<String>> {
+        let (disks, kubelet_dir) = (self.disks.clone(), self.kubelet_dir.clone());
+        let seen_shared = Arc::clone(&self.seen_shared);
         self.blocking
             .run(move || {
                 host::requirements::check()?;
-                host::requirements::check_propagation(&kubelet_dir)?;
+                let seen = || seen_shared.lock().unwrap_or_else(PoisonError::into_inner);
+                let is_known = seen().is_some_and(|at| at.elapsed() < SHARED_FOR);
+                if !is_known {
+                    host::requirements::check_propagation(&kubelet_dir)?;
+                    *seen() = Some(Instant::now());
+                }
                 Ok(disks
                     .check()
                     .err()
@@ -92,11 +109,11 @@ impl NodeService {
     async fn stage(&self, request: NodeStage) -> Result<()> {
         let disks = self.disks.clone();
         let volume = request.volume.clone();
-        let check = self.check;
+        let (check, kubelet_dir) = (self.check, self.kubelet_dir.clone());
         self.alone(&volume, move || {
             let stage = StageRequest {
                 volume: location::find(&disks, &request.volume, &request.location)?,
-                staging_path: request.staging_path,
+                staging_path: paths::below(&kubelet_dir, &request.staging_path)?,
                 access: request.capability.access,
                 read_only: request.capability.mode.read_only() || request.location.readonly,
                 mkfs_options: request.location.mkfs,
@@ -113,16 +130,19 @@ impl NodeService {
 
     async fn publish(&self, request: NodePublish) -> Result<()> {
         let volume = request.volume.clone();
-        let publish = PublishRequest {
-            volume: request.volume,
-            staging_path: request.staging_path,
-            target_path: request.target_path,
-            single_writer: request.capability.mode.single_writer(),
-            access: request.capability.access,
-            read_only: request.read_only,
-        };
-        self.alone(&volume, move || Ok(staging::publish(&publish)?))
-            .await
+        let kubelet_dir = self.kubelet_dir.clone();
+        self.alone(&volume, move || {
+            let publish = PublishRequest {
+                volume: request.volume,
+                staging_path: paths::below(&kubelet_dir, &request.staging_path)?,
+                target_path: paths::below(&kubelet_dir, &request.target_path)?,
+                single_writer: request.capability.mode.single_writer(),
+                access: request.capability.access,
+                read_only: request.read_only,
+            };
+            Ok(staging::publish(&publish)?)
+        })
+        .await
     }
 
     /// Runs something that takes a volume away from a path.
@@ -132,13 +152,18 @@ impl NodeService {
         work: fn(&VolumeName, &Path) -> host::Result<()>,
     ) -> Result<()> {
         let AtPath { volume, path } = request;
-        self.alone(&volume.clone(), move || Ok(work(&volume, &path)?))
-            .await
+        let kubelet_dir = self.kubelet_dir.clone();
+        self.alone(&volume.clone(), move || {
+            Ok(work(&volume, &paths::below(&kubelet_dir, &path)?)?)
+        })
+        .await
     }
 
     async fn expand(&self, request: AtPath, required: ByteSize) -> Result<ByteSize> {
-        let AtPath { volume, path } = request.existing()?;
+        let AtPath { volume, path } = request;
+        let kubelet_dir = self.kubelet_dir.clone();
         self.alone(&volume.clone(), move || {
+            let path = existing(&kubelet_dir, &volume, &path)?;
             let size = staging::expand(&volume, &path)?;
             if size < required {
                 return Err(Error::NotGrown {
@@ -151,6 +176,16 @@ impl NodeService {
         })
         .await
     }
+}
+
+/// The path of a call that only looks, without links: a volume is never at a path that is not the kubelet's.
+fn existing(kubelet_dir: &Path, volume: &VolumeName, path: &Path) -> Result<PathBuf> {
+    paths::below(kubelet_dir, path).map_err(|error| match error {
+        host::Error::InvalidPath { .. } => Error::NotAtPath {
+            volume: volume.clone(),
+        },
+        error => error.into(),
+    })
 }
 
 fn show(stats: Stats) -> csi::NodeGetVolumeStatsResponse {
@@ -245,10 +280,13 @@ impl csi::node_server::Node for NodeService {
     ) -> Reply<csi::NodeGetVolumeStatsResponse> {
         let wire = request.into_inner();
         answer("NodeGetVolumeStats", &wire.volume_id, async {
-            let at =
-                AtPath::parse(&wire.volume_id, "volume_path", &wire.volume_path)?.existing()?;
+            let at = AtPath::parse(&wire.volume_id, "volume_path", &wire.volume_path)?;
+            let kubelet_dir = self.kubelet_dir.clone();
             // Only looks, so it needs no guard: a stage that takes long must not hide the figures.
-            let look = move || Ok(staging::stats(&at.volume, &at.path)?);
+            let look = move || {
+                let path = existing(&kubelet_dir, &at.volume, &at.path)?;
+                Ok(staging::stats(&at.volume, &path)?)
+            };
             Ok(show(self.blocking.run(look).await?))
         })
         .await
@@ -301,12 +339,9 @@ const SURVEY: Duration = Duration::from_secs(5);
 impl NodeService {
     /// Tells the log what earlier processes left staged. It changes nothing: the next call for a volume
     /// does.
-    pub(crate) async fn report(&self, kubelet_dir: PathBuf) {
-        let look = move || {
-            Ok(staging::survey(
-                &kubelet_dir.join("plugins/kubernetes.io/csi"),
-            )?)
-        };
+    pub(crate) async fn report(&self) {
+        let directory = self.kubelet_dir.join("plugins/kubernetes.io/csi");
+        let look = move || Ok(staging::survey(&directory)?);
         match tokio::time::timeout(SURVEY, self.blocking.run(look)).await {
             Ok(Ok(survivors)) => survivors.iter().for_each(tell),
             Ok(Err(error)) => {

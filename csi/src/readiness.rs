@@ -1,6 +1,5 @@
 //! Whether the plugin can work now: one look for the CSI Probe and for `/readyz`.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use types::report;
@@ -18,8 +17,8 @@ const DEADLINE: Duration = Duration::from_millis(700);
 pub(crate) struct Readiness {
     /// The managers, where a controller is served.
     pub(crate) managers: Option<Managers>,
-    /// The node, where one is served, and the kubelet's directory there.
-    pub(crate) node: Option<(NodeService, PathBuf)>,
+    /// The node, where one is served.
+    pub(crate) node: Option<NodeService>,
     /// What the kubelet said, where the plugin registers itself.
     pub(crate) registration: Option<Outcome>,
 }
@@ -31,8 +30,8 @@ impl Readiness {
     /// # Errors
     /// What a person must put right.
     pub(crate) async fn look(&self) -> Result<Option<String>> {
-        if let Some((node, kubelet_dir)) = &self.node
-            && let Some(trouble) = node.look(kubelet_dir.clone()).await?
+        if let Some(node) = &self.node
+            && let Some(trouble) = node.look().await?
         {
             return Ok(Some(trouble));
         }

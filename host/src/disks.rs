@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::Read as _;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
@@ -92,6 +93,19 @@ fn disk_uuid(directory: &Path) -> Result<DiskUuid> {
     let config: DiskConfig =
         serde_json::from_slice(&text).map_err(|_| Error::NotADisk { file: path })?;
     Ok(config.disk_uuid)
+}
+
+/// Opens the directory of a volume's file, which lies at [`volume_path`] below its disk. Nothing on the way from
+/// the disk may be a link: it belongs to a manager that has fewer rights than we do. What is in it is then opened
+/// relative to this, so that what was looked at is what is used.
+pub(crate) fn open_directory(file: &Path) -> rustix::io::Result<OwnedFd> {
+    let disk = file.ancestors().nth(3).unwrap_or(Path::new("/"));
+    let directory = file.parent().unwrap_or(disk);
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let top = rustix::fs::open(disk, flags, Mode::empty())?;
+    let rest = directory.strip_prefix(disk).unwrap_or(directory);
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    rustix::fs::openat2(top, rest, flags, Mode::empty(), resolve)
 }
 
 /// The length of a volume's file, provided that it is one: the directory belongs to a manager that

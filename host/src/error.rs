@@ -321,6 +321,33 @@ pub enum Error {
         /// The end of the checker's output.
         said: String,
     },
+    /// The checker does not know enough to judge the file system.
+    #[error(
+        "the file system of {} is to be looked at in full, and its tool cannot judge it ({said}); install a newer \
+         version of the tool, or go without --check-images",
+        device.display()
+    )]
+    NotJudged {
+        /// Where.
+        device: PathBuf,
+        /// The end of the checker's output.
+        said: String,
+    },
+    /// The file system has not the size of its volume after all.
+    #[error(
+        "the {fs_type} of volume {volume} has {present} bytes and the volume {size}: it does not grow as it is \
+         mounted now; one that is staged read-only grows when it is staged for writing"
+    )]
+    NotGrown {
+        /// The volume.
+        volume: VolumeName,
+        /// Its file system.
+        fs_type: FsType,
+        /// The size of that.
+        present: ByteSize,
+        /// The size of the volume.
+        size: ByteSize,
+    },
     /// This process may not grow the file system while it is mounted.
     #[error(
         "{fs_type} at {} cannot be grown in use without CAP_SYS_RESOURCE; it grows when it is \
@@ -381,6 +408,8 @@ impl Classify for Error {
             | Self::StillInUse { .. }
             | Self::NoLoopDevice { .. }
             | Self::CannotGrowInUse { .. }
+            | Self::NotGrown { .. }
+            | Self::NotJudged { .. }
             | Self::Requirement { .. }
             | Self::ToolMissing { .. } => ErrorKind::FailedPrecondition,
             Self::VolumeMissing { .. } | Self::NotHere { .. } => ErrorKind::NotFound,
@@ -406,7 +435,11 @@ fn mount_kind(source: &io::Error) -> ErrorKind {
             libc::EROFS | libc::EACCES | libc::EEXIST | libc::EBUSY | libc::ENODEV | libc::EINVAL,
         ) => ErrorKind::FailedPrecondition,
         Some(libc::EIO) => ErrorKind::Unavailable,
-        _ => source.kind_of_io(),
+        _ => match source.kind_of_io() {
+            // It is not the volume that is missing.
+            ErrorKind::NotFound => ErrorKind::FailedPrecondition,
+            kind => kind,
+        },
     }
 }
 

@@ -30,6 +30,8 @@ pub struct Mount {
     pub options: String,
     /// The peer group that mounts made here are passed on to, if any.
     pub shared: Option<u64>,
+    /// The peer group that passes its mounts on to this one, if any.
+    pub master: Option<u64>,
     /// The type of the file system.
     pub fs_type: String,
     /// What was mounted, usually a device.
@@ -93,7 +95,7 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     let root = unescape(next()?).into();
     let point = unescape(next()?).into();
     let options = String::from_utf8_lossy(next()?).into_owned();
-    let mut shared = None;
+    let (mut shared, mut master) = (None, None);
     // Optional fields, ended by a single hyphen.
     loop {
         match next()? {
@@ -101,6 +103,8 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
             tag => {
                 if let Some(group) = tag.strip_prefix(b"shared:") {
                     shared = Some(number(group)?);
+                } else if let Some(group) = tag.strip_prefix(b"master:") {
+                    master = Some(number(group)?);
                 }
             }
         }
@@ -116,6 +120,7 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
         point,
         options,
         shared,
+        master,
         fs_type,
         source,
         super_options,
@@ -161,6 +166,45 @@ pub fn containing<'a>(mounts: &'a [Mount], path: &Path) -> Option<&'a Mount> {
     path.ancestors().find_map(|ancestor| at(mounts, ancestor))
 }
 
+/// Whether `a` and `b` are one mount, seen at two places: a mount in a shared directory is repeated in each
+/// place where that directory is mounted too (mount_namespaces(7)), and all of them go with one of them.
+pub fn is_one(mounts: &[Mount], a: &Mount, b: &Mount) -> bool {
+    a.device == b.device && a.root == b.root && {
+        let (Some(under_a), Some(under_b)) = (below(mounts, a), below(mounts, b)) else {
+            return false;
+        };
+        a.parent != b.parent
+            && under_a.device == under_b.device
+            && passes_on(under_a, under_b)
+            && place_in(under_a, a) == place_in(under_b, b)
+    }
+}
+
+/// The mount that `mount` lies on.
+fn below<'a>(mounts: &'a [Mount], mount: &Mount) -> Option<&'a Mount> {
+    mounts.iter().find(|other| other.id == mount.parent)
+}
+
+/// Whether what is mounted in one of the two is mounted in the other too.
+fn passes_on(a: &Mount, b: &Mount) -> bool {
+    let groups = |mount: &Mount| {
+        [mount.shared, mount.master]
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>()
+    };
+    groups(a).iter().any(|group| groups(b).contains(group))
+}
+
+/// Where `mount` is in the file system of the mount `below` it.
+fn place_in(below: &Mount, mount: &Mount) -> Option<PathBuf> {
+    Some(
+        below
+            .root
+            .join(mount.point.strip_prefix(&below.point).ok()?),
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,7 +224,7 @@ mod tests {
         assert_eq!((xfs.id, xfs.parent), (36, 27));
         assert_eq!(xfs.device, DeviceNumber { major: 7, minor: 3 });
         assert_eq!(xfs.point, Path::new("/mnt/a b\\c"));
-        assert_eq!(xfs.shared, Some(12));
+        assert_eq!((xfs.shared, xfs.master), (Some(12), Some(3)));
         assert!(xfs.is_read_only() && !xfs.has_option("ro"));
         assert!(mounts[2].has_option("ro") && !mounts[2].has_super_option("ro"));
         assert_eq!(mounts[2].root, Path::new("/loop3"));
@@ -198,6 +242,36 @@ mod tests {
             37
         );
         assert_eq!(containing(&mounts, Path::new("/mnt/other")).unwrap().id, 27);
+    }
+
+    #[test]
+    fn a_mount_repeated_in_a_peer_is_one_and_another_target_is_not() {
+        const PEERS: &str = "\
+            1 0 254:0 / / rw - ext4 /dev/vda rw\n\
+            2 1 0:40 / /data rw shared:1 - tmpfs t rw\n\
+            3 1 0:40 /kubelet /kl rw shared:1 - tmpfs t rw\n\
+            4 1 0:40 /kubelet /slave rw master:1 - tmpfs t rw\n\
+            5 1 0:40 /kubelet /private rw - tmpfs t rw\n\
+            10 3 7:3 / /kl/globalmount rw shared:9 - ext4 /dev/loop3 rw\n\
+            11 2 7:3 / /data/kubelet/globalmount rw shared:9 - ext4 /dev/loop3 rw\n\
+            12 4 7:3 / /slave/globalmount rw master:9 - ext4 /dev/loop3 rw\n\
+            13 3 7:3 / /kl/pod rw shared:9 - ext4 /dev/loop3 rw\n\
+            14 5 7:3 / /private/globalmount rw - ext4 /dev/loop3 rw\n\
+            15 3 7:3 /sub /kl/globalmount rw shared:9 - ext4 /dev/loop3 rw\n";
+        let mounts = parse(PEERS.as_bytes()).unwrap();
+        let by_id = |id| mounts.iter().find(|mount| mount.id == id).unwrap();
+        for (other, expected) in [
+            (11, true),
+            (12, true),
+            (13, false),
+            (14, false),
+            (15, false),
+        ] {
+            let (a, b) = (by_id(10), by_id(other));
+            assert_eq!(is_one(&mounts, a, b), expected, "{other}");
+            assert_eq!(is_one(&mounts, b, a), expected, "{other}");
+        }
+        assert!(is_one(&mounts, by_id(11), by_id(12)));
     }
 
     #[test]

@@ -8,11 +8,11 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
 use crate::{Error, Result};
@@ -95,6 +95,19 @@ impl Place {
             Ok(stat) => Ok(occupant(FileType::from_raw_mode(stat.st_mode))),
             Err(Errno::NOENT) => Ok(Occupant::Nothing),
             Err(errno) => Err(Error::io("look at", &self.path)(errno)),
+        }
+    }
+
+    /// Whether something may be mounted here. `false` is certain, and costs one system call where the list of
+    /// mounts costs a line for each of the node's.
+    pub(crate) fn may_be_mounted(&self) -> bool {
+        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
+        match rustix::fs::statx(&self.parent, &self.name, flags, StatxFlags::empty()) {
+            Ok(stat) => {
+                let root = StatxAttributes::MOUNT_ROOT;
+                !stat.stx_attributes_mask.contains(root) || stat.stx_attributes.contains(root)
+            }
+            Err(errno) => errno != Errno::NOENT,
         }
     }
 
@@ -228,9 +241,58 @@ pub(crate) fn proc_path(fd: &impl AsRawFd) -> PathBuf {
     format!("/proc/self/fd/{}", fd.as_raw_fd()).into()
 }
 
+/// The path that leads to an open file also from the children of this process.
+pub(crate) fn process_path(fd: &impl AsRawFd) -> PathBuf {
+    format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd()).into()
+}
+
+/// The path of `path`, which must lie below `directory`, without links: the directory's own path may hold some,
+/// what is below may not. For a path whose parent is missing, as it is.
+///
+/// # Errors
+/// `InvalidArgument` when it lies elsewhere, or leads elsewhere.
+pub fn below(directory: &Path, path: &Path) -> Result<PathBuf> {
+    const OUTSIDE: &str = "it is not below the kubelet's directory (--kubelet-dir)";
+    let name = check(path)?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let top = rustix::fs::open(directory, flags, Mode::empty())
+        .map_err(Error::io("open the directory", directory))?;
+    let real = std::fs::read_link(proc_path(&top))
+        .map_err(Error::io("resolve the directory", directory))?;
+    let parent = path.parent().unwrap_or(path);
+    let Ok(rest) = parent
+        .strip_prefix(directory)
+        .or_else(|_| parent.strip_prefix(&real))
+    else {
+        return Err(invalid(path.as_os_str(), OUTSIDE));
+    };
+    if rest.as_os_str().is_empty() {
+        return Ok(real.join(name));
+    }
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    match rustix::fs::openat2(&top, rest, flags, Mode::empty(), resolve) {
+        Ok(_) | Err(Errno::NOENT) => Ok(real.join(rest).join(name)),
+        Err(Errno::LOOP | Errno::XDEV) => {
+            let why = "a symbolic link lies on its way below the kubelet's directory";
+            Err(invalid(path.as_os_str(), why))
+        }
+        Err(errno) => Err(Error::io("open the directory", parent)(errno)),
+    }
+}
+
 /// Opens a volume's file: a regular file, its last component no link.
 pub(crate) fn open_regular(path: &Path, writable: bool) -> Result<File> {
     check(path)?;
+    open_regular_at(rustix::fs::CWD, path, path, writable)
+}
+
+/// The same of the file `path` in the open directory that it lies in.
+pub(crate) fn open_regular_in(directory: &OwnedFd, path: &Path, writable: bool) -> Result<File> {
+    let name = Path::new(path.file_name().unwrap_or_default());
+    open_regular_at(directory.as_fd(), name, path, writable)
+}
+
+fn open_regular_at(at: BorrowedFd<'_>, name: &Path, path: &Path, writable: bool) -> Result<File> {
     let access = if writable {
         OFlags::RDWR
     } else {
@@ -238,7 +300,7 @@ pub(crate) fn open_regular(path: &Path, writable: bool) -> Result<File> {
     };
     // NONBLOCK: a pipe in the file's place must not hang us before we see what it is.
     let flags = access | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file = rustix::fs::open(path, flags, Mode::empty())
+    let file = rustix::fs::openat(at, name, flags, Mode::empty())
         .map(File::from)
         .map_err(Error::io("open", path))?;
     let metadata = file.metadata().map_err(Error::io("look at", path))?;
@@ -291,6 +353,42 @@ mod tests {
         std::os::unix::fs::symlink(&real, dir.path().join("link")).unwrap();
         let place = Place::open(&dir.path().join("link/x")).unwrap();
         assert_eq!(place.path(), real.join("x"));
+    }
+
+    #[test]
+    fn row_150_only_what_lies_below_the_directory_is_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let real = dir.path().canonicalize().unwrap().join("data");
+        std::fs::create_dir_all(real.join("pods/a/b")).unwrap();
+        let kubelet = dir.path().join("kubelet");
+        std::os::unix::fs::symlink(&real, &kubelet).unwrap();
+        std::os::unix::fs::symlink("/etc", real.join("pods/out")).unwrap();
+        std::os::unix::fs::symlink("a", real.join("pods/in")).unwrap();
+        for path in ["pods/a/b/mount", "pods/missing/mount", "mount"] {
+            assert_eq!(
+                below(&kubelet, &kubelet.join(path)).unwrap(),
+                real.join(path)
+            );
+            assert_eq!(below(&kubelet, &real.join(path)).unwrap(), real.join(path));
+        }
+        let outside = [
+            "/etc/mount".into(),
+            dir.path().join("mount"),
+            dir.path().join("database/pods/mount"),
+        ];
+        let inside = ["pods/out/mount", "pods/in/mount", "pods/a/../../../mount"];
+        for path in outside
+            .into_iter()
+            .chain(inside.map(|path| kubelet.join(path)))
+        {
+            let error = below(&kubelet, &path).unwrap_err();
+            assert_eq!(
+                error.kind(),
+                ErrorKind::InvalidArgument,
+                "{}",
+                path.display()
+            );
+        }
     }
 
     #[test]

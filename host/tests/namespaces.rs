@@ -1,4 +1,5 @@
-//! Other mount namespaces: containers that share kubelet's directory see what we mount there.
+//! Other mount namespaces and shared mounts: containers that share kubelet's directory see what we mount there, and
+//! so does every other place where that directory is mounted (143).
 
 #![allow(
     clippy::unwrap_used,
@@ -111,4 +112,81 @@ fn a_namespace_that_holds_on_to_a_volume_is_named() {
     drop(container);
     rig.unstage(&staged);
     rig.assert_clean();
+}
+
+/// Runs a test of this program in a mount namespace of its own; `None` inside of it.
+fn in_own_namespace(test: &str) -> Option<()> {
+    const INSIDE: &str = "HOST_TEST_INSIDE";
+    if std::env::var_os(INSIDE).is_some() {
+        return None;
+    }
+    let status = Command::new("unshare")
+        .args(["--mount", "--propagation", "private"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(INSIDE, "1")
+        .status();
+    assert!(status.unwrap().success(), "{test} fails inside");
+    Some(())
+}
+
+#[test]
+fn row_143_a_kubelet_directory_that_is_mounted_twice_is_one_place() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(rig) = Rig::new() else { return };
+    let test = "row_143_a_kubelet_directory_that_is_mounted_twice_is_one_place";
+    if in_own_namespace(test).is_some() {
+        return;
+    }
+    let (data, kubelet) = (rig.path("data"), rig.path("kl"));
+    for directory in [&data, &kubelet] {
+        fs::create_dir(directory).unwrap();
+    }
+    run("mount", &["-t", "tmpfs", "tmpfs", text(&data)]);
+    run("mount", &["--make-shared", text(&data)]);
+    fs::create_dir(data.join("kubelet")).unwrap();
+    run(
+        "mount",
+        &["--bind", text(&data.join("kubelet")), text(&kubelet)],
+    );
+    // By the one path, by the other, and where the second only follows the first.
+    for (top, propagation) in [
+        (kubelet.clone(), "--make-shared"),
+        (data.join("kubelet"), "--make-shared"),
+        (data.join("kubelet"), "--make-slave"),
+    ] {
+        run("mount", &[propagation, text(&kubelet)]);
+        for block in [false, true] {
+            let volume = rig.volume("twice", 32 * MIB);
+            let place = |name: &str| {
+                let parent = top.join(name);
+                fs::create_dir_all(&parent).unwrap();
+                parent.join("mount")
+            };
+            let mut staged = if block {
+                rig.block_request(&volume)
+            } else {
+                rig.mount_request(&volume, None)
+            };
+            staged.staging_path = place("plugins");
+            rig.stage(&staged);
+            let publish = |name: &str| staging::PublishRequest {
+                single_writer: true,
+                ..rig.publish_request(&staged, &place(name))
+            };
+            staging::publish(&publish("a")).unwrap();
+            staging::publish(&publish("a")).unwrap();
+            let mounts = host::mountinfo::read().unwrap();
+            let repeated = |path: &str| host::mountinfo::at(&mounts, &rig.path(path)).is_some();
+            assert!(repeated("kl/a/mount"), "the mount is not repeated");
+            // A second target is one, and so is a use of the volume that goes on.
+            let error = staging::publish(&publish("b")).unwrap_err();
+            assert!(error.to_string().contains("one target only"), "{error}");
+            let error = staging::unstage(&volume.name, &staged.staging_path).unwrap_err();
+            assert_eq!(types::Classify::kind(&error), ErrorKind::FailedPrecondition);
+            staging::unpublish(&volume.name, &place("a")).unwrap();
+            staging::unstage(&volume.name, &staged.staging_path).unwrap();
+            assert!(rig.loops().is_empty(), "{propagation}");
+        }
+    }
 }

@@ -135,8 +135,8 @@ fn parse_mount(mount: MountVolume) -> Result<Access> {
             why,
         });
     }
-    host::mounts::check_flags(&mount.mount_flags)?;
     let fs_type = fs_type("fs_type", &mount.fs_type)?;
+    host::mounts::check_flags(&mount.mount_flags, fs_type)?;
     Ok(Access::Mount {
         fs_type,
         flags: mount.mount_flags,

@@ -83,17 +83,6 @@ impl AtPath {
             path,
         })
     }
-
-    /// For calls that only look: a volume is never at a path that is not absolute.
-    pub(crate) fn existing(self) -> Result<Self> {
-        if self.path.is_absolute() {
-            Ok(self)
-        } else {
-            Err(Error::NotAtPath {
-                volume: self.volume,
-            })
-        }
-    }
 }
 
 fn location(

@@ -32,6 +32,7 @@ impl Volumes {
                 Some(image) => (wanted.image_name, wanted.image_uuid) = (image.name, image.uuid),
                 None if request.is_mount() => {
                     content::can_format(request.capacity, request.fs_type())?;
+                    content::flags_fit(request.fs_type(), &request.capabilities)?;
                 }
                 None => {}
             },

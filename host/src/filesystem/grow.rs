@@ -128,25 +128,64 @@ pub fn grow_unmounted(device: &LoopDevice) -> Result<()> {
     RESIZE2FS.run_ok(&[path.as_os_str()], CHECK_LIMIT)
 }
 
+/// How much of its device a file system may leave unused and still fill it: its last group may be too small.
+const UNUSED_MAX: u64 = 16 << 20;
+
+/// The size of the file system of type `fs_type` that is mounted at `mounted`, when it is smaller than `device`:
+/// what a growth that did not succeed leaves.
+pub fn shortfall(fs_type: FsType, device: &LoopDevice, mounted: &Path) -> Result<Option<ByteSize>> {
+    let size = match fs_type {
+        fs_type if is_ext(fs_type) => ext_size(&superblock(device, 1024)?),
+        FsType::Xfs => {
+            let geometry = xfs_geometry(&open(mounted)?, mounted)?;
+            Some(
+                geometry
+                    .data_blocks
+                    .saturating_mul(geometry.block_size.into()),
+            )
+        }
+        FsType::Btrfs => Some(btrfs_device(device)?.1),
+        _ => {
+            let stat = rustix::fs::statvfs(mounted).map_err(Error::io("measure", mounted))?;
+            Some(stat.f_blocks.saturating_mul(stat.f_frsize))
+        }
+    };
+    let device_size = device.size()?;
+    Ok(size
+        .filter(|size| size.saturating_add(UNUSED_MAX) < device_size)
+        .map(ByteSize))
+}
+
 /// Whether this process has `CAP_SYS_RESOURCE`.
 fn may_grow_ext() -> bool {
     rustix::thread::capabilities(None)
         .is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_RESOURCE))
 }
 
-/// How many blocks the ext file system on `device` should have, if that is more than it has.
-fn ext_target(device: &LoopDevice) -> Result<Option<u64>> {
+/// How many blocks an ext file system has by its superblock, and how many bytes each.
+fn ext_blocks(superblock: &[u8; 1024]) -> Option<(u64, u64)> {
     /// `INCOMPAT_64BIT` of the ext4 superblock: the count of blocks has an upper half.
     const IS_64_BIT: u64 = 0x80;
+    let log = u32::try_from(u32_at(superblock, 24)).unwrap_or(u32::MAX);
+    let block_size = ext_block_size(log)?;
+    let mut blocks = u32_at(superblock, 4);
+    if u32_at(superblock, 96) & IS_64_BIT != 0 {
+        blocks |= u32_at(superblock, 0x150) << 32;
+    }
+    Some((blocks, block_size.into()))
+}
+
+fn ext_size(superblock: &[u8; 1024]) -> Option<u64> {
+    let (blocks, block_size) = ext_blocks(superblock)?;
+    blocks.checked_mul(block_size)
+}
+
+/// How many blocks the ext file system on `device` should have, if that is more than it has.
+fn ext_target(device: &LoopDevice) -> Result<Option<u64>> {
     let superblock: [u8; 1024] = superblock(device, 1024)?;
-    let log = u32::try_from(u32_at(&superblock, 24)).unwrap_or(u32::MAX);
-    let Some(block_size) = ext_block_size(log).map(u64::from) else {
+    let Some((present, block_size)) = ext_blocks(&superblock) else {
         return Ok(None);
     };
-    let mut present = u32_at(&superblock, 4);
-    if u32_at(&superblock, 96) & IS_64_BIT != 0 {
-        present |= u32_at(&superblock, 0x150) << 32;
-    }
     let blocks = device.size()? / block_size;
     // A last block group that has no room for its own tables and 50 blocks is not made.
     let (group, first) = (u32_at(&superblock, 32).max(1), u32_at(&superblock, 20));
@@ -176,16 +215,21 @@ fn grow_ext(device: &LoopDevice, mounted: &Path) -> Result<bool> {
 }
 
 #[expect(unsafe_code, reason = "ioctl")]
-fn grow_xfs(device: &LoopDevice, mounted: &Path) -> Result<bool> {
-    let directory = open(mounted)?;
+fn xfs_geometry(directory: &File, mounted: &Path) -> Result<XfsGeometry> {
     // SAFETY: XFS_IOC_FSGEOMETRY_V4 writes one XfsGeometry, whose size is part of its number.
     let geometry = unsafe {
         ioctl(
-            &directory,
+            directory,
             Getter::<XFS_IOC_FSGEOMETRY_V4, XfsGeometry>::new(),
         )
-    }
-    .map_err(Error::io("measure the XFS at", mounted))?;
+    };
+    geometry.map_err(Error::io("measure the XFS at", mounted))
+}
+
+#[expect(unsafe_code, reason = "ioctl")]
+fn grow_xfs(device: &LoopDevice, mounted: &Path) -> Result<bool> {
+    let directory = open(mounted)?;
+    let geometry = xfs_geometry(&directory, mounted)?;
     let blocks = device.size()? / u64::from(geometry.block_size.max(512));
     if geometry.data_blocks >= blocks {
         return Ok(false);
@@ -208,18 +252,22 @@ fn grow_xfs(device: &LoopDevice, mounted: &Path) -> Result<bool> {
     }
 }
 
-#[expect(unsafe_code, reason = "ioctl")]
-fn grow_btrfs(device: &LoopDevice, mounted: &Path) -> Result<bool> {
-    /// The first superblock, and in it the item of this device: its id, then its size in bytes.
+/// The id and the size in bytes of the one device of a btrfs, by its first superblock.
+pub(super) fn btrfs_device(device: &LoopDevice) -> Result<(u64, u64)> {
     const SUPERBLOCK: u64 = 64 << 10;
     const DEVICE_ITEM: usize = 0xc9;
+    let superblock: [u8; 512] = superblock(device, SUPERBLOCK)?;
+    let u64_at = |offset| u32_at(&superblock, offset) | u32_at(&superblock, offset + 4) << 32;
+    Ok((u64_at(DEVICE_ITEM), u64_at(DEVICE_ITEM + 8)))
+}
+
+#[expect(unsafe_code, reason = "ioctl")]
+fn grow_btrfs(device: &LoopDevice, mounted: &Path) -> Result<bool> {
     /// btrfs uses whole sectors of this size at most.
     const UNIT: u64 = 64 << 10;
     /// The kernel resizes no btrfs to less than this (`btrfs_ioctl_resize`), though it mounts smaller ones.
     const LEAST: ByteSize = ByteSize(256 << 20);
-    let superblock: [u8; 512] = superblock(device, SUPERBLOCK)?;
-    let u64_at = |offset| u32_at(&superblock, offset) | u32_at(&superblock, offset + 4) << 32;
-    let (id, present) = (u64_at(DEVICE_ITEM), u64_at(DEVICE_ITEM + 8));
+    let (id, present) = btrfs_device(device)?;
     let size = ByteSize(device.size()?);
     if present.saturating_add(UNIT) > size.bytes() {
         return Ok(false);

@@ -1,8 +1,10 @@
 //! File systems on volumes: made on blank volumes only, checked before they are written to, grown to
 //! the size of their volume.
 
+mod defaults;
 mod format;
 mod grow;
+mod health;
 mod options;
 mod sector;
 
@@ -11,14 +13,19 @@ use std::time::Duration;
 
 use probe::FsType;
 
+pub(crate) use defaults::defaults_to_override;
 pub use format::{can_format, format, tools};
 pub(crate) use format::{describe, part_content};
-pub use grow::{can_grow_unmounted, grow, grow_unmounted, grows_only_unmounted};
+pub use grow::{can_grow_unmounted, grow, grow_unmounted, grows_only_unmounted, shortfall};
+pub(crate) use health::reported;
 pub use options::mkfs_options;
 pub(crate) use sector::sector_max;
 
-use crate::command::Tool;
+use crate::command::{Outcome, Tool};
 use crate::{Error, Result};
+
+/// What a blank volume gets when nothing else is asked.
+pub const DEFAULT: FsType = FsType::Ext4;
 
 const E2FSCK: Tool = Tool {
     name: "e2fsck",
@@ -65,11 +72,33 @@ pub fn check_all(fs_type: FsType, device: &Path) -> Result<()> {
     if outcome.code == Some(0) {
         return Ok(());
     }
-    Err(Error::NeedsRepair {
-        device: device.to_owned(),
-        said: outcome.said,
+    let (device, said) = (device.to_owned(), outcome.said);
+    // They end as with a finding when they do not know a feature.
+    let words = said.to_lowercase();
+    let is_too_old = [
+        "unsupported",
+        "unknown",
+        "unrecognized",
+        "more recent",
+        "newer version",
+    ]
+    .iter()
+    .any(|word| words.contains(word));
+    let judged = match outcome.code {
+        // e2fsck(8): 4 is a finding, which may come with other bits.
+        Some(code) => !is_too_old && (!is_ext(fs_type) || code & 4 != 0),
+        None => false,
+    };
+    Err(if judged {
+        Error::NeedsRepair { device, said }
+    } else {
+        Error::NotJudged { device, said }
     })
 }
+
+/// The least exit code of e2fsck(8) that is no finding: 8 is an operational error, such as a feature that this
+/// version of it does not know; the bits of findings mean nothing then.
+const FSCK_OPERATIONAL: i32 = 8;
 
 /// How long a check may take. `e2fsck -p` replays the journal and stops unless the file system is
 /// marked as broken; this is for those.
@@ -77,7 +106,8 @@ const CHECK_LIMIT: Duration = Duration::from_mins(10);
 
 /// Checks a file system before it is mounted for writing, and repairs what can be repaired without
 /// loss (`e2fsck -p`). XFS and btrfs check themselves when they are mounted. Never called for a
-/// read-only mount, which must not write.
+/// read-only mount, which must not write. A file system that the tool cannot judge is left to the kernel, which
+/// may know it better.
 ///
 /// # Errors
 /// [`Error::NeedsRepair`] when a person has to decide.
@@ -93,11 +123,16 @@ pub fn check(fs_type: FsType, device: &Path) -> Result<()> {
             tracing::warn!(device = %device.display(), said = outcome.said, "file system repaired");
             Ok(())
         }
-        Some(code) if code & 4 != 0 => Err(Error::NeedsRepair {
+        Some(4..FSCK_OPERATIONAL) => Err(Error::NeedsRepair {
             device: device.to_owned(),
             said: outcome.said,
         }),
-        _ => Err(E2FSCK.failed(outcome)),
+        _ => {
+            let Outcome { status, said, .. } = outcome;
+            let device = device.display();
+            tracing::warn!(%device, status, said, "e2fsck cannot judge the file system; it is mounted unchecked");
+            Ok(())
+        }
     }
 }
 

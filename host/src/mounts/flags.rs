@@ -143,15 +143,15 @@ fn is_selinux_context(value: &str) -> bool {
     (1..=255).contains(&value.len()) && value.bytes().all(is_allowed)
 }
 
-/// Checks that every flag may be used with at least one type of file system: for callers that do
-/// not know the type yet.
+/// Checks that every flag may be used with this type of file system; `None`, for callers that do not know
+/// the type yet: with at least one.
 ///
 /// # Errors
 /// `InvalidArgument` naming the first flag that may not.
-pub fn check_flags(flags: &[String]) -> Result<()> {
+pub fn check_flags(flags: &[String], fs_type: Option<FsType>) -> Result<()> {
     flags
         .iter()
-        .try_for_each(|flag| effect(flag, None).map(drop))
+        .try_for_each(|flag| effect(flag, fs_type).map(drop))
 }
 
 impl MountOptions {
@@ -182,11 +182,24 @@ impl MountOptions {
                 "it needs a read-only mount",
             ));
         }
+        if EXT.contains(&fs_type) {
+            // The superblock may say that the kernel panics instead.
+            options.add_defaults(vec![("errors", Some("remount-ro"))]);
+        }
         if options.read_only {
             options.attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY;
             options.parameters.push(("ro", None));
         }
         Ok(options)
+    }
+
+    /// Adds parameters of the file system, but for those that the request sets itself.
+    pub(crate) fn add_defaults(&mut self, defaults: Vec<(&'static str, Option<&str>)>) {
+        for (name, value) in defaults {
+            if self.parameters.iter().all(|(set, _)| *set != name) {
+                self.parameters.push((name, value.map(ToOwned::to_owned)));
+            }
+        }
     }
 
     fn apply(&mut self, flag: &str, effect: Effect) {
@@ -230,7 +243,7 @@ fn effect(flag: &str, fs_type: Option<FsType>) -> Result<Effect> {
     let Some((_, _, effect)) = named.clone().find(|(_, types, _)| fits(types)) else {
         let is_known = named.next().is_some();
         let why = if is_known {
-            "this file system does not have it"
+            "this file system does not have it; docs/parameters.md lists what each has"
         } else {
             NOT_LISTED
         };
@@ -254,6 +267,8 @@ fn invalid(flag: &str, why: &'static str) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use types::{Classify, ErrorKind};
 
@@ -299,7 +314,7 @@ mod tests {
                 let error = parse(fs_type, &[bad], false).unwrap_err();
                 assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{bad:?}");
             }
-            assert!(check_flags(&[bad.to_owned()]).is_err(), "{bad:?}");
+            assert!(check_flags(&[bad.to_owned()], None).is_err(), "{bad:?}");
         }
     }
 
@@ -320,7 +335,8 @@ mod tests {
     fn flags_belong_to_their_file_system() {
         assert!(parse(FsType::Ext4, &["largeio"], false).is_err());
         assert!(parse(FsType::Xfs, &["compress=zstd"], false).is_err());
-        assert!(check_flags(&["largeio".into(), "compress=zstd:3".into()]).is_ok());
+        assert!(check_flags(&["largeio".into(), "compress=zstd:3".into()], None).is_ok());
+        assert!(check_flags(&["largeio".into()], Some(FsType::Ext4)).is_err());
         let xfs = parse(FsType::Xfs, &["noexec", "logbsize=256k"], false).unwrap();
         assert_eq!(
             xfs.parameters,
@@ -332,6 +348,61 @@ mod tests {
             labelled.parameters[0].1.as_deref(),
             Some("system_u:object_r:container_file_t:s0:c1,c2")
         );
+    }
+
+    #[test]
+    fn row_141_an_error_of_ext_never_panics_the_node() {
+        for fs_type in [FsType::Ext2, FsType::Ext3, FsType::Ext4] {
+            for (flags, expected) in [(&[][..], "remount-ro"), (&["errors=continue"], "continue")] {
+                for read_only in [false, true] {
+                    let parameters = parse(fs_type, flags, read_only).unwrap().parameters;
+                    let errors: Vec<_> = parameters
+                        .iter()
+                        .filter(|(name, _)| *name == "errors")
+                        .collect();
+                    assert_eq!(
+                        errors,
+                        [&("errors", Some(expected.to_owned()))],
+                        "{fs_type}"
+                    );
+                }
+            }
+        }
+    }
+
+    /// The table of docs/parameters.md: a line for each flag, with the file systems that have it.
+    #[test]
+    fn row_147_the_documented_flags_are_those_of_the_list() {
+        let document = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/parameters.md");
+        let document = std::fs::read_to_string(document).unwrap();
+        let rows: Vec<(&str, &str)> = document
+            .lines()
+            .skip_while(|line| !line.starts_with("| flag |"))
+            .skip(2)
+            .take_while(|line| line.starts_with('|'))
+            .filter_map(|line| line.trim_matches('|').split_once('|'))
+            .map(|(flags, rest)| (flags.trim(), rest.split('|').next().unwrap_or("").trim()))
+            .collect();
+        let documented = rows.iter().flat_map(|(flags, systems)| {
+            let names = flags.split('`').skip(1).step_by(2);
+            names.map(move |flag| (flag.split('=').next().unwrap_or(""), *systems))
+        });
+        let documented: BTreeSet<(&str, String)> = documented
+            .flat_map(|(flag, systems)| systems.split(", ").map(move |one| (flag, one.to_owned())))
+            .collect();
+        let listed = FLAGS
+            .iter()
+            .filter(|(_, _, effect)| !matches!(effect, Effect::Refused(_)));
+        let listed: BTreeSet<(&str, String)> = listed
+            .flat_map(|(flag, types, _)| match types {
+                [] => vec![(*flag, "all".to_owned())],
+                types => types
+                    .iter()
+                    .map(|fs_type| (*flag, fs_type.to_string()))
+                    .collect(),
+            })
+            .collect();
+        assert_eq!(documented, listed);
     }
 
     #[test]

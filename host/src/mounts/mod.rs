@@ -54,7 +54,7 @@ pub fn mount_device(
         device: device.to_owned(),
         fs_type,
         path: place.path().to_owned(),
-        said: said(context, fs_type, errno),
+        said: said(context, device, fs_type, errno),
         source: errno.into(),
     };
     let context = rustix::mount::fsopen(fs_type.as_str(), FsOpenFlags::FSOPEN_CLOEXEC)
@@ -132,7 +132,7 @@ pub fn unmount(place: &Place, how: Unmount) -> Result<()> {
 }
 
 /// What the kernel wrote about a mount that it refused, and what we know about it.
-fn said(context: Option<&OwnedFd>, fs_type: FsType, errno: Errno) -> String {
+fn said(context: Option<&OwnedFd>, device: &Path, fs_type: FsType, errno: Errno) -> String {
     let mut text = String::new();
     let mut buffer = [0u8; 1024];
     for _ in 0..MESSAGES_MAX {
@@ -144,18 +144,46 @@ fn said(context: Option<&OwnedFd>, fs_type: FsType, errno: Errno) -> String {
         text.push_str(": ");
         text.push_str(message.get(2..).unwrap_or_default().trim());
     }
-    let hint = match (fs_type, errno) {
+    if let Some(hint) = hint(device, fs_type, errno) {
+        text.push_str(": ");
+        text.push_str(&hint);
+    }
+    text
+}
+
+/// What we know about a mount that the kernel refused.
+fn hint(device: &Path, fs_type: FsType, errno: Errno) -> Option<String> {
+    let known = match (fs_type, errno) {
         (FsType::Btrfs, Errno::EXIST) => {
             "another btrfs with the same UUID is mounted on this node; Linux 6.7 or newer can mount both"
+        }
+        (FsType::Btrfs, Errno::NOENT) => {
+            "it names a device that is not there; use it as a raw block volume"
         }
         (_, Errno::NODEV) => "the kernel of this node has no such file system; load its module",
         (_, Errno::ROFS | Errno::ACCESS) => {
             "its journal must be replayed and the device is read-only; mount it once for writing, \
              or with the flag norecovery (XFS) or noload (ext4)"
         }
-        _ => return text,
+        (_, Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS | Errno::NOPKG | Errno::ADV) => {
+            return Some(lacking(device, fs_type));
+        }
+        _ => return None,
     };
-    text.push_str(": ");
-    text.push_str(hint);
-    text
+    Some(known.to_owned())
+}
+
+/// Which features of a file system the kernel may lack. It tells only its own log what it wants.
+fn lacking(device: &Path, fs_type: FsType) -> String {
+    let features = probe::FileDisk::open(device)
+        .and_then(|disk| probe::features(&disk, fs_type))
+        .unwrap_or_default();
+    if features.is_empty() {
+        return "the kernel's log of this node (dmesg) says why".to_owned();
+    }
+    format!(
+        "it has {}, which the kernel of this node may lack; use a node with a newer kernel, or make the image \
+         without (the kernel's log of this node says more)",
+        features.join(", ")
+    )
 }

@@ -9,6 +9,7 @@ use super::stage::{Stage, staged};
 use super::{Access, Staged};
 use crate::filesystem;
 use crate::loopdev::{self, FileId, LoopDevice, Status};
+use crate::mountinfo;
 use crate::mounts::{self, Unmount};
 use crate::{Error, Result};
 
@@ -30,8 +31,12 @@ impl Stage<'_> {
                 // Killed between mount and growth, where growing needs the file system unmounted.
                 if self.lock.record() == Some(&self.wanted)
                     && cannot_grow(&found)?
-                    && inspect::mounted_elsewhere(found.device.name(), &[self.place.path()])?
-                        .is_empty()
+                    && inspect::mounted_elsewhere(
+                        &mountinfo::read()?,
+                        &found.device,
+                        &[self.place.path()],
+                    )
+                    .is_empty()
                 {
                     mounts::unmount(&self.place, Unmount::Plain)?;
                     found.device.wait_gone(found.status.file)?;
@@ -74,7 +79,7 @@ impl Stage<'_> {
         if cannot_grow(found)? {
             tracing::warn!(volume = %self.name(), "the file system grows when it is staged next");
         } else if let Some(fs_type) = fs_type.filter(|_| !found.mount.is_read_only()) {
-            self.grow(fs_type, &found.device)?;
+            self.grow(fs_type, &found.device);
         }
         Ok(staged(&found.device, &found.status, fs_type))
     }
@@ -105,7 +110,8 @@ impl Stage<'_> {
 
     /// Whether a device of ours is in use, so that it must be used again and never be detached.
     fn may_reuse(&self, device: &LoopDevice, status: &Status) -> Result<bool> {
-        let others = inspect::mounted_elsewhere(device.name(), &[])?;
+        let mounts = mountinfo::read()?;
+        let others = inspect::mounted_elsewhere(&mounts, device, &[]);
         for mount in &others {
             let record = record::peek(&mount.point, self.name());
             if record.is_some_and(|record| record.staging_path == mount.point) {
@@ -119,7 +125,8 @@ impl Stage<'_> {
         }
         let recorded = self.lock.record().map(|record| record.kind);
         let is_block = !status.autoclear
-            && (recorded == Some(Kind::Block) || others.iter().any(inspect::is_device_node));
+            && (recorded == Some(Kind::Block)
+                || others.iter().any(|mount| inspect::is_device_node(mount)));
         let is_mounted = others.iter().any(|mount| !inspect::is_device_node(mount));
         let kind = Kind::of(&self.request.access);
         match kind {

@@ -65,8 +65,15 @@ pub(super) enum AtPlace {
 
 /// What is mounted at `place`, seen from `volume`.
 pub(super) fn at(place: &Place, volume: &VolumeName) -> Result<AtPlace> {
-    let mounts = mountinfo::read()?;
-    let Some(mount) = mountinfo::at(&mounts, place.path()) else {
+    if !place.may_be_mounted() {
+        return Ok(AtPlace::Nothing);
+    }
+    at_among(&mountinfo::read()?, place, volume)
+}
+
+/// The same by a list of mounts that was just read.
+pub(super) fn at_among(mounts: &[Mount], place: &Place, volume: &VolumeName) -> Result<AtPlace> {
+    let Some(mount) = mountinfo::at(mounts, place.path()) else {
         return Ok(AtPlace::Nothing);
     };
     let found = match device_of(mount)? {
@@ -122,13 +129,32 @@ fn is_node(root: &Path) -> bool {
         .is_some_and(|name| name.starts_with("loop"))
 }
 
-/// Where the device is mounted, but for `except`.
-pub(super) fn mounted_elsewhere(device: &str, except: &[&Path]) -> Result<Vec<Mount>> {
-    let mounts = mountinfo::read()?.into_iter();
-    Ok(mounts
-        .filter(|mount| !except.contains(&mount.point.as_path()))
-        .filter(|mount| loop_name(mount).is_some_and(|name| name == device))
-        .collect())
+/// Where the device is mounted, but for `except`. A mount that is only repeated, because the kubelet's directory
+/// is mounted twice, is the one that it repeats.
+pub(super) fn mounted_elsewhere<'a>(
+    mounts: &'a [Mount],
+    device: &LoopDevice,
+    except: &[&Path],
+) -> Vec<&'a Mount> {
+    let of_device = mounts.iter().filter(|mount| shows(mount, device));
+    let (known, others): (Vec<_>, Vec<_>) =
+        of_device.partition(|mount| except.contains(&mount.point.as_path()));
+    others
+        .into_iter()
+        .filter(|other| {
+            !known
+                .iter()
+                .any(|one| mountinfo::is_one(mounts, one, other))
+        })
+        .collect()
+}
+
+/// Whether a mount shows the device, as a file system or as its node.
+fn shows(mount: &Mount, device: &LoopDevice) -> bool {
+    // Those of other loop devices have numbers of their own, and need no look.
+    mount.device == device.number()
+        || mount.device.major != device.number().major
+            && loop_name(mount).is_some_and(|name| name == device.name())
 }
 
 /// The error for a foreign mount.

@@ -20,6 +20,11 @@ pub(super) struct Here {
 
 /// Finds the volume at `path`, a staging path or a target.
 pub(super) fn find(volume: &VolumeName, path: &Path) -> Result<Here> {
+    find_among(&mountinfo::read()?, volume, path)
+}
+
+/// The same by a list of mounts that was just read.
+pub(super) fn find_among(mounts: &[Mount], volume: &VolumeName, path: &Path) -> Result<Here> {
     let not_here = || Error::NotHere {
         volume: volume.clone(),
         path: path.to_owned(),
@@ -28,7 +33,7 @@ pub(super) fn find(volume: &VolumeName, path: &Path) -> Result<Here> {
     let Ok(place) = Place::open(path) else {
         return Err(not_here());
     };
-    match inspect::at(&place, volume)? {
+    match inspect::at_among(mounts, &place, volume)? {
         AtPlace::Ours(found) => {
             return Ok(Here {
                 mount: Some(found.mount),
@@ -40,7 +45,11 @@ pub(super) fn find(volume: &VolumeName, path: &Path) -> Result<Here> {
     }
     // A staged block device has nothing mounted; its record says where it is.
     let record = record::peek(path, volume)
-        .filter(|record| record.kind == Kind::Block && record.staging_path == path)
+        .filter(|record| record.kind == Kind::Block)
+        .filter(|record| {
+            let recorded = Place::open(&record.staging_path);
+            recorded.is_ok_and(|recorded| recorded.path() == place.path())
+        })
         .ok_or_else(not_here)?;
     let devices = inspect::devices_of(volume, Some(&record.file))?;
     let (device, _) = devices.into_iter().next().ok_or_else(not_here)?;

@@ -20,6 +20,7 @@
 
 mod adopt;
 mod bounded;
+mod condition;
 mod expand;
 mod inspect;
 mod locate;
@@ -204,10 +205,12 @@ pub fn unpublish(volume: &VolumeName, target_path: &Path) -> Result<()> {
 }
 
 /// Grows the loop device and the file system at `path` (staging path or target) to the size of the
-/// volume's file, and returns that size. Nothing to grow is success.
+/// volume's file, and returns that size. Nothing to grow is success. A file system grows also by a read-only
+/// target, when it is mounted for writing elsewhere.
 ///
 /// # Errors
-/// `NotFound` when the volume is not at `path`.
+/// `NotFound` when the volume is not at `path`; `FailedPrecondition` when the file system has not the size of the
+/// volume after all.
 pub fn expand(volume: &VolumeName, path: &Path) -> Result<ByteSize> {
     expand::expand(volume, path)
 }

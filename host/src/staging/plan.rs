@@ -3,11 +3,8 @@
 use probe::{Content, FsType};
 
 use super::NodeVolume;
-use crate::filesystem::{can_format, describe};
+use crate::filesystem::{DEFAULT, can_format, describe};
 use crate::{Error, Result, mounts};
-
-/// What is made by default on a blank volume.
-const DEFAULT: FsType = FsType::Ext4;
 
 /// What to do with a volume that is to be mounted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

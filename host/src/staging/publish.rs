@@ -11,7 +11,7 @@ use super::PublishRequest;
 use super::inspect::{self, AtPlace};
 use super::record::{Kind, RecordLock};
 use crate::loopdev::LoopDevice;
-use crate::mountinfo::Mount;
+use crate::mountinfo::{self, Mount};
 use crate::mounts::{self, Unmount};
 use crate::paths::{Occupant, Place};
 use crate::{DeviceNumber, Error, Result};
@@ -46,19 +46,20 @@ fn publish_locked(
     target: &Place,
     lock: &RecordLock,
 ) -> Result<()> {
-    let source = source(request, staging, lock)?;
+    let mounts = mountinfo::read()?;
+    let source = source(request, &mounts, staging, lock)?;
     let read_only = request.read_only || source.read_only;
-    if let Some(present) = present(request, target)? {
+    if let Some(present) = present(request, &mounts, target)? {
         return compare(request, target, &source, &present, read_only);
     }
     let places = [staging.path(), target.path()];
-    let others = inspect::mounted_elsewhere(source.device.name(), &places)?;
+    let others = inspect::mounted_elsewhere(&mounts, &source.device, &places);
     if let Some(other) = others.first().filter(|_| request.single_writer) {
         let (volume, other) = (request.volume.clone(), other.point.clone());
         return Err(Error::SecondTarget { volume, other });
     }
     if source.kind == Kind::Block && !source.read_only {
-        protect(request, &source.device, others.first())?;
+        protect(request, &source.device, others.first().copied())?;
     }
     let was_there = make_target(target, source.kind)?;
     crash_point!("host.publish.created");
@@ -74,13 +75,13 @@ fn publish_locked(
 }
 
 /// The mount of ours at the target, if it is alive. A dead one is taken away.
-fn present(request: &PublishRequest, target: &Place) -> Result<Option<Mount>> {
-    match inspect::at(target, &request.volume)? {
+fn present(request: &PublishRequest, mounts: &[Mount], target: &Place) -> Result<Option<Mount>> {
+    match inspect::at_among(mounts, target, &request.volume)? {
         AtPlace::Nothing => Ok(None),
         AtPlace::Foreign(mount) => Err(inspect::foreign(&mount)),
         AtPlace::Ours(found) if inspect::is_dead(&found)? => {
             mounts::unmount(target, Unmount::Lazy)?;
-            present(request, target)
+            present(request, &mountinfo::read()?, target)
         }
         AtPlace::Ours(found) => Ok(Some(found.mount)),
     }
@@ -160,9 +161,14 @@ fn make_target(target: &Place, kind: Kind) -> Result<bool> {
 }
 
 /// What is staged, opened.
-fn source(request: &PublishRequest, staging: &Place, lock: &RecordLock) -> Result<Source> {
+fn source(
+    request: &PublishRequest,
+    mounts: &[Mount],
+    staging: &Place,
+    lock: &RecordLock,
+) -> Result<Source> {
     let asked = Kind::of(&request.access);
-    let source = match inspect::at(staging, &request.volume)? {
+    let source = match inspect::at_among(mounts, staging, &request.volume)? {
         AtPlace::Foreign(mount) => return Err(inspect::foreign(&mount)),
         AtPlace::Ours(found) if inspect::is_dead(&found)? => return Err(not_staged(request)),
         AtPlace::Ours(found) => {

@@ -2,7 +2,9 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 
 use probe::FsType;
 use rustix::fs::{FlockOperation, flock};
@@ -13,15 +15,16 @@ use super::inspect;
 use super::plan::{self, Plan};
 use super::record::{Record, RecordLock};
 use super::{Access, Check, NodeVolume, StageRequest, Staged};
-use crate::filesystem;
 use crate::loopdev::{AttachOptions, FileId, LoopDevice, SECTOR, Status};
 use crate::mounts::{self, MountOptions, Unmount};
 use crate::paths::{self, Place};
-use crate::{Error, Result};
+use crate::{Error, Result, disks, filesystem};
 
 /// A stage under way: what was asked, and the lock that makes it the only one.
 pub(super) struct Stage<'a> {
     pub(super) request: &'a StageRequest,
+    /// The directory of the volume's file, opened once: what is looked at in it is what is used.
+    directory: OwnedFd,
     pub(super) place: Place,
     pub(super) lock: RecordLock,
     pub(super) wanted: Record,
@@ -29,12 +32,14 @@ pub(super) struct Stage<'a> {
 
 pub(super) fn stage(request: &StageRequest) -> Result<Staged> {
     if let Access::Mount { flags, .. } = &request.access {
-        mounts::check_flags(flags)?;
+        mounts::check_flags(flags, None)?;
     }
     let place = Place::open(&request.staging_path)?;
+    let directory = open_directory(&request.volume)?;
     let lock = RecordLock::acquire(&place, &request.volume.name)?;
     let mut stage = Stage {
         request,
+        directory,
         place,
         lock,
         wanted: Record::new(request),
@@ -56,6 +61,17 @@ pub(super) fn stage(request: &StageRequest) -> Result<Staged> {
     }
 }
 
+fn open_directory(volume: &NodeVolume) -> Result<OwnedFd> {
+    paths::check(&volume.file)?;
+    disks::open_directory(&volume.file).map_err(|errno| match errno {
+        Errno::NOENT => {
+            let (volume, file) = (volume.name.clone(), volume.file.clone());
+            Error::VolumeMissing { volume, file }
+        }
+        errno => Error::io("open the directory of", &volume.file)(errno),
+    })
+}
+
 /// What a failure has to take away, besides what it has already taken away itself.
 enum Undo {
     /// Nothing: the volume is staged, or something of it is still there.
@@ -71,6 +87,12 @@ impl Stage<'_> {
 
     pub(super) fn name(&self) -> &VolumeName {
         &self.request.volume.name
+    }
+
+    /// A path that leads to the volume's file through the open directory, for this process and its children.
+    fn pinned_file(&self) -> PathBuf {
+        let name = self.volume().file.file_name().unwrap_or_default();
+        paths::process_path(&self.directory).join(name)
     }
 
     fn run(&mut self) -> Result<Staged, (Error, Undo)> {
@@ -120,7 +142,12 @@ impl Stage<'_> {
             filesystem::part_content(&volume.name, &volume.file, &file, volume.part.as_ref())?
         };
         let plan = plan::decide(self.volume(), &content, asked, read_only)?;
-        let options = MountOptions::parse(plan.fs_type(), flags, read_only)?;
+        let mut options = MountOptions::parse(plan.fs_type(), flags, read_only)?;
+        if let Plan::Mount(fs_type) = plan {
+            let start = self.volume().part.as_ref().map_or(0, |part| part.start);
+            let defaults = filesystem::defaults_to_override(fs_type, &file, start);
+            options.add_defaults(defaults.map_err(Error::io("read", &self.volume().file))?);
+        }
         let mkfs = match plan {
             Plan::Format(fs_type) => filesystem::mkfs_options(fs_type, &self.request.mkfs_options)?,
             Plan::Mount(_) => Vec::new(),
@@ -132,7 +159,7 @@ impl Stage<'_> {
         // Whoever uses the device already has checked it.
         let is_used = device.is_some();
         if let Plan::Format(fs_type) = plan {
-            filesystem::format(self.name(), &self.volume().file, fs_type, &mkfs)?;
+            filesystem::format(self.name(), &self.pinned_file(), fs_type, &mkfs)?;
             crash_point!("host.stage.formatted");
         }
         if let Some((device, status)) = device {
@@ -180,49 +207,54 @@ impl Stage<'_> {
             filesystem::check(fs_type, &device.path())?;
             crash_point!("host.stage.checked");
             if filesystem::grows_only_unmounted(fs_type, device)? {
-                filesystem::grow_unmounted(device)?;
+                self.try_unmounted(fs_type, device)?;
             }
         }
         mounts::mount_device(&device.path(), fs_type, options, &self.place)?;
         crash_point!("host.stage.mounted");
         if !options.read_only
-            && let Err(error) = self.grow(fs_type, device)
+            && let Err(error) = self.grow_in_use(fs_type, device)
         {
-            self.grow_unmounted(fs_type, options, device, error)?;
+            if is_used || !filesystem::can_grow_unmounted(fs_type) {
+                self.is_not_grown(&error);
+            } else {
+                tracing::info!(error = %types::report(&error), "growing the file system unmounted");
+                mounts::unmount(&self.place, Unmount::Plain)?;
+                self.try_unmounted(fs_type, device)?;
+                mounts::mount_device(&device.path(), fs_type, options, &self.place)?;
+            }
         }
         crash_point!("host.stage.grown");
         Ok(())
     }
 
     /// Grows a file system that the kernel cannot grow in use (an ext4 without room for more group
-    /// descriptors, for one), or fails with `error`.
-    fn grow_unmounted(
-        &self,
-        fs_type: FsType,
-        options: &MountOptions,
-        device: &LoopDevice,
-        error: Error,
-    ) -> Result<()> {
-        mounts::unmount(&self.place, Unmount::Plain)?;
-        if !filesystem::can_grow_unmounted(fs_type) {
-            return Err(error);
+    /// descriptors, for one). One that does not grow is mounted as it is, if it is still whole.
+    fn try_unmounted(&self, fs_type: FsType, device: &LoopDevice) -> Result<()> {
+        if let Err(error) = filesystem::grow_unmounted(device) {
+            self.is_not_grown(&error);
+            filesystem::check(fs_type, &device.path())?;
         }
-        tracing::info!(error = %types::report(&error), "growing the file system unmounted");
-        filesystem::grow_unmounted(device)?;
-        mounts::mount_device(&device.path(), fs_type, options, &self.place)
+        Ok(())
     }
 
-    pub(super) fn grow(&self, fs_type: FsType, device: &LoopDevice) -> Result<()> {
+    fn grow_in_use(&self, fs_type: FsType, device: &LoopDevice) -> Result<()> {
         device.refresh_size()?;
-        match filesystem::grow(fs_type, device, &self.place.pinned_path()) {
-            // What came with the volume is whole: it is used at the size that it has.
-            Err(error @ Error::TooSmall { .. }) => {
-                let volume = self.name();
-                tracing::warn!(%volume, "the file system is not grown: {}", types::report(&error));
-                Ok(())
-            }
-            grown => grown.map(drop),
+        filesystem::grow(fs_type, device, &self.place.pinned_path()).map(drop)
+    }
+
+    /// Grows the mounted file system, if it can be grown.
+    pub(super) fn grow(&self, fs_type: FsType, device: &LoopDevice) {
+        if let Err(error) = self.grow_in_use(fs_type, device) {
+            self.is_not_grown(&error);
         }
+    }
+
+    /// A file system that does not grow is whole, and is used at the size that it has: the condition of the
+    /// volume tells it ([`super::stats`]).
+    fn is_not_grown(&self, error: &Error) {
+        let volume = self.name();
+        tracing::warn!(%volume, "the file system is not grown: {}", types::report(error));
     }
 
     /// Lets go of a device whose mount failed. The device is autoclear, so closing it is enough; the
@@ -278,7 +310,7 @@ impl Stage<'_> {
     /// holds the file (flock(2), shared): meanwhile its manager does not delete the volume or copy it.
     pub(super) fn open_file(&self, writable: bool) -> Result<File> {
         let volume = self.volume();
-        let file = match paths::open_regular(&volume.file, writable) {
+        let file = match paths::open_regular_in(&self.directory, &volume.file, writable) {
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 let (volume, file) = (volume.name.clone(), volume.file.clone());
                 return Err(Error::VolumeMissing { volume, file });

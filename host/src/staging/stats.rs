@@ -6,82 +6,71 @@ use rustix::fs::StatVfs;
 use types::{ByteSize, VolumeName};
 
 use super::inspect::{self, ANSWER_WITHIN};
-use super::locate::{self, Here};
-use super::{Amounts, Condition, Stats, Usage, bounded};
-use crate::mountinfo::Mount;
+use super::{Amounts, Condition, Stats, Usage, bounded, condition, locate};
+use crate::loopdev::LoopDevice;
+use crate::mountinfo::{self, Mount};
 use crate::{Error, Result};
 
 pub(super) fn stats(volume: &VolumeName, path: &Path) -> Result<Stats> {
-    let here = locate::find(volume, path)?;
-    let trouble = file_trouble(&here);
-    let (usage, more) = match here
+    let mounts = mountinfo::read()?;
+    let here = locate::find_among(&mounts, volume, path)?;
+    let mounted = here
         .mount
         .as_ref()
-        .filter(|mount| !inspect::is_device_node(mount))
-    {
-        Some(mount) => file_system(mount),
-        None => (
-            Some(Usage::Block {
-                size: ByteSize(here.device.size()?),
-            }),
-            None,
-        ),
+        .filter(|mount| !inspect::is_device_node(mount));
+    let (usage, mut troubles) = match mounted {
+        Some(mount) => file_system(mount, &here.device),
+        None => {
+            let size = ByteSize(here.device.size()?);
+            (Some(Usage::Block { size }), Vec::new())
+        }
     };
-    let condition = match more.or(trouble) {
-        Some(message) => Condition {
-            abnormal: true,
-            message,
-        },
-        None => Condition {
-            abnormal: false,
-            message: "the volume is well".to_owned(),
+    // A disk that hangs must not hide what is known.
+    let name = Path::new("/dev").join(here.device.name());
+    match bounded::run(&name, ANSWER_WITHIN, move || {
+        condition::of_file(&here, &mounts)
+    }) {
+        Ok(more) => troubles.extend(more),
+        Err(error) => troubles.push(types::report(&error).to_string()),
+    }
+    let condition = Condition {
+        abnormal: !troubles.is_empty(),
+        message: if troubles.is_empty() {
+            "the volume is well".to_owned()
+        } else {
+            troubles.join("; ")
         },
     };
     Ok(Stats { usage, condition })
 }
 
-/// What is wrong with the file below, if anything.
-fn file_trouble(here: &Here) -> Option<String> {
-    let path = Path::new("/sys/block")
-        .join(here.device.name())
-        .join("loop/backing_file");
-    let file = std::fs::read_to_string(path).ok()?;
-    // The kernel's own way to say that a file has no name any more.
-    file.trim_end().ends_with(" (deleted)").then(|| {
-        "the volume's file was deleted while it is in use: its data is lost when it is unstaged"
-            .to_owned()
-    })
-}
-
-fn file_system(mount: &Mount) -> (Option<Usage>, Option<String>) {
+fn file_system(mount: &Mount, device: &LoopDevice) -> (Option<Usage>, Vec<String>) {
+    let trouble = condition::of_mount(mount, "the file system");
     if mount.has_super_option("shutdown") {
-        return (
-            None,
-            Some("the file system has shut down after an error".to_owned()),
-        );
+        return (None, trouble.into_iter().collect());
     }
-    let point = mount.point.clone();
+    let (point, looked_at, name) = (mount.point.clone(), mount.clone(), device.name().to_owned());
     let answer = bounded::run(&mount.point, ANSWER_WITHIN, move || {
         let stat = rustix::fs::statvfs(&point)?;
         // statfs answers from memory; the directory of a broken file system does not.
         if let Some(entry) = std::fs::read_dir(&point)?.next() {
             entry?;
         }
-        Ok::<StatVfs, std::io::Error>(stat)
+        let more = match LoopDevice::open(&name) {
+            Ok(Some(device)) => condition::of_file_system(&looked_at, &device),
+            _ => Vec::new(),
+        };
+        Ok::<(StatVfs, Vec<String>), std::io::Error>((stat, more))
     });
+    let failed = |text: String| (None, trouble.clone().into_iter().chain([text]).collect());
     match answer {
-        Err(hung @ Error::Hung { .. }) => (None, Some(hung.to_string())),
-        Err(error) => (None, Some(types::report(&error).to_string())),
-        Ok(Err(error)) => (
-            None,
-            Some(format!("the file system does not work: {error}")),
+        Err(hung @ Error::Hung { .. }) => failed(hung.to_string()),
+        Err(error) => failed(types::report(&error).to_string()),
+        Ok(Err(error)) => failed(format!("the file system does not work: {error}")),
+        Ok(Ok((stat, more))) => (
+            Some(usage(&stat)),
+            trouble.into_iter().chain(more).collect(),
         ),
-        Ok(Ok(stat)) => {
-            let went_read_only = mount.has_super_option("ro") && !mount.has_option("ro");
-            let trouble = went_read_only
-                .then(|| "the file system went read-only after an error; check it".to_owned());
-            (Some(usage(&stat)), trouble)
-        }
     }
 }
 

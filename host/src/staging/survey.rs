@@ -55,10 +55,7 @@ pub(super) fn survey(directory: &Path) -> Result<Vec<Survivor>> {
 }
 
 fn is_mounted(path: &Path) -> bool {
-    let Ok(mounts) = crate::mountinfo::read() else {
-        return true;
-    };
-    crate::mountinfo::at(&mounts, path).is_some()
+    Place::open(path).is_ok_and(|place| place.may_be_mounted())
 }
 
 fn look_at(path: &Path, volume: &VolumeName) -> Result<Option<Survivor>> {

@@ -11,6 +11,7 @@ use types::{VolumeName, crash_point};
 use super::inspect::{self, AtPlace};
 use super::record::{Record, RecordLock};
 use crate::loopdev::{self, LoopDevice};
+use crate::mountinfo::{self, Mount};
 use crate::mounts::{self, Unmount};
 use crate::paths::Place;
 use crate::{Error, Result};
@@ -44,12 +45,16 @@ pub(super) fn unstage(volume: &VolumeName, staging_path: &Path) -> Result<()> {
 
 fn unmount_and_detach(volume: &VolumeName, place: &Place, lock: &RecordLock) -> Result<()> {
     for _ in 0..STACKED_MAX {
-        let found = match inspect::at(place, volume)? {
+        if !place.may_be_mounted() {
+            break;
+        }
+        let mounts = mountinfo::read()?;
+        let found = match inspect::at_among(&mounts, place, volume)? {
             AtPlace::Nothing => break,
             AtPlace::Foreign(mount) => return Err(inspect::foreign(&mount)),
             AtPlace::Ours(found) => found,
         };
-        refuse_if_published(&found.device, place)?;
+        refuse_if_published(&mounts, &found.device, place)?;
         // A mount that does not answer is not waited for.
         let is_dead = inspect::is_dead(&found).unwrap_or(true);
         mounts::unmount(
@@ -65,8 +70,8 @@ fn unmount_and_detach(volume: &VolumeName, place: &Place, lock: &RecordLock) -> 
     detach_unused(volume, lock.record())
 }
 
-fn refuse_if_published(device: &LoopDevice, place: &Place) -> Result<()> {
-    if inspect::mounted_elsewhere(device.name(), &[place.path()])?.is_empty() {
+fn refuse_if_published(mounts: &[Mount], device: &LoopDevice, place: &Place) -> Result<()> {
+    if inspect::mounted_elsewhere(mounts, device, &[place.path()]).is_empty() {
         return Ok(());
     }
     Err(Error::StillInUse {
@@ -80,7 +85,7 @@ fn refuse_if_published(device: &LoopDevice, place: &Place) -> Result<()> {
 fn detach_unused(volume: &VolumeName, recorded: Option<&Record>) -> Result<()> {
     let file = recorded.map(|record| record.file.as_path());
     for (device, _) in inspect::devices_of(volume, file)? {
-        if inspect::mounted_elsewhere(device.name(), &[])?.is_empty() {
+        if inspect::mounted_elsewhere(&mountinfo::read()?, &device, &[]).is_empty() {
             device.detach()?;
         } else if recorded.is_some() {
             return Err(Error::StillInUse {

@@ -1,0 +1,110 @@
+//! What is wrong with a volume in use: everything the kernel shows of its mount, its file system, its file and
+//! the disk below. Looks and never touches.
+
+use std::fs::File;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use rustix::fs::{StatVfs, StatVfsMountFlags};
+use types::ByteSize;
+
+use super::locate::Here;
+use crate::filesystem;
+use crate::loopdev::{FileId, LoopDevice};
+use crate::mountinfo::Mount;
+use crate::{DeviceNumber, paths};
+
+/// A disk with less room than this is nearly full: the part that images never take, a 64th and at most 256 MiB.
+const ROOM_PART: u64 = 64;
+const ROOM_MAX: u64 = 256 << 20;
+
+/// What the options of a mount tell of its file system. `whose` is what it belongs to.
+pub(super) fn of_mount(mount: &Mount, whose: &str) -> Option<String> {
+    let what = if mount.has_super_option("shutdown") {
+        "has shut down after an error"
+    } else if mount.has_super_option("emergency_ro")
+        || mount.has_super_option("ro") && !mount.has_option("ro")
+    {
+        // ext4 since Linux 6.15 leaves `ro` alone and says `emergency_ro`.
+        "went read-only after an error; check it"
+    } else {
+        return None;
+    };
+    Some(format!("{whose} {what}"))
+}
+
+/// What the mounted file system itself tells, whose figures are `stat`. May hang as the file system does.
+pub(super) fn of_file_system(mount: &Mount, device: &LoopDevice) -> Vec<String> {
+    let Ok(fs_type) = mount.fs_type.parse() else {
+        return Vec::new();
+    };
+    let mut all: Vec<String> = filesystem::reported(fs_type, device, &mount.point)
+        .into_iter()
+        .collect();
+    // One that nobody may write to is used at the size that it came with.
+    if !mount.is_read_only()
+        && let Ok(Some(present)) = filesystem::shortfall(fs_type, device, &mount.point)
+        && let Ok(size) = device.size()
+    {
+        all.push(format!(
+            "the file system is smaller than the volume: it has {present} bytes of {}, and could not be grown",
+            ByteSize(size)
+        ));
+    }
+    all
+}
+
+/// What is wrong with the file below, and with the disk that it lies on.
+pub(super) fn of_file(here: &Here, mounts: &[Mount]) -> Vec<String> {
+    let path = Path::new("/sys/block")
+        .join(here.device.name())
+        .join("loop/backing_file");
+    let Ok(path) = std::fs::read_to_string(path) else {
+        return Vec::new();
+    };
+    let path = path.trim_end_matches('\n');
+    // The kernel's own way to say that a file has no name any more.
+    if path.ends_with(" (deleted)") {
+        return vec![
+            "the volume's file was deleted while it is in use: its data is lost when it is unstaged".to_owned(),
+        ];
+    }
+    let Ok(Some(status)) = here.device.status() else {
+        return Vec::new();
+    };
+    // The path is the kernel's word of another time, and perhaps of another mount namespace.
+    let file = paths::open_regular(Path::new(path), false).ok();
+    let Some(file) = file.filter(|file| FileId::of(file).is_ok_and(|id| id == status.file)) else {
+        return Vec::new();
+    };
+    let mut all = Vec::new();
+    let start = status.part.map_or(0, |part| part.start);
+    if let (Ok(metadata), Ok(size)) = (file.metadata(), here.device.size()) {
+        if metadata.len() < start.saturating_add(size) {
+            all.push(format!(
+                "the volume's file was cut to {} bytes while it is in use: what was behind them is lost",
+                metadata.len()
+            ));
+        }
+        let number = DeviceNumber::from_raw(metadata.dev());
+        let below = mounts.iter().find(|mount| mount.device == number);
+        all.extend(below.and_then(|mount| of_mount(mount, "the disk below the volume")));
+    }
+    all.extend(of_disk(&file));
+    all
+}
+
+fn of_disk(file: &File) -> Option<String> {
+    let stat: StatVfs = rustix::fs::fstatvfs(file).ok()?;
+    if stat.f_flag.contains(StatVfsMountFlags::RDONLY) {
+        return Some("the disk below the volume is read-only".to_owned());
+    }
+    let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+    let (free, all) = (bytes(stat.f_bavail), bytes(stat.f_blocks));
+    (free < (all / ROOM_PART).min(ROOM_MAX)).then(|| {
+        format!(
+            "the disk below the volume is nearly full: {free} bytes are free of {all}; writes to the volume fail \
+             when there are none, so make room on the disk"
+        )
+    })
+}
