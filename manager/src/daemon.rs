@@ -145,6 +145,7 @@ pub async fn run(args: DaemonArgs) -> Result<()> {
         args.upkeep,
         catalog.clone(),
         disk.clone(),
+        volumes.clone(),
         stop.child_token(),
     );
     let metrics = observed(&args, &catalog, &disk, (&volumes, &swarm), &stop).await?;

@@ -13,6 +13,7 @@ use types::report;
 use crate::catalog::{Catalog, Lifecycle, Scrubbing};
 use crate::store::Disk;
 use crate::store::orphans::Orphans;
+use crate::volume::Volumes;
 
 /// How often orphans are looked for: well below the shortest of their times.
 const TIDY: Duration = Duration::from_mins(10);
@@ -45,13 +46,14 @@ pub fn spawn(
     args: UpkeepArgs,
     catalog: Catalog,
     disk: Arc<Disk>,
+    volumes: Volumes,
     stop: CancellationToken,
 ) -> JoinHandle<()> {
     let scrub = {
         let catalog = catalog.clone();
         async move { catalog.scrub(args.scrubbing()).await }
     };
-    let trials = try_out_when_suspect(disk.clone());
+    let trials = look_after(disk.clone(), volumes);
     let tidy = async move {
         let mut orphans = Orphans::new(disk.clone());
         loop {
@@ -74,15 +76,20 @@ pub fn spawn(
     })
 }
 
-/// A suspect disk is not ready until it works again: that is found out here.
-async fn try_out_when_suspect(disk: Arc<Disk>) {
+/// A suspect disk is not ready until it works again: that is found out here. What a disk could not take
+/// down is taken down.
+async fn look_after(disk: Arc<Disk>, volumes: Volumes) {
     loop {
         tokio::time::sleep(TRIAL).await;
-        if disk.is_suspect() {
-            let disk = disk.clone();
-            // How it went is the disk's to say and to remember.
-            let _ = tokio::task::spawn_blocking(move || disk.try_out()).await;
-        }
+        let (disk, volumes) = (disk.clone(), volumes.clone());
+        let look = move || {
+            if disk.is_suspect() {
+                // How it went is the disk's to say and to remember.
+                let _ = disk.try_out();
+            }
+            volumes.settle();
+        };
+        let _ = tokio::task::spawn_blocking(look).await;
     }
 }
 

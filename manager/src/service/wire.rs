@@ -428,7 +428,11 @@ pub(super) fn publication(node: &str, readonly: bool, multi_node: bool) -> Resul
 }
 
 pub(super) fn volume(volume: Volume) -> pb::Volume {
-    let (real_size, record) = (volume.real_size, volume.record);
+    let Volume {
+        record,
+        published,
+        real_size,
+    } = volume;
     let degraded = record.degraded().unwrap_or_default();
     let image = record.image.as_ref();
     let (mut source_volume, mut source_snapshot, mut cloned) = (String::new(), String::new(), None);
@@ -484,8 +488,7 @@ pub(super) fn volume(volume: Volume) -> pb::Volume {
                 path: replica.path,
             })
             .collect(),
-        published: record
-            .published
+        published: published
             .into_iter()
             .map(|publication| pb::Publication {
                 node_id: publication.node_id.into(),

@@ -284,12 +284,15 @@ fn probe_reflink(layout: &Layout) -> Result<bool> {
     let [from, to] = &paths;
     let remove = || paths.iter().try_for_each(|path| durable::remove_file(path));
     remove()?;
-    let source = durable::create_file(from)?;
-    rustix::io::pwrite(&source, &[1; 4096], 0).context("write", from)?;
-    let target = durable::create_file(to)?;
-    let cloned = rustix::fs::ioctl_ficlone(&target, &source).is_ok();
+    let probe = || {
+        let source = durable::create_file(from)?;
+        rustix::io::pwrite(&source, &[1; 4096], 0).context("write", from)?;
+        let target = durable::create_file(to)?;
+        Ok(rustix::fs::ioctl_ficlone(&target, &source).is_ok())
+    };
+    let cloned = probe();
     remove()?;
-    Ok(cloned)
+    cloned
 }
 
 /// Names from statfs(2)'s magic numbers, for the file systems that people put disks on.

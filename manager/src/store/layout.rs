@@ -61,9 +61,11 @@ pub struct VolumePaths {
     pub data: PathBuf,
     /// Its record.
     pub record: PathBuf,
+    /// Who may use it; not there when nobody may.
+    pub published: PathBuf,
 }
 
-/// A directory on its way out: what it held is void once it has this name.
+/// A directory that an earlier version deleted: what it held is void.
 const DELETING: &str = ".deleting-";
 /// A volume's directory before it is complete.
 const CREATING: &str = ".creating-";
@@ -166,11 +168,6 @@ impl Layout {
         self.work().join(format!("{name}.lock"))
     }
 
-    /// Where an image's files go before they are removed, the `n`th of its name.
-    pub(super) fn deleting(&self, name: &str, n: u32) -> PathBuf {
-        self.images().join(format!("{DELETING}{name}.{n}"))
-    }
-
     /// Where a damaged image's files are set aside, the `n`th of its name.
     pub(super) fn quarantine(&self, place: Place, name: &str, n: u32) -> PathBuf {
         self.place(place).join(format!("{QUARANTINE}{name}.{n}"))
@@ -232,15 +229,11 @@ impl Layout {
         Self::volume_in(self.volumes().join(format!("{CREATING}{name}")))
     }
 
-    /// Where a volume's directory goes before its files are removed.
-    pub fn volume_deleting(&self, name: &VolumeName) -> PathBuf {
-        self.volumes().join(format!("{DELETING}{name}"))
-    }
-
     fn volume_in(dir: PathBuf) -> VolumePaths {
         VolumePaths {
             data: dir.join("volume"),
             record: dir.join("volume.cfg"),
+            published: dir.join("published.cfg"),
             dir,
         }
     }

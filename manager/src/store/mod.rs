@@ -28,12 +28,14 @@
 //! | both, without a seal, and Longhorn's sidecar has the file's size and time | ready; read once, later (`told.rs`) |
 //! | both, and stat disagrees | read once; the same bytes: sealed again; other bytes: set aside |
 //! | `raw` without an agreeing `raw.cfg` | removed: it can be made again |
-//! | `.deleting-*`, `.creating-*` | removed |
+//! | `.deleting-*` (of earlier versions), `.creating-*` | removed |
 //! | `.quarantine-*` | kept and said |
 //! | a sidecar of a newer version | nothing is touched |
 //! | any other name | left alone and logged |
 //!
-//! Deleting is one rename to `.deleting-*`, a sync of the parent, then the removal of the files.
+//! Deleting removes what may be believed or gone on with (the part, the raw form), then `backing`: from
+//! here on the image is gone. The rest of the directory follows. Nothing is renamed and nothing written:
+//! on a full disk there is no room for it.
 //!
 //! # Work files
 //!

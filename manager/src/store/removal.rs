@@ -46,8 +46,9 @@ impl ImageStore {
         Ok(to)
     }
 
-    /// Deletes an image; nothing there is no error. It is gone once its directory has another name:
-    /// files that cannot be removed then are removed later, and it may be made anew at once.
+    /// Deletes an image; nothing there is no error. It is gone once its bytes are: what else is in its
+    /// directory is void without them, and it may be made anew at once. No step needs room on the disk,
+    /// which may be full.
     pub fn delete(&self, id: &ImageId) -> Result<()> {
         self.disk().check()?;
         if self.place() == Place::Work {
@@ -59,17 +60,28 @@ impl ImageStore {
     /// Deletes the directory of this name.
     pub(super) fn delete_entry(&self, name: &str) -> Result<()> {
         let layout = self.disk().layout();
-        let from = layout.entry(Place::Images, name).dir;
-        let to = unused(|n| layout.deleting(name, n))?;
-        if !durable::rename_if_there(&from, &to)? {
+        let paths = layout.entry(Place::Images, name);
+        if !paths.dir.try_exists().context("look for", &paths.dir)? {
             return Ok(());
         }
-        durable::sync_dir(&layout.images())?;
-        crash_point!("store.delete.renamed");
-        if let Err(error) = durable::remove_dir(&to) {
-            warn!(name, error = %report(&error), "deleted, but its files are still there");
+        // What could be believed beside other bytes, or gone on with, goes before the bytes themselves.
+        for file in [
+            &paths.part_chunks,
+            &paths.part,
+            &paths.raw_seal,
+            &paths.raw_tmp,
+            &paths.raw,
+            &paths.backing_tmp,
+            &paths.backing,
+        ] {
+            durable::remove_file(file)?;
         }
-        Ok(())
+        durable::sync_dir(&paths.dir)?;
+        crash_point!("store.delete.bytes");
+        if let Err(error) = durable::remove_dir(&paths.dir) {
+            warn!(name, error = %report(&error), "deleted, but its directory is still there");
+        }
+        durable::sync_dir(&layout.images())
     }
 
     fn delete_work_file(&self, id: &ImageId) -> Result<()> {

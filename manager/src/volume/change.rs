@@ -1,11 +1,10 @@
-//! What changes of a volume that is there: its size, what its owner wants of it, and who may use it.
+//! What changes of a volume that is there: its size, and what its owner wants of it.
 
 use std::fs::File;
 
-use types::{ByteSize, NodeId, VolumeName, crash_point};
+use types::{ByteSize, VolumeName, crash_point};
 
 use super::owner::Owner;
-use super::record::Publication;
 use super::request::rounded;
 use super::{Volume, Volumes, set_size};
 use crate::error::{Error, IoContext, Result};
@@ -70,7 +69,7 @@ impl Volumes {
         if let Some(owner) = owner {
             let own = record.owner();
             let completes = own.is_some_and(|own| own == owner || own.is_completed_by(&owner));
-            if let Some(publication) = record.published.first().filter(|_| !completes) {
+            if let Some(publication) = volume.published.first().filter(|_| !completes) {
                 let (name, node) = (name.clone(), publication.node_id.clone());
                 return Err(Error::VolumePublished { name, node });
             }
@@ -82,68 +81,5 @@ impl Volumes {
             crash_point!("volume.modify.recorded");
         }
         Ok(volume)
-    }
-
-    /// Records that a node may use a volume.
-    pub fn publish(&self, name: &VolumeName, publication: Publication) -> Result<Volume> {
-        let _busy = self.lock(name)?;
-        let mut volume = self.get(name)?;
-        if publication.node_id != self.node_id {
-            return Err(Error::NodeUnknown(publication.node_id));
-        }
-        let published = &mut volume.record.published;
-        match published
-            .iter()
-            .find(|known| known.node_id == publication.node_id)
-        {
-            Some(known) if *known == publication => return Ok(volume),
-            Some(known) => {
-                return Err(Error::PublishedDifferently {
-                    name: name.clone(),
-                    node: known.node_id.clone(),
-                    readonly: known.readonly,
-                });
-            }
-            None => {}
-        }
-        if let Some(other) = published
-            .iter()
-            .find(|p| !(p.multi_node && publication.multi_node))
-        {
-            let node = other.node_id.clone();
-            return Err(Error::VolumePublished {
-                name: name.clone(),
-                node,
-            });
-        }
-        published.push(publication);
-        self.disk.check()?;
-        volume
-            .record
-            .write(&self.disk.layout().volume(name).record)?;
-        crash_point!("volume.publish.recorded");
-        Ok(volume)
-    }
-
-    /// Takes a publication back, or all of them; none there is no error.
-    pub fn unpublish(&self, name: &VolumeName, node: Option<&NodeId>) -> Result<()> {
-        let _busy = self.lock(name)?;
-        let mut volume = match self.get(name) {
-            Err(Error::VolumeNotFound(_)) => return Ok(()),
-            other => other?,
-        };
-        let before = volume.record.published.len();
-        volume
-            .record
-            .published
-            .retain(|p| node.is_some_and(|node| p.node_id != *node));
-        if volume.record.published.len() < before {
-            self.disk.check()?;
-            volume
-                .record
-                .write(&self.disk.layout().volume(name).record)?;
-            crash_point!("volume.unpublish.recorded");
-        }
-        Ok(())
     }
 }

@@ -34,7 +34,7 @@ impl Volumes {
         // Nobody begins to use the volume meanwhile. One that is used without being published is used on
         // this node.
         let is_free = hold(&source, &path)?;
-        let published = &volume.record.published;
+        let published = &volume.published;
         let unannounced = published.is_empty() && !is_free;
         let writer = published.iter().find(|p| !p.readonly);
         let writer = writer.map(|publication| &publication.node_id);

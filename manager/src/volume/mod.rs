@@ -18,7 +18,9 @@ mod cut;
 mod moment;
 pub mod owner;
 pub mod partition;
+mod publish;
 pub mod record;
+mod remove;
 mod request;
 
 use std::collections::HashSet;
@@ -30,18 +32,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use tracing::{info, warn};
-use types::{ByteSize, Classify, ErrorKind, ImageId, NodeId, VolumeName, crash_point, report};
+use types::{ByteSize, ImageId, NodeId, VolumeName, crash_point, report};
 
 pub use self::moment::Moment;
 use self::moment::Moments;
 use self::partition::Partition;
-use self::record::{FromVolume, ImageRef, MadeBy, Record, Replica, VERSION};
+use self::record::{FromVolume, ImageRef, MadeBy, Publication, Record, Replica, VERSION};
+use self::remove::is_remains;
 pub use self::request::NewVolume;
 use self::request::{difference, size_of};
 use crate::content::Content;
 use crate::error::{Error, IoContext, Result};
 use crate::source::Snapshot;
-use crate::store::held::hold;
 use crate::store::layout::{EntryName, Layout, VolumePaths};
 use crate::store::recovery::remove_leftover;
 use crate::store::{Disk, SealedImage, durable};
@@ -53,6 +55,8 @@ pub struct Volumes {
     node_id: NodeId,
     /// Volumes that a request works on: a second one is told to come again.
     busy: Arc<Mutex<HashSet<VolumeName>>>,
+    /// Volumes that were unpublished while their disk could not be written to.
+    unpublished: Arc<Mutex<HashSet<VolumeName>>>,
     /// What snapshots of groups are being made of.
     moments: Moments,
 }
@@ -62,6 +66,8 @@ pub struct Volumes {
 pub struct Volume {
     /// What its record says.
     pub record: Record,
+    /// The nodes that may use it.
+    pub published: Vec<Publication>,
     /// Bytes of the disk that its file takes, shared extents included.
     pub real_size: u64,
 }
@@ -117,7 +123,11 @@ impl Volumes {
             match EntryName::of(&entry.file_name().to_string_lossy()) {
                 EntryName::Leftover => remove_leftover(&entry.path()),
                 EntryName::Item(_) if entry.path().is_dir() => {
-                    durable::remove_work_files(&entry.path())?;
+                    if is_remains(&entry.path())? {
+                        remove_leftover(&entry.path());
+                    } else {
+                        durable::remove_work_files(&entry.path())?;
+                    }
                 }
                 _ => {}
             }
@@ -126,6 +136,7 @@ impl Volumes {
             disk,
             node_id,
             busy: Arc::default(),
+            unpublished: Arc::default(),
             moments: Arc::default(),
         })
     }
@@ -149,29 +160,34 @@ impl Volumes {
     /// One volume.
     pub fn get(&self, name: &VolumeName) -> Result<Volume> {
         let paths = self.disk.layout().volume(name);
-        match Record::read(&paths.record, name) {
-            Ok(mut record) => {
-                let meta = fs::symlink_metadata(&paths.data).context("look at", &paths.data)?;
-                // A disk may have moved to another node, or its node may have got another name.
-                for replica in &mut record.replicas {
-                    if replica.disk_uuid == *self.disk.uuid() {
-                        replica.node_id = self.node_id.clone();
-                    }
-                }
-                Ok(Volume {
-                    record,
-                    real_size: meta.blocks() * types::SECTOR,
-                })
-            }
-            Err(Error::Io { source, .. })
-                if source.kind() == io::ErrorKind::NotFound && !paths.dir.exists() =>
-            {
+        let real_size = match fs::symlink_metadata(&paths.data) {
+            Ok(meta) => meta.blocks() * types::SECTOR,
+            // What has no bytes was deleted.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 // Only of the disk that is served: an empty mount point knows of no volume.
                 self.disk.check()?;
-                Err(Error::VolumeNotFound(name.to_string()))
+                return Err(Error::VolumeNotFound(name.to_string()));
             }
-            Err(error) => Err(error),
+            Err(error) => return Err(error).context("look at", &paths.data),
+        };
+        let mut record = Record::read(&paths.record, name)?;
+        // A disk may have moved to another node, or its node may have got another name.
+        for replica in &mut record.replicas {
+            if replica.disk_uuid == *self.disk.uuid() {
+                replica.node_id = self.node_id.clone();
+            }
         }
+        let mut published = publish::read(&paths.published)?;
+        published.extend_from_slice(&record.published_before);
+        if self.unpublished().contains(name) {
+            published.clear();
+            record.published_before.clear();
+        }
+        Ok(Volume {
+            record,
+            published,
+            real_size,
+        })
     }
 
     /// Up to `max` volumes whose names come after `after`, in the order of their names, and whether
@@ -257,6 +273,7 @@ impl Volumes {
             Origin::Volume(volume) => Some(self.get(volume)?.record.size),
         };
         let size = size_of(new, content)?;
+        self.remove_remains(&new.name)?;
         let creating = self.disk.layout().volume_creating(&new.name);
         durable::remove_dir(&creating.dir)?;
         match self.create_in(&creating, size, new, origin) {
@@ -325,7 +342,7 @@ impl Volumes {
                 disk_uuid: self.disk.uuid().clone(),
                 path: Layout::volume_data_relative(&new.name),
             }],
-            published: Vec::new(),
+            published_before: Vec::new(),
             made_by,
             created_at: Timestamp::now().to_string(),
         };
@@ -359,53 +376,6 @@ impl Volumes {
         );
         image::extents::copy_sparse(source, file, &mut |_| true)?;
         Ok(MadeBy::SparseCopy)
-    }
-
-    /// Deletes a volume that no node uses; none there is no error.
-    pub fn delete(&self, name: &VolumeName) -> Result<()> {
-        let _busy = self.lock(name)?;
-        self.disk.check()?;
-        match self.get(name) {
-            Ok(volume) => {
-                if let Some(publication) = volume.record.published.first() {
-                    let node = publication.node_id.clone();
-                    return Err(Error::VolumePublished {
-                        name: name.clone(),
-                        node,
-                    });
-                }
-            }
-            Err(Error::VolumeNotFound(_)) => return Ok(()),
-            // Nothing may be stuck deleting: a broken record cannot say that the volume is in use.
-            Err(error @ Error::DamagedRecord { .. }) => {
-                warn!(volume = %name, error = %report(&error), "deleted nevertheless");
-            }
-            Err(error @ Error::Io { .. })
-                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::DataLoss) =>
-            {
-                warn!(volume = %name, error = %report(&error), "deleted nevertheless");
-            }
-            Err(error) => return Err(error),
-        }
-        let VolumePaths {
-            dir: from, data, ..
-        } = self.disk.layout().volume(name);
-        // A node that uses the volume holds its file, shared, through its loop device.
-        let _held = match File::open(&data) {
-            Ok(file) if !hold(&file, &data)? => {
-                let (name, node) = (name.clone(), self.node_id.clone());
-                return Err(Error::VolumeAttached { name, node });
-            }
-            file => file,
-        };
-        let to = self.disk.layout().volume_deleting(name);
-        durable::remove_dir(&to)?;
-        durable::rename(&from, &to)?;
-        durable::sync_parent(&to)?;
-        crash_point!("volume.delete.renamed");
-        durable::remove_dir(&to)?;
-        info!(volume = %name, "deleted");
-        Ok(())
     }
 }
 

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use types::{ByteSize, DiskUuid, ImageId, NodeId, Sha512, VolumeName};
 
@@ -54,9 +55,10 @@ pub struct Record {
     pub parameters: BTreeMap<String, String>,
     /// Where its data is.
     pub replicas: Vec<Replica>,
-    /// The nodes that may use it.
-    #[serde(default)]
-    pub published: Vec<Publication>,
+    /// Publications that an earlier version recorded here. They count, and are taken back; new ones are
+    /// in a file of their own.
+    #[serde(default, rename = "published", skip_serializing_if = "Vec::is_empty")]
+    pub published_before: Vec<Publication>,
     /// How its file was made.
     pub made_by: MadeBy,
     /// When, RFC 3339.
@@ -156,27 +158,13 @@ impl Record {
 
     /// Reads the record of `name` at `path`. NotFound is the caller's to interpret.
     pub fn read(path: &Path, name: &VolumeName) -> Result<Self> {
-        let meta = fs::symlink_metadata(path).context("look at", path)?;
-        if !meta.is_file() || meta.len() > RECORD_MAX {
-            return Err(std::io::Error::from(std::io::ErrorKind::InvalidData))
-                .context("read", path);
-        }
-        let content = fs::read(path).context("read", path)?;
-        let damaged = |source| Error::DamagedRecord {
-            path: path.to_owned(),
-            source,
-        };
-        let version: Version = serde_json::from_slice(&content).map_err(damaged)?;
-        if version.version > VERSION {
-            return Err(Error::NewerFormat {
-                path: PathBuf::from(path),
-                version: version.version,
-            });
-        }
-        let record: Self = serde_json::from_slice(&content).map_err(damaged)?;
+        let record: Self = read_json(path, VERSION)?;
         if record.name != *name {
             let text = format!("it is the record of volume {}", record.name);
-            return Err(damaged(serde::de::Error::custom(text)));
+            return Err(Error::DamagedRecord {
+                path: path.to_owned(),
+                source: serde::de::Error::custom(text),
+            });
         }
         Ok(record)
     }
@@ -197,6 +185,27 @@ impl Record {
             )
         })
     }
+}
+
+/// Reads one of the files that describe a volume. NotFound is the caller's to interpret.
+pub(super) fn read_json<T: DeserializeOwned>(path: &Path, known: u32) -> Result<T> {
+    let meta = fs::symlink_metadata(path).context("look at", path)?;
+    if !meta.is_file() || meta.len() > RECORD_MAX {
+        return Err(std::io::Error::from(std::io::ErrorKind::InvalidData)).context("read", path);
+    }
+    let content = fs::read(path).context("read", path)?;
+    let damaged = |source| Error::DamagedRecord {
+        path: path.to_owned(),
+        source,
+    };
+    let version: Version = serde_json::from_slice(&content).map_err(damaged)?;
+    if version.version > known {
+        return Err(Error::NewerFormat {
+            path: PathBuf::from(path),
+            version: version.version,
+        });
+    }
+    serde_json::from_slice(&content).map_err(damaged)
 }
 
 /// The version alone, so that a newer shape of the rest does not read as damage.

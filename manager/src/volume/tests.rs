@@ -206,3 +206,86 @@ fn a_start_removes_what_a_crash_left() {
     assert_eq!(fs::read_dir(dir.path().join("volumes")).unwrap().count(), 1);
     assert!(again.get(&VolumeName::new("v").unwrap()).is_ok());
 }
+
+/// Makes the volume's record one that the last release wrote while a node had the volume.
+fn as_published_before(dir: &Path) {
+    let record = dir.join("volumes/v/volume.cfg");
+    let text = fs::read_to_string(&record).unwrap();
+    let old = r#""published":[{"nodeId":"node-1","readonly":false,"multiNode":false}],"madeBy""#;
+    let text = text.replace(r#""madeBy""#, old);
+    durable::replace(&record, text.as_bytes()).unwrap();
+}
+
+#[test]
+fn row_126_what_an_earlier_version_published_is_taken_back() {
+    let (dir, volumes) = volumes();
+    let name = VolumeName::new("v").unwrap();
+    volumes.create(&new("v", 4096), Origin::Blank).unwrap();
+    as_published_before(dir.path());
+    let published = |volumes: &Volumes| volumes.get(&name).unwrap().published.len();
+    assert_eq!(published(&volumes), 1);
+    assert!(matches!(
+        volumes.delete(&name),
+        Err(Error::VolumePublished { .. })
+    ));
+    volumes.grow(&name, ByteSize(8192), None).unwrap();
+    volumes
+        .publish(&name, publication("node-1", false))
+        .unwrap();
+    assert_eq!(published(&volumes), 1, "it is still said where it was");
+    volumes.unpublish(&name, None).unwrap();
+    let again = Volumes::load(volumes.disk.clone(), volumes.node_id.clone()).unwrap();
+    assert_eq!(published(&again), 0);
+    // A damaged list of publications keeps nobody attached.
+    volumes
+        .publish(&name, publication("node-1", false))
+        .unwrap();
+    let list = dir.path().join("volumes/v/published.cfg");
+    durable::replace(&list, b"{").unwrap();
+    assert!(volumes.get(&name).is_err());
+    volumes.unpublish(&name, None).unwrap();
+    assert_eq!(published(&volumes), 0);
+}
+
+#[test]
+fn row_126_what_the_disk_does_not_take_down_is_remembered() {
+    let (dir, volumes) = volumes();
+    let name = VolumeName::new("v").unwrap();
+    volumes.create(&new("v", 4096), Origin::Blank).unwrap();
+    as_published_before(dir.path());
+    // What is in the way of the new record stands for a disk that takes none.
+    let way = dir.path().join("volumes/v/volume.cfg.tmp");
+    fs::create_dir(&way).unwrap();
+    volumes.unpublish(&name, None).unwrap();
+    assert!(volumes.get(&name).unwrap().published.is_empty());
+    volumes.settle();
+    assert!(!volumes.unpublished().is_empty());
+    fs::remove_dir(&way).unwrap();
+    volumes.settle();
+    assert!(volumes.unpublished().is_empty());
+    let again = Volumes::load(volumes.disk.clone(), volumes.node_id.clone()).unwrap();
+    assert!(again.get(&name).unwrap().published.is_empty());
+    again.delete(&name).unwrap();
+}
+
+/// Row 125: a crash after the bytes of a volume are gone leaves what a start, and the same call, finish.
+#[test]
+fn row_125_what_a_deletion_left_is_finished() {
+    let (dir, volumes) = volumes();
+    let name = VolumeName::new("v").unwrap();
+    let remove_bytes = || fs::remove_file(dir.path().join("volumes/v/volume")).unwrap();
+    volumes.create(&new("v", 4096), Origin::Blank).unwrap();
+    remove_bytes();
+    assert!(matches!(volumes.get(&name), Err(Error::VolumeNotFound(_))));
+    volumes.create(&new("v", 8192), Origin::Blank).unwrap();
+    remove_bytes();
+    volumes.delete(&name).unwrap();
+    assert_eq!(fs::read_dir(dir.path().join("volumes")).unwrap().count(), 0);
+    volumes.create(&new("v", 4096), Origin::Blank).unwrap();
+    // A file that is not ours is no leftover.
+    let foreign = dir.path().join("volumes/v/note.txt");
+    File::create(&foreign).unwrap();
+    remove_bytes();
+    Volumes::load(volumes.disk.clone(), volumes.node_id.clone()).unwrap();
+    assert!(foreign.exists());
+}

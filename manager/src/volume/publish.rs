@@ -1,0 +1,166 @@
+//! Who may use a volume: recorded in a file beside the record, which is there while somebody may.
+//!
+//! To take a publication back is to remove that file: this works on a disk that has no room for a new
+//! one. Where not even that can be done (a disk that became read-only), it is remembered until it can,
+//! and the caller is told that it is done: the kernel's lock on a volume's file, which a node that uses
+//! the volume holds, guards its deletion all the same.
+
+use std::path::Path;
+use std::sync::PoisonError;
+
+use serde::{Deserialize, Serialize};
+use tracing::{info, warn};
+use types::{NodeId, VolumeName, crash_point, report};
+
+use super::record::{self, Publication};
+use super::{Volume, Volumes};
+use crate::error::{Error, Result};
+use crate::store::durable;
+use crate::store::layout::VolumePaths;
+
+/// The version of the file that this program writes and understands.
+const VERSION: u32 = 1;
+
+/// The file.
+#[derive(Debug, Serialize, Deserialize)]
+struct Published {
+    version: u32,
+    #[serde(default)]
+    published: Vec<Publication>,
+}
+
+/// The publications in the file at `path`; none without one.
+pub(super) fn read(path: &Path) -> Result<Vec<Publication>> {
+    match record::read_json::<Published>(path, VERSION) {
+        Ok(file) => Ok(file.published),
+        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            Ok(Vec::new())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+impl Volumes {
+    /// Records that a node may use a volume.
+    pub fn publish(&self, name: &VolumeName, publication: Publication) -> Result<Volume> {
+        let _busy = self.lock(name)?;
+        let mut volume = self.get(name)?;
+        if publication.node_id != self.node_id {
+            return Err(Error::NodeUnknown(publication.node_id));
+        }
+        let known = |p: &&Publication| p.node_id == publication.node_id;
+        match volume.published.iter().find(known) {
+            Some(known) if *known == publication => return Ok(volume),
+            Some(known) => {
+                return Err(Error::PublishedDifferently {
+                    name: name.clone(),
+                    node: known.node_id.clone(),
+                    readonly: known.readonly,
+                });
+            }
+            None => {}
+        }
+        let mut others = volume.published.iter();
+        if let Some(other) = others.find(|p| !(p.multi_node && publication.multi_node)) {
+            return Err(Error::VolumePublished {
+                name: name.clone(),
+                node: other.node_id.clone(),
+            });
+        }
+        volume.published.push(publication);
+        self.disk.check()?;
+        self.write_published(&mut volume)?;
+        crash_point!("volume.publish.recorded");
+        Ok(volume)
+    }
+
+    /// Takes a publication back, or all of them; none there is no error.
+    pub fn unpublish(&self, name: &VolumeName, node: Option<&NodeId>) -> Result<()> {
+        let _busy = self.lock(name)?;
+        let mut volume = match self.get(name) {
+            Err(Error::VolumeNotFound(_)) => return Ok(()),
+            // Nothing may be stuck attached: what cannot be read is nobody's permission.
+            Err(Error::DamagedRecord { path, .. })
+                if path == self.disk.layout().volume(name).published =>
+            {
+                warn!(volume = %name, path = %path.display(), "damaged, and removed");
+                durable::remove_file(&path)?;
+                return durable::sync_parent(&path);
+            }
+            other => other?,
+        };
+        let before = volume.published.len();
+        let stays = |p: &Publication| node.is_some_and(|node| p.node_id != *node);
+        volume.published.retain(stays);
+        if volume.published.len() == before {
+            return Ok(());
+        }
+        self.disk.check()?;
+        let nobody = volume.published.is_empty();
+        match self.write_published(&mut volume) {
+            Err(error @ Error::Io { .. }) if nobody => {
+                self.disk.note(&error);
+                warn!(volume = %name, error = %report(&error),
+                    "unpublished, but the disk does not take it down yet");
+                self.unpublished().insert(name.clone());
+            }
+            other => other?,
+        }
+        crash_point!("volume.unpublish.recorded");
+        Ok(())
+    }
+
+    /// Takes down what was taken back while the disk could not be written to.
+    pub fn settle(&self) {
+        let names: Vec<_> = self.unpublished().iter().cloned().collect();
+        for name in names {
+            let Ok(_busy) = self.lock(&name) else {
+                continue;
+            };
+            match self
+                .get(&name)
+                .and_then(|mut volume| self.write_published(&mut volume))
+            {
+                Ok(()) => info!(volume = %name, "that it is unpublished is taken down"),
+                Err(Error::VolumeNotFound(_)) => drop(self.unpublished().remove(&name)),
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Makes the disk say who may use the volume. Where nobody may, nothing new is written, except for
+    /// a record of an earlier version.
+    fn write_published(&self, volume: &mut Volume) -> Result<()> {
+        let name = &volume.record.name;
+        let VolumePaths {
+            record, published, ..
+        } = self.disk.layout().volume(name);
+        if volume.published.is_empty() {
+            durable::remove_file(&published)?;
+            durable::sync_parent(&published)?;
+        } else {
+            let file = Published {
+                version: VERSION,
+                published: volume.published.clone(),
+            };
+            let file = serde_json::to_vec(&file).expect("publications are plain JSON");
+            durable::replace(&published, &file)?;
+        }
+        let before = record::Record::read(&record, name)?;
+        if !before.published_before.is_empty() {
+            volume.record.published_before.clear();
+            volume.record.write(&record)?;
+        }
+        self.unpublished().remove(name);
+        Ok(())
+    }
+
+    /// Volumes that were unpublished, and whose disk does not say so yet.
+    pub(super) fn unpublished(
+        &self,
+    ) -> std::sync::MutexGuard<'_, std::collections::HashSet<VolumeName>> {
+        self.unpublished
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
