@@ -21,7 +21,8 @@ pub enum Command {
 /// The options of `base-image build`.
 #[derive(Debug, Clone, Args)]
 pub struct BuildArgs {
-    /// Directory whose contents become the file system, or a qcow2 or raw disk image to wrap as it is
+    /// Directory whose contents become the file system, or a qcow2 or raw disk image to wrap as it is, or
+    /// a VMDK, VHD, VHDX, VDI, OVA or block device that qemu-img reads
     #[arg(long, value_name = "PATH")]
     pub from: Option<PathBuf>,
     /// File system to make; `none` makes an empty disk [default: ext4 for a directory]

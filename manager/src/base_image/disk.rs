@@ -9,6 +9,7 @@ use types::ByteSize;
 
 use super::cli::FileSystem;
 use super::error::{Error, Result, io};
+use super::foreign;
 use super::fs::{self, Request};
 use super::plan::{Plan, Source};
 use super::progress::Progress;
@@ -23,6 +24,11 @@ pub(super) fn make(plan: &Plan, directory: &Path, progress: &Progress) -> Result
     let raw = directory.join("disk.raw");
     let (source, format) = match &plan.source {
         Source::Disk { path, format } => (path.clone(), *format),
+        Source::Foreign { path, kind } => {
+            progress.say(&format!("reading {} by qemu-img", path.display()));
+            foreign::to_raw(*kind, path, directory, &raw)?;
+            (raw, Format::Raw)
+        }
         Source::Empty { size } => {
             make_empty(&raw, *size)?;
             (raw, Format::Raw)

@@ -9,6 +9,7 @@ mod build;
 pub mod cli;
 mod disk;
 mod error;
+mod foreign;
 mod fs;
 mod inspect;
 mod layer;

@@ -1,6 +1,7 @@
 //! The options of a build, checked before anything is made.
 
 use std::fs;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use image::Format;
@@ -8,6 +9,7 @@ use types::{BLOCK, ByteSize};
 
 use super::cli::{BuildArgs, DiskFormat, FileSystem, LayerCompression};
 use super::error::{Error, Result, io};
+use super::foreign::{self, Foreign};
 use super::place::Place;
 
 /// The longest name of the file in the image, in bytes: with its directory it fits into the oldest
@@ -42,6 +44,8 @@ pub(super) enum Source {
     },
     /// A disk image that is there, in its format.
     Disk { path: PathBuf, format: Format },
+    /// A disk that `qemu-img` reads.
+    Foreign { path: PathBuf, kind: Foreign },
     /// Nothing: a disk of zeros.
     Empty { size: u64 },
 }
@@ -52,7 +56,9 @@ impl Plan {
         let source = source(args)?;
         let own = match &source {
             Source::Disk { format, .. } => *format,
-            Source::Directory { .. } | Source::Empty { .. } => Format::Qcow2,
+            Source::Directory { .. } | Source::Foreign { .. } | Source::Empty { .. } => {
+                Format::Qcow2
+            }
         };
         let format = match args.format {
             Some(DiskFormat::Qcow2) => Format::Qcow2,
@@ -133,11 +139,10 @@ fn source(args: &BuildArgs) -> Result<Source> {
             uuid,
         });
     }
-    if !metadata.is_file() {
-        return Err(option(
-            "--from",
-            "is neither a directory nor a regular file",
-        ));
+    let device = metadata.file_type().is_block_device();
+    if !metadata.is_file() && !device {
+        let problem = "is neither a directory nor a regular file nor a block device";
+        return Err(option("--from", problem));
     }
     if args.fs.is_some() || args.size.is_some() {
         let problem = "is for directories and empty disks; a disk image is wrapped as it is";
@@ -148,6 +153,14 @@ fn source(args: &BuildArgs) -> Result<Source> {
     }
     refuse_for(args, "a disk image")?;
     let file = fs::File::open(&path).map_err(io("open", &path))?;
+    let kind = if device {
+        Some(Foreign::Device)
+    } else {
+        foreign::look(&path, &file)?
+    };
+    if let Some(kind) = kind {
+        return Ok(Source::Foreign { path, kind });
+    }
     let format = Format::detect(&file).map_err(|source| Error::Image {
         path: path.clone(),
         source,

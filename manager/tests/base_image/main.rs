@@ -9,6 +9,7 @@
 
 mod build;
 mod by_hand;
+mod foreign;
 mod registry;
 mod support;
 mod trees;
