@@ -272,6 +272,13 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// A mount would take devices besides its own.
+    #[error(
+        "the kernel of this node knows other devices of the btrfs on {}, and a mount would write to them; use \
+         it as a raw block volume, or give it a UUID of its own (btrfstune -u)",
+        .0.display()
+    )]
+    OtherDevices(PathBuf),
     /// The mount cannot be taken away.
     #[error("cannot unmount {}", path.display())]
     Unmount {
@@ -402,6 +409,7 @@ impl Classify for Error {
             | Self::NotAFileSystem { .. }
             | Self::ReadOnlyFileSystem { .. }
             | Self::RefusedFileSystem { .. }
+            | Self::OtherDevices(_)
             | Self::MixedBlock { .. }
             | Self::Blank { .. }
             | Self::ForeignLoop { .. }

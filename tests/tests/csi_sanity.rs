@@ -58,14 +58,13 @@ fn run(
         Some(registry) => options.with_registry(registry),
         None => options,
     });
-    let socket = node
-        .plugin
-        .kubelet_dir()
-        .join("plugins/driver.longhorn.io/csi.sock");
+    // What is mounted lies below it.
+    let kubelet = node.plugin.kubelet_dir();
+    let socket = kubelet.join("plugins/driver.longhorn.io/csi.sock");
     let mut arguments = vec![
         format!("--csi.endpoint={scheme}{}", socket.display()),
-        format!("--csi.mountdir={}", sandbox.path("mount").display()),
-        format!("--csi.stagingdir={}", sandbox.path("staging").display()),
+        format!("--csi.mountdir={}", kubelet.join("mount").display()),
+        format!("--csi.stagingdir={}", kubelet.join("staging").display()),
         format!("--csi.testvolumesize={}", 64 << 20),
         format!("--csi.testvolumeexpandsize={}", 128 << 20),
         "--ginkgo.no-color".to_owned(),

@@ -117,8 +117,8 @@ impl Driver {
             });
         }
         let stats = blocking(move || Ok(staging::stats(&present.volume, &present.target)?)).await?;
-        // One that is not well is mounted anew, where that helps.
-        Ok(!stats.condition.abnormal)
+        // One that is dead, and has no figures, is mounted anew. What else its condition says that would not help.
+        Ok(stats.usage.is_some())
     }
 
     /// Refuses a volume that another pod has mounted, unless both said that they share it.

@@ -5,6 +5,7 @@
 //! A process killed before that leaves nothing.
 
 mod attributes;
+mod btrfs;
 mod flags;
 
 use std::os::fd::OwnedFd;
@@ -57,6 +58,9 @@ pub fn mount_device(
         said: said(context, device, fs_type, errno),
         source: errno.into(),
     };
+    if fs_type == FsType::Btrfs && !btrfs::is_alone(device) {
+        return Err(Error::OtherDevices(device.to_owned()));
+    }
     let context = rustix::mount::fsopen(fs_type.as_str(), FsOpenFlags::FSOPEN_CLOEXEC)
         .map_err(|errno| failed(None, errno))?;
     let configure = || {

@@ -18,12 +18,11 @@ pub(super) fn stats(volume: &VolumeName, path: &Path) -> Result<Stats> {
         .mount
         .as_ref()
         .filter(|mount| !inspect::is_device_node(mount));
-    let (usage, mut troubles) = match mounted {
-        Some(mount) => file_system(mount, &here.device),
-        None => {
-            let size = ByteSize(here.device.size()?);
-            (Some(Usage::Block { size }), Vec::new())
-        }
+    let (usage, mut troubles) = if let Some(mount) = mounted {
+        file_system(mount, &here.device)
+    } else {
+        let size = ByteSize(here.device.size()?);
+        (Some(Usage::Block { size }), Vec::new())
     };
     // A disk that hangs must not hide what is known.
     let name = Path::new("/dev").join(here.device.name());
