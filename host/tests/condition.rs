@@ -31,6 +31,18 @@ fn assert_says(request: &StageRequest, words: &[&str]) {
     }
 }
 
+/// Lets the kernel find an error in the mounted ext4 on `device`, by its own switch.
+fn make_error(device: &Path) -> bool {
+    let name = device.file_name().unwrap().to_str().unwrap();
+    let switch = format!("/sys/fs/ext4/{name}/trigger_fs_error");
+    let made = File::options().write(true).open(&switch);
+    let is_made = made.and_then(|mut file| file.write_all(b"1")).is_ok();
+    if !is_made {
+        println!("skipped: needs {switch}");
+    }
+    is_made
+}
+
 #[test]
 fn row_142_an_ext4_that_went_read_only_is_not_well() {
     let Some(rig) = Rig::new() else { return };
@@ -40,11 +52,7 @@ fn row_142_an_ext4_that_went_read_only_is_not_well() {
     assert_eq!(trouble(&request), None);
     let target = rig.target("pod");
     staging::publish(&rig.publish_request(&request, &target)).unwrap();
-    let name = staged.device.file_name().unwrap().to_str().unwrap();
-    // The kernel's own switch: an error as one that it finds.
-    let switch = format!("/sys/fs/ext4/{name}/trigger_fs_error");
-    if fs::write(&switch, "1").is_err() {
-        println!("skipped: needs {switch}");
+    if !make_error(&staged.device) {
         return;
     }
     assert!(File::create(request.staging_path.join("x")).is_err());
@@ -161,6 +169,31 @@ fn fill(disk: &Path) {
     let filler = File::create(disk.join("filler")).unwrap();
     let length = free.saturating_sub(2 * MIB);
     rustix::fs::fallocate(&filler, rustix::fs::FallocateFlags::empty(), 0, length).unwrap();
+    // btrfs counts with the next transaction.
+    run("sync", &["-f", text(disk)]);
+}
+
+#[test]
+fn row_142_a_disk_is_looked_at_also_when_its_path_is_not_the_one_of_the_stage() {
+    let Some(rig) = Rig::new() else { return };
+    let fs_types = [("ext4", true), ("btrfs", has_tool("mkfs.btrfs"))];
+    for (fs_type, _) in fs_types.into_iter().filter(|(_, is_there)| *is_there) {
+        let disk = small_disk(&rig, fs_type);
+        // As the disk of a container that is gone.
+        let before = rig.path("before");
+        fs::create_dir_all(&before).unwrap();
+        run("mount", &["--bind", text(&disk), text(&before)]);
+        let volume = rig.volume_on(&before, "moved", 300 * MIB);
+        let request = rig.block_request(&volume);
+        rig.stage(&request);
+        run("umount", &["-l", text(&before)]);
+        assert_eq!(trouble(&request), None, "{fs_type}");
+        fill(&disk);
+        assert_says(&request, &["the disk below the volume is nearly full"]);
+        rig.unstage(&request);
+        run("umount", &[text(&disk)]);
+    }
+    rig.assert_clean();
 }
 
 #[test]
@@ -171,14 +204,8 @@ fn row_142_a_disk_that_went_read_only_below_its_volumes_is_told() {
     let request = rig.block_request(&volume);
     rig.stage(&request);
     let source = run("findmnt", &["-no", "SOURCE", text(&disk)]);
-    let name = Path::new(source.trim())
-        .file_name()
-        .unwrap()
-        .to_str()
-        .unwrap()
-        .to_owned();
     run("mount", &["-o", "remount,errors=remount-ro", text(&disk)]);
-    if fs::write(format!("/sys/fs/ext4/{name}/trigger_fs_error"), "1").is_ok() {
+    if make_error(Path::new(source.trim())) {
         assert_says(&request, &["the disk below the volume"]);
     }
     rig.unstage(&request);

@@ -2,7 +2,6 @@
 //! the disk below. Looks and never touches.
 
 use std::fs::File;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use rustix::fs::{StatVfs, StatVfsMountFlags};
@@ -72,30 +71,39 @@ pub(super) fn of_file(here: &Here, mounts: &[Mount]) -> Vec<String> {
     let Ok(Some(status)) = here.device.status() else {
         return Vec::new();
     };
-    // The path is the kernel's word of another time, and perhaps of another mount namespace.
-    let file = paths::open_regular(Path::new(path), false).ok();
-    let Some(file) = file.filter(|file| FileId::of(file).is_ok_and(|id| id == status.file)) else {
-        return Vec::new();
-    };
     let mut all = Vec::new();
+    // The path is the kernel's word of another time, and perhaps of a mount namespace that is gone.
+    let file = paths::open_regular(Path::new(path), false).ok();
+    let file = file.filter(|file| FileId::of(file).is_ok_and(|id| id == status.file));
     let start = status.part.map_or(0, |part| part.start);
-    if let (Ok(metadata), Ok(size)) = (file.metadata(), here.device.size()) {
-        if metadata.len() < start.saturating_add(size) {
-            all.push(format!(
-                "the volume's file was cut to {} bytes while it is in use: what was behind them is lost",
-                metadata.len()
-            ));
-        }
-        let number = DeviceNumber::from_raw(metadata.dev());
-        let below = mounts.iter().find(|mount| mount.device == number);
-        all.extend(below.and_then(|mount| of_mount(mount, "the disk below the volume")));
+    if let (Some(Ok(metadata)), Ok(size)) = (file.as_ref().map(File::metadata), here.device.size())
+        && metadata.len() < start.saturating_add(size)
+    {
+        all.push(format!(
+            "the volume's file was cut to {} bytes while it is in use: what was behind them is lost",
+            metadata.len()
+        ));
     }
-    all.extend(of_disk(&file));
+    let disk = mounts.iter().find(|mount| is_of(mount, status.file.device));
+    all.extend(disk.and_then(|mount| of_mount(mount, "the disk below the volume")));
+    let stat = match (file, disk) {
+        (Some(file), _) => rustix::fs::fstatvfs(file).ok(),
+        (None, Some(mount)) => rustix::fs::statvfs(&mount.point).ok(),
+        (None, None) => None,
+    };
+    all.extend(stat.and_then(|stat| of_disk(&stat)));
     all
 }
 
-fn of_disk(file: &File) -> Option<String> {
-    let stat: StatVfs = rustix::fs::fstatvfs(file).ok()?;
+/// Whether files of this device number are those of the mount: each subvolume of a btrfs has a number of its own.
+fn is_of(mount: &Mount, number: DeviceNumber) -> bool {
+    mount.device == number
+        || mount.fs_type == "btrfs"
+            && rustix::fs::stat(&mount.point)
+                .is_ok_and(|stat| DeviceNumber::from_raw(stat.st_dev) == number)
+}
+
+fn of_disk(stat: &StatVfs) -> Option<String> {
     if stat.f_flag.contains(StatVfsMountFlags::RDONLY) {
         return Some("the disk below the volume is read-only".to_owned());
     }
