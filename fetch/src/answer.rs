@@ -9,12 +9,12 @@ use crate::{Error, Result};
 
 /// What a status that is not a success means; the body is not read.
 pub(crate) fn status_error(what: &str, response: &Response) -> Error {
-    let what = what.to_owned();
+    let (what, code) = (what.to_owned(), None);
     let length = response.content_length();
     let status = response.status().as_u16();
     match status {
-        403 => Error::Denied { what },
-        404 | 410 => Error::NotFound { what },
+        403 => Error::Denied { what, code },
+        404 | 410 => Error::NotFound { what, code },
         408 | 425 | 429 | 500 | 502..=504 => {
             let seconds = response
                 .headers()
@@ -25,6 +25,7 @@ pub(crate) fn status_error(what: &str, response: &Response) -> Error {
                 what,
                 status,
                 length,
+                code,
                 retry_after: seconds.map(Duration::from_secs),
             }
         }
@@ -32,6 +33,7 @@ pub(crate) fn status_error(what: &str, response: &Response) -> Error {
             what,
             status,
             length,
+            code,
         },
     }
 }

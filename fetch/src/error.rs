@@ -133,7 +133,7 @@ pub enum Error {
         after: Duration,
     },
     /// The other side is overloaded or broken.
-    #[error("{what}: the server answered with status {status}{}", length_text(*length))]
+    #[error("{what}: the server answered with status {status}{}", said(*length, *code))]
     Unavailable {
         /// What was asked for.
         what: String,
@@ -141,11 +141,13 @@ pub enum Error {
         status: u16,
         /// Of the body, which is not shown.
         length: Option<u64>,
+        /// The registry's own word for it.
+        code: Option<&'static str>,
         /// How long it asks to be left alone.
         retry_after: Option<Duration>,
     },
     /// A status that nothing here expects.
-    #[error("{what}: the server answered with status {status}{}", length_text(*length))]
+    #[error("{what}: the server answered with status {status}{}", said(*length, *code))]
     Status {
         /// What was asked for.
         what: String,
@@ -153,6 +155,8 @@ pub enum Error {
         status: u16,
         /// Of the body, which is not shown.
         length: Option<u64>,
+        /// The registry's own word for it.
+        code: Option<&'static str>,
     },
     /// The registry wants other credentials, or some.
     #[error("{what}: not authenticated: {why}")]
@@ -173,16 +177,23 @@ pub enum Error {
         why: &'static str,
     },
     /// Who we are is known and may not.
-    #[error("{what}: permission denied (status 403): ask the registry's owner for access")]
+    #[error(
+        "{what}: permission denied (status 403{}): ask the registry's owner for access",
+        said(None, *code)
+    )]
     Denied {
         /// What was asked for.
         what: String,
+        /// The registry's own word for it.
+        code: Option<&'static str>,
     },
     /// It is not there.
-    #[error("{what}: not found: check the name and the tag")]
+    #[error("{what}: not found{}: check the name and the tag", said(None, *code))]
     NotFound {
         /// What was asked for.
         what: String,
+        /// The registry's own word for it.
+        code: Option<&'static str>,
     },
     /// An index, manifest or config is not one.
     #[error("{what}: the image is not usable")]
@@ -255,10 +266,13 @@ pub enum Error {
     },
 }
 
-fn length_text(length: Option<u64>) -> String {
-    length
-        .map(|length| format!(" and {length} bytes that are not shown"))
-        .unwrap_or_default()
+/// What may be shown of a body: a code of a fixed list, else its length alone.
+fn said(length: Option<u64>, code: Option<&str>) -> String {
+    match (code, length) {
+        (Some(code), _) => format!(" (the registry says {code})"),
+        (None, Some(length)) => format!(" and {length} bytes that are not shown"),
+        (None, None) => String::new(),
+    }
 }
 
 impl Error {
@@ -281,13 +295,29 @@ impl Error {
         }
     }
 
-    /// Whether reading the whole thing again from its first byte may help: the bytes were damaged on
-    /// the way, or changed while they were read. What was written of them must be thrown away.
-    pub fn wants_restart(&self) -> bool {
-        matches!(
-            self,
-            Self::DigestMismatch { .. } | Self::Changed { .. } | Self::Size { .. }
-        )
+    /// The same with the word that the registry has for it.
+    pub(crate) fn with_code(mut self, said: Option<&'static str>) -> Self {
+        if let Self::Unavailable { code, .. }
+        | Self::Status { code, .. }
+        | Self::Denied { code, .. }
+        | Self::NotFound { code, .. } = &mut self
+        {
+            *code = said;
+        }
+        self
+    }
+
+    /// How often the whole is worth reading from its first byte when a reading ends so; 1 where another
+    /// one cannot help. What was written of the last one must be thrown away.
+    ///
+    /// Bytes that were damaged on the way are soon known to be damaged at their source. A transfer that
+    /// broke and cannot be resumed says nothing against the next one.
+    pub fn passes(&self) -> u32 {
+        match self {
+            Self::DigestMismatch { .. } | Self::Size { .. } => 3,
+            Self::Changed { .. } => 6,
+            _ => 1,
+        }
     }
 
     /// The error of this crate that caused `error`, also when it travelled inside an
@@ -295,7 +325,9 @@ impl Error {
     pub fn in_chain<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Self> {
         let mut next = Some(error);
         while let Some(error) = next {
-            if let Some(found) = error.downcast_ref::<Self>() {
+            // A source that is a box shows itself as the box, not as what is in it.
+            let boxed = error.downcast_ref::<Box<Self>>().map(AsRef::as_ref);
+            if let Some(found) = error.downcast_ref::<Self>().or(boxed) {
                 return Some(found);
             }
             let inner = error

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ::url::{Host, Url};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION};
-use reqwest::{Client, Method, Request, Response, StatusCode};
+use reqwest::{Body, Client, Method, Request, Response, StatusCode};
 use rustls::pki_types::CertificateDer;
 
 use crate::address::{CheckedResolver, Refused};
@@ -73,10 +73,14 @@ struct Inner {
     system: OnceLock<Vec<CertificateDer<'static>>>,
 }
 
-/// A GET that may be redirected.
-pub(crate) struct Get<'a> {
+/// Makes the body of a request, once for each time that it is sent.
+pub(crate) type MakeBody<'a> = dyn Fn() -> Option<Body> + Send + Sync + 'a;
+
+/// A request that may be redirected.
+pub(crate) struct Ask<'a> {
     /// For messages.
     pub(crate) what: &'a str,
+    pub(crate) method: Method,
     pub(crate) url: Url,
     pub(crate) headers: HeaderMap,
     /// Sent to the first host alone.
@@ -87,6 +91,7 @@ pub(crate) struct Get<'a> {
     pub(crate) proxy: &'a Proxy,
     /// How long the server may think.
     pub(crate) stall: Duration,
+    pub(crate) body: &'a MakeBody<'a>,
 }
 
 impl Network {
@@ -244,11 +249,14 @@ impl Network {
         answer.map_err(|error| unreachable(what, host, error))
     }
 
-    /// A GET whose redirects are followed: at most 5, each checked as the first URL was, without
-    /// credentials once another host is asked, and never from https to http.
-    pub(crate) async fn get(&self, get: Get<'_>) -> Result<Response> {
-        let Get {
+    /// A request whose redirects are followed: at most 5, each checked as the first URL was, without
+    /// credentials once another host is asked, and never from https to http. What has a body is sent
+    /// again only where the answer says that method and body stay (307 and 308); other redirects of it
+    /// are answers like any other.
+    pub(crate) async fn ask(&self, ask: Ask<'_>) -> Result<Response> {
+        let Ask {
             what,
+            method,
             mut url,
             headers,
             mut authorization,
@@ -256,7 +264,8 @@ impl Network {
             trust,
             proxy,
             stall,
-        } = get;
+            body,
+        } = ask;
         let mut private = Some(private);
         let first = url.clone();
         let refuse = |why| Error::Answer {
@@ -264,8 +273,9 @@ impl Network {
             why,
         };
         for _ in 0..=REDIRECTS_MAX {
-            let mut request = Request::new(Method::GET, url.clone());
+            let mut request = Request::new(method.clone(), url.clone());
             *request.headers_mut() = headers.clone();
+            *request.body_mut() = body();
             let besides = private.into_iter().flatten();
             for (name, value) in besides.filter(|(name, _)| *name != AUTHORIZATION) {
                 request.headers_mut().append(name, value.clone());
@@ -280,7 +290,7 @@ impl Network {
             if response.status() == StatusCode::UNAUTHORIZED && url.origin() != first.origin() {
                 return Err(refuse("the place that it redirects to wants credentials"));
             }
-            if !is_redirect(response.status()) {
+            if !is_redirect(&method, response.status()) {
                 return Ok(response);
             }
             let target = response
@@ -321,8 +331,14 @@ impl Network {
     }
 }
 
-fn is_redirect(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
+/// Whether `status` sends a request of this kind elsewhere as it is (RFC 9110 section 15.4).
+fn is_redirect(method: &Method, status: StatusCode) -> bool {
+    let changes_nothing = matches!(*method, Method::GET | Method::HEAD);
+    match status.as_u16() {
+        307 | 308 => true,
+        301..=303 => changes_nothing,
+        _ => false,
+    }
 }
 
 /// Host and port, the port only where the scheme does not imply it.

@@ -414,10 +414,9 @@ impl From<image::oci::Error> for Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// Whether reading the source again from its first byte may help: its bytes were damaged on the
-    /// way.
-    pub(crate) fn wants_restart(&self) -> bool {
-        fetch::Error::in_chain(self).is_some_and(fetch::Error::wants_restart)
+    /// How often the source is worth reading from its first byte when a reading ends so.
+    pub(crate) fn passes(&self) -> u32 {
+        fetch::Error::in_chain(self).map_or(1, fetch::Error::passes)
     }
 }
 

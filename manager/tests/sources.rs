@@ -367,7 +367,7 @@ async fn row_04_a_damaged_layer_is_read_again_and_then_given_up() {
     let before = fixture.server.requests();
     let message = fixture.failure(fixture.reference("test/image:v1")).await;
     assert!(message.contains("sha256:"), "{message}");
-    let passes = usize::try_from(fetch::registry::PASSES).unwrap();
+    let passes = 3;
     assert!(
         fixture.server.requests() - before >= passes,
         "it was not read {passes} times"

@@ -11,9 +11,10 @@ use reqwest::{Response, StatusCode};
 use tokio::io::AsyncRead;
 use tokio_util::io::StreamReader;
 
+use super::refusal::refused;
 use super::session::{Session, Sessions};
 use super::{Layer, Resolved};
-use crate::answer::{next_chunk, status_error};
+use crate::answer::next_chunk;
 use crate::network::Network;
 use crate::range::ContentRange;
 use crate::retry::Retry;
@@ -187,7 +188,7 @@ impl Blob {
                     _ => refuse("another range came than was asked for"),
                 }
             }
-            _ => Err(status_error(&self.name, &response)),
+            _ => Err(refused(&self.name, response, self.network.tuning()).await),
         }
     }
 

@@ -12,9 +12,11 @@
 mod blob;
 mod challenge;
 mod push;
+mod refusal;
 mod resolve;
 mod session;
 mod token;
+mod upload;
 
 use std::sync::Arc;
 
@@ -25,9 +27,6 @@ pub use push::Pusher;
 
 use self::session::{Access, Session, Sessions};
 use crate::{Credentials, Network, Platform, Reference, Result};
-
-/// How often a whole blob is worth reading when it keeps arriving damaged.
-pub const PASSES: u32 = 3;
 
 /// Talks to registries.
 #[derive(Debug, Clone)]
@@ -83,8 +82,7 @@ impl Client {
     /// The bytes of a layer, as they are packed. Nothing is sent before the first read.
     ///
     /// `pass` counts from 0: how often the layer was read before and came damaged
-    /// ([`crate::Error::wants_restart`]); another place is then asked first if there is one. Give up
-    /// after [`PASSES`].
+    /// ([`crate::Error::passes`]); another place is then asked first if there is one.
     pub fn blob(&self, image: &Resolved, layer: &Layer, pass: u32) -> Blob {
         Blob::new(&self.network, image, layer, pass)
     }

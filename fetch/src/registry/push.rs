@@ -2,22 +2,25 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use image::oci::Digest;
-use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Body, Method};
-use tokio_util::io::ReaderStream;
-use url::Url;
 
+use super::refusal::refused;
 use super::session::Session;
+use super::upload::{Content, Upload};
 use crate::answer::status_error;
 use crate::network::Network;
 use crate::retry::Retry;
 use crate::{Error, Reference, Result};
 
-/// How much of a file is read at a time.
-const READ_SIZE: usize = 256 << 10;
+/// The pieces that are tried first when the whole is too large for one request, and the smallest ones.
+/// Proxies take 100 MB (Cloudflare) or 1 MiB (nginx) unless they are told otherwise.
+const PIECE_FIRST: u64 = 64 << 20;
+const PIECE_MIN: u64 = 256 << 10;
 
 /// Pushes to one repository.
 #[derive(Debug)]
@@ -25,13 +28,8 @@ pub struct Pusher {
     network: Network,
     session: Arc<Session>,
     reference: Reference,
-}
-
-/// What an upload sends.
-#[derive(Debug, Clone, Copy)]
-enum Content<'a> {
-    Bytes(&'a Bytes),
-    File(&'a Path, u64),
+    /// The most bytes that are sent at once.
+    piece: AtomicU64,
 }
 
 impl Pusher {
@@ -40,18 +38,27 @@ impl Pusher {
             network: network.clone(),
             session,
             reference,
+            piece: AtomicU64::new(u64::MAX),
         }
+    }
+
+    /// Sends at most so many bytes in one request, for a proxy that takes no more. Without it a blob is
+    /// sent whole, and in pieces once that was too much for somebody.
+    #[must_use]
+    pub fn in_pieces_of(self, piece: u64) -> Self {
+        self.piece.store(piece.max(PIECE_MIN), Ordering::Relaxed);
+        self
     }
 
     /// Uploads a file as a blob, unless the registry has it. `size` and `digest` are the file's; it is
     /// read as it is sent, and the registry refuses it when it does not hash to the digest.
     pub async fn blob(&self, digest: &Digest, size: u64, path: &Path) -> Result<()> {
-        self.upload(digest, Content::File(path, size)).await
+        self.upload(digest, &open(path, size)?).await
     }
 
     /// Uploads bytes as a blob, unless the registry has it.
     pub async fn blob_bytes(&self, digest: &Digest, bytes: Bytes) -> Result<()> {
-        self.upload(digest, Content::Bytes(&bytes)).await
+        self.upload(digest, &Content::Bytes(bytes)).await
     }
 
     /// Stores a manifest under the reference's tag, or under its digest when it has no tag. Gives the
@@ -81,118 +88,91 @@ impl Pusher {
                 .session
                 .request(&what, target, headers.clone(), &body)
                 .await;
-            match sent.and_then(|r| {
-                if r.status().is_success() {
-                    Ok(())
-                } else {
-                    Err(status_error(&what, &r))
-                }
-            }) {
-                Ok(()) => return Ok(digest),
-                Err(error) => retry.after(&what, error).await?,
-            }
+            let error = match sent {
+                Ok(answer) if answer.status().is_success() => return Ok(digest),
+                Ok(answer) => refused(&what, answer, self.network.tuning()).await,
+                Err(error) => error,
+            };
+            retry.after(&what, error).await?;
         }
     }
 
-    async fn upload(&self, digest: &Digest, content: Content<'_>) -> Result<()> {
+    async fn upload(&self, digest: &Digest, content: &Content) -> Result<()> {
         let what = format!("{} blob {digest}", self.session.name());
         let mut retry = Retry::new(self.network.tuning());
         loop {
-            match self.upload_once(&what, digest, content).await {
+            let piece = self.piece.load(Ordering::Relaxed);
+            match self.upload_once(&what, digest, content, piece).await {
                 Ok(()) => return Ok(()),
+                Err(Error::Status { status: 413, .. }) => {
+                    self.smaller(&what, piece.min(content.size()))?;
+                }
                 Err(error) => retry.after(&what, error).await?,
             }
         }
     }
 
-    async fn upload_once(&self, what: &str, digest: &Digest, content: Content<'_>) -> Result<()> {
+    async fn upload_once(
+        &self,
+        what: &str,
+        digest: &Digest,
+        content: &Content,
+        piece: u64,
+    ) -> Result<()> {
+        if self.is_there(what, digest).await? {
+            return Ok(());
+        }
+        let tuning = self.network.tuning();
+        let upload = Upload::begin(&self.session, tuning, what, (content, digest)).await?;
+        if content.size() <= piece {
+            upload.whole().await
+        } else {
+            upload.in_pieces(piece).await
+        }
+    }
+
+    /// Whether the registry surely has a blob. It saves an upload and no more, so that a place which
+    /// cannot say it (storage that is redirected to refuses what is absent by 403) is no failure.
+    async fn is_there(&self, what: &str, digest: &Digest) -> Result<bool> {
         let url = self.session.url(what, &format!("blobs/{digest}")).await?;
-        let there = self
+        let answer = self
             .session
             .request(what, (Method::HEAD, url), HeaderMap::new(), &|| None)
             .await?;
-        match there.status().as_u16() {
-            200 => return Ok(()),
-            404 => {}
-            _ => return Err(status_error(what, &there)),
+        match status_error(what, &answer) {
+            _ if answer.status().as_u16() == 200 => Ok(true),
+            error if error.is_transient() => Err(error),
+            _ => Ok(false),
         }
-        let url = self.session.url(what, "blobs/uploads/").await?;
-        let empty = HeaderMap::from_iter([(CONTENT_LENGTH, HeaderValue::from_static("0"))]);
-        let begun = self
-            .session
-            .request(what, (Method::POST, url.clone()), empty, &|| None)
-            .await?;
-        if begun.status().as_u16() != 202 {
-            return Err(status_error(what, &begun));
-        }
-        let place = upload_place(&url, begun.headers(), digest);
-        let why = "it gives no place to upload to";
-        let place = place.ok_or_else(|| Error::Answer {
-            what: what.to_owned(),
-            why,
-        })?;
-        self.send(what, place, content).await
     }
 
-    async fn send(&self, what: &str, place: Url, content: Content<'_>) -> Result<()> {
-        let (size, file) = match content {
-            Content::Bytes(bytes) => (bytes.len() as u64, None),
-            Content::File(path, size) => (size, Some(open(path, size).await?)),
-        };
-        let headers = HeaderMap::from_iter([
-            (
-                CONTENT_TYPE,
-                HeaderValue::from_static("application/octet-stream"),
-            ),
-            (CONTENT_LENGTH, HeaderValue::from(size)),
-        ]);
-        // A body from a file can be sent once: a 401 now, after two requests were let in, ends this
-        // attempt and the next one begins with the HEAD again.
-        let file = std::sync::Mutex::new(file);
-        let body = || match content {
-            Content::Bytes(bytes) => Some(Body::from(bytes.clone())),
-            Content::File(..) => {
-                let file = file.lock().ok()?.take()?;
-                Some(Body::wrap_stream(ReaderStream::with_capacity(
-                    file, READ_SIZE,
-                )))
-            }
-        };
-        let sent = self
-            .session
-            .request(what, (Method::PUT, place), headers, &body)
-            .await?;
-        if sent.status().is_success() {
-            Ok(())
-        } else {
-            Err(status_error(what, &sent))
+    /// From here on in smaller pieces: `refused` bytes at once were too many for somebody.
+    fn smaller(&self, what: &str, refused: u64) -> Result<()> {
+        if refused <= PIECE_MIN {
+            return Err(Error::Answer {
+                what: what.to_owned(),
+                why: "even 256 KiB at once are too many for it (status 413): raise the limit on the \
+                      body of a request in the proxy before the registry",
+            });
         }
+        let piece = (refused / 4).clamp(PIECE_MIN, PIECE_FIRST);
+        tracing::info!(piece, "{what}: too large for one request: sent in pieces");
+        self.piece.store(piece, Ordering::Relaxed);
+        Ok(())
     }
-}
-
-/// The upload's URL with the digest that finishes it in one request.
-fn upload_place(asked: &Url, headers: &HeaderMap, digest: &Digest) -> Option<Url> {
-    let mut place = asked.join(headers.get(LOCATION)?.to_str().ok()?).ok()?;
-    if !matches!(place.scheme(), "http" | "https") || !place.username().is_empty() {
-        return None;
-    }
-    place
-        .query_pairs_mut()
-        .append_pair("digest", &digest.to_string());
-    Some(place)
 }
 
 /// Opens what is to be sent, and makes sure that it still is what was hashed, as far as its size tells.
-async fn open(path: &Path, size: u64) -> Result<tokio::fs::File> {
+fn open(path: &Path, size: u64) -> Result<Content> {
     let failed = |source| Error::File {
         operation: "read",
         path: path.to_owned(),
         source,
     };
-    let file = tokio::fs::File::open(path).await.map_err(failed)?;
-    let actual = file.metadata().await.map_err(failed)?.len();
+    let file = std::fs::File::open(path).map_err(failed)?;
+    let actual = file.metadata().map_err(failed)?.len();
     if actual == size {
-        return Ok(file);
+        return Ok(Content::File(Arc::new(file), size));
     }
     Err(Error::Size {
         what: path.display().to_string(),

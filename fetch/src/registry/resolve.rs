@@ -9,8 +9,9 @@ use image::oci::{
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 
 use super::Resolved;
+use super::refusal::refused;
 use super::session::Session;
-use crate::answer::{small_body, status_error};
+use crate::answer::small_body;
 use crate::network::Network;
 use crate::retry::Retry;
 use crate::{Error, Platform, Reference, Result};
@@ -200,7 +201,7 @@ impl Lookup<'_> {
     ) -> Result<(HeaderMap, Vec<u8>)> {
         let response = self.session.get(what, rest, headers).await?;
         if response.status().as_u16() != 200 {
-            return Err(status_error(what, &response));
+            return Err(refused(what, response, self.network.tuning()).await);
         }
         let headers = response.headers().clone();
         let stall = self.network.tuning().stall_timeout;

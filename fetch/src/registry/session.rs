@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderValue};
-use reqwest::{Body, Method, Request, Response, StatusCode};
+use reqwest::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue};
+use reqwest::{Method, Request, Response, StatusCode};
 use tokio::sync::{Mutex, OnceCell};
 use url::Url;
 
@@ -11,7 +11,7 @@ use super::challenge::{self, Challenge};
 use super::token::{self, Wanted};
 use crate::config::Endpoint;
 use crate::credentials::Login;
-use crate::network::{Get, Network};
+use crate::network::{Ask, MakeBody, Network};
 use crate::proxy::Proxy;
 use crate::tls::Trust;
 use crate::{Credentials, Error, Result};
@@ -109,7 +109,7 @@ impl Session {
         }
     }
 
-    /// A GET with redirects followed. A 401 is answered once with a new token, then it is final.
+    /// A GET. A 401 is answered once with a new token, then it is final.
     pub(super) async fn get(
         &self,
         what: &str,
@@ -118,10 +118,11 @@ impl Session {
     ) -> Result<Response> {
         let url = self.url(what, rest).await?;
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        self.convinced(what, Exchange::Get { url, headers }).await
+        let target = (Method::GET, url);
+        self.request(what, target, headers, &|| None).await
     }
 
-    /// Another request, without redirects. `url` may be another host's, as the place of an upload is:
+    /// A request, with redirects followed. `url` may be another host's, as the place of an upload is:
     /// credentials go only to this registry.
     pub(super) async fn request(
         &self,
@@ -131,7 +132,6 @@ impl Session {
         body: &MakeBody<'_>,
     ) -> Result<Response> {
         let base = self.url(what, "").await?;
-        let own = url.origin() == base.origin();
         if base.scheme() == "https" && url.scheme() != "https" {
             let why = "the registry sends us from https to http";
             return Err(Error::Answer {
@@ -139,19 +139,15 @@ impl Session {
                 why,
             });
         }
-        let trust = self.network.trust_at(&url, &base, &self.endpoint.trust);
-        self.convinced(
-            what,
-            Exchange::Other {
-                method,
-                url,
-                headers,
-                body,
-                own,
-                trust,
-            },
-        )
-        .await
+        let exchange = Exchange {
+            own: url.origin() == base.origin(),
+            trust: self.network.trust_at(&url, &base, &self.endpoint.trust),
+            method,
+            url,
+            headers,
+            body,
+        };
+        self.convinced(what, exchange).await
     }
 
     /// Sends with what we have, and once more with what a 401 asks for.
@@ -179,39 +175,19 @@ impl Session {
         exchange: &Exchange<'_>,
         authorization: Option<HeaderValue>,
     ) -> Result<Response> {
-        match exchange {
-            Exchange::Get { url, headers } => {
-                let (url, headers, trust) = (url.clone(), headers.clone(), &self.endpoint.trust);
-                self.network
-                    .get(Get {
-                        what,
-                        url,
-                        headers,
-                        authorization,
-                        private: &HeaderMap::new(),
-                        trust,
-                        proxy: &Proxy::Environment,
-                        stall: self.network.tuning().stall_timeout,
-                    })
-                    .await
-            }
-            Exchange::Other {
-                method,
-                url,
-                headers,
-                body,
-                own,
-                trust,
-            } => {
-                let mut request = Request::new(method.clone(), url.clone());
-                *request.headers_mut() = headers.clone();
-                if let Some(value) = authorization.filter(|_| *own) {
-                    request.headers_mut().insert(AUTHORIZATION, value);
-                }
-                *request.body_mut() = body();
-                self.network.send(what, request, trust).await
-            }
-        }
+        let ask = Ask {
+            what,
+            method: exchange.method.clone(),
+            url: exchange.url.clone(),
+            headers: exchange.headers.clone(),
+            authorization: authorization.filter(|_| exchange.own),
+            private: &HeaderMap::new(),
+            trust: &exchange.trust,
+            proxy: &Proxy::Environment,
+            stall: self.network.tuning().stall_timeout,
+            body: exchange.body,
+        };
+        self.network.ask(ask).await
     }
 
     /// Gets what the refused answer asks for, unless somebody else just did.
@@ -277,24 +253,15 @@ impl Session {
     }
 }
 
-/// Makes the body of a request, once for each time that it is sent.
-pub(super) type MakeBody<'a> = dyn Fn() -> Option<Body> + Send + Sync + 'a;
-
 /// A request that can be sent again with another token.
-enum Exchange<'a> {
-    Get {
-        url: Url,
-        headers: HeaderMap,
-    },
-    Other {
-        method: Method,
-        url: Url,
-        headers: HeaderMap,
-        body: &'a MakeBody<'a>,
-        /// Whether it goes to the registry itself, which alone gets the credentials.
-        own: bool,
-        trust: Trust,
-    },
+struct Exchange<'a> {
+    method: Method,
+    url: Url,
+    headers: HeaderMap,
+    body: &'a MakeBody<'a>,
+    /// Whether it goes to the registry itself, which alone gets the credentials.
+    own: bool,
+    trust: Trust,
 }
 
 /// The places where an image can be had, in order.

@@ -6,11 +6,11 @@ use reqwest::header::{
     ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderName,
     HeaderValue, IF_RANGE, LAST_MODIFIED, RANGE,
 };
-use reqwest::{Response, StatusCode};
+use reqwest::{Method, Response, StatusCode};
 
 use super::Source;
 use crate::answer::{next_chunk, status_error};
-use crate::network::{Get, Network};
+use crate::network::{Ask, Network};
 use crate::range::ContentRange;
 use crate::retry::Retry;
 use crate::{Error, Result};
@@ -200,8 +200,9 @@ impl Download {
         }
         let options = self.source.options();
         let trust = options.trust(&self.network, self.source.url());
-        let get = Get {
+        let ask = Ask {
             what: &self.name,
+            method: Method::GET,
             url: self.source.url().clone(),
             headers,
             authorization: self.source.authorization(),
@@ -209,8 +210,9 @@ impl Download {
             trust: &trust,
             proxy: options.proxy(),
             stall: options.stall(self.network.tuning()),
+            body: &|| None,
         };
-        let response = self.network.get(get).await?;
+        let response = self.network.ask(ask).await?;
         self.accept(response)
     }
 

@@ -65,10 +65,8 @@ pub(super) fn from_registry(
         match layer::find(inputs, Limits::default(), &mut Out::new(out)) {
             Ok(found) => break found,
             Err(error) => {
-                let damaged =
-                    fetch::Error::in_chain(&error).is_some_and(fetch::Error::wants_restart);
                 pass += 1;
-                if !damaged || pass >= fetch::registry::PASSES {
+                if pass >= fetch::Error::in_chain(&error).map_or(1, fetch::Error::passes) {
                     return Err(Error::Layers { source: error });
                 }
             }

@@ -37,7 +37,7 @@ pub(super) fn run(args: &BuildArgs) -> Result<Vec<(Place, image::oci::Digest)>> 
         let image = images.get(compression(&plan, place), &progress)?;
         match (place, registry) {
             (Place::Registry(reference), Some(registry)) => {
-                registry.push(reference, image, &progress)?;
+                registry.push(reference, image, args.chunk_size, &progress)?;
             }
             _ => output::write(place, image, plan.tag.as_deref(), &progress)?,
         }

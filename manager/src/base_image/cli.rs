@@ -59,6 +59,10 @@ pub struct BuildArgs {
     /// Compression of the layer; a docker-archive always holds a plain one, for old Docker
     #[arg(long, value_enum, default_value = "zstd")]
     pub layer_compression: LayerCompression,
+    /// Push to a registry in pieces of at most so many bytes, for a proxy that takes no more at once
+    /// [default: whole, and in pieces once that was refused as too large]
+    #[arg(long, value_parser = types::parse_quantity, value_name = "SIZE")]
+    pub chunk_size: Option<ByteSize>,
     /// How the registry is reached.
     #[command(flatten)]
     pub registry: RegistryArgs,

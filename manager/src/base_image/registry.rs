@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use fetch::registry::Client;
 use fetch::{AddressPolicy, Config, Credentials, Network, Proxies, Reference, Tuning};
+use types::ByteSize;
 
 use super::cli::RegistryArgs;
 use super::error::{Error, Result, io};
@@ -65,6 +66,7 @@ impl Registry {
         &self,
         reference: &Reference,
         image: &ContainerImage,
+        chunk_size: Option<ByteSize>,
         progress: &Progress,
     ) -> Result<()> {
         progress.say(&format!(
@@ -72,6 +74,10 @@ impl Registry {
             image.layer.size
         ));
         let pusher = self.client.pusher(reference, &self.credentials);
+        let pusher = match chunk_size {
+            Some(size) => pusher.in_pieces_of(size.0),
+            None => pusher,
+        };
         self.wait(async {
             let layer = &image.layer;
             pusher.blob(&layer.digest, layer.size, &layer.path).await?;

@@ -6,7 +6,6 @@
 use std::sync::Arc;
 
 use fetch::Platform;
-use fetch::registry::PASSES;
 use image::Format;
 use image::foreign::Foreign;
 use ring::digest::{SHA256, digest};
@@ -285,8 +284,8 @@ impl Catalog {
         let (received, facts) = loop {
             match self.inner.sources.take_in(&new.source, &job).await {
                 Ok(done) => break done,
-                Err(error) if error.wants_restart() && job.pass + 1 < PASSES => {
-                    warn!(pass = job.pass, error = %report(&error), "came damaged: read again");
+                Err(error) if job.pass + 1 < error.passes() => {
+                    warn!(pass = job.pass, error = %report(&error), "read again from the first byte");
                     job.pass += 1;
                 }
                 Err(error) => return Err(error),

@@ -166,7 +166,7 @@ pub struct Job {
     pub format: Option<Format>,
     /// The format that the source's bytes are in, when they must be made raw.
     pub convert: Option<Foreign>,
-    /// How often the source was read before and its bytes came damaged.
+    /// How often the source was read before, in vain.
     pub pass: u32,
     /// Ends the work.
     pub cancel: CancellationToken,

@@ -151,3 +151,79 @@ fn what_is_pushed_is_what_skopeo_and_inspect_find() {
     assert!(missing.contains("check the name and the tag"), "{missing}");
     assert!(!missing.contains("s3cret"), "{missing}");
 }
+
+/// nginx before a registry, with the limit on bodies that it has when nobody sets one.
+#[test]
+fn row_172_a_proxy_with_a_limit_before_a_real_registry() {
+    let tools = ["docker-registry", "skopeo", "htpasswd", "openssl", "nginx"];
+    if !tools.into_iter().all(has) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let registry = Registry::start(dir);
+    let proxy = Proxy::start(dir, &registry.address);
+    // Noise, so that no compression makes the layer small.
+    let noise = e2e::noise::noise(3, 5 << 20);
+    fs::write(dir.join("disk.raw"), noise).unwrap();
+    docker_config(dir, &proxy.address, ".docker/config.json");
+    let trust = ["--ca-file", "ca.crt"];
+    for (tag, more) in [("v1", &[][..]), ("v2", &["--chunk-size", "900Ki"])] {
+        let image = format!("docker://{}/test/{tag}:{tag}", proxy.address);
+        let build = ["build", "--from", "disk.raw", "--output", &image];
+        succeeds(dir, &[&build[..], &trust, more].concat());
+        let seen = inspect(dir, &[&[image.as_str()], &trust[..]].concat());
+        assert_eq!(seen["virtualSize"], 5 << 20);
+        let policy = ["--policy", policy(dir), "copy", "--src-cert-dir", "certs.d"];
+        let login = ["--src-creds", "tester:s3cret", &image, &format!("dir:{tag}")];
+        tool(dir, "skopeo", [&policy[..], &login].concat());
+    }
+}
+
+/// nginx that passes everything on to a registry, stopped when dropped.
+struct Proxy {
+    child: Child,
+    address: String,
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Proxy {
+    fn start(dir: &Path, registry: &str) -> Self {
+        let address = e2e::ports::free().to_string();
+        let at = dir.display();
+        let config = format!(
+            "daemon off; master_process off; pid {at}/nginx.pid; error_log stderr;\n\
+             events {{}}\n\
+             http {{ access_log off; client_body_temp_path {at}/body; proxy_temp_path {at}/proxy;\n\
+             fastcgi_temp_path {at}/f; uwsgi_temp_path {at}/u; scgi_temp_path {at}/s;\n\
+             server {{ listen {address} ssl; ssl_certificate {at}/r.crt; ssl_certificate_key {at}/r.key;\n\
+             client_max_body_size 1m;\n\
+             location / {{ proxy_pass https://{registry}; proxy_set_header Host $http_host;\n\
+             proxy_set_header X-Forwarded-Proto https; }} }} }}\n"
+        );
+        fs::write(dir.join("nginx.conf"), config).unwrap();
+        let log = fs::File::create(dir.join("nginx.log")).unwrap();
+        let child = Command::new(e2e::command::find("nginx").unwrap())
+            .arg("-p")
+            .arg(dir)
+            .arg("-c")
+            .arg(dir.join("nginx.conf"))
+            .stdout(Stdio::null())
+            .stderr(log)
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let deadline = Instant::now() + Duration::from_mins(1);
+        while TcpStream::connect(&address).is_err() {
+            assert!(Instant::now() < deadline, "nginx does not answer");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Self { child, address }
+    }
+}
