@@ -47,8 +47,17 @@ impl AddressPolicy {
 
     /// Whether `address` may be connected to; if not, what kind of address it is.
     pub fn check(&self, address: IpAddr) -> Result<(), &'static str> {
-        let address = embedded(address);
-        if self.unrestricted || self.allowed.iter().any(|net| net.contains(&address)) {
+        if self.unrestricted {
+            return Ok(());
+        }
+        // What stands for several is as open as the least open of them.
+        embedded(address)
+            .into_iter()
+            .try_for_each(|address| self.check_one(address))
+    }
+
+    fn check_one(&self, address: IpAddr) -> Result<(), &'static str> {
+        if self.allowed.iter().any(|net| net.contains(&address)) {
             return Ok(());
         }
         let why = match address {
@@ -60,21 +69,51 @@ impl AddressPolicy {
     }
 }
 
-/// The IPv4 address that an IPv6 address stands for, where it does: mapped (RFC 4291), compatible
-/// (same), NAT64 (RFC 6052) and 6to4 (RFC 3056).
-fn embedded(address: IpAddr) -> IpAddr {
+/// The IPv4 address that an IPv6 address stands for, where it does, or each that it may stand for:
+/// mapped and compatible (RFC 4291), translated (RFC 2765), NAT64 with the well-known prefix (RFC 6052)
+/// and with the local one (RFC 8215), 6to4 (RFC 3056) and ISATAP (RFC 5214). Else the address itself.
+/// Teredo (RFC 4380) is refused as a whole.
+fn embedded(address: IpAddr) -> Vec<IpAddr> {
     let IpAddr::V6(v6) = address else {
-        return address;
+        return vec![address];
     };
     let v4 =
         |high: u16, low: u16| IpAddr::V4(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)));
     match v6.segments() {
         // Loopback and unspecified look like compatible addresses but are IPv6's own.
-        [0, 0, 0, 0, 0, 0, 0, 0 | 1] => address,
+        [0, 0, 0, 0, 0, 0, 0, 0 | 1] => vec![address],
         [0, 0, 0, 0, 0, 0 | 0xffff, high, low]
+        | [0, 0, 0, 0, 0xffff, 0, high, low]
         | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
-        | [0x2002, high, low, ..] => v4(high, low),
-        _ => address,
+        | [0x2002, high, low, ..] => vec![v4(high, low)],
+        [0x64, 0xff9b, 1, ..] => translated_locally(v6),
+        // Any network may have it, so that the address itself counts as well.
+        [.., 0 | 0x200, 0x5efe, high, low] => vec![address, v4(high, low)],
+        _ => vec![address],
+    }
+}
+
+/// What an address of 64:ff9b:1::/48 may stand for: who runs the network chose the length of the
+/// prefix, and with it the place of the address (RFC 6052 section 2.2; octet 8 is passed over).
+fn translated_locally(address: Ipv6Addr) -> Vec<IpAddr> {
+    let octets = address.octets();
+    let places: [[usize; 4]; 4] = [
+        [6, 7, 9, 10],
+        [7, 9, 10, 11],
+        [9, 10, 11, 12],
+        [12, 13, 14, 15],
+    ];
+    let all = places.map(|place| Ipv4Addr::from(place.map(|at| octets[at])));
+    // What is 0.x there has its address in another place.
+    let meant: Vec<IpAddr> = all
+        .into_iter()
+        .filter(|v4| v4.octets()[0] != 0)
+        .map(IpAddr::V4)
+        .collect();
+    if meant.is_empty() {
+        vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED)]
+    } else {
+        meant
     }
 }
 
@@ -181,6 +220,18 @@ mod tests {
             "::127.0.0.1",
             "64:ff9b::7f00:1",
             "2002:7f00:1::",
+            "64:ff9b:1::7f00:1",
+            "64:ff9b:1::a9fe:a9fe",
+            "64:ff9b:1:a9fe:a9:fe00::",
+            "64:ff9b:1:7f:0:1::",
+            "64:ff9b:1:0:a9:fea9:fe00:0",
+            "64:ff9b:1::",
+            "::ffff:0:127.0.0.1",
+            "::ffff:0:169.254.169.254",
+            "2001:db8::5efe:127.0.0.1",
+            "2001:db8::200:5efe:169.254.169.254",
+            "fe80::5efe:8.8.8.8",
+            "::5efe:168.63.129.16",
             "2001:0:1::1",
             "fd00:ec2::254",
             "100.100.100.200",
@@ -199,6 +250,13 @@ mod tests {
             "8.8.8.8",
             "2606:4700::1",
             "fd12::1",
+            "64:ff9b::808:808",
+            "64:ff9b:1::808:808",
+            "64:ff9b:1:808:8:800::",
+            "64:ff9b:1::a2b:7",
+            "::ffff:0:10.43.0.7",
+            "2001:db8::5efe:10.43.0.7",
+            "2002:a2b:7::",
         ] {
             assert_eq!(policy.check(text.parse().unwrap()), Ok(()), "{text}");
         }
