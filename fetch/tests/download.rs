@@ -335,7 +335,70 @@ async fn row_27_what_is_encoded_is_refused_and_a_page_is_told() {
             .await;
     let source = server.url("/login").parse().unwrap();
     let page = Download::start(&network(""), &source, LIMIT).await.unwrap();
-    assert!(page.is_html() && page.content_type().is_some() && page.size() == Some(6));
+    assert!(page.is_no_disk().is_some() && page.content_type().is_some() && page.size() == Some(6));
+}
+
+/// Words of `Content-Encoding` that change nothing are believed to change nothing.
+#[tokio::test]
+async fn row_175_an_encoding_that_is_none_is_taken() {
+    let with = |words: &[&'static str]| {
+        let words = words.to_vec();
+        Server::plain(move |_| {
+            let answer = Answer::ok("the disk");
+            words.iter().fold(answer, |answer, word| {
+                answer.with("Content-Encoding", *word)
+            })
+        })
+    };
+    for words in [
+        &["aws-chunked"][..],
+        &["identity, identity"],
+        &["none"],
+        &["AWS-Chunked,identity"],
+        &["aws-chunked", "identity"],
+        &["aws-chunked,"],
+        &[""],
+    ] {
+        let server = with(words).await;
+        let got = download(&server.url("/"), LIMIT).await;
+        assert_eq!(got.unwrap(), b"the disk", "{words:?}");
+    }
+    for words in [
+        &["gzip"][..],
+        &["aws-chunked,gzip"],
+        &["aws-chunked", "br"],
+        &["deflate, none"],
+    ] {
+        let server = with(words).await;
+        let error = download(&server.url("/"), LIMIT).await.unwrap_err();
+        assert!(matches!(error, Error::Answer { .. }), "{words:?}: {error}");
+    }
+}
+
+/// What the server calls a page, a document or an archive is told; what may be a disk is not.
+#[tokio::test]
+async fn row_174_a_type_that_is_no_disks_is_told() {
+    for (content_type, is_disk) in [
+        ("application/json", false),
+        ("Application/JSON; charset=utf-8", false),
+        ("application/xml", false),
+        ("text/xml", false),
+        ("application/zip", false),
+        ("application/xhtml+xml", false),
+        ("text/html", false),
+        ("text/plain", true),
+        ("application/octet-stream", true),
+        ("application/x-xz", true),
+        ("application/gzip", true),
+        ("application/x-raw-disk-image", true),
+        ("", true),
+    ] {
+        let server =
+            Server::plain(move |_| Answer::ok("x").with("Content-Type", content_type)).await;
+        let source = server.url("/d").parse().unwrap();
+        let answer = Download::start(&network(""), &source, LIMIT).await.unwrap();
+        assert_eq!(answer.is_no_disk().is_none(), is_disk, "{content_type}");
+    }
 }
 
 #[tokio::test]

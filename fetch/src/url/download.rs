@@ -60,6 +60,21 @@ impl Validator {
     }
 }
 
+/// Whether a body is what its URL names, by its `Content-Encoding`. Some words there change nothing:
+/// stores repeat `aws-chunked`, which was how the object came to them. `gzip`: it may be said of a .gz
+/// file that is sent as it is.
+fn is_as_it_is(headers: &HeaderMap, gzip: bool) -> bool {
+    let all = headers.get_all(CONTENT_ENCODING).iter();
+    let words = all.map(|value| value.to_str().unwrap_or("unreadable"));
+    let words = words.flat_map(|text| text.split(',').map(|word| word.trim().to_ascii_lowercase()));
+    let mut real =
+        words.filter(|word| !matches!(word.as_str(), "" | "identity" | "none" | "aws-chunked"));
+    match real.next() {
+        None => true,
+        Some(word) => gzip && matches!(word.as_str(), "gzip" | "x-gzip") && real.next().is_none(),
+    }
+}
+
 impl Download {
     /// Connects and reads the head of the answer. More than `limit` bytes are refused, at once where
     /// the server announces them.
@@ -101,11 +116,20 @@ impl Download {
         self.content_type.as_deref()
     }
 
-    /// Whether the server says that this is a page for people.
-    pub fn is_html(&self) -> bool {
-        let html = |t: &str| t.starts_with("text/html") || t.starts_with("application/xhtml");
-        self.content_type()
-            .is_some_and(|t| html(&t.to_ascii_lowercase()))
+    /// What the server says that it is when that is no disk: a page for people, an answer for programs,
+    /// an archive.
+    pub fn is_no_disk(&self) -> Option<&'static str> {
+        let said = self.content_type()?.split(';').next()?.trim();
+        let said = said.to_ascii_lowercase();
+        Some(match said.as_str() {
+            "text/html" | "application/xhtml+xml" => "an HTML page, perhaps a login page",
+            "application/json" | "application/problem+json" | "text/json" => "JSON",
+            "application/xml" | "text/xml" | "application/problem+xml" => "XML",
+            "application/zip" | "application/x-zip-compressed" => "a zip archive",
+            "application/x-7z-compressed" => "a 7z archive",
+            "application/vnd.git-lfs+json" => "a pointer of git-lfs",
+            _ => return None,
+        })
     }
 
     /// The next bytes; `None` after the last one, when as many came as were announced.
@@ -231,14 +255,9 @@ impl Download {
         if !matches!(status, StatusCode::OK | StatusCode::PARTIAL_CONTENT) {
             return Err(status_error(&self.name, &response));
         }
-        let encoding = response.headers().get(CONTENT_ENCODING);
-        let taken = |encoding: &HeaderValue| {
-            let is = |name: &str| encoding.as_bytes().eq_ignore_ascii_case(name.as_bytes());
-            // Some servers call a .gz file so, and send it as it is.
-            is("identity") || self.source.options().takes_gzip() && (is("gzip") || is("x-gzip"))
-        };
-        if encoding.is_some_and(|encoding| !taken(encoding)) {
-            let why = "it is compressed (Content-Encoding) though that was not asked for";
+        if !is_as_it_is(response.headers(), self.source.options().takes_gzip()) {
+            let why = "it is compressed (Content-Encoding) though that was not asked for; if it is a .gz \
+                       file that is called so, say --decompress gzip";
             return Err(Error::Answer {
                 what: self.name.clone(),
                 why,
