@@ -45,11 +45,9 @@ impl Credentials {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct File {
-            #[serde(default)]
-            auths: BTreeMap<String, Entry>,
+            auths: Option<BTreeMap<String, Option<Entry>>>,
             creds_store: Option<String>,
-            #[serde(default)]
-            cred_helpers: BTreeMap<String, String>,
+            cred_helpers: Option<BTreeMap<String, Option<String>>>,
         }
         if bytes.len() > SIZE_MAX {
             return Err(Error::Credentials {
@@ -61,12 +59,13 @@ impl Credentials {
             why: "it is not valid JSON of the known form",
         })?;
         let mut logins = BTreeMap::new();
-        for (key, entry) in file.auths {
-            if let Some(login) = entry.login()? {
+        for (key, entry) in file.auths.unwrap_or_default() {
+            if let Some(login) = entry.map(Entry::login).transpose()?.flatten() {
                 logins.insert(place(&key), login);
             }
         }
-        let helpers = file.creds_store.is_some() || !file.cred_helpers.is_empty();
+        let named = file.cred_helpers.is_some_and(|named| !named.is_empty());
+        let helpers = file.creds_store.is_some() || named;
         Ok(Self { logins, helpers })
     }
 
@@ -192,6 +191,18 @@ mod tests {
         Login::Password {
             user: user.to_owned(),
             password: password.to_owned(),
+        }
+    }
+
+    #[test]
+    fn row_176_null_in_a_config_is_not_there() {
+        for text in [
+            r#"{"auths":null,"credHelpers":null,"credsStore":null,"HttpHeaders":null}"#,
+            r#"{"auths":{"a.example":null}}"#,
+            r#"{"auths":{"a.example":{"auth":null,"email":null,"username":null}}}"#,
+        ] {
+            let read = Credentials::from_docker_config(text.as_bytes()).unwrap();
+            assert!(read.login("a.example", "x").is_none() && !read.names_helpers());
         }
     }
 

@@ -427,3 +427,164 @@ fn what_is_no_package_is_said_so() {
         assert!(error.to_string().contains(what), "{what}: {error}");
     }
 }
+
+/// Writes a document into a layout under its digest; what names it.
+fn blob(layout: &Path, media_type: &str, bytes: &[u8]) -> serde_json::Value {
+    let digest = Digest::of(bytes);
+    put(&layout.join("blobs/sha256").join(digest.hex()), bytes);
+    serde_json::json!({ "mediaType": media_type, "digest": digest.to_string(), "size": bytes.len() })
+}
+
+/// A layout of one manifest, with these entries of its index besides.
+fn layout_of(image: &Fixture, name: &str, manifest: &serde_json::Value, more: &[&str]) -> PathBuf {
+    let path = image.write(layout, name);
+    let text = manifest.to_string();
+    let entry = blob(
+        &path,
+        "application/vnd.oci.image.manifest.v1+json",
+        text.as_bytes(),
+    );
+    let entries: Vec<String> = more
+        .iter()
+        .map(|text| (*text).to_owned())
+        .chain([entry.to_string()])
+        .collect();
+    let index = format!(
+        r#"{{"schemaVersion":2,"annotations":null,"manifests":[{}]}}"#,
+        entries.join(",")
+    );
+    put(&path.join("index.json"), index.as_bytes());
+    path
+}
+
+/// What is `null` is not there, and what cannot be meant is not read, in every document.
+#[test]
+fn row_176_null_is_not_there_and_what_is_not_chosen_is_not_read() {
+    let image = Fixture::new();
+    let manifest: serde_json::Value = serde_json::from_slice(&image.manifest).unwrap();
+    let odd = [
+        serde_json::json!(null),
+        serde_json::json!({"a": null, "b": 7, "c": "d"}),
+        serde_json::json!([]),
+        serde_json::json!("text"),
+    ];
+    let mut number = 0;
+    let mut reads = |manifest: &serde_json::Value, more: &[&str]| {
+        number += 1;
+        let path = layout_of(&image, &format!("layout-{number}"), manifest, more);
+        let (disk, _) = read(&path, None)
+            .unwrap_or_else(|error| panic!("{manifest} {more:?}: {}", types::report(&error)));
+        assert!(disk == image.disk);
+    };
+    for value in &odd {
+        for place in ["/layers/0", "/config", ""] {
+            let mut changed = manifest.clone();
+            changed.pointer_mut(place).unwrap()["annotations"] = value.clone();
+            reads(&changed, &[]);
+        }
+    }
+    for field in ["urls", "data", "platform", "artifactType", "subject"] {
+        for place in ["/layers/0", "/config", ""] {
+            let mut changed = manifest.clone();
+            changed.pointer_mut(place).unwrap()[field] = serde_json::json!(null);
+            reads(&changed, &[]);
+        }
+    }
+    // Entries of an index that are not images, or that nobody can read.
+    let unknown = r#""platform":{"os":"unknown","architecture":"unknown"}"#;
+    let digest = Digest::of(b"x").to_string();
+    for entry in [
+        format!(r#"{{"mediaType":"x","digest":"{digest}","size":1,"annotations":null,{unknown}}}"#),
+        format!(r#"{{"digest":"{digest}","size":1,"mediaType":null,{unknown}}}"#),
+        format!(r#"{{"digest":"{digest}","size":"large",{unknown}}}"#),
+        format!(r#"{{"digest":"md5:zz","size":1,{unknown}}}"#),
+        "null".to_owned(),
+        "7".to_owned(),
+        "{}".to_owned(),
+    ] {
+        reads(&manifest, &[&entry]);
+    }
+    // What is needed is still read strictly.
+    let mut wrong = manifest.clone();
+    wrong["layers"][0]["size"] = serde_json::json!(null);
+    let path = layout_of(&image, "wrong", &wrong, &[]);
+    assert!(read(&path, None).is_err());
+    let path = image.write(layout, "only");
+    put(
+        &path.join("index.json"),
+        br#"{"schemaVersion":2,"manifests":[{"digest":"../x","size":1}]}"#,
+    );
+    let error = read(&path, None).unwrap_err();
+    assert!(
+        types::report(&error).to_string().contains("digest"),
+        "{error}"
+    );
+}
+
+/// The one blob of an artifact is the disk image, or a layer that holds it.
+#[test]
+fn row_179_an_artifact_is_its_one_blob() {
+    let image = Fixture::new();
+    let path = image.write(layout, "artifact");
+    let empty = blob(&path, "application/vnd.oci.empty.v1+json", b"{}");
+    let mut qcow2 = vec![7; 70_000];
+    qcow2[..8].copy_from_slice(b"QFI\xfb\0\0\0\x03");
+    let mut raw = vec![0; 300_000];
+    raw[1024..2048].fill(5);
+    let artifact = |media_type: &str, bytes: &[u8]| {
+        serde_json::json!({
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "artifactType": "application/vnd.unknown.artifact.v1",
+            "config": empty,
+            "layers": [blob(&path, media_type, bytes)],
+        })
+    };
+    let find = |manifest: &serde_json::Value| {
+        let text = manifest.to_string();
+        let entry = blob(
+            &path,
+            "application/vnd.oci.image.manifest.v1+json",
+            text.as_bytes(),
+        );
+        let index = serde_json::json!({"schemaVersion": 2, "manifests": [entry]});
+        put(&path.join("index.json"), index.to_string().as_bytes());
+        read(&path, None)
+    };
+    let tar_type = "application/vnd.oci.image.layer.v1.tar";
+    for (media_type, bytes, disk) in [
+        ("application/vnd.kubevirt.disk.qcow2", &qcow2, &qcow2),
+        ("application/vnd.kubevirt.disk.raw+gzip", &gzip(&raw), &raw),
+        (
+            "application/vnd.kubevirt.disk.raw+zstd",
+            &layers::zstd(&raw),
+            &raw,
+        ),
+        ("application/octet-stream", &raw, &raw),
+        (tar_type, &qcow2, &qcow2),
+        (tar_type, &raw, &raw),
+        (tar_type, &tar(&[file("base_image/d", &raw)]), &raw),
+        (
+            "application/vnd.oci.image.layer.v1.tar+gzip",
+            &gzip(&tar(&[file("disk/d", &raw)])),
+            &raw,
+        ),
+    ] {
+        let (found, _) = find(&artifact(media_type, bytes)).unwrap();
+        assert!(found == *disk, "{media_type}");
+    }
+    // Of several blobs the one that is called a disk, whatever the config is.
+    let mut several = artifact("application/vnd.kubevirt.disk.qcow2", &qcow2);
+    several["layers"]
+        .as_array_mut()
+        .unwrap()
+        .push(blob(&path, "text/plain", b"read me"));
+    assert!(find(&several).unwrap().0 == qcow2);
+    for refused in [
+        "application/vnd.oci.empty.v1+json",
+        "application/vnd.oci.image.layer.v1.tar+encrypted",
+    ] {
+        let error = find(&artifact(refused, &qcow2)).unwrap_err();
+        assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+    }
+}

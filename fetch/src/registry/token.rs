@@ -72,10 +72,10 @@ pub(super) async fn fetch(
     )
     .await?;
     let answer: Option<Answer> = serde_json::from_slice(&body).ok();
-    let token = answer.and_then(|answer| answer.token.or(answer.access_token));
-    let header = token
-        .filter(|token| !token.is_empty())
-        .and_then(|token| bearer_header(&token));
+    let tokens = answer.map(|answer| [answer.token, answer.access_token]);
+    let mut tokens = tokens.into_iter().flatten().flatten();
+    let token = tokens.find(|token| !token.is_empty());
+    let header = token.and_then(|token| bearer_header(&token));
     let why = "the token server sends no token";
     header.ok_or_else(|| Error::Answer {
         what: wanted.what.to_owned(),

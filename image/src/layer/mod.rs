@@ -87,6 +87,8 @@ pub struct Input {
     pub digest: Option<Digest>,
     /// Names the unpacked tar; verified when known.
     pub diff_id: Option<Digest>,
+    /// Whether it may be a disk image itself: then it is one if it is no tar.
+    pub bare: bool,
     /// The packed bytes. An error at the end (a wrong digest) makes the whole search fail.
     pub reader: Box<dyn Read + Send>,
 }
@@ -108,8 +110,14 @@ pub trait Sink {
     /// Why bytes cannot be taken.
     type Error: Classify + Send + Sync + 'static;
 
-    /// A file starts; `name` is a single, valid path component. It will have exactly `size` bytes.
-    fn begin(&mut self, directory: Directory, name: &str, size: u64) -> Result<(), Self::Error>;
+    /// A file starts; `name` is a single, valid path component. It will have exactly `size` bytes, where
+    /// that is known beforehand.
+    fn begin(
+        &mut self,
+        directory: Directory,
+        name: &str,
+        size: Option<u64>,
+    ) -> Result<(), Self::Error>;
     /// Its next bytes.
     fn write(&mut self, bytes: &[u8]) -> Result<(), Self::Error>;
     /// Its next `length` bytes are zeros, and were a hole.

@@ -71,6 +71,13 @@ impl Overlay {
                 self.layer.is_directory = true;
                 Meaning::None
             }
+            // What macOS leaves beside a file, in every archive that it makes.
+            [first, name, ..]
+                if *first == own && (name.starts_with(b"._") || *name == b".DS_Store") =>
+            {
+                self.layer.is_directory = true;
+                Meaning::None
+            }
             [first, name, rest @ ..] if *first == own => {
                 self.layer.is_directory = true;
                 match name.strip_prefix(WHITEOUT) {
@@ -221,6 +228,10 @@ mod tests {
                 &["b"],
             ),
             (&[&["base_image/a/b/c"]], &["a"]),
+            (
+                &[&["base_image/._a", "base_image/.DS_Store", "base_image/a"]],
+                &["a"],
+            ),
             (&[&["base_imag/a", "x/base_image/a", "base_image2/a"]], &[]),
         ] {
             assert_eq!(visible(layers), expected, "{layers:?}");

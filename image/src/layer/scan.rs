@@ -1,9 +1,11 @@
 //! Goes through the layers, decides what each entry means and hands the disk image on.
 
+use std::io::BufRead as _;
+
 use types::Classify;
 
 use super::overlay::{Meaning, Overlay};
-use super::tar::{Entry, GARBAGE, Kind, Tar, TarError};
+use super::tar::{Entry, GARBAGE, Kind, Tar, TarError, begins_tar};
 use super::unpack::Unpacked;
 use super::{Directory, Error, Found, Input, Limits, Sink};
 
@@ -52,9 +54,15 @@ struct Search<'a, S> {
 
 impl<S: Sink> Search<'_, S> {
     fn layer(&mut self, input: Input) -> Result<(), Error> {
-        let name = input.name.clone();
+        let (name, bare) = (input.name.clone(), input.bare);
         let mut tar = Tar::new(Unpacked::start(input, self.limits, self.unpacked)?);
-        let read = self.entries(&name, &mut tar);
+        // What is wrong with the input is seen by who reads it.
+        let is_disk = bare && matches!(tar.input_mut().fill_buf(), Ok(head) if !begins_tar(head));
+        let read = if is_disk {
+            self.disk(tar.input_mut())
+        } else {
+            self.entries(&name, &mut tar)
+        };
         self.unpacked = self.unpacked.saturating_add(tar.offset());
         let end = read.and_then(|()| tar.finish().map_err(Failure::from));
         end.map_err(|failure| match (failure, tar.input_mut().take_failure()) {
@@ -73,6 +81,36 @@ impl<S: Sink> Search<'_, S> {
         })?;
         self.base.end_layer();
         self.disk.end_layer();
+        Ok(())
+    }
+
+    /// Gives a blob to the sink that is the disk image itself.
+    fn disk(&mut self, blob: &mut Unpacked) -> Result<(), Failure> {
+        let (directory, name) = (Directory::BaseImage, "disk".to_owned());
+        self.sink.begin(directory, &name, None).map_err(refused)?;
+        let (mut size, limit) = (0, self.limits.file);
+        loop {
+            let bytes = blob.fill_buf().map_err(TarError::Read)?;
+            if bytes.is_empty() {
+                break;
+            }
+            size += bytes.len() as u64;
+            if size > limit {
+                let path = format!("{}/{name}", directory.name());
+                return Err(Error::FileTooLarge { path, size, limit }.into());
+            }
+            self.sink.write(bytes).map_err(refused)?;
+            let n = bytes.len();
+            blob.consume(n);
+        }
+        self.sink.end().map_err(refused)?;
+        self.base
+            .take(&[directory.name().as_bytes(), name.as_bytes()], Kind::File);
+        self.taken = Some(Found {
+            directory,
+            name,
+            size,
+        });
         Ok(())
     }
 
@@ -158,7 +196,9 @@ impl<S: Sink> Search<'_, S> {
         if self.taken.take().is_some() {
             self.sink.discard().map_err(refused)?;
         }
-        self.sink.begin(directory, &name, size).map_err(refused)?;
+        self.sink
+            .begin(directory, &name, Some(size))
+            .map_err(refused)?;
         match &entry.sparse {
             None => self.copy(entry.stored, tar)?,
             Some(map) => {

@@ -179,6 +179,7 @@ impl Worker {
             packing: declared,
             digest,
             diff_id,
+            bare: _,
             mut reader,
         } = input;
         let read_error = |source| Error::Read {

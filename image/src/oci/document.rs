@@ -1,13 +1,14 @@
 //! Indexes, manifests and configs of container images: bounded, and of one shape only.
 //!
 //! The fields that we need are read strictly (a field that comes twice is refused), the rest is not
-//! looked at. What a document is follows from three witnesses, and all that speak must agree: the
+//! looked at, nor are the entries of an index that cannot be meant. What a document is follows from three witnesses, and all that speak must agree: the
 //! media type it was announced with, the one it carries, and the fields it has.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::lenient::{Entry, or_none, readable, texts};
 use super::{Digest, Error, Platform};
 
 /// The most bytes of an index, a manifest or a config: what registries themselves accept (OCI
@@ -28,6 +29,10 @@ pub const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.lis
 /// Media type of Docker's manifest, schema 2.
 pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 
+/// What media types of disk images begin with, as KubeVirt has them: `…qcow2`, `…raw+gzip`.
+const DISK_TYPES: &str = "application/vnd.kubevirt.disk.";
+/// Media type of a blob that stands for none.
+const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 /// Media type of Docker's config.
 const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 
@@ -72,7 +77,7 @@ impl Packing {
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
     /// What it is.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_none")]
     pub media_type: String,
     /// Its name.
     pub digest: Digest,
@@ -82,7 +87,11 @@ pub struct Descriptor {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<Platform>,
     /// For people and tools, such as the name of an image in a layout.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "texts",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -99,6 +108,8 @@ pub struct LayerDescriptor {
     pub packing: Packing,
     /// Names the unpacked tar; images without a config have none.
     pub diff_id: Option<Digest>,
+    /// Whether it may be a disk image itself, and no tar that holds one: the blob of an artifact.
+    pub bare: bool,
 }
 
 /// A document that a reference may lead to.
@@ -113,7 +124,7 @@ pub enum Document {
 /// A choice of images, by platform or by name.
 #[derive(Debug, Clone)]
 pub struct Index {
-    /// In the order of the document.
+    /// Those that can be read, in the order of the document.
     pub entries: Vec<Descriptor>,
 }
 
@@ -132,10 +143,17 @@ pub struct Manifest {
 struct Raw {
     schema_version: Option<u32>,
     media_type: Option<String>,
-    manifests: Option<Vec<Descriptor>>,
+    manifests: Option<Vec<Entry<Descriptor>>>,
     config: Option<Descriptor>,
     layers: Option<Vec<Descriptor>>,
     fs_layers: Option<serde::de::IgnoredAny>,
+}
+
+/// An index of which no entry can be read: read so, it says why.
+#[derive(Deserialize)]
+struct Strict {
+    #[serde(rename = "manifests")]
+    _manifests: Vec<Descriptor>,
 }
 
 impl Document {
@@ -170,6 +188,11 @@ impl Document {
             (_, Some(_), Some(_), _) | (_, Some(_), _, Some(_)) => Err(Error::TwoFaced),
             (OCI_INDEX | DOCKER_INDEX, Some(entries), None, None) => {
                 bounded("manifests", entries.len(), INDEX_ENTRIES_MAX)?;
+                let is_empty = entries.is_empty();
+                let entries = readable(entries);
+                if entries.is_empty() && !is_empty {
+                    serde_json::from_slice::<Strict>(bytes).map_err(json)?;
+                }
                 Ok(Self::Index(Index { entries }))
             }
             (OCI_MANIFEST | DOCKER_MANIFEST, None, Some(config), Some(layers)) => {
@@ -270,6 +293,9 @@ impl Manifest {
         let diff_ids = config
             .map(|config| config.diff_ids.as_slice())
             .unwrap_or_default();
+        if let Some(disk) = self.disk() {
+            return Ok(vec![disk]);
+        }
         if !diff_ids.is_empty() && diff_ids.len() != self.layers.len() {
             let (layers, diff_ids) = (self.layers.len(), diff_ids.len());
             return Err(Error::LayerCount { layers, diff_ids });
@@ -284,9 +310,36 @@ impl Manifest {
                 packing: Packing::of_media_type(&layer.media_type).ok_or_else(unsupported)?,
                 media_type: layer.media_type.clone(),
                 diff_id: diff_ids.get(at).cloned(),
+                bare: false,
             })
         };
         self.layers.iter().enumerate().map(layer).collect()
+    }
+
+    /// The blob that is a disk image, or may be one: the one that its media type calls so, or the only
+    /// one of an artifact, which tools push as they find it, also as a layer that it is not.
+    fn disk(&self) -> Option<LayerDescriptor> {
+        let is_disk = |layer: &&Descriptor| layer.media_type.starts_with(DISK_TYPES);
+        let mut disks = self.layers.iter().filter(is_disk);
+        let disk = match (disks.next(), disks.next(), self.layers.as_slice()) {
+            (Some(disk), None, _) => disk,
+            (None, _, [only]) if !self.has_image_config() => only,
+            _ => return None,
+        };
+        if disk.media_type == EMPTY || disk.media_type.ends_with("+encrypted") {
+            return None;
+        }
+        let packing = Packing::of_media_type(&disk.media_type);
+        Some(LayerDescriptor {
+            digest: disk.digest.clone(),
+            size: disk.size,
+            media_type: disk.media_type.clone(),
+            packing: packing
+                .filter(|packing| *packing != Packing::Plain)
+                .unwrap_or(Packing::Unknown),
+            diff_id: None,
+            bare: true,
+        })
     }
 }
 
@@ -302,7 +355,7 @@ impl Config {
     pub fn parse(bytes: &[u8]) -> Result<Self, Error> {
         #[derive(Deserialize)]
         struct RootFs {
-            #[serde(default)]
+            #[serde(default, deserialize_with = "or_none")]
             diff_ids: Vec<Digest>,
         }
         #[derive(Deserialize)]

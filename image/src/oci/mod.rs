@@ -10,6 +10,7 @@
 mod digest;
 mod document;
 mod error;
+mod lenient;
 mod package;
 mod platform;
 mod store;

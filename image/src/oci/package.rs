@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use super::lenient::{Entry, or_none, readable};
 use super::store::{Section, Store};
 use super::{
     Config, Descriptor, Digest, Document, Error, Hasher, Index, MANIFEST_LIMIT, Manifest,
@@ -51,6 +52,8 @@ pub struct StoredLayer {
     pub size: Option<u64>,
     /// Names its unpacked tar.
     pub diff_id: Option<Digest>,
+    /// Whether it may be a disk image itself.
+    pub bare: bool,
 }
 
 /// An entry of `manifest.json`.
@@ -60,7 +63,7 @@ struct DockerImage {
     config: String,
     #[serde(default)]
     repo_tags: Option<Vec<String>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_none")]
     layers: Vec<String>,
 }
 
@@ -153,6 +156,7 @@ impl Package {
             packing,
             digest,
             diff_id,
+            bare: layer.bare,
             reader,
         })
     }
@@ -197,6 +201,7 @@ impl Package {
                 size: Some(layer.size),
                 diff_id: layer.diff_id,
                 digest: Some(layer.digest),
+                bare: layer.bare,
             });
         Ok(Selected {
             digest,
@@ -239,7 +244,8 @@ impl Package {
             what: "manifest.json",
             source,
         };
-        let images: Vec<DockerImage> = serde_json::from_slice(&bytes).map_err(json)?;
+        let images: Vec<Entry<DockerImage>> = serde_json::from_slice(&bytes).map_err(json)?;
+        let images = readable(images);
         let tags = |image: &DockerImage| image.repo_tags.clone().unwrap_or_default();
         let fits = |image: &&DockerImage| match reference {
             None => images.len() == 1,
@@ -283,6 +289,7 @@ impl Package {
                 digest: None,
                 size: None,
                 diff_id: Some(diff_id),
+                bare: false,
             });
         Ok(Selected {
             digest,

@@ -8,10 +8,14 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::lenient::or_none;
+
 /// An operating system, an architecture and its variant.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Platform {
+    #[serde(default, deserialize_with = "or_none")]
     os: String,
+    #[serde(default, deserialize_with = "or_none")]
     architecture: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     variant: Option<String>,

@@ -113,6 +113,7 @@ pub(crate) fn input(bytes: Vec<u8>) -> Input {
         packing: Packing::Unknown,
         digest: None,
         diff_id: None,
+        bare: false,
         reader: Box::new(Cursor::new(bytes)),
     }
 }
@@ -140,14 +141,14 @@ pub(crate) struct Kept {
 impl Sink for Kept {
     type Error = Never;
 
-    fn begin(&mut self, directory: Directory, name: &str, size: u64) -> Result<(), Never> {
+    fn begin(&mut self, directory: Directory, name: &str, size: Option<u64>) -> Result<(), Never> {
         assert!(
             !self.open && self.path.is_empty(),
             "a file begins in the middle of another"
         );
         *self = Self {
             path: format!("{}/{name}", directory.name()),
-            size,
+            size: size.unwrap_or(u64::MAX),
             discarded: std::mem::take(&mut self.discarded),
             open: true,
             ..Self::default()
@@ -170,6 +171,9 @@ impl Sink for Kept {
     }
 
     fn end(&mut self) -> Result<(), Never> {
+        if self.size == u64::MAX {
+            self.size = self.bytes.len() as u64;
+        }
         assert_eq!(self.bytes.len() as u64, self.size, "{}", self.path);
         self.open = false;
         Ok(())

@@ -117,6 +117,12 @@ impl From<&'static str> for TarError {
     }
 }
 
+/// Whether these bytes, the first of something, are those of a tar: a header, or nothing but zeros.
+pub(crate) fn begins_tar(head: &[u8]) -> bool {
+    let header = head.first_chunk::<BLOCK>();
+    head.iter().all(|byte| *byte == 0) || header.is_some_and(|block| check_sum(block).is_ok())
+}
+
 /// An archive that is being read.
 #[derive(Debug)]
 pub(crate) struct Tar<R> {
