@@ -253,6 +253,17 @@ pub enum Error {
         /// Which rule.
         why: &'static str,
     },
+    /// None of the places that may have it gives it.
+    #[error("{what}: no place gives it: {}; at last", before.join("; "))]
+    NoPlace {
+        /// What was asked for.
+        what: String,
+        /// What those that were asked first say, each with its name.
+        before: Vec<String>,
+        /// What the last one says.
+        #[source]
+        source: Box<Error>,
+    },
     /// All attempts failed.
     #[error("{what}: given up after {attempts} attempts")]
     Exhausted {
@@ -292,6 +303,18 @@ impl Error {
         match self {
             Self::Unavailable { retry_after, .. } => *retry_after,
             _ => None,
+        }
+    }
+
+    /// The same with what the places say that were asked before, if there were any.
+    pub(crate) fn after(self, what: &str, before: Vec<String>) -> Self {
+        if before.is_empty() {
+            return self;
+        }
+        Self::NoPlace {
+            what: what.to_owned(),
+            before,
+            source: Box::new(self),
         }
     }
 
@@ -367,7 +390,7 @@ impl Classify for Error {
             Self::Document { source, .. } => source.kind(),
             Self::DigestMismatch { .. } | Self::Size { .. } => ErrorKind::DataLoss,
             Self::TooLarge { .. } => ErrorKind::OutOfRange,
-            Self::Exhausted { source, .. } => source.kind(),
+            Self::Exhausted { source, .. } | Self::NoPlace { source, .. } => source.kind(),
         }
     }
 }

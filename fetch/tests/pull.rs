@@ -731,3 +731,39 @@ async fn mirrors_are_asked_first_and_a_broken_one_is_passed_over() {
         .unwrap();
     assert!(read_layer(&client, &resolved, 0).await.unwrap() == image.layer);
 }
+
+/// When no place has it, what each of them says is said.
+#[tokio::test]
+async fn row_181_every_place_that_was_asked_says_why() {
+    let refusing = |code: &'static str| {
+        Server::plain(move |_| Answer::new(404, format!(r#"{{"errors":[{{"code":"{code}"}}]}}"#)))
+    };
+    let registry = refusing("NAME_UNKNOWN").await;
+    let (first, second) = (refusing("MANIFEST_UNKNOWN").await, refusing("DENIED").await);
+    let mirrors = [&first, &second].map(|mirror| {
+        format!(
+            "[[registry.mirror]]\nlocation = '{}'\ninsecure = true\n",
+            mirror.host
+        )
+    });
+    let config = format!("{}{}", insecure(&registry.host), mirrors.concat());
+    let client = Client::new(network(&config));
+    let name = reference(&format!("{}/x/y:v1", registry.host));
+    let platform = "linux/amd64".parse().unwrap();
+    let error = client
+        .resolve(&name, &platform, &Credentials::anonymous())
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    let said = types::report(&error).to_string();
+    for part in [
+        first.host.as_str(),
+        &second.host,
+        &registry.host,
+        "MANIFEST_UNKNOWN",
+        "DENIED",
+        "NAME_UNKNOWN",
+    ] {
+        assert!(said.contains(part), "{part} is not in {said}");
+    }
+}

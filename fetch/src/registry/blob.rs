@@ -28,8 +28,10 @@ pub struct Blob {
     sessions: Sessions,
     /// Which of the sessions is asked.
     at: usize,
-    /// How many of them were given up.
+    /// How many of them were not given up.
     left: usize,
+    /// Why the others were.
+    given_up: Vec<String>,
     name: String,
     digest: Digest,
     size: u64,
@@ -57,6 +59,7 @@ impl Blob {
             network: network.clone(),
             at: pass as usize % sessions.len(),
             left: sessions.len(),
+            given_up: Vec::new(),
             name: format!("{} layer {}", image.reference.name(), layer.digest),
             sessions,
             digest: layer.digest.clone(),
@@ -199,9 +202,13 @@ impl Blob {
             return Ok(());
         };
         // A wrong size is the descriptor's or the registry's lie: the caller decides on another pass.
-        if self.left <= 1 || matches!(error, Error::Size { .. }) {
+        if matches!(error, Error::Size { .. }) {
             return Err(error);
         }
+        if self.left <= 1 {
+            return Err(error.after(&self.name, std::mem::take(&mut self.given_up)));
+        }
+        self.given_up.push(types::report(&error).to_string());
         self.left -= 1;
         self.at = (self.at + 1) % self.sessions.len();
         self.retry.restart();

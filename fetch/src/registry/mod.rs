@@ -68,7 +68,7 @@ impl Client {
     }
 
     /// Follows `reference` to one image, for `platform` where there is a choice. Mirrors are asked
-    /// first, in order; what the last place says is what is reported when all fail.
+    /// first, in order; when all fail, what each of them says is reported.
     pub async fn resolve(
         &self,
         reference: &Reference,

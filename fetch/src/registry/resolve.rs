@@ -28,7 +28,7 @@ pub(super) async fn resolve(
     platform: &Platform,
     mut sessions: Vec<Arc<Session>>,
 ) -> Result<Resolved> {
-    let mut at = 0;
+    let (mut at, mut before) = (0, Vec::new());
     loop {
         match resolve_at(network, reference, platform, &sessions[at]).await {
             Ok(image) => {
@@ -41,9 +41,10 @@ pub(super) async fn resolve(
             Err(error) if at + 1 < sessions.len() => {
                 let place = sessions[at].name();
                 tracing::warn!(%reference, error = %types::report(&error), "{place}: asking the next place");
+                before.push(types::report(&error).to_string());
                 at += 1;
             }
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.after(&reference.to_string(), before)),
         }
     }
 }

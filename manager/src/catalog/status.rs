@@ -28,6 +28,8 @@ pub struct Status {
     pub expected: Option<Sha512>,
     /// The digest that its reference was resolved to.
     pub manifest_digest: String,
+    /// Why it failed before it was asked for again; empty once it is ready.
+    pub last_failure: String,
     /// Written by a newer version of this program: it must not be touched, not even deleted.
     pub newer: bool,
     /// What only Longhorn's faces ask for and show.
@@ -62,6 +64,7 @@ impl Status {
             source,
             expected,
             manifest_digest,
+            last_failure: String::new(),
             newer: false,
             longhorn: LonghornStatus::default(),
         }
@@ -84,6 +87,7 @@ impl Status {
             source: image.seal.source.clone(),
             expected: image.sidecar.expected_checksum.parse().ok(),
             manifest_digest: image.seal.manifest_digest.clone(),
+            last_failure: String::new(),
             newer: false,
             longhorn: LonghornStatus {
                 last: Some(Box::new(image.sidecar.clone())),
@@ -232,7 +236,10 @@ impl Status {
     fn moved(&mut self, next: Lifecycle) {
         match &next {
             Lifecycle::InProgress(progress) => self.longhorn.processed = progress.processed,
-            Lifecycle::Ready(image) => self.longhorn.processed = image.sidecar.size,
+            Lifecycle::Ready(image) => {
+                self.longhorn.processed = image.sidecar.size;
+                self.last_failure.clear();
+            }
             Lifecycle::Pending => self.longhorn.processed = 0,
             Lifecycle::Starting | Lifecycle::Failed(_) | Lifecycle::Unknown(_) => {}
         }
@@ -254,6 +261,9 @@ impl Status {
         let Ok(next) = self.state.on(Event::Retry) else {
             return false;
         };
+        if let Lifecycle::Failed(failure) = &self.state {
+            self.last_failure.clone_from(&failure.message);
+        }
         self.moved(next);
         source.clone_into(&mut self.source);
         self.expected = expected;

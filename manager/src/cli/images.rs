@@ -239,14 +239,20 @@ fn table(images: &[wire::BackingImage]) -> std::io::Result<()> {
                 image.format.clone(),
                 image.virtual_size.to_string(),
                 image.real_size.to_string(),
+                short_digest(&image.manifest_digest),
                 image.source.clone(),
             ]
         })
         .collect();
     let head = [
-        "NAME", "UUID", "STATE", "PROGRESS", "FORMAT", "VIRTUAL", "REAL", "SOURCE",
+        "NAME", "UUID", "STATE", "PROGRESS", "FORMAT", "VIRTUAL", "REAL", "DIGEST", "SOURCE",
     ];
     output::table(head, &rows)
+}
+
+/// As much of the container image's digest as tells it from others.
+fn short_digest(digest: &str) -> String {
+    digest.chars().take("sha256:".len() + 12).collect()
 }
 
 async fn create(client: &Client, args: CreateArgs) -> Result<(), Failure> {

@@ -216,8 +216,9 @@ pub(super) fn image(status: &Status, has_raw_form: bool) -> pb::BackingImage {
         ..Default::default()
     };
     match &status.state {
-        Lifecycle::Pending | Lifecycle::Starting => {}
+        Lifecycle::Pending | Lifecycle::Starting => image.message = before(status),
         Lifecycle::InProgress(progress) => {
+            image.message = before(status);
             image.processed_size = progress.processed;
             image.total_size = progress.total;
             image.progress = progress.percent();
@@ -250,6 +251,14 @@ pub(super) fn image(status: &Status, has_raw_form: bool) -> pb::BackingImage {
         Lifecycle::Unknown(why) => image.message.clone_from(why),
     }
     image
+}
+
+/// Why an image on its way is on its way again: who waits for it learns the cause meanwhile.
+fn before(status: &Status) -> String {
+    if status.last_failure.is_empty() {
+        return String::new();
+    }
+    format!("the last attempt failed: {}", status.last_failure)
 }
 
 fn state(state: &Lifecycle) -> pb::State {
