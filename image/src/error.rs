@@ -33,6 +33,17 @@ pub enum Error {
         /// The format, with its article: "a VMDK image".
         format: &'static str,
     },
+    /// The bytes are surely no disk.
+    #[error(
+        "it is {what} and no disk image: {next}; if these bytes are the disk all the same, declare it \
+         raw (--format raw)"
+    )]
+    NoDisk {
+        /// What it is, with its article.
+        what: &'static str,
+        /// What to do with it.
+        next: &'static str,
+    },
     /// A qcow2 image that must not, or cannot, be read.
     #[error("the qcow2 image {0}")]
     Refused(Refusal),
@@ -95,10 +106,16 @@ pub enum Error {
         ratio: u64,
     },
     /// There is something behind the end of a packed file.
-    #[error("the {packing} file is followed by bytes that do not belong to it")]
+    #[error(
+        "something follows the packed data: from byte {at} on there is no {packing} any more; fetch it \
+         again, or give the checksum that its vendor publishes: what follows is passed over where a \
+         checksum vouches for the file"
+    )]
     Trailing {
         /// How it is packed.
         packing: Packing,
+        /// Where that begins.
+        at: u64,
     },
     /// A size that no qcow2 image of ours can have.
     #[error("cannot make a qcow2 image: {what}")]
@@ -210,6 +227,7 @@ impl Classify for Error {
         match self {
             Self::Io { source, .. } => Classify::kind(source),
             Self::ForeignFormat { .. }
+            | Self::NoDisk { .. }
             | Self::ForeignRefused { .. }
             | Self::Refused(_)
             | Self::Unmakeable { .. } => ErrorKind::InvalidArgument,

@@ -118,7 +118,7 @@ impl Format {
 }
 
 /// Up to `len` bytes at `offset`.
-fn read_at(file: &File, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+pub(crate) fn read_at(file: &File, offset: u64, len: usize) -> io::Result<Vec<u8>> {
     struct At<'a>(&'a File, u64);
     impl io::Read for At<'_> {
         fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {

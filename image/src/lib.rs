@@ -13,6 +13,7 @@
 //! | [`foreign`] | formats that are read only to be made raw: VMDK, VDI, VHDX |
 //! | [`extents`] | where the data of a file is, clones, sparse copies |
 //! | [`packed`] | images that come as one compressed file |
+//! | [`refuse_no_disk`] | archives, pages and pointers, which are no disks |
 //! | [`layer`], [`oci`] | layers of container images, and their layouts and archives |
 
 pub mod convert;
@@ -21,6 +22,7 @@ pub mod extents;
 pub mod foreign;
 mod format;
 pub mod layer;
+mod no_disk;
 pub mod oci;
 mod open;
 pub mod packed;
@@ -28,4 +30,5 @@ pub mod qcow2;
 
 pub use error::{Error, Refusal, Result};
 pub use format::{Format, UnknownFormat};
+pub use no_disk::refuse_no_disk;
 pub use open::{Image, Limits};

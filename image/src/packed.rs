@@ -4,14 +4,17 @@
 //! Every byte is hostile: memory is bounded by the windows that are taken, and what comes out by what
 //! went in. Zeros do not count: a blank disk packs 1:30,000, takes no room and is a fair thing to send.
 
+mod peeked;
+
 use std::fmt;
-use std::io::{self, BufRead as _, BufReader, Read};
+use std::io::{self, Read};
 use std::str::FromStr;
 
-use flate2::bufread::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 use liblzma::bufread::XzDecoder;
-use liblzma::stream::{CONCATENATED, Stream};
+use liblzma::stream::Stream;
 
+use self::peeked::Peeked;
 use crate::{Error, Result};
 
 /// How a file is packed.
@@ -44,6 +47,8 @@ pub struct Limits {
     /// The largest window of a zstd frame, as a power of two. `zstd` itself takes 27 unless told
     /// otherwise.
     pub zstd_window_log: u32,
+    /// Whether bytes that follow the packed ones are passed over. Zeros always are.
+    pub trailing: bool,
 }
 
 impl Default for Limits {
@@ -53,6 +58,7 @@ impl Default for Limits {
             data_from: 1 << 30,
             xz_memory: 80 << 20,
             zstd_window_log: 27,
+            trailing: false,
         }
     }
 }
@@ -118,8 +124,6 @@ impl FromStr for Packing {
     }
 }
 
-/// What is read of the packed file at a time.
-const BUFFER: usize = 256 << 10;
 /// The granule in which zeros are looked for.
 const GRANULE: usize = 4 << 10;
 
@@ -128,90 +132,108 @@ const GRANULE: usize = 4 << 10;
 /// An error of the packed bytes is an [`io::Error`] that holds an [`Error`]; one of the reader is
 /// passed on as it is. The end is told only when the packed bytes are at theirs, and whole.
 pub struct Unpacked<R> {
-    decoder: Decoder<R>,
+    /// `None` when a part could not be begun, and nothing is read any more.
+    decoder: Option<Decoder<R>>,
     packing: Packing,
     limits: Limits,
     /// Bytes that came out and are not zeros.
     data: u64,
 }
 
+/// One part of a packed file: a member, a stream, a frame. Files may have several in a row.
 enum Decoder<R> {
-    Plain(BufReader<Packed<R>>),
-    Gzip(Box<MultiGzDecoder<BufReader<Packed<R>>>>),
-    Xz(Box<XzDecoder<BufReader<Packed<R>>>>),
-    Zstd(Box<zstd::stream::read::Decoder<'static, BufReader<Packed<R>>>>),
+    Plain(Peeked<R>),
+    Gzip(Box<GzDecoder<Peeked<R>>>),
+    Xz(Box<XzDecoder<Peeked<R>>>),
+    Zstd(Box<zstd::stream::read::Decoder<'static, Peeked<R>>>),
 }
 
-/// The packed bytes, counted, and whether it was they that could not be had.
-struct Packed<R> {
-    inner: R,
-    count: u64,
-    failed: bool,
-}
+impl<R: Read> Decoder<R> {
+    fn new(packed: Peeked<R>, packing: Packing, limits: &Limits) -> Result<Self> {
+        let setup = |source| Error::Unpack { packing, source };
+        Ok(match packing {
+            Packing::Plain => Self::Plain(packed),
+            Packing::Gzip => Self::Gzip(Box::new(GzDecoder::new(packed))),
+            Packing::Xz => {
+                let stream = Stream::new_stream_decoder(limits.xz_memory, 0);
+                let stream = stream.map_err(|error| setup(error.into()))?;
+                Self::Xz(Box::new(XzDecoder::new_stream(packed, stream)))
+            }
+            Packing::Zstd => {
+                let decoder = zstd::stream::read::Decoder::with_buffer(packed).map_err(setup)?;
+                let mut decoder = decoder.single_frame();
+                decoder
+                    .window_log_max(limits.zstd_window_log)
+                    .map_err(setup)?;
+                Self::Zstd(Box::new(decoder))
+            }
+        })
+    }
 
-impl<R: Read> Read for Packed<R> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(buf);
-        match &read {
-            Ok(n) => self.count += *n as u64,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => self.failed = true,
+    fn packed(&mut self) -> &mut Peeked<R> {
+        match self {
+            Self::Plain(packed) => packed,
+            Self::Gzip(decoder) => decoder.get_mut(),
+            Self::Xz(decoder) => decoder.get_mut(),
+            Self::Zstd(decoder) => decoder.get_mut(),
         }
-        read
+    }
+
+    fn into_packed(self) -> Peeked<R> {
+        match self {
+            Self::Plain(packed) => packed,
+            Self::Gzip(decoder) => decoder.into_inner(),
+            Self::Xz(decoder) => decoder.into_inner(),
+            Self::Zstd(decoder) => decoder.finish(),
+        }
+    }
+
+    fn decode(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(packed) => packed.read(buf),
+            Self::Gzip(decoder) => decoder.read(buf),
+            Self::Xz(decoder) => decoder.read(buf),
+            Self::Zstd(decoder) => decoder.read(buf),
+        }
     }
 }
 
 impl<R: Read> Unpacked<R> {
     /// Unpacks `reader`, which is packed as `packing` says.
     pub fn new(reader: R, packing: Packing, limits: Limits) -> Result<Self> {
-        let packed = Packed {
-            inner: reader,
-            count: 0,
-            failed: false,
-        };
-        let packed = BufReader::with_capacity(BUFFER, packed);
-        let setup = |source| Error::Unpack { packing, source };
-        let decoder = match packing {
-            Packing::Plain => Decoder::Plain(packed),
-            Packing::Gzip => Decoder::Gzip(Box::new(MultiGzDecoder::new(packed))),
-            Packing::Xz => {
-                let stream = Stream::new_stream_decoder(limits.xz_memory, CONCATENATED);
-                let stream = stream.map_err(|error| setup(error.into()))?;
-                Decoder::Xz(Box::new(XzDecoder::new_stream(packed, stream)))
-            }
-            Packing::Zstd => {
-                let mut decoder =
-                    zstd::stream::read::Decoder::with_buffer(packed).map_err(setup)?;
-                decoder
-                    .window_log_max(limits.zstd_window_log)
-                    .map_err(setup)?;
-                Decoder::Zstd(Box::new(decoder))
-            }
-        };
         Ok(Self {
-            decoder,
+            decoder: Some(Decoder::new(Peeked::new(reader), packing, &limits)?),
             packing,
             limits,
             data: 0,
         })
     }
 
-    fn packed(&mut self) -> &mut BufReader<Packed<R>> {
-        match &mut self.decoder {
-            Decoder::Plain(packed) => packed,
-            Decoder::Gzip(decoder) => decoder.get_mut(),
-            Decoder::Xz(decoder) => decoder.get_mut(),
-            Decoder::Zstd(decoder) => decoder.get_mut(),
+    /// Begins the next part of the file, if there is one. The one before is at its end.
+    fn next_part(&mut self) -> io::Result<bool> {
+        let (packing, limits) = (self.packing, &self.limits);
+        let Some(decoder) = self.decoder.take() else {
+            return Ok(false);
+        };
+        let mut packed = decoder.into_packed();
+        let mut goes_on = Packing::of(packed.peek(HEAD)?) == packing;
+        let mut follows = goes_on || packed.pass_zeros()?;
+        // The .xz format may have zeros between its streams; elsewhere they are what fills a block.
+        if follows && packing == Packing::Xz {
+            goes_on = Packing::of(packed.peek(HEAD)?) == packing;
         }
-    }
-
-    fn decode(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        match &mut self.decoder {
-            Decoder::Plain(packed) => packed.read(buf),
-            Decoder::Gzip(decoder) => decoder.read(buf),
-            Decoder::Xz(decoder) => decoder.read(buf),
-            Decoder::Zstd(decoder) => decoder.read(buf),
+        if follows && !goes_on && limits.trailing {
+            packed.pass_all()?;
+            follows = false;
         }
+        if follows && !goes_on {
+            let at = packed.taken();
+            return Err(Error::Trailing { packing, at }.into());
+        }
+        if follows {
+            self.decoder = Some(Decoder::new(packed, packing, limits)?);
+        }
+        Ok(follows)
     }
 
     /// Counts what is not zeros, and compares it with what went in.
@@ -222,7 +244,7 @@ impl<R: Read> Unpacked<R> {
         let data = bytes.chunks(GRANULE).filter(|granule| !is_zero(granule));
         self.data += data.map(|granule| granule.len() as u64).sum::<u64>();
         let (ratio, packing) = (self.limits.ratio, self.packing);
-        let packed = self.packed().get_ref().count;
+        let packed = self.decoder.as_mut().map_or(0, |d| d.packed().count);
         if self.data > self.limits.data_from && self.data / packed.max(1) > ratio {
             return Err(Error::Bomb { packing, ratio });
         }
@@ -244,24 +266,22 @@ impl<R: Read> Read for Unpacked<R> {
             return Ok(0);
         }
         let packing = self.packing;
-        match self.decode(buf) {
-            Ok(0) => {
-                // Not every decoder reads on to the end of the file.
-                let rest = self.packed().fill_buf()?;
-                if rest.is_empty() {
-                    Ok(0)
-                } else {
-                    Err(Error::Trailing { packing }.into())
+        while let Some(decoder) = &mut self.decoder {
+            match decoder.decode(buf) {
+                Ok(0) => {}
+                Ok(read) => {
+                    self.check(&buf[..read])?;
+                    return Ok(read);
                 }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
+                Err(error) if decoder.packed().failed => return Err(error),
+                Err(source) => return Err(Error::Unpack { packing, source }.into()),
             }
-            Ok(read) => {
-                self.check(&buf[..read])?;
-                Ok(read)
+            if packing == Packing::Plain || !self.next_part()? {
+                break;
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(error),
-            Err(error) if self.packed().get_ref().failed => Err(error),
-            Err(source) => Err(Error::Unpack { packing, source }.into()),
         }
+        Ok(0)
     }
 }
 

@@ -490,3 +490,44 @@ async fn row_21_fifty_requests_for_one_url_are_one_download() {
     );
     assert_eq!(fixture.server.asked.load(Ordering::Relaxed), 2);
 }
+
+/// Zeros that fill a block belong to nobody; other bytes are passed over when a checksum vouches.
+#[tokio::test(flavor = "multi_thread")]
+async fn row_177_what_follows_a_packed_file_is_passed_over_where_somebody_vouches() {
+    let fixture = fixture();
+    let disk = disk(1 << 20);
+    for packing in [Packing::Gzip, Packing::Xz, Packing::Zstd] {
+        let file = packed(packing, &disk);
+        for zeros in [1, 4, 512, 70_000] {
+            let padded = [&file[..], &vec![0; zeros]].concat();
+            let image = fixture.ready(fixture.request("d.img", &padded)).await;
+            assert_eq!(image.checksum().unwrap(), Sha512::of(&disk), "{packing}");
+            fixture.delete(&image).await;
+        }
+        // Several parts in a row are one file, for each of the formats.
+        let twice = [&file[..], &file[..]].concat();
+        let image = fixture.ready(fixture.request("d.img", &twice)).await;
+        assert!(fixture.stored(&image) == [&disk[..], &disk[..]].concat());
+        fixture.delete(&image).await;
+        for rest in [b"metadata of a firmware".to_vec(), vec![b'x'; 300_000]] {
+            let followed = [&file[..], &[0; 100], &rest].concat();
+            let message = fixture.failure(fixture.request("d.img", &followed)).await;
+            assert!(message.contains("something follows"), "{message}");
+            for known in [&disk, &followed] {
+                let vouched = with_sha256(fixture.request("d.img", &followed), known);
+                let image = fixture.ready(vouched).await;
+                assert!(fixture.stored(&image) == disk, "{packing}");
+                fixture.delete(&image).await;
+                let vouched = NewImage {
+                    expected: Some(Sha512::of(known)),
+                    ..fixture.request("d.img", &followed)
+                };
+                let image = fixture.ready(vouched).await;
+                fixture.delete(&image).await;
+            }
+            let other = with_sha256(fixture.request("d.img", &followed), b"other");
+            let message = fixture.failure(other).await;
+            assert!(message.contains("checksum mismatch"), "{message}");
+        }
+    }
+}

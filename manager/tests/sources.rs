@@ -293,12 +293,16 @@ async fn another_source_under_a_taken_name_is_refused_and_a_failed_one_is_replac
 
 /// A registry of one image whose layer is a plain tar with the disk in it.
 fn put_image(server: &Server, tag: &str, disk: &[u8]) -> String {
+    put_image_named(server, tag, ("base_image/disk.raw", disk))
+}
+
+/// The same with a file of another name.
+fn put_image_named(server: &Server, tag: &str, (name, disk): (&str, &[u8])) -> String {
     let mut tar = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_ustar();
     header.set_size(disk.len() as u64);
     header.set_mode(0o644);
-    tar.append_data(&mut header, "base_image/disk.raw", disk)
-        .unwrap();
+    tar.append_data(&mut header, name, disk).unwrap();
     let layer = tar.into_inner().unwrap();
     let digest = |bytes: &[u8]| fetch::Digest::of(bytes).to_string();
     let config = serde_json::json!({
@@ -448,4 +452,74 @@ async fn a_refused_deletion_leaves_the_image_ready_and_a_granted_one_nothing() {
     deleting.await.unwrap().unwrap();
     assert!(fixture.catalog.ready(&id.name, None).await.is_err());
     assert_eq!(fixture.left(), 0);
+}
+
+/// A disk image that lies packed in a container image is unpacked, as it is behind a URL.
+#[tokio::test(flavor = "multi_thread")]
+async fn row_180_a_packed_disk_in_a_container_image_is_unpacked() {
+    use std::io::Read;
+    let fixture = fixture();
+    let (mut gz, mut xz) = (Vec::new(), Vec::new());
+    let level = flate2::Compression::fast();
+    let disk = disk();
+    flate2::read::GzEncoder::new(&disk[..], level)
+        .read_to_end(&mut gz)
+        .unwrap();
+    liblzma::read::XzEncoder::new(&disk[..], 1)
+        .read_to_end(&mut xz)
+        .unwrap();
+    let zst = zstd::encode_all(&disk[..], 1).unwrap();
+    for (tag, name, packed) in [
+        ("gz", "disk/d.raw.gz", &gz),
+        ("xz", "base_image/d.img.xz", &xz),
+        ("zst", "disk/d.zst", &zst),
+        // By its bytes, not by its name.
+        ("bare", "disk/d", &xz),
+    ] {
+        put_image_named(&fixture.server, tag, (name, packed));
+        let made = fixture
+            .make(fixture.reference(&format!("test/image:{tag}")))
+            .await;
+        assert_eq!(checksum(&made), Sha512::of(&disk), "{name}");
+    }
+    // Either sum vouches, as for a download; what is declared raw stays as it is.
+    put_image_named(&fixture.server, "sum", ("disk/d.xz", &xz));
+    let expecting = NewImage {
+        expected: Some(Sha512::of(&xz)),
+        ..fixture.reference("test/image:sum")
+    };
+    assert_eq!(checksum(&fixture.make(expecting).await), Sha512::of(&disk));
+    let mut whole = gz.clone();
+    whole.resize(whole.len().next_multiple_of(512), 0);
+    put_image_named(&fixture.server, "raw", ("disk/d", &whole));
+    let raw = NewImage {
+        format: Some(image::Format::Raw),
+        ..fixture.reference("test/image:raw")
+    };
+    assert_eq!(checksum(&fixture.make(raw).await), Sha512::of(&whole));
+    // Cut: nothing is kept.
+    let before = fixture.left();
+    put_image_named(&fixture.server, "cut", ("disk/d.xz", &xz[..xz.len() - 5]));
+    let message = fixture.failure(fixture.reference("test/image:cut")).await;
+    assert!(message.contains("xz"), "{message}");
+    assert_eq!(fixture.left(), before);
+}
+
+/// An image that is asked for again says meanwhile why it failed.
+#[tokio::test(flavor = "multi_thread")]
+async fn row_181_an_image_that_is_asked_for_again_says_why_it_failed() {
+    let fixture = fixture();
+    let message = fixture.failure(fixture.url("/gone")).await;
+    let status = fixture.catalog.create(fixture.url("/gone")).unwrap();
+    assert_eq!(status.last_failure, message);
+    fixture
+        .server
+        .put("/gone", ok("application/octet-stream", &disk()));
+    let mut made = fixture.make(fixture.url("/gone")).await;
+    // The attempt before may have been under way when the file came.
+    if matches!(made.state, Lifecycle::Failed(_)) {
+        made = fixture.make(fixture.url("/gone")).await;
+    }
+    checksum(&made);
+    assert_eq!(made.last_failure, "");
 }

@@ -1,13 +1,14 @@
 //! Brings the disk image out of a base image into a file of our own.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Seek, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use fetch::{BlockingReader, Reference};
 use image::layer::{self, Directory, Input, Limits, Sink};
 use image::oci::{Digest, Package, Platform};
+use image::packed::{self, Packing, Unpacked};
 use types::{Classify, ErrorKind};
 
 use super::error::{Error, Result, io};
@@ -59,6 +60,7 @@ pub(super) fn from_registry(
                 packing: layer.packing,
                 digest: Some(layer.digest.clone()),
                 diff_id: layer.diff_id.clone(),
+                bare: layer.bare,
                 reader: Box::new(BlockingReader::spawn(registry.handle(), blob.into_stream())),
             }
         });
@@ -102,6 +104,45 @@ pub(super) fn from_package(
         layers: image.layers.len(),
         digest: image.digest,
     })
+}
+
+/// A disk image that lies packed in its container image, unpacked into a file without a name, as the
+/// daemon does it; any other as it is.
+pub(super) fn unpacked(file: File, name: &str) -> Result<File> {
+    let failed = |source: std::io::Error| Error::Image {
+        path: name.into(),
+        source: match source.downcast() {
+            Ok(error) => error,
+            Err(source) => image::Error::Io {
+                operation: "unpack it",
+                source,
+            },
+        },
+    };
+    let mut head = [0; packed::HEAD];
+    let read = file.read_at(&mut head, 0).map_err(failed)?;
+    let packing = Packing::of(&head[..read]);
+    if packing == Packing::Plain {
+        return Ok(file);
+    }
+    let directory = std::env::temp_dir();
+    let out = tempfile::tempfile_in(&directory).map_err(io("make a file in", directory))?;
+    (&file).rewind().map_err(failed)?;
+    let unpacked = Unpacked::new(file, packing, packed::Limits::default());
+    let mut unpacked = unpacked.map_err(|error| failed(error.into()))?;
+    let (mut sink, mut buffer) = (Out::new(&out), vec![0; BLOCK]);
+    loop {
+        let count = unpacked.read(&mut buffer).map_err(failed)?;
+        let written = if count > 0 {
+            sink.write(&buffer[..count])
+        } else {
+            sink.end()
+        };
+        written.map_err(|WriteError(source)| io("write", name)(source))?;
+        if count == 0 {
+            return Ok(out);
+        }
+    }
 }
 
 fn name(found: &layer::Found) -> String {
@@ -151,9 +192,13 @@ impl<'a> Out<'a> {
 impl Sink for Out<'_> {
     type Error = WriteError;
 
-    fn begin(&mut self, _: Directory, _: &str, size: u64) -> std::result::Result<(), WriteError> {
-        self.discard()?;
-        self.file.set_len(size).map_err(WriteError)
+    fn begin(
+        &mut self,
+        _: Directory,
+        _: &str,
+        _: Option<u64>,
+    ) -> std::result::Result<(), WriteError> {
+        self.discard()
     }
 
     fn write(&mut self, mut bytes: &[u8]) -> std::result::Result<(), WriteError> {
@@ -175,7 +220,9 @@ impl Sink for Out<'_> {
     }
 
     fn end(&mut self) -> std::result::Result<(), WriteError> {
-        self.put_block()
+        self.put_block()?;
+        // A hole at the end has no block.
+        self.file.set_len(self.at).map_err(WriteError)
     }
 
     fn discard(&mut self) -> std::result::Result<(), WriteError> {

@@ -97,6 +97,7 @@ pub(super) fn run(args: &InspectArgs) -> Result<String> {
         let directory = std::env::temp_dir();
         let file = tempfile::tempfile_in(&directory).map_err(io("make a file in", directory))?;
         let brought = bring(args, &place, &platform, &file)?;
+        let file = bring::unpacked(file, &brought.name)?;
         (file, brought.name.clone(), Some(brought))
     };
     let inspection = look(&args.reference, file, name, brought)?;
@@ -129,6 +130,7 @@ fn look(reference: &str, file: File, name: String, brought: Option<Brought>) -> 
         source,
     };
     let real_size = file.metadata().map_err(io("open", &name))?.len();
+    image::refuse_no_disk(&file).map_err(failed)?;
     let format = Format::detect(&file).map_err(failed)?;
     let disk = Image::open(file, format).map_err(failed)?;
     let content = contents(&disk).map_err(io("read", &name))?;

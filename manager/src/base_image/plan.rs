@@ -161,7 +161,12 @@ fn source(args: &BuildArgs) -> Result<Source> {
     if let Some(kind) = kind {
         return Ok(Source::Foreign { path, kind });
     }
-    let format = Format::detect(&file).map_err(|source| Error::Image {
+    let told = match args.format {
+        Some(DiskFormat::Raw) => Ok(()),
+        _ => image::refuse_no_disk(&file),
+    };
+    let told = told.and_then(|()| Format::detect(&file));
+    let format = told.map_err(|source| Error::Image {
         path: path.clone(),
         source,
     })?;

@@ -51,6 +51,7 @@ impl Sources {
                     packing: layer.packing,
                     digest: Some(layer.digest.clone()),
                     diff_id: layer.diff_id.clone(),
+                    bare: layer.bare,
                     reader: Box::new(counted.reader(reader)),
                 }
             });
@@ -143,11 +144,11 @@ struct Door<'a> {
 impl Sink for Door<'_> {
     type Error = Error;
 
-    fn begin(&mut self, _: Directory, _: &str, size: u64) -> Result<()> {
+    fn begin(&mut self, _: Directory, _: &str, size: Option<u64>) -> Result<()> {
         self.ingest = None;
         // The holes of a raw image take no room, so only what is surely too much is refused here.
         if self.job.format == Some(image::Format::Qcow2) {
-            self.job.store.disk().require_space(size)?;
+            self.job.store.disk().require_space(size.unwrap_or(0))?;
         }
         self.ingest = Some(
             self.job

@@ -10,6 +10,7 @@ mod file;
 pub mod luks;
 mod manager;
 mod peer;
+mod unpack;
 mod upload;
 mod url;
 mod volume;
@@ -93,6 +94,19 @@ impl Source {
     /// Whether its bytes come from elsewhere, so that it waits for its turn among those that do.
     pub fn is_remote(&self) -> bool {
         !matches!(self, Self::Volume(_))
+    }
+
+    /// Whether it is a container image.
+    fn is_container(&self) -> bool {
+        matches!(
+            self,
+            Self::Registry { .. } | Self::OciLayout(_) | Self::Archive(_)
+        )
+    }
+
+    /// Whether its bytes are new here, and nobody has looked at them.
+    fn is_from_outside(&self) -> bool {
+        self.is_container() || matches!(self, Self::File(_) | Self::Url(_) | Self::Upload(_))
     }
 
     /// The source as text: what is stored, shown and compared. Without secrets.
@@ -232,11 +246,18 @@ impl Sources {
 
     /// Takes in the bytes of `source`. Cancelling the job's token ends it at the next chunk.
     pub async fn take_in(&self, source: &Source, job: &Job) -> Result<(Received, Facts)> {
-        let taken = self.take_as_it_comes(source, job).await?;
-        match job.convert {
-            Some(foreign) => convert::make_raw(taken, foreign, job).await,
-            None => Ok(taken),
+        let mut taken = self.take_as_it_comes(source, job).await?;
+        if source.is_container() {
+            taken = unpack::unpacked(taken, job).await?;
         }
+        if let Some(foreign) = job.convert {
+            return convert::make_raw(taken, foreign, job).await;
+        }
+        // What was stored before is what it was stored as; what comes from outside may be anything.
+        if source.is_from_outside() && taken.1.format.is_none() {
+            image::refuse_no_disk(&taken.0.file)?;
+        }
+        Ok(taken)
     }
 
     async fn take_as_it_comes(&self, source: &Source, job: &Job) -> Result<(Received, Facts)> {

@@ -110,10 +110,11 @@ impl Sources {
         // A login page with status 200 is the commonest wrong answer. Whoever knows the checksum or
         // the format has said what is right.
         let known = job.expected.is_some() || wanted.sha256.is_some();
-        if download.is_html() && !known && job.format.is_none() && job.convert.is_none() {
+        let told = known || job.format.is_some() || job.convert.is_some();
+        if let Some(what) = download.is_no_disk().filter(|_| !told) {
             return Err(Error::NotAnImage(format!(
-                "{url} answers with an HTML page, perhaps a login page; give the checksum or the \
-                 format if it is an image all the same"
+                "{url} answers with {what}; give the checksum or the format if it is an image all the \
+                 same"
             )));
         }
         let (facts, job, wanted) = (job.facts(source), job.clone(), wanted.clone());
@@ -157,7 +158,11 @@ fn receive(
     };
     let mut image_sum = wanted.sha256.map(|_| Context::new(&SHA256));
     let mut ingest = job.store.begin(&job.id, job.cancel.clone())?;
-    let mut unpacked = Unpacked::new(&mut file, packing, packed::Limits::default())?;
+    let limits = packed::Limits {
+        trailing: job.expected.is_some() || wanted.sha256.is_some(),
+        ..packed::Limits::default()
+    };
+    let mut unpacked = Unpacked::new(&mut file, packing, limits)?;
     let mut buffer = vec![0; BUFFER];
     loop {
         let length = match unpacked.read(&mut buffer) {

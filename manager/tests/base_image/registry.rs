@@ -175,7 +175,12 @@ fn row_172_a_proxy_with_a_limit_before_a_real_registry() {
         let seen = inspect(dir, &[&[image.as_str()], &trust[..]].concat());
         assert_eq!(seen["virtualSize"], 5 << 20);
         let policy = ["--policy", policy(dir), "copy", "--src-cert-dir", "certs.d"];
-        let login = ["--src-creds", "tester:s3cret", &image, &format!("dir:{tag}")];
+        let login = [
+            "--src-creds",
+            "tester:s3cret",
+            &image,
+            &format!("dir:{tag}"),
+        ];
         tool(dir, "skopeo", [&policy[..], &login].concat());
     }
 }
