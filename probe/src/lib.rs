@@ -98,6 +98,12 @@ pub fn probe(disk: &dyn Disk) -> io::Result<Content> {
     if table.is_some_and(|t| t.is_weak) && !(systems.is_empty() && others.is_empty()) {
         table = None;
     }
+    // An ISO 9660 image that can be started from a disk has a table over itself: nearly all have, and
+    // blkid says iso9660.
+    let is_optical = |found: &Found| matches!(found.fs_type, FsType::Iso9660 | FsType::Udf);
+    if !systems.is_empty() && others.is_empty() && systems.iter().all(is_optical) {
+        table = None;
+    }
     let names = systems.iter().map(|found| found.fs_type.as_str());
     let names: Vec<&'static str> = names
         .chain(others.iter().copied())

@@ -164,3 +164,26 @@ proptest::proptest! {
         partitions(&disk).unwrap();
     }
 }
+
+/// An ISO 9660 image that starts from a disk too has a table of partitions over itself.
+#[test]
+fn row_182_a_hybrid_iso_image_is_iso9660() {
+    let mut bytes = vec![0; 1 << 20];
+    bytes[32768..32774].copy_from_slice(b"\x01CD001");
+    bytes[32808..32814].copy_from_slice(b"DEBIAN");
+    bytes[34816..34822].copy_from_slice(b"\xffCD001");
+    let is_iso = |bytes: &[u8]| {
+        let content = probe(&memory(bytes.to_vec())).unwrap();
+        matches!(content, Content::FileSystem { fs_type: FsType::Iso9660, ref label, .. } if label == "DEBIAN")
+    };
+    assert!(is_iso(&bytes));
+    // An MBR with one active partition of type 0x17 over all of it.
+    let entry = [0x80, 0, 1, 0, 0x17, 0x3f, 0x20, 0, 0, 0, 0, 0, 0, 8, 0, 0];
+    bytes[446..462].copy_from_slice(&entry);
+    bytes[510..512].copy_from_slice(&[0x55, 0xaa]);
+    assert!(is_iso(&bytes));
+    assert_eq!(partitions(&memory(bytes.clone())).unwrap().len(), 1);
+    // A file system of disks beside the table stays ambiguous.
+    bytes[..4].copy_from_slice(b"hsqs");
+    assert!(!is_iso(&bytes));
+}
