@@ -16,7 +16,7 @@ use std::process::Command;
 use image::layer::{Limits, find};
 use image::oci::write::{Contents, LayerFile, docker_archive, layout, oci_archive};
 use image::oci::{Digest, Error, Package, Platform, open_beneath};
-use layers::{Kept, file, gzip, header, padded, tar};
+use layers::{Kept, file, gzip, header, input, padded, tar};
 use types::{Classify, ErrorKind};
 
 const NAME: &str = "example.com/web:v1";
@@ -573,6 +573,10 @@ fn row_179_an_artifact_is_its_one_blob() {
         let (found, _) = find(&artifact(media_type, bytes)).unwrap();
         assert!(found == *disk, "{media_type}");
     }
+    // In a true image it is said what the layer is.
+    let layer = input(qcow2.clone());
+    let error = find([layer], Limits::default(), &mut Kept::default()).unwrap_err();
+    assert!(error.to_string().contains("qcow2 image itself"), "{error}");
     // Of several blobs the one that is called a disk, whatever the config is.
     let mut several = artifact("application/vnd.kubevirt.disk.qcow2", &qcow2);
     several["layers"]

@@ -8,6 +8,11 @@ use super::overlay::{Meaning, Overlay};
 use super::tar::{Entry, GARBAGE, Kind, Tar, TarError, begins_tar};
 use super::unpack::Unpacked;
 use super::{Directory, Error, Found, Input, Limits, Sink};
+use crate::format::QCOW_MAGIC;
+
+/// What is said of a layer that is no layer.
+const QCOW2: &str = "it is a qcow2 image itself; push it as an artifact (with the media type \
+                     application/vnd.kubevirt.disk.qcow2), or put it into a layer as /base_image/NAME";
 
 /// The longest file name of Linux, in bytes (NAME_MAX).
 const NAME_MAX: usize = 255;
@@ -57,9 +62,12 @@ impl<S: Sink> Search<'_, S> {
         let (name, bare) = (input.name.clone(), input.bare);
         let mut tar = Tar::new(Unpacked::start(input, self.limits, self.unpacked)?);
         // What is wrong with the input is seen by who reads it.
-        let is_disk = bare && matches!(tar.input_mut().fill_buf(), Ok(head) if !begins_tar(head));
-        let read = if is_disk {
+        let head = tar.input_mut().fill_buf().unwrap_or_default();
+        let (is_tar, is_qcow2) = (begins_tar(head), head.starts_with(&QCOW_MAGIC));
+        let read = if bare && !is_tar {
             self.disk(tar.input_mut())
+        } else if is_qcow2 {
+            Err(Failure::Tar(TarError::Invalid(QCOW2)))
         } else {
             self.entries(&name, &mut tar)
         };
