@@ -133,7 +133,7 @@ pub(crate) fn read_at(file: &File, offset: u64, len: usize) -> io::Result<Vec<u8
 }
 
 /// A VMDK descriptor: a first comment that says so, or comments and then `version=`.
-fn is_vmdk_descriptor(head: &[u8]) -> bool {
+pub(crate) fn is_vmdk_descriptor(head: &[u8]) -> bool {
     let mut lines = head.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
     let says_so = head
         .get(..21)

@@ -9,7 +9,7 @@ use std::fs::File;
 
 use probe::{Content, FileDisk};
 
-use crate::format::read_at;
+use crate::format::{is_vmdk_descriptor, read_at};
 use crate::layer::tar::begins_tar;
 use crate::{Error, Result};
 
@@ -100,7 +100,8 @@ pub fn refuse_no_disk(file: &File) -> Result<()> {
         .metadata()
         .map_err(Error::io("look at the image"))?
         .len();
-    let Some((what, next)) = told(&head, size) else {
+    // A foreign format of one file of text is refused by its own name.
+    let Some((what, next)) = told(&head, size).filter(|_| !is_vmdk_descriptor(&head)) else {
         return Ok(());
     };
     let is_bootable = head.get(510..512).is_some_and(|end| end == [0x55, 0xaa]);

@@ -540,7 +540,7 @@ fn row_179_an_artifact_is_its_one_blob() {
             "layers": [blob(&path, media_type, bytes)],
         })
     };
-    let find = |manifest: &serde_json::Value| {
+    let taken = |manifest: &serde_json::Value| {
         let text = manifest.to_string();
         let entry = blob(
             &path,
@@ -570,7 +570,7 @@ fn row_179_an_artifact_is_its_one_blob() {
             &raw,
         ),
     ] {
-        let (found, _) = find(&artifact(media_type, bytes)).unwrap();
+        let (found, _) = taken(&artifact(media_type, bytes)).unwrap();
         assert!(found == *disk, "{media_type}");
     }
     // In a true image it is said what the layer is.
@@ -583,12 +583,12 @@ fn row_179_an_artifact_is_its_one_blob() {
         .as_array_mut()
         .unwrap()
         .push(blob(&path, "text/plain", b"read me"));
-    assert!(find(&several).unwrap().0 == qcow2);
+    assert!(taken(&several).unwrap().0 == qcow2);
     for refused in [
         "application/vnd.oci.empty.v1+json",
         "application/vnd.oci.image.layer.v1.tar+encrypted",
     ] {
-        let error = find(&artifact(refused, &qcow2)).unwrap_err();
+        let error = taken(&artifact(refused, &qcow2)).unwrap_err();
         assert!(matches!(error, Error::Unsupported { .. }), "{error}");
     }
 }

@@ -270,11 +270,10 @@ async fn row_44_what_is_declared_raw_is_unpacked_only_if_its_name_says_so_too() 
     let image = fixture.ready(raw("d.raw")).await;
     assert!(fixture.stored(&image) == file);
     fixture.delete(&image).await;
-    let message = fixture.failure(raw("d.raw.gz")).await;
-    assert!(
-        message.contains("gzip"),
-        "the filling is no gzip: {message}"
-    );
+    // The zeros that fill its last sector are passed over, as gzip does.
+    let image = fixture.ready(raw("d.raw.gz")).await;
+    assert!(fixture.stored(&image) == disk(1 << 20));
+    fixture.delete(&image).await;
     let Source::Url(download) = raw("d.raw.gz").source else {
         panic!()
     };

@@ -53,12 +53,14 @@ impl Pusher {
     /// Uploads a file as a blob, unless the registry has it. `size` and `digest` are the file's; it is
     /// read as it is sent, and the registry refuses it when it does not hash to the digest.
     pub async fn blob(&self, digest: &Digest, size: u64, path: &Path) -> Result<()> {
-        self.upload(digest, &open(path, size)?).await
+        self.upload(digest, size, &|| open(path, size)).await
     }
 
     /// Uploads bytes as a blob, unless the registry has it.
     pub async fn blob_bytes(&self, digest: &Digest, bytes: Bytes) -> Result<()> {
-        self.upload(digest, &Content::Bytes(bytes)).await
+        let size = bytes.len() as u64;
+        self.upload(digest, size, &|| Ok(Content::Bytes(bytes.clone())))
+            .await
     }
 
     /// Stores a manifest under the reference's tag, or under its digest when it has no tag. Gives the
@@ -97,7 +99,13 @@ impl Pusher {
         }
     }
 
-    async fn upload(&self, digest: &Digest, content: &Content) -> Result<()> {
+    /// `content` opens what is sent, which is not needed for what the registry has.
+    async fn upload(
+        &self,
+        digest: &Digest,
+        size: u64,
+        content: &(dyn Fn() -> Result<Content> + Sync),
+    ) -> Result<()> {
         let what = format!("{} blob {digest}", self.session.name());
         let mut retry = Retry::new(self.network.tuning());
         loop {
@@ -105,7 +113,7 @@ impl Pusher {
             match self.upload_once(&what, digest, content, piece).await {
                 Ok(()) => return Ok(()),
                 Err(Error::Status { status: 413, .. }) => {
-                    self.smaller(&what, piece.min(content.size()))?;
+                    self.smaller(&what, piece.min(size))?;
                 }
                 Err(error) => retry.after(&what, error).await?,
             }
@@ -116,12 +124,13 @@ impl Pusher {
         &self,
         what: &str,
         digest: &Digest,
-        content: &Content,
+        content: &(dyn Fn() -> Result<Content> + Sync),
         piece: u64,
     ) -> Result<()> {
         if self.is_there(what, digest).await? {
             return Ok(());
         }
+        let content = &content()?;
         let tuning = self.network.tuning();
         let upload = Upload::begin(&self.session, tuning, what, (content, digest)).await?;
         if content.size() <= piece {
