@@ -388,8 +388,19 @@ fn row_74_images_without_one_file_system_are_for_raw_block_use() {
     let unknown = raw(&sandbox, "unknown", |_, file| {
         at(file, 40 * MIB, b"something");
     });
+    let journal = raw(&sandbox, "journal", |path, file| {
+        command::run("mkfs.ext4", ["-q".as_ref(), path.as_os_str()]);
+        // s_journal_dev of the superblock: the journal is on device 8:1, whosever that is.
+        at(file, 1024 + 0xe4, &[1, 8]);
+    });
     for (name, from, fs_type, words) in [
-        ("blank", None, Some("none"), &["no file system"][..]),
+        (
+            "journal",
+            Some(&journal),
+            None,
+            &["ext4", "journal lies on another device"][..],
+        ),
+        ("blank", None, Some("none"), &["no file system"]),
         (
             "partitioned",
             Some(&partitioned),
