@@ -207,6 +207,11 @@ impl Drop for Rig {
         if self.keep {
             return;
         }
+        // Devices first: the path of one on a disk that was unmounted tells nothing any more. Those in use go with
+        // their mounts.
+        for device in self.loops() {
+            let _ = Command::new("losetup").arg("-d").arg(device).output();
+        }
         for point in self.mounts().iter().rev() {
             let _ = Command::new("umount").arg("-l").arg(point).output();
         }
