@@ -1,6 +1,6 @@
 //! What can go wrong while a base image is built or inspected, and what the user can do about it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use types::{ByteSize, Classify, ErrorKind};
 
@@ -8,7 +8,7 @@ use types::{ByteSize, Classify, ErrorKind};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file or directory could not be read or written.
-    #[error("cannot {operation} {}", path.display())]
+    #[error("cannot {operation} {}", shown(path))]
     Io {
         /// What was tried, as a verb: `open`, `read`.
         operation: &'static str,
@@ -91,7 +91,7 @@ pub enum Error {
         what: String,
     },
     /// A file cannot be put into the file system.
-    #[error("cannot take {}: {why}", path.display())]
+    #[error("cannot take {}: {why}", shown(path))]
     Unsupported {
         /// The file.
         path: PathBuf,
@@ -131,11 +131,29 @@ pub enum Error {
         source: image::Error,
     },
     /// A file changed while it was copied.
-    #[error("{} changed while it was being read; build again when nothing writes to it", path.display())]
+    #[error(
+        "{} changed while it was being read; build again when nothing writes to it",
+        shown(path)
+    )]
     Changed {
         /// The file.
         path: PathBuf,
     },
+}
+
+/// The most characters of a path that are shown.
+const SHOWN: usize = 1000;
+
+/// A path as text; of a very long one, both ends.
+fn shown(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    let count = text.chars().count();
+    if count <= SHOWN {
+        return text.into_owned();
+    }
+    let start: String = text.chars().take(SHOWN / 2).collect();
+    let end: String = text.chars().skip(count - SHOWN / 2).collect();
+    format!("{start}[…]{end}")
 }
 
 /// The result of this module's functions.

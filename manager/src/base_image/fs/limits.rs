@@ -13,6 +13,9 @@ const NAME_MAX: usize = 255;
 /// An owner that stands for "none" to the kernel.
 const NOBODY: u32 = u32::MAX;
 
+/// Where the tools that repair ext4 and XFS put what they find.
+pub(super) const LOST_FOUND: &[u8] = b"lost+found";
+
 /// The limits of one kind.
 struct Limits {
     name: &'static str,
@@ -29,7 +32,9 @@ struct Limits {
     seconds: RangeInclusive<i64>,
     years: &'static str,
     /// Whatever only this kind refuses.
-    other: fn(&Tree, NodeId, &Node) -> Option<String>,
+    other: fn(&Node) -> Option<String>,
+    /// Whether `lost+found` at the top must be a directory.
+    lost_found: bool,
 }
 
 const EXT4: Limits = Limits {
@@ -43,6 +48,7 @@ const EXT4: Limits = Limits {
     seconds: -(1 << 31)..=(1 << 34) - (1 << 31) - 1,
     years: "1901-12-13 to 2446-05-10",
     other: ext4::refuses,
+    lost_found: true,
 };
 
 const XFS: Limits = Limits {
@@ -54,7 +60,8 @@ const XFS: Limits = Limits {
     names_max: i32::MAX.cast_unsigned(),
     seconds: xfs::SECONDS,
     years: "1901-12-13 to 2486-07-02",
-    other: |_, _, node| xfs::refuses(node),
+    other: xfs::refuses,
+    lost_found: true,
 };
 
 const BTRFS: Limits = Limits {
@@ -66,7 +73,8 @@ const BTRFS: Limits = Limits {
     names_max: 65_535,
     seconds: i64::MIN..=i64::MAX,
     years: "",
-    other: |_, _, node| btrfs::refuses(node),
+    other: btrfs::refuses,
+    lost_found: false,
 };
 
 /// Looks at the size and at every file.
@@ -106,7 +114,15 @@ impl Limits {
                 return Err(Error::Unsupported { path, why });
             }
         }
-        let found = self.refuses(node).or_else(|| (self.other)(tree, id, node));
+        let directory = matches!(node.kind, Kind::Directory { .. });
+        let found = if self.lost_found && !directory && tree.top(LOST_FOUND) == Some(id) {
+            let name = self.name;
+            Some(format!(
+                "on {name} this name at the top is for a directory; rename it"
+            ))
+        } else {
+            self.refuses(node).or_else(|| (self.other)(node))
+        };
         found.map_or(Ok(()), |why| {
             let path = tree.path(id);
             Err(Error::Unsupported { path, why })

@@ -277,7 +277,8 @@ impl Tree {
             hash.update(&(bytes.len() as u64).to_le_bytes());
             hash.update(bytes);
         };
-        for (id, node) in self.nodes() {
+        self.each_path(|id, path| {
+            let node = self.node(id);
             let kind = match &node.kind {
                 Kind::Directory { entries } => format!("directory {}", entries.len()),
                 Kind::Regular { size } => format!("regular {size}"),
@@ -301,12 +302,39 @@ impl Tree {
                 seconds,
                 nanoseconds,
             } = mtime;
-            part(self.relative(id).as_os_str().as_bytes());
+            part(path);
             part(format!("{kind} {mode} {uid} {gid} {seconds} {nanoseconds}").as_bytes());
             for Xattr { name, value } in &node.xattrs {
                 part(name);
                 part(value);
             }
+        });
+    }
+
+    /// The file with the longest path, and the length of this path within the tree.
+    pub(super) fn deepest(&self) -> (NodeId, usize) {
+        let mut deepest = (ROOT, 0);
+        self.each_path(|id, path| {
+            if path.len() > deepest.1 {
+                deepest = (id, path.len());
+            }
+        });
+        deepest
+    }
+
+    /// Calls `take` with every file and its path within the tree. In the order of the scan each path
+    /// begins with a piece of the one before it, so a deep tree costs no walk to the root for each.
+    fn each_path(&self, mut take: impl FnMut(NodeId, &[u8])) {
+        let mut lengths = vec![0; self.nodes.len()];
+        let mut path: Vec<u8> = Vec::new();
+        for (id, node) in self.nodes() {
+            path.truncate(lengths[node.parent.0]);
+            if !path.is_empty() {
+                path.push(b'/');
+            }
+            path.extend(&node.name);
+            lengths[id.0] = path.len();
+            take(id, &path);
         }
     }
 }

@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use super::super::error::{Error, Result, io};
 use super::super::tool::Tool;
-use super::super::tree::{Kind, Node, NodeId, ROOT, Tree};
+use super::super::tree::{Kind, Node, ROOT, Tree};
+use super::limits::LOST_FOUND;
 use super::{Request, uuid_text};
 use disk::Disk;
 
@@ -33,8 +34,6 @@ const INODE_RATIO: u64 = 16384;
 const RESERVED_INODES: u64 = 11;
 /// Below this size the tool makes no journal, and says so only to those who look.
 pub(super) const SIZE_MIN: u64 = 8 << 20;
-/// The directory that every ext4 has at its top.
-const LOST_FOUND: &[u8] = b"lost+found";
 /// The most names of one file, and the most subdirectories that a directory counts.
 pub(super) const LINKS_MAX: u32 = 65_000;
 /// For every name that it adds, the tool reads the whole directory: this many names a second are read
@@ -50,11 +49,7 @@ pub(super) fn make(request: &Request) -> Result<()> {
 }
 
 /// Why a file cannot be put on ext4, as far as only this kind has the reason.
-pub(super) fn refuses(tree: &Tree, id: NodeId, node: &Node) -> Option<String> {
-    let directory = matches!(node.kind, Kind::Directory { .. });
-    if tree.top(LOST_FOUND) == Some(id) && !directory {
-        return Some("ext4 has a directory of that name at its top; rename it".into());
-    }
+pub(super) fn refuses(node: &Node) -> Option<String> {
     if filling_time(node) > MKFS.limit {
         return Some(format!(
             "mkfs.ext4 would need more than {} hours for so many names in one directory; use \
@@ -154,18 +149,16 @@ fn explain(request: &Request, error: Error) -> Error {
         let why = "mkfs.ext4 finds no room for its extended attributes; use --fs btrfs".into();
         return Error::Unsupported { path, why };
     }
-    let longest = tree.nodes().map(|(id, _)| tree.path(id));
-    let longest = longest.max_by_key(|path| path.as_os_str().len());
-    match longest.filter(|path| path.as_os_str().len() > LONG_PATH) {
-        Some(path) if status.contains("signal") => {
-            let why = format!(
-                "mkfs.ext4 ended by a fault of its own ({status}), as some versions do with paths so \
-                 long; use --fs xfs"
-            );
-            Error::Unsupported { path, why }
-        }
-        _ => error,
+    let (deepest, length) = tree.deepest();
+    if length > LONG_PATH && status.contains("signal") {
+        let why = format!(
+            "mkfs.ext4 ended by a fault of its own ({status}), as some versions do with paths so \
+             long; use --fs xfs"
+        );
+        let path = tree.path(deepest);
+        return Error::Unsupported { path, why };
     }
+    error
 }
 
 /// What libext2fs says when blocks or inodes run out.
