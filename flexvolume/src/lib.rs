@@ -39,6 +39,7 @@ use reply::Reply;
 
 /// Answers the call of this command line: `longhorn init`, `longhorn mount DIR JSON`, …
 pub fn run(arguments: Vec<OsString>) -> ExitCode {
+    process::hide_options(&arguments);
     process::prepare();
     // Whatever goes wrong below, the kubelet gets its one object.
     let answered = catch_unwind(AssertUnwindSafe(|| answer(arguments)));
