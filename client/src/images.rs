@@ -85,6 +85,7 @@ impl Client {
             source: Some(wire::Source {
                 source: Some(source),
             }),
+            for_volumes: true,
             ..Default::default()
         };
         self.ensure(request, wait).await
@@ -97,7 +98,7 @@ impl Client {
         wait: Duration,
     ) -> Result<ImageOutcome> {
         let until = Instant::now() + wait;
-        let mut image = self.create_image(request).await?;
+        let mut image = Box::pin(self.create_image(request.clone())).await?;
         if !matches!(
             ImageOutcome::from(image.clone()),
             ImageOutcome::InProgress(_)
@@ -108,7 +109,13 @@ impl Client {
         loop {
             match tokio::time::timeout_at(until, watch.next()).await {
                 Ok(Ok(Some(next))) => image = next,
-                // The stream ends after the last state, and with the manager.
+                // The stream ends after the last state, and with the manager. An image that came
+                // meanwhile may have been pulled by somebody else: whether it is for this caller
+                // too is said when it is asked for again.
+                Ok(Ok(None)) if image.state() == wire::State::Ready => {
+                    let again = Box::pin(self.create_image(request));
+                    return Ok(again.await?.into());
+                }
                 Ok(Ok(None)) | Err(_) => return Ok(image.into()),
                 Ok(Err(error)) => return Err(error),
             }

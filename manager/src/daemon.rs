@@ -14,6 +14,7 @@ use clap::Args;
 use client::Address;
 use fetch::{AddressPolicy, Credentials, Network, Proxies, Tuning};
 use ipnet::IpNet;
+use listen::{Listener, Protocol, calls};
 use proto::bimrpc::backing_image_manager_service_server::BackingImageManagerServiceServer;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
@@ -24,14 +25,13 @@ use types::NodeId;
 
 use crate::catalog::Catalog;
 use crate::error::{Error, IoContext, Result};
-use crate::listen::{self, Listener, Protocol, calls};
 use crate::longhorn::grpc::Manager;
 use crate::longhorn::ssync::ports::PortRange;
 use crate::longhorn::transfer::Transfers;
 use crate::longhorn::{self, Files};
 use crate::observe::{self, Observed};
 use crate::service::{RESPONSE_BYTES_MAX, Service};
-use crate::source::Sources;
+use crate::source::{Sources, VerifyAccess};
 use crate::store::node_state::NodeState;
 use crate::store::{Disk, ImageStore, Place};
 use crate::sync;
@@ -120,6 +120,9 @@ pub struct DaemonArgs {
     /// same; may be given several times
     #[arg(long, value_name = "CIDR")]
     pub allow_address: Vec<IpNet>,
+    /// When a caller must prove to the registry that he may have an image that is here already
+    #[arg(long, value_enum, default_value = "if-private", value_name = "WHEN")]
+    pub verify_image_access: VerifyAccess,
     /// What it does by itself
     #[command(flatten)]
     pub upkeep: UpkeepArgs,
@@ -143,20 +146,19 @@ pub async fn run(args: DaemonArgs) -> Result<()> {
         listen = %args.listen, "serving");
     upkeep::spawn(
         args.upkeep,
-        catalog.clone(),
+        (catalog.clone(), volumes.clone()),
         disk.clone(),
-        volumes.clone(),
         stop.child_token(),
     );
     let metrics = observed(&args, &catalog, &disk, (&volumes, &swarm), &stop).await?;
-    let sync_server = Listener::bind(&args.sync_listen, Protocol::Http1).await?;
+    let sync_server = bound(&args.sync_listen, Protocol::Http1).await?;
     let sync_address = sync_server
         .local_address()
         .ok_or_else(|| Error::InvalidField {
             field: "sync-listen",
             why: "it must be HOST:PORT: others copy images from there".to_owned(),
         })?;
-    let grpc_server = Listener::bind(&args.listen, Protocol::Grpc).await?;
+    let grpc_server = bound(&args.listen, Protocol::Grpc).await?;
     let images = sync::Images::new(swarm.clone(), vec![catalog.clone()]);
     let transfers = Transfers {
         ports: args.port_range.clone(),
@@ -195,6 +197,12 @@ pub async fn run(args: DaemonArgs) -> Result<()> {
         metrics.abort();
     }
     served
+}
+
+/// A listener of the daemon.
+pub(crate) async fn bound(address: &Address, protocol: Protocol) -> Result<Listener> {
+    let listener = Listener::bind(address, protocol).await;
+    listener.context("listen on", address.to_string().as_ref())
 }
 
 /// Locks the disk and reads what volumes it holds.
@@ -254,6 +262,7 @@ async fn observed(
     };
     let observed = Observed {
         catalog: catalog.clone(),
+        volumes: volumes.clone(),
         disk: disk.clone(),
         node: volumes.node_id().clone(),
         swarm: swarm.clone(),
@@ -376,5 +385,7 @@ fn sources(args: &DaemonArgs) -> Result<Sources> {
         );
     }
     let network = Network::with_proxies(config, policy, tuning, proxies);
-    Ok(Sources::new(network, credentials, import_dirs).with_peers(args.peer.clone()))
+    Ok(Sources::new(network, credentials, import_dirs)
+        .with_peers(args.peer.clone())
+        .with_verify_access(args.verify_image_access))
 }

@@ -23,6 +23,18 @@ pub enum Error {
     /// No image of that name (and uuid).
     #[error("there is no backing image {0}; see `backing-image-manager backing-image list`")]
     ImageNotFound(String),
+    /// The image is there, and its registry does not say that the caller may have it.
+    #[error(
+        "image {image} was pulled with credentials, and its registry does not let this caller have it; \
+         give the pull secret of the image"
+    )]
+    AccessUnproven {
+        /// The reference.
+        image: String,
+        /// What the registry said.
+        #[source]
+        source: Box<Error>,
+    },
     /// The name is taken by an image from elsewhere.
     #[error(
         "backing image {id} exists with another {difference}; delete it or choose another name"

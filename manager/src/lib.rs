@@ -12,7 +12,6 @@ pub mod content;
 pub mod daemon;
 pub mod doctor;
 mod error;
-pub mod listen;
 pub mod longhorn;
 pub mod memory;
 pub mod observe;

@@ -7,16 +7,20 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{error, warn};
 use types::report;
 
-use crate::catalog::{Catalog, Lifecycle, Scrubbing};
+use crate::catalog::{self, Catalog, Lifecycle, Scrubbing};
 use crate::store::Disk;
+use crate::store::health::Counters;
 use crate::store::orphans::Orphans;
 use crate::volume::Volumes;
 
 /// How often orphans are looked for: well below the shortest of their times.
 const TIDY: Duration = Duration::from_mins(10);
+
+/// What time there is between two such looks, however short the times are that they are for.
+const SHORTEST: Duration = Duration::from_secs(1);
 
 /// How often a disk is looked at, and tried out when it is suspect.
 const TRIAL: Duration = Duration::from_secs(5);
@@ -30,6 +34,25 @@ pub struct UpkeepArgs {
     /// Hours from the beginning of one reading of all images to that of the next
     #[arg(long, default_value_t = 24, value_name = "HOURS")]
     pub scrub_interval: u32,
+    /// How long no volume uses an image that a driver had made until it is removed, for example 36h or
+    /// 30d [default: it stays]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub image_gc_after: Option<Duration>,
+}
+
+/// A whole number of seconds, minutes, hours or days.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is no duration; write for example 90m, 36h or 30d");
+    let unit = text.chars().last().ok_or_else(wrong)?;
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 60 * 60,
+        'd' => 24 * 60 * 60,
+        _ => return Err(wrong()),
+    };
+    let number = text[..text.len() - 1].parse::<u32>().map_err(|_| wrong())?;
+    Ok(Duration::from_secs(u64::from(number) * seconds))
 }
 
 impl UpkeepArgs {
@@ -44,30 +67,36 @@ impl UpkeepArgs {
 /// Keeps a disk and its images in order until `stop`.
 pub fn spawn(
     args: UpkeepArgs,
-    catalog: Catalog,
+    (catalog, volumes): (Catalog, Volumes),
     disk: Arc<Disk>,
-    volumes: Volumes,
     stop: CancellationToken,
 ) -> JoinHandle<()> {
     let scrub = {
         let catalog = catalog.clone();
         async move { catalog.scrub(args.scrubbing()).await }
     };
-    let trials = look_after(disk.clone(), volumes);
+    let trials = look_after(disk.clone(), volumes.clone());
     let tidy = async move {
         let mut orphans = Orphans::new(disk.clone());
         loop {
-            let (catalog, disk) = (catalog.clone(), disk.clone());
+            let (of, in_use, on) = (catalog.clone(), volumes.clone(), disk.clone());
             let pass = move || {
-                tidy_up(&mut orphans, &catalog, &disk);
+                tidy_up(&mut orphans, &of, &in_use, &on);
                 orphans
             };
-            // A panic in it is a bug of ours, told by the runtime; the daemon serves on.
-            let Ok(after) = tokio::task::spawn_blocking(pass).await else {
-                return;
+            orphans = match tokio::task::spawn_blocking(pass).await {
+                Ok(after) => after,
+                Err(error) => {
+                    // A bug of ours: it is said and counted, and the next pass begins anew.
+                    Counters::count(&disk.counters().tidy_panics);
+                    error!(%error, "the look for leftovers broke off");
+                    Orphans::new(disk.clone())
+                }
             };
-            orphans = after;
-            tokio::time::sleep(TIDY).await;
+            if let Some(after) = args.image_gc_after {
+                catalog.remove_unused(&volumes, after).await;
+            }
+            tokio::time::sleep(TIDY.min(args.image_gc_after.unwrap_or(TIDY)).max(SHORTEST)).await;
         }
     };
     tokio::spawn(async move {
@@ -93,7 +122,9 @@ async fn look_after(disk: Arc<Disk>, volumes: Volumes) {
     }
 }
 
-fn tidy_up(orphans: &mut Orphans, catalog: &Catalog, disk: &Disk) {
+fn tidy_up(orphans: &mut Orphans, catalog: &Catalog, volumes: &Volumes, disk: &Disk) {
+    types::crash_point!("upkeep.tidy");
+    catalog.forget_failed(Instant::now());
     if disk.is_suspect() {
         return;
     }
@@ -106,5 +137,9 @@ fn tidy_up(orphans: &mut Orphans, catalog: &Catalog, disk: &Disk) {
     if let Err(error) = orphans.pass(Instant::now(), &is_ready) {
         disk.note(&error);
         warn!(error = %report(&error), "orphans cannot be looked for");
+    }
+    match catalog::users(volumes) {
+        Ok(users) => catalog.note_users(&users),
+        Err(error) => warn!(error = %report(&error), "it cannot be told which images are unused"),
     }
 }

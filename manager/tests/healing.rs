@@ -191,6 +191,7 @@ async fn row_50_an_upload_that_nobody_else_has_stays_failed_and_says_so() {
         expected: Some(Sha512::of(&bytes())),
         format: None,
         convert: None,
+        for_volumes: false,
     };
     fixture.catalog.create(new).unwrap();
     fixture
@@ -296,4 +297,49 @@ async fn row_53_a_checksum_that_was_told_is_proven_later() {
         fixture.wait(proven).await;
         assert_eq!(fixture.quarantined().len(), usize::from(!right));
     }
+}
+
+/// Images that are deleted before a pass comes to them are passed over: nothing is said of damage.
+#[tokio::test(flavor = "multi_thread")]
+async fn row_201_what_is_deleted_while_a_pass_is_under_way_is_not_damaged() {
+    let fixture = Fixture::with_image_from("upload", &[]);
+    let ids: Vec<_> = (0..6)
+        .map(|number| ImageId::new(&format!("other-{number}"), "a93b9a55").unwrap())
+        .collect();
+    for id in &ids {
+        let mut ingest = fixture.store.begin(id, CancellationToken::new()).unwrap();
+        ingest.write(&bytes()).unwrap();
+        let received = ingest.finish().unwrap();
+        fixture.store.seal(id, received, &Facts::default()).unwrap();
+    }
+    let network = Network::new(
+        Config::default(),
+        AddressPolicy::unrestricted(),
+        Tuning::default(),
+    );
+    let sources = Sources::new(network, Credentials::anonymous(), Vec::new());
+    let catalog = Catalog::load(fixture.store.clone(), sources, fixture.stop.clone()).unwrap();
+    let counters = fixture.store.disk().counters();
+    let scrubbing = Scrubbing {
+        rate: 12 << 20,
+        interval: Duration::ZERO,
+    };
+    let scrubber = catalog.clone();
+    tokio::spawn(async move { scrubber.scrub(scrubbing).await });
+    let until = async |done: &dyn Fn() -> bool| {
+        let waiting = async {
+            while !done() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let waited = tokio::time::timeout(Duration::from_mins(1), waiting).await;
+        waited.expect("in time");
+    };
+    until(&|| counters.scrub_images_done.load(Ordering::Relaxed) >= 1).await;
+    for id in ids.iter().chain([&fixture.id]) {
+        catalog.delete(id, || Ok(())).await.unwrap();
+    }
+    until(&|| counters.scrub_passes.load(Ordering::Relaxed) >= 1).await;
+    assert_eq!(counters.scrub_damage.load(Ordering::Relaxed), 0);
+    assert!(fixture.quarantined().is_empty());
 }

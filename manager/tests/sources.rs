@@ -148,6 +148,7 @@ impl Fixture {
             expected: None,
             format: None,
             convert: None,
+            for_volumes: false,
         }
     }
 

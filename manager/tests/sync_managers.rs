@@ -103,6 +103,7 @@ impl Host {
             expected,
             format: None,
             convert: None,
+            for_volumes: false,
         };
         self.catalog.create(new).unwrap();
         self.settled(id).await
@@ -341,6 +342,7 @@ async fn row_56_an_image_is_deleted_while_it_is_sent_and_received() {
         expected: None,
         format: None,
         convert: None,
+        for_volumes: false,
     };
     receiver.catalog.create(new).unwrap();
     let mut watch = receiver.catalog.watch(&id.name, None).unwrap();

@@ -6,10 +6,15 @@ use std::path::PathBuf;
 use crate::command::{output, run};
 use crate::{Process, Sandbox, ports};
 
-/// The only user of the registry, and the password.
+/// A user of the registry, and the password.
 pub const USER: &str = "wizard";
 /// See [`USER`].
 pub const PASSWORD: &str = "abracadabra";
+
+/// Another user, with the same rights.
+pub const OTHER_USER: &str = "witch";
+/// See [`OTHER_USER`].
+pub const OTHER_PASSWORD: &str = "hocuspocus";
 
 /// A running registry.
 #[derive(Debug)]
@@ -32,7 +37,9 @@ impl Registry {
         let (ca, certificate, key) = certificates(sandbox);
         let password = sandbox.write(
             "registry/htpasswd",
-            run("htpasswd", ["-Bbn", USER, PASSWORD]),
+            [(USER, PASSWORD), (OTHER_USER, OTHER_PASSWORD)]
+                .map(|(user, password)| run("htpasswd", ["-Bbn", user, password]))
+                .join("\n"),
         );
         let config = sandbox.write(
             "registry/config.yml",

@@ -16,11 +16,18 @@ const EDGES: &[(&str, &[&str])] = &[
     ("host", &["types", "probe"]),
     ("client", &["types", "proto"]),
     ("fetch", &["types", "image"]),
+    // Both daemons listen by it, so that the bounds of a port are the same on each.
+    ("listen", &["client"]),
     (
         "manager",
-        &["types", "probe", "image", "fetch", "proto", "client"],
+        &[
+            "types", "probe", "image", "fetch", "proto", "client", "listen",
+        ],
     ),
-    ("csi", &["types", "probe", "host", "proto", "client"]),
+    (
+        "csi",
+        &["types", "probe", "host", "proto", "client", "listen"],
+    ),
     ("flexvolume", &["types", "probe", "host", "proto", "client"]),
     ("package", &["image"]),
     ("e2e", &["types", "proto"]),

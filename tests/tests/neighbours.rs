@@ -2,13 +2,20 @@
 //! and by whatever name.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+use std::collections::HashMap;
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
+use std::process::Stdio;
 
-use e2e::csi::{Claim, claim, of_volume, refused};
+use e2e::baseimage::{Build, web_page};
+use e2e::csi::{Claim, Plugin, claim, of_snapshot, of_volume, refused};
 use e2e::flexvolume::{Driver, mount_arguments, options_of};
-use e2e::{FileSystem, Need, Node, Sandbox, command, needs};
+use e2e::manager::{Options, from_registry};
+use e2e::registry::{OTHER_PASSWORD, OTHER_USER, PASSWORD, USER};
+use e2e::{Disk, FileSystem, Manager, Need, Node, Registry, Sandbox, command, needs, wait};
 use proto::csi::v1 as csi;
+use proto::storage::v1 as pb;
 use serde_json::Value;
 use tonic::Code;
 
@@ -55,7 +62,7 @@ fn as_an_older_version_wrote_it(disk: &Path, volume: &str, namespace: Option<&st
     if let Some(namespace) = namespace {
         record["parameters"][NAMESPACE] = namespace.into();
     }
-    fs::write(&path, record.to_string()).unwrap();
+    serde_json::to_writer(fs::File::create(&path).unwrap(), &record).unwrap();
 }
 
 /// The FlexVolume driver does not touch a claim's volume.
@@ -151,7 +158,7 @@ fn row_196_a_claim_does_not_get_the_volume_of_another_drivers_pod() {
     let mut taken = Claim {
         request,
         volume,
-        publish_context: Default::default(),
+        publish_context: HashMap::new(),
     };
     let no = (Code::FailedPrecondition, &["FlexVolume", "hand-over"]);
     refused(node.plugin.attach(&mut taken), no.0, no.1);
@@ -230,7 +237,9 @@ fn row_196_an_attached_volume_is_the_namespaces_whose_pod_comes_first() {
     let target = driver.target("pod", "pv");
     let alices = options_of("pod", "pv", &[(NAMESPACE, "alice")]);
     driver.call(mount_arguments(&target, &alices)).success();
-    fs::write(target.join("mine"), "alice's").unwrap();
+    let mut mine = fs::File::create(target.join("mine")).unwrap();
+    mine.write_all(b"alice's").unwrap();
+    drop(mine);
     assert_eq!(shown(&node, "pv")["owner"]["namespace"], "alice");
     driver.unmount("pod", "pv").success();
     down(&driver);
@@ -259,4 +268,220 @@ fn row_196_an_attached_volume_is_the_namespaces_whose_pod_comes_first() {
     node.manager.delete_volume("pv").unwrap();
     driver.assert_nothing_left(&sandbox, node.disk.dir());
     node.assert_empty(&sandbox);
+}
+
+const ALICE: (&str, &str) = (USER, PASSWORD);
+const WITCH: (&str, &str) = (OTHER_USER, OTHER_PASSWORD);
+const BOB: (&str, &str) = (USER, "guessed-wrong");
+
+/// A claim of an image, with the pull secret that the provisioner hands over.
+fn with_secret(name: &str, image: &str, login: Option<(&str, &str)>) -> csi::CreateVolumeRequest {
+    let mut request = claim(name, 64 * MIB, &[("baseImage", image)]);
+    if let Some((user, password)) = login {
+        let secrets = [("username", user), ("password", password)];
+        let secrets = secrets.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        request.secrets = secrets.into();
+    }
+    request
+}
+
+fn push(sandbox: &Sandbox, registry: &Registry, name: &str) -> String {
+    let build = Build {
+        from: Some(&web_page(sandbox)),
+        fs: Some("ext4"),
+        size: Some("64Mi"),
+        options: &[],
+    };
+    build.push(registry, name)
+}
+
+/// A node whose manager knows no password, and a registry that wants one.
+fn private(sandbox: &Sandbox, failpoint: &str) -> (Node, Registry) {
+    let disk = Disk::new(sandbox, "disk", FileSystem::Xfs, 1 << 30);
+    let registry = Registry::start(sandbox);
+    let node = Node::start(sandbox, disk, |options| {
+        options
+            .with("--registry-config", &registry.registry_config)
+            .with("--allow-address", "127.0.0.0/8")
+            .with_failpoint(failpoint)
+    });
+    (node, registry)
+}
+
+fn needs_registry() -> [Need; 4] {
+    [
+        Need::Root,
+        Need::FileSystem("xfs"),
+        Need::Tool("docker-registry"),
+        Need::Tool("htpasswd"),
+    ]
+}
+
+#[test]
+fn row_197_a_private_image_is_given_to_who_may_pull_it() {
+    let [root, xfs, registry, htpasswd] = needs_registry();
+    needs!(root, xfs, registry, htpasswd);
+    let sandbox = Sandbox::new("neighbours-image");
+    let (mut node, mut registry) = private(&sandbox, "");
+    let image = push(&sandbox, &registry, "priv/site:v1");
+    let make =
+        |node: &Node, name: &str, login| node.plugin.provision(&with_secret(name, &image, login));
+    let unauthenticated = (Code::Unauthenticated, &["priv/site"]);
+    // Before it is there, and after alice has pulled it: bob and carol get the same answer.
+    for round in ["before", "after"] {
+        for (name, login) in [("bob", Some(BOB)), ("carol", None)] {
+            let made = make(&node, name, login);
+            refused(made, unauthenticated.0, unauthenticated.1);
+            assert!(node.manager.volume(name).is_err(), "{round}");
+        }
+        make(&node, &format!("alice-{round}"), Some(ALICE)).unwrap();
+    }
+    let asked = registry.requests(&["/manifests/"]);
+    make(&node, "alice-again", Some(ALICE)).unwrap();
+    assert_eq!(
+        registry.requests(&["/manifests/"]),
+        asked,
+        "her pull has proven it"
+    );
+    let pulled = registry.requests(&["GET", "/blobs/"]);
+    make(&node, "witch", Some(WITCH)).unwrap();
+    assert_eq!(
+        registry.requests(&["GET", "/blobs/"]),
+        pulled,
+        "nothing is pulled again"
+    );
+    // The other ways to the same image.
+    let create = ["create", "--registry", &image];
+    let words = command::words(&node.manager.cli("backing-image", &create));
+    assert!(words.contains("was pulled with credentials"), "{words}");
+    let driver = Driver::install(&sandbox, &node.manager, node.disk.dir());
+    let said = mount(&driver, "carol", "flex", &[("baseImage", &image)]);
+    assert!(said.contains("was pulled with credentials"), "{said}");
+    assert!(node.manager.volume("flex").is_err());
+    // Copies of a volume are of who has the volume.
+    let snapshot = node.plugin.snapshot("snap", "alice-after").unwrap();
+    node.plugin
+        .provision(&of_volume("clone", 64 * MIB, "alice-after"))
+        .unwrap();
+
+    goes_on_without_the_registry(
+        &sandbox,
+        &mut node,
+        &mut registry,
+        &image,
+        &snapshot.snapshot_id,
+    );
+}
+
+/// Who has proven it goes on, also after a new start; others wait for the registry.
+fn goes_on_without_the_registry(
+    sandbox: &Sandbox,
+    node: &mut Node,
+    registry: &mut Registry,
+    image: &str,
+    snapshot: &str,
+) {
+    let make =
+        |node: &Node, name: &str, login| node.plugin.provision(&with_secret(name, image, login));
+    let anew = |node: &mut Node, options: &Options| {
+        node.manager.process.kill_9();
+        node.manager = Manager::start(sandbox, options);
+        node.plugin.process.kill_9();
+        node.plugin = Plugin::start(sandbox, &node.manager, node.disk.dir());
+    };
+    registry.stop();
+    let options = Options::new(node.disk.dir())
+        .with("--registry-config", &registry.registry_config)
+        .with("--allow-address", "127.0.0.0/8");
+    anew(node, &options);
+    make(node, "alice-alone", Some(ALICE)).unwrap();
+    make(node, "witch-alone", Some(WITCH)).unwrap();
+    for (name, login) in [("bob", Some(BOB)), ("carol", None)] {
+        let made = node.plugin.provision_once(&with_secret(name, image, login));
+        refused(made, Code::Unavailable, &["priv/site"]);
+    }
+    node.plugin
+        .provision(&of_snapshot("restored", 64 * MIB, snapshot))
+        .unwrap();
+    for image in fs::read_dir(node.disk.dir().join("backing-images")).unwrap() {
+        for file in ["backing.access", "backing.cfg"] {
+            let text = fs::read(image.as_ref().unwrap().path().join(file)).unwrap_or_default();
+            let text = String::from_utf8(text).unwrap();
+            assert!(!text.contains(PASSWORD) && !text.contains(USER), "{text}");
+        }
+    }
+    // Where the operator says that all who may ask may have all.
+    anew(node, &options.with("--verify-image-access", "never"));
+    make(node, "carol", None).unwrap();
+}
+
+#[test]
+fn row_197_who_waits_for_the_pull_of_another_proves_it_too() {
+    let [root, xfs, registry, htpasswd] = needs_registry();
+    needs!(root, xfs, registry, htpasswd, Need::Failpoints);
+    let sandbox = Sandbox::new("neighbours-join");
+    let (node, registry) = private(&sandbox, "store.seal.synced=sleep(5000)");
+    let image = push(&sandbox, &registry, "priv/slow:v1");
+    let mut request = from_registry("", &image);
+    if let Some(pb::source::Source::Registry(source)) = request
+        .source
+        .as_mut()
+        .and_then(|source| source.source.as_mut())
+    {
+        source.docker_config_json = fs::read(&registry.docker_config).unwrap();
+    }
+    request.for_volumes = true;
+    let begun = node.manager.create_image(request).unwrap();
+    assert_ne!(begun.state(), pb::State::Ready);
+    let carols = node.plugin.provision(&with_secret("carol", &image, None));
+    refused(carols, Code::Unauthenticated, &["priv/slow"]);
+    assert!(node.manager.volume("carol").is_err());
+    assert_eq!(
+        node.manager.image(&begun.name).unwrap().state(),
+        pb::State::Ready
+    );
+    node.plugin
+        .provision(&with_secret("alice", &image, Some(ALICE)))
+        .unwrap();
+}
+
+#[test]
+fn row_200_a_secret_is_not_to_be_read_while_its_call_waits() {
+    needs!(Need::Root);
+    let sandbox = Sandbox::new("neighbours-argv");
+    let disk = sandbox.make_dir("disk");
+    let driver = Driver::install_with(&sandbox, "127.0.0.1:1", &disk, "");
+    let lock = sandbox.write("state/locks/volume-v", "");
+    let held = fs::File::open(lock).unwrap();
+    rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let secret = "c2VjcmV0LW9mLWFsaWNl";
+    let secret = ("kubernetes.io/secret/password", secret);
+    let user = ("kubernetes.io/secret/username", "YWxpY2U=");
+    let image = ("baseImage", "registry.example/a:1");
+    let json = options_of("pod", "v", &[("size", "32Mi"), image, user, secret]);
+    let target = driver.target("pod", "v");
+    let waiting = driver
+        .command(mount_arguments(&target, &json))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    wait::until("the call waits", || {
+        let locks = fs::read_dir(driver.state_dir().join("locks")).unwrap();
+        (locks.count() == 2).then_some(())
+    });
+    let shown = fs::read(format!("/proc/{}/cmdline", waiting.id())).unwrap();
+    let shown = String::from_utf8_lossy(&shown);
+    assert!(
+        !shown.contains(secret.1) && !shown.contains("secret"),
+        "{shown}"
+    );
+    let words = shown.split('\0').collect::<Vec<_>>();
+    assert_eq!(
+        words[1..3],
+        ["mount", &target.display().to_string()],
+        "what it does is shown"
+    );
+    let pid = rustix::process::Pid::from_child(&waiting);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    waiting.wait_with_output().unwrap();
 }

@@ -1,4 +1,8 @@
+use std::time::Duration;
+
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use tokio::net::TcpStream;
 
 use super::*;
 use crate::managers::Managers;

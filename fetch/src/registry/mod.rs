@@ -10,6 +10,7 @@
 //! (CVE-2020-15157).
 
 mod blob;
+mod caller;
 mod challenge;
 mod push;
 mod refusal;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 use image::oci::{Digest, LayerDescriptor};
 
 pub use blob::Blob;
+pub use caller::Caller;
 pub use push::Pusher;
 
 use self::session::{Access, Session, Sessions};

@@ -21,6 +21,12 @@ const INDEX_DEPTH_MAX: usize = 2;
 /// What the registry says the manifest hashes to; checked, never believed.
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
+/// The types of manifests that we read, as a registry is told them.
+pub(super) fn manifest_types() -> HeaderValue {
+    let types = [OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST].join(", ");
+    HeaderValue::from_str(&types).expect("media types are ASCII")
+}
+
 /// Asks each place in turn; the first that has the image is the first to be asked for its blobs.
 pub(super) async fn resolve(
     network: &Network,
@@ -123,9 +129,7 @@ impl Lookup<'_> {
         entry: Option<&Descriptor>,
     ) -> Result<(Digest, Document)> {
         let what = self.what(selector);
-        let accept = [OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST].join(", ");
-        let accept = HeaderValue::from_str(&accept).expect("media types are ASCII");
-        let headers = HeaderMap::from_iter([(ACCEPT, accept)]);
+        let headers = HeaderMap::from_iter([(ACCEPT, manifest_types())]);
         let (headers, bytes) = self
             .small(&what, &format!("manifests/{selector}"), headers)
             .await?;

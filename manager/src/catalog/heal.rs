@@ -142,6 +142,7 @@ impl Catalog {
             expected: Some(lost.checksum()?),
             format: Some(lost.format()),
             convert: None,
+            for_volumes: lost.seal.asked.for_volumes,
         };
         let made = self.make(entry, &new, facts, &entry.reporter()).await;
         if let Err(error) = &made {
@@ -159,6 +160,7 @@ fn facts_of(lost: &SealedImage) -> Facts {
         source: lost.seal.source.clone(),
         manifest_digest: lost.seal.manifest_digest.clone(),
         verified: !lost.seal.unverified,
+        asked: lost.seal.asked,
         ..Facts::default()
     }
 }

@@ -37,6 +37,8 @@ pub struct NewImage {
     pub format: Option<Format>,
     /// The format they come in when it is one that is not stored: they are made raw.
     pub convert: Option<Foreign>,
+    /// A driver asks, for its volumes.
+    pub for_volumes: bool,
 }
 
 impl NewImage {
@@ -119,13 +121,15 @@ impl Catalog {
                 ),
             });
         }
-        let status = Status::pending(id.clone(), text, new.expected);
+        let mut status = Status::pending(id.clone(), text, new.expected);
+        status.for_volumes = new.for_volumes;
         let entry = Entry::new(status, &self.inner.changes, &self.inner.stop);
         images.insert(id, entry.clone());
         drop(images);
         count(&self.inner.changes);
         let status = entry.status();
         self.make_later(&entry, new);
+        self.forget_failed(std::time::Instant::now());
         Ok(status)
     }
 
@@ -137,6 +141,9 @@ impl Catalog {
         }
         if entry.cancel().is_cancelled() {
             return Err(Error::Cancelled("the image is being deleted; try again"));
+        }
+        if !new.for_volumes && status.for_volumes {
+            self.keep(entry);
         }
         if let Lifecycle::Failed(_) = status.state {
             self.takes_work()?;
@@ -207,6 +214,7 @@ impl Catalog {
         }
         match self.make(entry, new, None, &reporter).await {
             Ok(image) => {
+                self.pulled(entry, new, &image).await;
                 *entry.made_from() = new.source.can_be_repeated().then(|| new.source.clone());
                 reporter.sealed(image.clone());
                 self.prove(entry, &image).await;
@@ -296,7 +304,8 @@ impl Catalog {
             let (expected, actual) = (asked, came);
             return Err(Error::WrongSize { expected, actual });
         }
-        let facts = known.unwrap_or(facts);
+        let mut facts = known.unwrap_or(facts);
+        facts.asked.for_volumes = entry.board.look(|status| status.for_volumes);
         let (store, id) = (job.store, job.id);
         tokio::task::spawn_blocking(move || store.seal(&id, received, &facts))
             .await

@@ -4,6 +4,7 @@
 //! here is sealed there. What exists only here is the progress of images on their way, and why the
 //! last attempt failed.
 
+mod access;
 mod deleting;
 mod drain;
 mod heal;
@@ -14,12 +15,13 @@ mod registry;
 mod scrubbing;
 mod sending;
 mod status;
+mod unused;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedRwLockReadGuard, RwLock, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -34,6 +36,7 @@ pub use self::scrubbing::Scrubbing;
 pub use self::sending::{Reading, SendGuard};
 use self::status::{Board, Reporter};
 pub use self::status::{LonghornStatus, Status};
+pub use self::unused::{Usage, users};
 use crate::error::{Error, Result};
 use crate::source::{Source, Sources};
 use crate::store::recovery::Found;
@@ -61,6 +64,10 @@ struct Inner {
     verifying: Arc<Semaphore>,
     /// Bounds the makings that run at once, and with them threads, memory and open connections.
     making: Arc<Semaphore>,
+    /// Held while a proof of it is written down.
+    access: Arc<Mutex<()>>,
+    /// How volumes use the images that are ready, as it was looked at last.
+    usage: Mutex<HashMap<ImageId, Usage>>,
     /// Counts the changes of all images.
     changes: watch::Sender<u64>,
     /// Set when the daemon is about to stop: nothing new is begun.
@@ -88,6 +95,8 @@ struct Entry {
     /// What it was made from in this process, where that can be read again: what is stored of a source
     /// leaves out secrets and peers.
     made_from: Mutex<Option<Source>>,
+    /// When it was asked for, or found.
+    made: Instant,
 }
 
 /// Keeps the files of an image where they are for as long as a clone of it lives.
@@ -104,6 +113,7 @@ impl Entry {
             raw_form: tokio::sync::Mutex::new(()),
             sidecar: tokio::sync::Mutex::new(()),
             made_from: Mutex::new(None),
+            made: Instant::now(),
         })
     }
 
@@ -173,6 +183,8 @@ impl Catalog {
             images: Mutex::new(images),
             verifying: Arc::new(Semaphore::new(1)),
             making: Arc::new(Semaphore::new(MAKINGS_MAX)),
+            access: Arc::default(),
+            usage: Mutex::default(),
             changes,
             draining: AtomicBool::new(false),
             stop,
@@ -327,6 +339,10 @@ impl Catalog {
         let Ok(entry) = self.entry(&id.name, Some(&id.uuid)) else {
             return;
         };
+        self.doubt_entry(&entry, why);
+    }
+
+    fn doubt_entry(&self, entry: &Arc<Entry>, why: &str) {
         let Lifecycle::Ready(image) = entry.status().state else {
             return;
         };
@@ -334,6 +350,11 @@ impl Catalog {
             warn!(image = %entry.id, why, "a ready image is in doubt");
             self.verify_later(vec![(entry.clone(), Found::Touched(image))]);
         }
+    }
+
+    /// Whether the image of an entry is in its place and nobody deletes it.
+    fn is_wanted(&self, entry: &Arc<Entry>) -> bool {
+        self.is_current(entry) && !entry.cancel().is_cancelled()
     }
 
     /// Whether this entry still is the one of its image.

@@ -46,6 +46,7 @@ impl Registration {
             expected: self.expected,
             format: self.format,
             convert: None,
+            for_volumes: false,
         })
     }
 
@@ -154,6 +155,7 @@ impl Catalog {
                     ..registration.longhorn()
                 };
                 status.expected = registration.expected.or(status.expected);
+                status.for_volumes = false;
             }
             taken
         });
@@ -248,6 +250,32 @@ impl Catalog {
         tokio::task::spawn_blocking(write)
             .await
             .map_err(Error::Task)?
+    }
+
+    /// Somebody else than a driver asked for the image as well: it stays whether volumes use it or not.
+    pub(super) fn keep(&self, entry: &Arc<Entry>) {
+        entry
+            .board
+            .change(|status| std::mem::take(&mut status.for_volumes));
+        let (task, paths) = (entry.clone(), self.inner.store.paths(&entry.id));
+        entry.tasks.spawn(async move {
+            let _files = task.files.read().await;
+            let _one = task.sidecar.lock().await;
+            let Lifecycle::Ready(mut image) = task.status().state else {
+                return;
+            };
+            image.seal.asked.for_volumes = false;
+            image.sidecar.seal = Some(image.seal.clone());
+            let write = move || image.sidecar.write(&paths.sidecar).map(|()| image);
+            match tokio::task::spawn_blocking(write).await.map_err(Error::Task) {
+                Ok(Ok(image)) => {
+                    task.board.change(|status| status.restated(*image));
+                }
+                Ok(Err(error)) | Err(error) => {
+                    warn!(image = %task.id, error = %report(&error), "its backing.cfg is as it was");
+                }
+            }
+        });
     }
 
     fn expect_later(&self, entry: &Arc<Entry>, expected: Sha512) {

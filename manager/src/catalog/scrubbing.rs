@@ -94,8 +94,8 @@ impl Catalog {
             return Ok(());
         }
         let (store, of) = (self.inner.store.clone(), image.clone());
-        let manifest = tokio::task::spawn_blocking(move || store.manifest(&of));
-        let Some(manifest) = manifest.await.map_err(Error::Task)?? else {
+        let read = self.while_it_stays(entry, image, move || store.manifest(&of));
+        let Some(manifest) = read.await? else {
             self.seems_damaged(entry, "its chunk manifest is missing");
             return Ok(());
         };
@@ -137,16 +137,7 @@ impl Catalog {
     {
         self.wait_for_quiet().await;
         let begun = Instant::now();
-        let looked = {
-            let _files = entry.files.read().await;
-            let ready = matches!(entry.status().state, Lifecycle::Ready(now) if *now == *image);
-            if !ready || entry.cancel().is_cancelled() || !self.is_current(entry) {
-                return Err(Error::Cancelled("the image is not what it was"));
-            }
-            tokio::task::spawn_blocking(look)
-                .await
-                .map_err(Error::Task)??
-        };
+        let looked = self.while_it_stays(entry, image, look).await?;
         if let Some(Scrubbed::Good(read)) = looked {
             let counters = self.inner.store.disk().counters();
             counters.scrubbed_bytes.fetch_add(read, Ordering::Relaxed);
@@ -154,6 +145,27 @@ impl Catalog {
             sleep(wanted.saturating_sub(begun.elapsed())).await;
         }
         Ok(looked)
+    }
+
+    /// Does work on the files of an image that is in its place, ready, and what it was when the pass came
+    /// to it. The list of a pass is hours old at its end: what is on it may have been deleted, or made
+    /// anew, by then.
+    async fn while_it_stays<T: Send + 'static>(
+        &self,
+        entry: &Arc<Entry>,
+        image: &SealedImage,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let _files = entry.files.read().await;
+        let ready = entry
+            .board
+            .look(|status| matches!(&status.state, Lifecycle::Ready(now) if **now == *image));
+        if !ready || !self.is_wanted(entry) {
+            return Err(Error::Cancelled("the image is not what it was"));
+        }
+        tokio::task::spawn_blocking(work)
+            .await
+            .map_err(Error::Task)?
     }
 
     /// Lets images on their way have the disk for themselves, for a while.
@@ -166,13 +178,14 @@ impl Catalog {
 
     /// Has an image that seems damaged read as a whole: what comes of that is what is done with any
     /// doubtful image.
-    fn seems_damaged(&self, entry: &Entry, what: &str) {
+    fn seems_damaged(&self, entry: &Arc<Entry>, what: &str) {
+        if !self.is_wanted(entry) {
+            return;
+        }
         Counters::count(self.scrub_damage());
         error!(image = %entry.id, what, "the scrubber found a ready image damaged");
-        self.doubt(
-            &entry.id,
-            &format!("the scrubber found that {what}; reading all of it"),
-        );
+        let why = format!("the scrubber found that {what}; reading all of it");
+        self.doubt_entry(entry, &why);
     }
 
     fn scrub_damage(&self) -> &AtomicU64 {
@@ -186,11 +199,14 @@ impl Catalog {
         image: &SealedImage,
         what: &str,
     ) -> Result<()> {
+        let _one = entry.raw_form.lock().await;
+        let _files = entry.files.write().await;
+        if !self.is_wanted(entry) {
+            return Ok(());
+        }
         Counters::count(self.scrub_damage());
         error!(image = %entry.id, what, "the raw form is damaged and dropped; volumes that were made \
             from it share its extents where the disk can share: compare them with their data");
-        let _one = entry.raw_form.lock().await;
-        let _files = entry.files.write().await;
         let (store, image) = (self.inner.store.clone(), image.clone());
         tokio::task::spawn_blocking(move || store.drop_raw_form(&image))
             .await

@@ -30,6 +30,8 @@ pub struct Status {
     pub manifest_digest: String,
     /// Why it failed before it was asked for again; empty once it is ready.
     pub last_failure: String,
+    /// Only drivers asked for it, for their volumes.
+    pub for_volumes: bool,
     /// Written by a newer version of this program: it must not be touched, not even deleted.
     pub newer: bool,
     /// What only Longhorn's faces ask for and show.
@@ -65,6 +67,7 @@ impl Status {
             expected,
             manifest_digest,
             last_failure: String::new(),
+            for_volumes: false,
             newer: false,
             longhorn: LonghornStatus::default(),
         }
@@ -88,6 +91,7 @@ impl Status {
             expected: image.sidecar.expected_checksum.parse().ok(),
             manifest_digest: image.seal.manifest_digest.clone(),
             last_failure: String::new(),
+            for_volumes: image.seal.asked.for_volumes,
             newer: false,
             longhorn: LonghornStatus {
                 last: Some(Box::new(image.sidecar.clone())),

@@ -126,6 +126,9 @@ struct ImageView {
     #[serde(skip_serializing_if = "Option::is_none")]
     content: Option<ContentView>,
     created_at: String,
+    volumes: u32,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    unused_since: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -172,6 +175,8 @@ impl From<wire::BackingImage> for ImageView {
             unverified: image.unverified,
             source_checksums: image.source_checksums,
             created_at: image.created_at,
+            volumes: image.volumes,
+            unused_since: image.unused_since,
         }
     }
 }
@@ -239,13 +244,16 @@ fn table(images: &[wire::BackingImage]) -> std::io::Result<()> {
                 image.format.clone(),
                 image.virtual_size.to_string(),
                 image.real_size.to_string(),
+                image.volumes.to_string(),
+                image.unused_since.get(..10).unwrap_or("-").to_owned(),
                 short_digest(&image.manifest_digest),
                 image.source.clone(),
             ]
         })
         .collect();
     let head = [
-        "NAME", "UUID", "STATE", "PROGRESS", "FORMAT", "VIRTUAL", "REAL", "DIGEST", "SOURCE",
+        "NAME", "UUID", "STATE", "PROGRESS", "FORMAT", "VIRTUAL", "REAL", "VOLUMES", "UNUSED",
+        "DIGEST", "SOURCE",
     ];
     output::table(head, &rows)
 }
@@ -333,5 +341,6 @@ fn request(args: &CreateArgs) -> Result<wire::CreateBackingImageRequest, Failure
         }),
         expected_checksum: args.checksum.clone().unwrap_or_default(),
         format: args.format.clone().unwrap_or_default(),
+        for_volumes: false,
     })
 }

@@ -47,6 +47,12 @@ impl Classify for Error {
             | Self::DiskSuspect { .. } => ErrorKind::Unavailable,
             Self::NothingCame { .. } => ErrorKind::DeadlineExceeded,
             Self::OtherManager { source, .. } => source.kind(),
+            // A registry may hide what it does not give. No answer is no refusal.
+            Self::AccessUnproven { source, .. } => match source.kind() {
+                kind @ (ErrorKind::Unauthenticated | ErrorKind::PermissionDenied) => kind,
+                ErrorKind::NotFound => ErrorKind::PermissionDenied,
+                _ => ErrorKind::Unavailable,
+            },
             Self::Size { .. } => ErrorKind::OutOfRange,
             Self::Unimplemented(_) => ErrorKind::Unimplemented,
             Self::NoSpace { .. } | Self::SendingLimit(_) | Self::PortsInUse(_) => {

@@ -15,7 +15,7 @@ use prometheus_client::registry::Registry;
 
 use super::process::Process;
 use super::{Observed, counters};
-use crate::catalog::{Lifecycle, Status};
+use crate::catalog::{self, Catalog, Lifecycle, Status};
 use crate::store::Disk;
 use crate::store::layout::EntryName;
 
@@ -58,7 +58,10 @@ pub(super) fn text(observed: &Observed, is_ready: bool) -> Result<String, fmt::E
         u64::from(is_ready),
     );
     let images = observed.catalog.list();
-    writer.images(&images);
+    if let Ok(users) = catalog::users(&observed.volumes) {
+        observed.catalog.note_users(&users);
+    }
+    writer.images(&images, &observed.catalog);
     writer.counts();
     for (name, help, value) in observed.swarm.metrics().all() {
         let name = format!("longhorn_backing_image_{name}");
@@ -93,7 +96,7 @@ impl Writer {
         }
     }
 
-    fn images(&mut self, images: &[Status]) {
+    fn images(&mut self, images: &[Status], catalog: &Catalog) {
         let by_state = self.family("longhorn_backing_images", "Images by state");
         for state in STATES {
             let count = images.iter().filter(|image| image.state.name() == state);
@@ -112,6 +115,14 @@ impl Writer {
             "longhorn_backing_image_sending",
             "Copies of an image that are being sent",
         );
+        let used = self.family(
+            "longhorn_backing_image_volumes",
+            "Volumes on this disk that were made from an image",
+        );
+        let unused = self.family(
+            "longhorn_backing_image_unused_since_seconds",
+            "Since when no volume was made from an image that is ready, in seconds since 1970",
+        );
         let mut receiving = 0;
         for image in images {
             let which = [
@@ -123,6 +134,13 @@ impl Writer {
             sizes.get_or_create(&labels).set(size);
             let sent = image.longhorn.sending_reference;
             sending.get_or_create(&labels).set(sent.into());
+            if let Some(usage) = catalog.usage(&image.id) {
+                used.get_or_create(&labels).set(usage.volumes.into());
+                if let Some(since) = usage.unused_since {
+                    let seconds = u64::try_from(since.as_second()).unwrap_or_default();
+                    unused.get_or_create(&labels).set(seconds);
+                }
+            }
             let state = [("state", image.state.name().to_owned())];
             let labels = [&which[..], &state, &self.place].concat();
             states.get_or_create(&labels).set(1);
@@ -226,6 +244,11 @@ impl Writer {
                 &counters.scrub_passes,
             ),
             (
+                "scrub_damage",
+                "Images and raw forms that the scrubber found to be damaged",
+                &counters.scrub_damage,
+            ),
+            (
                 "healed",
                 "Damaged images that are good again",
                 &counters.healed,
@@ -234,6 +257,11 @@ impl Writer {
                 "orphans_removed",
                 "Leftovers whose time was up",
                 &counters.orphans_removed,
+            ),
+            (
+                "tidy_panics",
+                "Looks for leftovers that ended in a bug of this program",
+                &counters.tidy_panics,
             ),
             (
                 "disk_io_errors",

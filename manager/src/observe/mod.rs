@@ -17,15 +17,16 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use listen::Listener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use types::{NodeId, report};
 
 use crate::catalog::Catalog;
-use crate::error::Result;
-use crate::listen;
+use crate::error::{IoContext, Result};
 use crate::store::Disk;
 use crate::sync::Swarm;
+use crate::volume::Volumes;
 
 /// A disk that takes longer to answer is not one to rely on.
 const DISK_PATIENCE: Duration = Duration::from_secs(2);
@@ -35,6 +36,8 @@ const DISK_PATIENCE: Duration = Duration::from_secs(2);
 pub struct Observed {
     /// The images.
     pub catalog: Catalog,
+    /// The volumes that are made from them.
+    pub volumes: Volumes,
     /// The disk they are on.
     pub disk: Arc<Disk>,
     /// Where it is.
@@ -49,18 +52,15 @@ pub async fn serve(
     observed: Observed,
     stop: CancellationToken,
 ) -> Result<JoinHandle<()>> {
-    let listener = listen::tcp(&address.to_string()).await?;
+    let listener = Listener::for_probes(address)
+        .await
+        .context("listen on", address.to_string().as_ref())?;
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .with_state(observed);
-    Ok(tokio::spawn(async move {
-        let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
-        if let Err(error) = served.await {
-            tracing::error!(%error, "the metrics server ended");
-        }
-    }))
+    Ok(tokio::spawn(listener.serve(router, stop)))
 }
 
 /// Asks the disk in a thread of its own: a disk that hangs must not hang who asks about it.

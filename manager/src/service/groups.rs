@@ -19,7 +19,10 @@ impl Service {
         let service = self.clone();
         let taken = tokio::spawn(async move { service.take_group(&group, members).await });
         let taken = taken.await.map_err(Error::Task)??;
-        let snapshots = taken.iter().map(|image| wire::image(image, true)).collect();
+        let snapshots = taken
+            .iter()
+            .map(|image| wire::image(image, true, None))
+            .collect();
         Ok(pb::SnapshotGroupResponse { snapshots })
     }
 

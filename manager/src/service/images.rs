@@ -8,7 +8,7 @@ use tokio_stream::{Stream, StreamExt, wrappers::WatchStream};
 use tonic::{Request, Response, Status};
 
 use super::{Service, status, wire};
-use crate::catalog::{Lifecycle, Status as ImageStatus};
+use crate::catalog::{self, Lifecycle, Status as ImageStatus};
 use crate::error::{Error, Result};
 use crate::source::Snapshot;
 
@@ -18,7 +18,14 @@ impl Service {
             Lifecycle::Ready(sealed) => self.catalog.has_raw_form(sealed),
             _ => false,
         };
-        wire::image(image, has_raw_form)
+        wire::image(image, has_raw_form, self.catalog.usage(&image.id))
+    }
+
+    async fn create_image(&self, request: pb::CreateBackingImageRequest) -> Result<ImageStatus> {
+        let new = wire::new_image(request)?;
+        let status = self.catalog.create(new.clone())?;
+        self.catalog.check_access(&new, &status).await?;
+        Ok(status)
     }
 
     fn get_image(&self, request: &pb::GetBackingImageRequest) -> Result<pb::BackingImage> {
@@ -55,8 +62,7 @@ impl BackingImages for Service {
         &self,
         request: Request<pb::CreateBackingImageRequest>,
     ) -> Answer<pb::BackingImage> {
-        let created =
-            wire::new_image(request.into_inner()).and_then(|new| self.catalog.create(new));
+        let created = self.create_image(request.into_inner()).await;
         let image = created.map_err(|error| status::of(&error))?;
         Ok(Response::new(self.wire_image(&image)))
     }
@@ -83,6 +89,9 @@ impl BackingImages for Service {
         &self,
         _: Request<pb::ListBackingImagesRequest>,
     ) -> Answer<pb::ListBackingImagesResponse> {
+        let volumes = self.volumes.clone();
+        let users = super::blocking(move || catalog::users(&volumes)).await?;
+        self.catalog.note_users(&users);
         let images = self.catalog.list();
         let backing_images = images.iter().map(|image| self.wire_image(image)).collect();
         Ok(Response::new(pb::ListBackingImagesResponse {

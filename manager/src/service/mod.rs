@@ -16,9 +16,9 @@ use proto::storage::v1::volumes_server::VolumesServer;
 use tonic::service::Routes;
 
 use crate::catalog::Catalog;
-use crate::listen::calls::MESSAGE_MAX;
 use crate::store::Disk;
 use crate::volume::Volumes;
+use listen::calls::MESSAGE_MAX;
 
 /// What every handler needs. Cheap to clone.
 #[derive(Debug, Clone)]

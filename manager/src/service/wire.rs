@@ -7,7 +7,7 @@ use image::packed::Packing;
 use proto::storage::v1 as pb;
 use types::{ByteSize, Checksum, DiskUuid, ImageName, ImageUuid, NodeId, Sha512, VolumeName};
 
-use crate::catalog::{Lifecycle, NewImage, Status};
+use crate::catalog::{Lifecycle, NewImage, Status, Usage};
 use crate::content::{Content, ContentKind};
 use crate::error::{Error, Result};
 use crate::source::{Download, Local, Peers, Snapshot, Source, Unpack};
@@ -58,6 +58,7 @@ pub(super) fn new_image(request: pb::CreateBackingImageRequest) -> Result<NewIma
         expected,
         format,
         convert,
+        for_volumes: request.for_volumes,
     })
 }
 
@@ -197,7 +198,7 @@ fn absolute(path: String) -> Result<std::path::PathBuf> {
     Ok(path)
 }
 
-pub(super) fn image(status: &Status, has_raw_form: bool) -> pb::BackingImage {
+pub(super) fn image(status: &Status, has_raw_form: bool, usage: Option<Usage>) -> pb::BackingImage {
     let (source_volume, snapshot_group) = match Snapshot::parse(&status.source) {
         Some(Snapshot { volume, group }) => (volume.into(), group.map(String::from)),
         None => (String::new(), None),
@@ -213,6 +214,11 @@ pub(super) fn image(status: &Status, has_raw_form: bool) -> pb::BackingImage {
         manifest_digest: status.manifest_digest.clone(),
         expected_checksum: status.expected.map(String::from).unwrap_or_default(),
         has_raw_form,
+        volumes: usage.map_or(0, |usage| usage.volumes),
+        unused_since: usage
+            .and_then(|usage| usage.unused_since)
+            .map(|since| since.to_string())
+            .unwrap_or_default(),
         ..Default::default()
     };
     match &status.state {
@@ -399,6 +405,7 @@ pub(super) fn group(request: pb::SnapshotGroupRequest) -> Result<(ImageName, Vec
             expected: None,
             format: Some(Format::Raw),
             convert: None,
+            for_volumes: false,
         });
     }
     Ok((group, members))

@@ -1,6 +1,7 @@
 //! Where the bytes of an image come from. Every source ends in the same door: an [`Ingest`] that is
 //! finished, and the facts that vouch for it.
 
+mod access;
 mod adopt;
 mod again;
 mod clone;
@@ -26,6 +27,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use tokio_util::sync::CancellationToken;
 use types::{ImageId, Sha512};
 
+pub use self::access::VerifyAccess;
 pub use self::clone::{CloneOf, Encryption};
 pub use self::manager::FromManager;
 pub use self::peer::Peers;
@@ -34,6 +36,7 @@ pub use self::url::{Download, Unpack};
 pub use self::volume::Snapshot;
 use crate::error::{Error, IoContext, Result};
 use crate::longhorn::ssync;
+use crate::store::sidecar::AskedFor;
 use crate::store::{Facts, ImageStore, Received};
 use crate::sync::{PeerAddress, Receiver, Settings, Swarm, Tcp};
 use crate::volume::Volumes;
@@ -161,6 +164,8 @@ pub struct Sources {
     sync: Receiver<Tcp>,
     /// Other managers that may have what is damaged here.
     peers: Vec<PeerAddress>,
+    /// When callers must prove that they may have an image.
+    verify_access: VerifyAccess,
     /// The volumes that snapshots are of; `None`: there are none here.
     volumes: Option<Volumes>,
 }
@@ -219,6 +224,7 @@ impl Sources {
             import_dirs,
             sync: Receiver::new(Swarm::new(Settings::default()), Tcp),
             peers: Vec::new(),
+            verify_access: VerifyAccess::default(),
             volumes: None,
         }
     }
@@ -267,9 +273,16 @@ impl Sources {
                 platform,
                 credentials,
             } => {
-                let credentials = credentials.as_ref().unwrap_or(&self.credentials);
-                self.take_registry(source, reference, (platform, credentials), job)
-                    .await
+                let own = credentials.as_ref();
+                let private = own.is_some() && self.caller(reference, own).has_login();
+                let credentials = own.unwrap_or(&self.credentials);
+                let taken = self.take_registry(source, reference, (platform, credentials), job);
+                let (received, facts) = taken.await?;
+                let asked = AskedFor {
+                    private,
+                    ..facts.asked
+                };
+                Ok((received, Facts { asked, ..facts }))
             }
             Source::OciLayout(local) => self.take_layout(source, local, job).await,
             Source::Archive(local) => self.take_archive(source, local, job).await,

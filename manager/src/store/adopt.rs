@@ -277,6 +277,7 @@ impl ImageStore {
                 .flat_map(|seal| &seal.source_checksums)
                 .filter_map(|sum| sum.parse().ok())
                 .collect(),
+            asked: seal.as_ref().map(|seal| seal.asked).unwrap_or_default(),
             created_at: seal.as_ref().map(|seal| seal.created_at.clone()),
         };
         let examined = Examined::of(&file, &at.backing, facts.format)?;

@@ -43,6 +43,8 @@ pub struct Counters {
     pub scrub_passes: AtomicU64,
     /// Damaged files that the scrubber found.
     pub scrub_damage: AtomicU64,
+    /// Looks for orphans that ended in a panic, a bug of ours.
+    pub tidy_panics: AtomicU64,
     /// Orphans that were removed.
     pub orphans_removed: AtomicU64,
     /// Bytes promised to images on their way.

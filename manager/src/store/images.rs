@@ -22,7 +22,7 @@ use super::hash::hash_file;
 use super::ingest::{Ingest, Received};
 use super::layout::{ImagePaths, Place, is_work_file};
 use super::scrub::unreadable;
-use super::sidecar::{Seal, Sidecar, Stamp, VERSION};
+use super::sidecar::{AskedFor, Seal, Sidecar, Stamp, VERSION};
 use super::work_lock::WorkLocks;
 use crate::content::Content;
 use crate::error::{Error, IoContext, Result};
@@ -52,6 +52,8 @@ pub struct Facts {
     /// Sums of what came, where they are not the SHA-512 of what is stored: of a file that was
     /// unpacked, converted or padded.
     pub source_checksums: Vec<Checksum>,
+    /// How it was asked for.
+    pub asked: AskedFor,
     /// When its bytes were what they are, RFC 3339; `None`: when it is sealed.
     pub created_at: Option<String>,
 }
@@ -253,6 +255,7 @@ impl ImageStore {
             manifest_digest: facts.manifest_digest.clone(),
             unverified: !facts.verified && facts.expected.is_none(),
             checksum_told: false,
+            asked: facts.asked,
             content: examined.content,
             created_at: (facts.created_at.clone()).unwrap_or_else(|| Timestamp::now().to_string()),
             extents: examined.extents,

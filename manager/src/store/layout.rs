@@ -44,6 +44,8 @@ pub struct ImagePaths {
     pub sidecar: PathBuf,
     /// The chunk manifest.
     pub chunks: PathBuf,
+    /// Who has proven to its registry that he may have it.
+    pub access: PathBuf,
     /// The raw form of a qcow2 (or badly laid out raw) image.
     pub raw: PathBuf,
     /// The same while it is made.
@@ -156,6 +158,7 @@ impl Layout {
             part_chunks: named(".part.chunks"),
             sidecar: named(".cfg"),
             chunks: named(".chunks"),
+            access: named(".access"),
             raw_tmp: dir.join(format!("{raw}.tmp")),
             raw_seal: dir.join(format!("{raw}.cfg")),
             raw: dir.join(raw),

@@ -63,6 +63,7 @@ pub mod node_state;
 pub mod orphans;
 pub mod owner;
 mod padding;
+mod proofs;
 mod prove;
 pub mod raw_form;
 pub mod recovery;
@@ -82,6 +83,7 @@ pub use disk::Disk;
 pub use images::{Facts, ImageStore, SealedImage};
 pub use ingest::{Ingest, Received};
 pub use layout::Place;
+pub use proofs::Proofs;
 
 use ring::rand::SecureRandom;
 

@@ -153,10 +153,11 @@ fn clear(paths: &ImagePaths) -> Result<bool> {
 /// Whether all names in a directory are ones that this program, or Longhorn, gives to files of an
 /// image.
 pub(super) fn holds_only_ours(dir: &Path) -> Result<bool> {
-    const OURS: [&str; 10] = [
+    const OURS: [&str; 11] = [
         "backing",
         "backing.cfg",
         "backing.chunks",
+        "backing.access",
         "backing.part",
         "backing.part.chunks",
         "raw",

@@ -73,6 +73,9 @@ pub struct Seal {
     /// The SHA-512 is what a peer's manifest or Longhorn's sidecar says, and is being computed here.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub checksum_told: bool,
+    /// How it was asked for.
+    #[serde(flatten)]
+    pub asked: AskedFor,
     /// What the disk holds.
     pub content: Content,
     /// When it was sealed, RFC 3339.
@@ -83,6 +86,18 @@ pub struct Seal {
     /// they are known and not the image's own SHA-512.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub source_checksums: Vec<String>,
+}
+
+/// How an image was asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AskedFor {
+    /// It was pulled with credentials of who asked for it: others have to prove that they may have it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub private: bool,
+    /// Drivers asked for it, for their volumes, and nobody else: it may go when no volume uses it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub for_volumes: bool,
 }
 
 impl Seal {

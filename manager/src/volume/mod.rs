@@ -223,6 +223,13 @@ impl Volumes {
         Ok(names)
     }
 
+    /// The image of each volume that has one. A volume whose record cannot be read counts for none.
+    pub fn images(&self) -> Result<Vec<ImageId>> {
+        let volumes = self.list("", usize::MAX)?.0.into_iter();
+        let images = volumes.filter_map(|volume| Some(volume.record.image?.id));
+        Ok(images.collect())
+    }
+
     /// A volume that was made from the image, if there is one.
     pub fn user_of(&self, image: &ImageId) -> Result<Option<VolumeName>> {
         for name in self.names()? {

@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use manager::catalog::Lifecycle;
 use manager::catalog::lifecycle::{Event, Failure, Progress};
 use manager::store::SealedImage;
-use manager::store::sidecar::{Seal as Sealing, Sidecar, Stamp};
+use manager::store::sidecar::{AskedFor, Seal as Sealing, Sidecar, Stamp};
 use manager::sync::offer::{Library, Offer};
 use manager::sync::planner::Tuning;
 use manager::sync::{Patience, PeerAddress, Receiver, Settings, Swarm, Wanted, serve};
@@ -246,6 +246,7 @@ fn sealed(checksum: Sha512) -> Box<SealedImage> {
         source: String::new(),
         manifest_digest: String::new(),
         unverified: false,
+        asked: AskedFor::default(),
         content: manager::content::Content::default(),
         created_at: String::new(),
         extents: 1,

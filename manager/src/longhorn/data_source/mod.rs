@@ -18,6 +18,7 @@ use clap::Args;
 use client::Address;
 use fetch::{AddressPolicy, Credentials, Network, Proxies, Tuning};
 use ipnet::IpNet;
+use listen::Protocol;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -28,8 +29,8 @@ use self::server::DataSource;
 use super::transfer::Transfers;
 use super::{Files, address, rest};
 use crate::catalog::{Catalog, Registration};
+use crate::daemon::bound;
 use crate::error::{Error, IoContext, Result};
-use crate::listen::{self, Listener, Protocol};
 use crate::source::Sources;
 use crate::store::{Disk, ImageStore, Place};
 
@@ -105,8 +106,8 @@ pub async fn run(args: DataSourceArgs) -> Result<()> {
     let path = args.disk.clone();
     let opening = tokio::task::spawn_blocking(move || Disk::open_for_work(&path));
     let disk = Arc::new(opening.await.map_err(Error::Task)??);
-    let own = Listener::bind(&args.listen, Protocol::Http1).await?;
-    let sync = Listener::bind(&args.sync_listen, Protocol::Http1).await?;
+    let own = bound(&args.listen, Protocol::Http1).await?;
+    let sync = bound(&args.sync_listen, Protocol::Http1).await?;
     let listening = sync.local_address().ok_or_else(|| Error::InvalidField {
         field: "sync-listen",
         why: "it must be HOST:PORT".to_owned(),

@@ -1,7 +1,9 @@
-//! Listening for HTTP/1.1 and gRPC, so that no peer can keep the others out.
+//! Listening for HTTP/1.1 and gRPC, so that no peer can keep the others out: every port of every daemon
+//! is served from here.
 //!
 //! Everything a peer can make last or grow has a bound: connections in all and per peer, the time to
 //! say hello, the time between two pieces of a request, the size of headers, streams per connection.
+//! Where there is no room, a connection that has not asked for anything yet makes way for a new one.
 //! What a request means is not known here.
 
 mod body;
@@ -29,11 +31,14 @@ use tower::ServiceExt;
 use tracing::{debug, warn};
 
 pub use self::peers::Peer;
-use self::peers::{Admission, Peers};
-use crate::error::{IoContext, Result};
+use self::peers::{Admission, Peers, Room};
 
 /// The time a peer has to say what it wants: the preface of HTTP/2, or the headers of a request.
-const HELLO: Duration = Duration::from_secs(30);
+const HELLO: Duration = Duration::from_secs(10);
+/// The same for who asks how a daemon is.
+const PROBE_HELLO: Duration = Duration::from_secs(2);
+/// The time of such a question from the connection to the end of its answer.
+const PROBE_TIME: Duration = Duration::from_secs(20);
 /// HTTP/2 peers that do not answer a ping are gone.
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_ANSWER: Duration = Duration::from_secs(20);
@@ -61,7 +66,7 @@ pub enum Protocol {
 
 /// Reads where to listen: `HOST:PORT`, `unix:/path`, or `:PORT` for every address of the machine, which
 /// is how Longhorn's control plane says it.
-pub fn address(text: &str) -> std::result::Result<Address, client::Error> {
+pub fn address(text: &str) -> Result<Address, client::Error> {
     match text.strip_prefix(':') {
         Some(port) => format!("[::]:{port}").parse(),
         None => text.parse(),
@@ -69,7 +74,7 @@ pub fn address(text: &str) -> std::result::Result<Address, client::Error> {
 }
 
 /// The same where only an IP address will do.
-pub fn socket_address(text: &str) -> std::result::Result<SocketAddr, std::net::AddrParseError> {
+pub fn socket_address(text: &str) -> Result<SocketAddr, std::net::AddrParseError> {
     match text.strip_prefix(':') {
         Some(port) => format!("[::]:{port}").parse(),
         None => text.parse(),
@@ -78,8 +83,8 @@ pub fn socket_address(text: &str) -> std::result::Result<SocketAddr, std::net::A
 
 /// Listens at `HOST:PORT`; a name is looked up. The unspecified address of IPv6 is that of both
 /// families, whatever `net.ipv6.bindv6only` says, and of IPv4 alone on a kernel without IPv6.
-pub async fn tcp(address: &str) -> Result<TcpListener> {
-    let listener = match address.parse() {
+pub async fn tcp(address: &str) -> io::Result<TcpListener> {
+    match address.parse() {
         Ok(SocketAddr::V6(any)) if any.ip().is_unspecified() => match both_families(any) {
             Err(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL) => {
                 TcpListener::bind((Ipv4Addr::UNSPECIFIED, any.port())).await
@@ -89,8 +94,7 @@ pub async fn tcp(address: &str) -> Result<TcpListener> {
                 .and_then(TcpListener::from_std),
         },
         _ => TcpListener::bind(address).await,
-    };
-    listener.context("listen on", address.as_ref())
+    }
 }
 
 fn both_families(any: SocketAddrV6) -> rustix::io::Result<std::net::TcpListener> {
@@ -109,6 +113,8 @@ fn both_families(any: SocketAddrV6) -> rustix::io::Result<std::net::TcpListener>
 pub struct Listener {
     socket: Socket,
     protocol: Protocol,
+    /// Only how the daemon is can be asked here.
+    probes: bool,
 }
 
 #[derive(Debug)]
@@ -119,12 +125,26 @@ enum Socket {
 
 impl Listener {
     /// Binds `address`; a name is looked up.
-    pub async fn bind(address: &Address, protocol: Protocol) -> Result<Self> {
+    pub async fn bind(address: &Address, protocol: Protocol) -> io::Result<Self> {
         let socket = match address {
             Address::Tcp(address) => Socket::Tcp(tcp(address).await?),
             Address::Unix(path) => Socket::Unix(bind_unix(path)?),
         };
-        Ok(Self { socket, protocol })
+        Ok(Self {
+            socket,
+            protocol,
+            probes: false,
+        })
+    }
+
+    /// Binds `address` for `/healthz` and `/metrics`: one short question a connection. The few
+    /// connections that it may have are its own, so that whoever fills it takes nothing of the others.
+    pub async fn for_probes(address: SocketAddr) -> io::Result<Self> {
+        Ok(Self {
+            socket: Socket::Tcp(tcp(&address.to_string()).await?),
+            protocol: Protocol::Http1,
+            probes: true,
+        })
     }
 
     /// The address that was bound, where it is one of TCP.
@@ -137,7 +157,12 @@ impl Listener {
 
     /// Answers until `stop`; then no new request is taken and this returns when the last is answered.
     pub async fn serve(self, router: Router, stop: CancellationToken) {
-        let peers = Peers::default();
+        let room = if self.probes {
+            Room::Probes
+        } else {
+            Room::Requests
+        };
+        let peers = Peers::new(room);
         let connections = TaskTracker::new();
         let mut refusing = false;
         loop {
@@ -160,13 +185,16 @@ impl Listener {
             refusing = false;
             let Some(admission) = peers.admit(address) else {
                 debug!(?address, "too many connections: this one is closed");
+                // Those that made way, and those that are served, get their turn first.
+                tokio::task::yield_now().await;
                 continue;
             };
             let connection = Connection {
                 router: router.clone(),
                 stop: stop.clone(),
                 protocol: self.protocol,
-                admission,
+                probes: self.probes,
+                admission: Arc::new(admission),
             };
             connections.spawn(connection.run(stream));
         }
@@ -201,11 +229,28 @@ struct Connection {
     router: Router,
     stop: CancellationToken,
     protocol: Protocol,
-    admission: Admission,
+    probes: bool,
+    admission: Arc<Admission>,
 }
 
 impl Connection {
     async fn run(self, stream: Stream) {
+        let (makes_way, probes) = (self.admission.makes_way(), self.probes);
+        let served = async {
+            if probes {
+                // Whoever reads slower than that is not waited for.
+                let _ = tokio::time::timeout(PROBE_TIME, self.serve(stream)).await;
+            } else {
+                self.serve(stream).await;
+            }
+        };
+        tokio::select! {
+            () = makes_way.cancelled() => debug!("a connection without a request made way"),
+            () = served => {}
+        }
+    }
+
+    async fn serve(self, stream: Stream) {
         match stream {
             Stream::Tcp(stream) => {
                 if self.protocol == Protocol::Grpc && !says_hello(&stream).await {
@@ -221,14 +266,26 @@ impl Connection {
         let (router, peer) = (self.router, self.admission.peer());
         // The port is that of the connection alone, and of no use to anybody.
         let from = self.admission.address().map(|ip| SocketAddr::new(ip, 0));
+        let (admission, protocol) = (self.admission.clone(), self.protocol);
         let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
+            // A head of HTTP/1.1 is whole here, and what follows it must keep coming. A stream of gRPC
+            // costs its peer nothing before its message is there.
+            if protocol == Protocol::Http1 {
+                admission.asked();
+            }
+            let admission = admission.clone();
             let mut request: Request =
                 request.map(|body| axum::body::Body::new(body::Timed::new(body)));
             request.extensions_mut().insert(peer.clone());
             if let Some(from) = from {
                 request.extensions_mut().insert(ConnectInfo(from));
             }
-            router.clone().oneshot(request)
+            let answering = router.clone().oneshot(request);
+            async move {
+                let answer = answering.await;
+                admission.asked();
+                answer
+            }
         });
         let io = TokioIo::new(stream);
         // Both kinds of connection are led the same way, but have no type in common.
@@ -252,7 +309,8 @@ impl Connection {
             Protocol::Http1 => lead!(
                 http1::Builder::new()
                     .timer(TokioTimer::new())
-                    .header_read_timeout(HELLO)
+                    .header_read_timeout(if self.probes { PROBE_HELLO } else { HELLO })
+                    .keep_alive(!self.probes)
                     .max_headers(HEADERS_MAX)
                     .max_buf_size(BUFFER_MAX)
                     .serve_connection(io, service)
@@ -290,23 +348,23 @@ async fn says_hello(stream: &TcpStream) -> bool {
 
 /// Binds a unix socket that only our user can connect to. A dead socket of an earlier run is removed;
 /// anything else at its path is not.
-fn bind_unix(path: &Path) -> Result<UnixListener> {
+fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 
     if let Ok(meta) = std::fs::symlink_metadata(path)
         && meta.file_type().is_socket()
         && std::os::unix::net::UnixStream::connect(path).is_err()
     {
-        std::fs::remove_file(path).context("remove the dead socket", path)?;
+        std::fs::remove_file(path)?;
     }
-    let listener = UnixListener::bind(path).context("listen on", path)?;
+    let listener = UnixListener::bind(path)?;
     let owner_only = std::fs::Permissions::from_mode(0o600);
-    std::fs::set_permissions(path, owner_only).context("protect", path)?;
+    std::fs::set_permissions(path, owner_only)?;
     Ok(listener)
 }
 
 /// The peer of a request that came in through a [`Listener`].
-pub(crate) fn peer_of<B>(request: &axum::http::Request<B>) -> Option<Arc<Peer>> {
+fn peer_of<B>(request: &axum::http::Request<B>) -> Option<Arc<Peer>> {
     request.extensions().get::<Arc<Peer>>().cloned()
 }
 

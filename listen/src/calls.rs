@@ -18,7 +18,7 @@ use hyper::body::{Frame, SizeHint};
 use tokio::sync::OwnedSemaphorePermit;
 use tonic::{Code, Status};
 
-use super::{Peer, peer_of};
+use crate::{Peer, peer_of};
 
 /// The largest message of a call; the largest field is a Docker configuration with credentials.
 pub const MESSAGE_MAX: usize = 1 << 20;

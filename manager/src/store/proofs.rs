@@ -1,0 +1,140 @@
+//! `backing.access`: who has proven to a registry that he may have an image that was pulled with
+//! credentials. Only salted hashes of what was sent are kept, so that the proof holds while the registry
+//! cannot be asked, and nothing of it opens the registry.
+
+use std::fs;
+use std::io;
+use std::num::NonZeroU32;
+use std::path::Path;
+
+use fetch::registry::Caller;
+use ring::pbkdf2;
+use serde::{Deserialize, Serialize};
+
+use super::{durable, random_uuid};
+use crate::error::{IoContext, Result};
+
+/// Proofs that are kept of one image; the oldest goes first, and its caller is asked again.
+const PROOFS_MAX: usize = 1024;
+/// The largest file that is read: [`PROOFS_MAX`] of them need half of it.
+const FILE_MAX: u64 = 256 << 10;
+/// Makes trying out passwords on a stolen disk slow, and a call no slower than some milliseconds.
+const ROUNDS: NonZeroU32 = NonZeroU32::new(10_000).expect("not zero");
+
+/// Who has proven what, of one image.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Proofs {
+    salt: String,
+    /// Hexadecimal, the oldest first.
+    proofs: Vec<String>,
+}
+
+impl Proofs {
+    /// What the file says; `None`: there is none. One that cannot be understood proves nothing.
+    pub fn read(path: &Path) -> Result<Option<Self>> {
+        match fs::symlink_metadata(path) {
+            Ok(meta) if meta.is_file() && meta.len() <= FILE_MAX => {}
+            Ok(_) => return Ok(Some(Self::none())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).context("look at", path),
+        }
+        let bytes = fs::read(path).context("read", path)?;
+        Ok(Some(
+            serde_json::from_slice(&bytes).unwrap_or_else(|_| Self::none()),
+        ))
+    }
+
+    /// Nobody has proven anything.
+    pub fn none() -> Self {
+        Self {
+            salt: random_uuid(),
+            proofs: Vec::new(),
+        }
+    }
+
+    /// Whether the caller has proven it.
+    pub fn hold(&self, caller: &Caller) -> bool {
+        self.proofs.contains(&self.proof(caller))
+    }
+
+    /// Remembers, durably, that the caller has proven it.
+    pub fn add(mut self, caller: &Caller, path: &Path) -> Result<()> {
+        let proof = self.proof(caller);
+        self.proofs.retain(|known| *known != proof);
+        self.proofs.push(proof);
+        let surplus = self.proofs.len().saturating_sub(PROOFS_MAX);
+        self.proofs.drain(..surplus);
+        let bytes = serde_json::to_vec(&self).expect("proofs are plain JSON");
+        durable::replace(path, &bytes)
+    }
+
+    fn proof(&self, caller: &Caller) -> String {
+        use std::fmt::Write as _;
+        let mut hash = [0; 32];
+        let (salt, secret) = (self.salt.as_bytes(), caller.secret_bytes());
+        pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, ROUNDS, salt, secret, &mut hash);
+        let mut text = String::with_capacity(64);
+        for byte in hash {
+            // Writing to memory does not fail.
+            let _ = write!(text, "{byte:02x}");
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fetch::{AddressPolicy, Config, Credentials, Network, Tuning};
+
+    #[test]
+    fn row_198_a_proof_is_of_one_caller_and_tells_nothing_of_his_password() {
+        let network = Network::with_proxies(
+            Config::default(),
+            AddressPolicy::new([]),
+            Tuning::default(),
+            fetch::Proxies::default(),
+        );
+        let client = fetch::registry::Client::new(network);
+        let reference = "registry.example/site:v1".parse().unwrap();
+        let caller = |user: &str, password: &str| {
+            let login = Credentials::anonymous().with_password("registry.example", user, password);
+            client.caller(&reference, &login)
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("backing.access");
+        assert!(Proofs::read(&path).unwrap().is_none());
+        let alice = caller("alice", "hunter2");
+        Proofs::none().add(&alice, &path).unwrap();
+        let proofs = Proofs::read(&path).unwrap().unwrap();
+        assert!(proofs.hold(&alice));
+        for other in [
+            caller("alice", "hunter3"),
+            caller("alicehunter", "2"),
+            caller("bob", "hunter2"),
+            client.caller(&reference, &Credentials::anonymous()),
+            client.caller(
+                &"registry.example/other:v1".parse().unwrap(),
+                &Credentials::anonymous().with_password("registry.example", "alice", "hunter2"),
+            ),
+        ] {
+            assert!(!proofs.hold(&other));
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(
+            !text.contains("alice") && !text.contains("hunter"),
+            "{text}"
+        );
+        // Bounded, and the oldest goes first; a file that is none proves nothing.
+        let full = Proofs {
+            proofs: vec![String::new(); PROOFS_MAX],
+            ..proofs
+        };
+        full.add(&caller("new", "one"), &path).unwrap();
+        let proofs = Proofs::read(&path).unwrap().unwrap();
+        assert_eq!(proofs.proofs.len(), PROOFS_MAX);
+        assert!(proofs.hold(&caller("new", "one")));
+        io::Write::write_all(&mut fs::File::create(&path).unwrap(), b"{\"salt\":").unwrap();
+        assert!(!Proofs::read(&path).unwrap().unwrap().hold(&alice));
+    }
+}
