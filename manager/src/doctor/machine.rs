@@ -121,7 +121,11 @@ fn ports() -> Finding {
         .map(ToString::to_string)
         .collect();
     if taken.is_empty() {
-        return Finding::ok("ports", "8000 and 8001 are free");
+        return Finding::ok(
+            "ports",
+            "8000 and 8001 are free; whoever reaches them has all data of the disk: see that a network \
+             policy is enforced",
+        );
     }
     // A daemon that runs has them, and should.
     Finding::ok("ports", format!("{} taken", taken.join(" and ")))

@@ -259,26 +259,11 @@ impl ImageStore {
             )));
         }
         file.sync_all().context("sync", &at.backing)?;
+        let vouched = sum.is_some();
         let facts = Facts {
             expected,
             format: asked.format.or_else(|| seal.as_ref().map(Seal::format)),
-            // Whoever asks for this name next may say where it is from.
-            source: seal
-                .as_ref()
-                .map(|seal| seal.source.clone())
-                .unwrap_or_default(),
-            manifest_digest: seal
-                .as_ref()
-                .map(|seal| seal.manifest_digest.clone())
-                .unwrap_or_default(),
-            verified: seal.as_ref().map_or(sum.is_some(), |seal| !seal.unverified),
-            source_checksums: seal
-                .iter()
-                .flat_map(|seal| &seal.source_checksums)
-                .filter_map(|sum| sum.parse().ok())
-                .collect(),
-            asked: seal.as_ref().map(|seal| seal.asked).unwrap_or_default(),
-            created_at: seal.as_ref().map(|seal| seal.created_at.clone()),
+            ..seal.as_ref().map_or_else(|| unsealed(vouched), facts_of)
         };
         let examined = Examined::of(&file, &at.backing, facts.format)?;
         let mut image = self.described(id, &at.backing, actual, examined, &facts)?;
@@ -303,6 +288,28 @@ fn fitting(image: SealedImage, asked: &Asked) -> Result<SealedImage> {
             Ok(image)
         }
         None => Ok(image),
+    }
+}
+
+/// What a seal says of an image that is looked at again.
+fn facts_of(seal: &Seal) -> Facts {
+    let sums = seal.source_checksums.iter();
+    Facts {
+        source: seal.source.clone(),
+        manifest_digest: seal.manifest_digest.clone(),
+        verified: !seal.unverified,
+        source_checksums: sums.filter_map(|sum| sum.parse().ok()).collect(),
+        asked: seal.asked,
+        created_at: Some(seal.created_at.clone()),
+        ..Facts::default()
+    }
+}
+
+/// What is known of an image without a seal. Whoever asks for its name next may say where it is from.
+fn unsealed(verified: bool) -> Facts {
+    Facts {
+        verified,
+        ..Facts::default()
     }
 }
 
