@@ -192,9 +192,9 @@ mod tests {
         assert!(error.to_string().contains("disk b of node n2"), "{error}");
         // Only who asks remembers it, or nobody does and the name does not answer.
         let remembered = [("b".to_owned(), "n2".to_owned())];
-        let alone = census(vec![a(Vec::new())], 0);
-        alone.complete(&[], None).unwrap();
-        alone.complete(&remembered, None).unwrap_err();
+        let alone = || census(vec![a(Vec::new())], 0);
+        alone().complete(&[], None).unwrap();
+        alone().complete(&remembered, None).unwrap_err();
         census(vec![a(Vec::new())], 1)
             .complete(&[], None)
             .unwrap_err();

@@ -27,6 +27,17 @@ pub enum Error {
         #[source]
         source: Transport,
     },
+    /// The connection ended before the answer came. What was asked may still happen.
+    #[error(
+        "the connection to the backing image manager at {address} broke before it answered; try again"
+    )]
+    Broken {
+        /// Who was asked.
+        address: Address,
+        /// What the transport says.
+        #[source]
+        source: Transport,
+    },
     /// The manager took longer than the call allows. What was asked may still happen.
     #[error(
         "the backing image manager at {address} did not {operation} within {after:?}; try again"
@@ -89,10 +100,14 @@ impl Error {
     pub(crate) fn from_status(address: &Address, status: &tonic::Status) -> Self {
         // Only a status made on this side of the wire has a source.
         match std::error::Error::source(status) {
-            Some(cause) => Self::Unreachable {
-                address: address.clone(),
-                source: Transport::new(cause),
-            },
+            Some(cause) => {
+                let (address, source) = (address.clone(), Transport::new(cause));
+                if is_no_connection(cause) {
+                    Self::Unreachable { address, source }
+                } else {
+                    Self::Broken { address, source }
+                }
+            }
             None => Self::Refused {
                 kind: kind_of(status.code()),
                 message: status.message().to_owned(),
@@ -101,11 +116,19 @@ impl Error {
     }
 }
 
+/// Whether there never was a connection.
+fn is_no_connection(cause: &(dyn std::error::Error + 'static)) -> bool {
+    let mut causes = std::iter::successors(Some(cause), |cause| cause.source());
+    causes.any(|cause| cause.is::<tonic::ConnectError>() || cause.is::<std::io::Error>())
+}
+
 impl Classify for Error {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Address { .. } => ErrorKind::InvalidArgument,
-            Self::Unreachable { .. } | Self::Silent { .. } => ErrorKind::Unavailable,
+            Self::Unreachable { .. } | Self::Broken { .. } | Self::Silent { .. } => {
+                ErrorKind::Unavailable
+            }
             Self::Deadline { .. } => ErrorKind::DeadlineExceeded,
             Self::Refused { kind, .. } => *kind,
         }

@@ -192,6 +192,9 @@ pub enum Error {
         /// How far, in words.
         progress: String,
     },
+    /// The image was there and is not, again and again.
+    #[error("the image was deleted while the volume was being made; try again")]
+    ImageDeleted,
     /// The image could not be had.
     #[error("cannot get image {image}: {message}")]
     ImageFailed {
@@ -314,9 +317,10 @@ impl Classify for Error {
             | Self::NoSuchNode { .. }
             | Self::NotAtPath { .. } => ErrorKind::NotFound,
             Self::Differs { .. } | Self::SnapshotDiffers { .. } => ErrorKind::AlreadyExists,
-            Self::ImageInProgress { .. } | Self::InFlight { .. } | Self::Token => {
-                ErrorKind::Aborted
-            }
+            Self::ImageInProgress { .. }
+            | Self::ImageDeleted
+            | Self::InFlight { .. }
+            | Self::Token => ErrorKind::Aborted,
             Self::ImageFailed { kind, .. } => *kind,
             Self::Incomplete { .. } => ErrorKind::Unavailable,
             Self::Topology { .. } | Self::NodeFull { .. } => ErrorKind::ResourceExhausted,

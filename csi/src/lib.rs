@@ -14,6 +14,7 @@
 //! parses neither images nor layers. `capabilities` is the one table of what is offered.
 
 mod authority;
+mod begun;
 mod blocking;
 mod capabilities;
 mod config;

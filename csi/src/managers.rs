@@ -136,6 +136,23 @@ impl Managers {
         Ok((volumes, volume?))
     }
 
+    /// Refuses a node that cannot reach a volume: one that no disk is in, or only other disks.
+    pub(crate) fn check_node(&self, node: &NodeId, volume: &wire::Volume) -> Result<()> {
+        let mut replicas = volume.replicas.iter();
+        if replicas.any(|replica| replica.node_id == node.as_str()) {
+            return Ok(());
+        }
+        if !self.seen.has_node(node) {
+            return Err(Error::NoSuchNode {
+                node_id: node.to_string(),
+            });
+        }
+        Err(Error::NoReplica {
+            volume: VolumeName::new(&volume.name).map_err(Error::Name)?,
+            node: node.clone(),
+        })
+    }
+
     /// The same for one that must not be another driver's.
     pub(crate) async fn own_volume(&self, name: &VolumeName) -> Result<(Volumes, wire::Volume)> {
         let (volumes, volume) = self.of_volume(name).await?;
@@ -372,7 +389,7 @@ impl Managers {
         let here = |node: &str| topology.is_none_or(|segments| self.covers(segments, node));
         let mut room = Room::default();
         let mut answered = false;
-        for member in census.members.iter() {
+        for member in &census.members {
             if here(&member.disk.node_id) {
                 answered = true;
                 let available = member.disk.available;
@@ -449,69 +466,4 @@ fn choose<'a>(
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-
-    fn member(uuid: &str, available: u64) -> Member {
-        Member {
-            client: Client::new("unix:/nonexistent/manager.sock".parse().unwrap()).unwrap(),
-            disk: wire::Disk {
-                uuid: uuid.to_owned(),
-                available,
-                ..Default::default()
-            },
-        }
-    }
-
-    fn chosen(members: &[Member], name: &str) -> String {
-        let name = VolumeName::new(name).unwrap();
-        let members: Vec<&Member> = members.iter().collect();
-        let chosen = choose(&members, &name, ByteSize(100), |_| None);
-        chosen.unwrap().disk.uuid.clone()
-    }
-
-    #[tokio::test]
-    async fn a_volume_goes_where_its_pod_is_to_run_if_there_is_room() {
-        let members = [member("a", 1000), member("b", 1000), member("full", 10)];
-        let members: Vec<&Member> = members.iter().collect();
-        let order = ["full", "b", "a"];
-        let preference = |member: &Member| order.iter().position(|uuid| *uuid == member.disk.uuid);
-        for number in 0..8 {
-            let name = VolumeName::new(&format!("pvc-{number}")).unwrap();
-            let chosen = choose(&members, &name, ByteSize(100), preference);
-            assert_eq!(chosen.unwrap().disk.uuid, "b");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_repeated_call_chooses_the_same_disk_and_volumes_spread() {
-        let mut members = vec![member("a", 1000), member("b", 1000), member("c", 10)];
-        let names: Vec<String> = (0..32).map(|number| format!("pvc-{number}")).collect();
-        let first: Vec<String> = names.iter().map(|name| chosen(&members, name)).collect();
-        members.reverse();
-        let again: Vec<String> = names.iter().map(|name| chosen(&members, name)).collect();
-        assert_eq!(first, again);
-        let used: BTreeSet<&str> = first.iter().map(String::as_str).collect();
-        assert_eq!(
-            used,
-            BTreeSet::from(["a", "b"]),
-            "and none where there is no room"
-        );
-    }
-
-    #[tokio::test]
-    async fn a_name_that_stands_for_nobody_is_no_empty_cluster() {
-        let cluster = Cluster::new(["no-such-name.invalid:1".parse().unwrap()]).unwrap();
-        let managers = Managers::new(cluster, "k/node".to_owned(), Duration::ZERO);
-        let name = VolumeName::new("v").unwrap();
-        let error = managers.of_volume(&name).await.map(drop).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Unavailable);
-        let page = Page {
-            max_entries: 0,
-            after: String::new(),
-        };
-        assert!(managers.list(&page).await.is_err());
-    }
-}
+mod tests;

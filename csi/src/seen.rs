@@ -7,7 +7,7 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use client::{Address, Member, wire};
-use types::VolumeName;
+use types::{NodeId, VolumeName};
 
 /// Volumes that are remembered, about 1 KiB each.
 const VOLUMES_MAX: usize = 20_000;
@@ -50,6 +50,12 @@ impl Seen {
         pairs
             .map(|(uuid, disk)| (uuid.clone(), disk.node.clone()))
             .collect()
+    }
+
+    /// Whether any disk is in a node.
+    pub(crate) fn has_node(&self, node: &NodeId) -> bool {
+        let disks = self.lock();
+        disks.values().any(|disk| disk.node == node.as_str())
     }
 
     /// The disk that a volume was on, or was to be made on, and where its manager was.

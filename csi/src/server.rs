@@ -12,6 +12,7 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 
 use crate::authority::Lenient;
+use crate::begun::Begun;
 use crate::controller::ControllerService;
 use crate::error::{Error, Result};
 use crate::group::GroupService;
@@ -42,8 +43,12 @@ pub(crate) async fn serve(
     let (stop, stopped) = oneshot::channel::<()>();
     let server = Server::builder()
         .add_service(IdentityServer::new(services.identity))
-        .add_optional_service(services.controller.map(ControllerServer::new))
-        .add_optional_service(services.group.map(GroupControllerServer::new))
+        .add_optional_service(
+            (services.controller).map(|service| Begun::new(ControllerServer::new(service))),
+        )
+        .add_optional_service(
+            (services.group).map(|service| Begun::new(GroupControllerServer::new(service))),
+        )
         .add_optional_service(services.node.map(NodeServer::new))
         .serve_with_incoming_shutdown(streams, async {
             // An error means that the sender is gone, which is a reason to stop as well.

@@ -15,6 +15,9 @@ use crate::error::{Error, Result};
 use crate::options::{Options, SHARE, Share};
 use crate::process::Stop;
 
+/// How often an image is had anew that is deleted while its volume is made.
+const ATTEMPTS: usize = 3;
+
 /// The volumes of one manager.
 #[derive(Debug, Clone)]
 pub(crate) struct Volumes {
@@ -58,7 +61,7 @@ impl Volumes {
     pub(crate) async fn ensure(&self, options: &Options) -> Result<Ensured> {
         let Some(existing) = self.find(&options.volume).await? else {
             // The whole of an image's making is in this future; it lives on the heap.
-            let volume = Box::pin(self.create(options)).await?;
+            let volume = Box::pin(self.create_anew(options)).await?;
             return Ok(Ensured {
                 volume,
                 is_new: true,
@@ -71,6 +74,18 @@ impl Volumes {
             _ => existing,
         };
         Ok(Ensured { volume, is_new })
+    }
+
+    /// Somebody may delete the image of a volume while that is made: it is then had anew.
+    async fn create_anew(&self, options: &Options) -> Result<wire::Volume> {
+        for _ in 1..ATTEMPTS {
+            match self.create(options).await {
+                Err(Error::Manager(error))
+                    if options.base_image.is_some() && error.kind() == ErrorKind::NotFound => {}
+                made => return made,
+            }
+        }
+        self.create(options).await
     }
 
     async fn create(&self, options: &Options) -> Result<wire::Volume> {

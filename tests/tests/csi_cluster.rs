@@ -308,8 +308,13 @@ fn row_155_nothing_is_gone_because_its_manager_is_silent() {
 }
 
 fn forget(cluster: &Cluster, uuid: &str) -> std::process::Output {
+    disk_command(cluster, &["forget", uuid])
+}
+
+/// `disk` of the command line, by the first manager.
+fn disk_command(cluster: &Cluster, rest: &[&str]) -> std::process::Output {
     let url = cluster.managers[0].address().to_string();
-    let arguments = ["disk", "forget", "--url", &url, uuid];
+    let arguments = [&["disk"], rest, &["--url", &url]].concat();
     command::output(&programs::manager().display().to_string(), arguments)
 }
 
@@ -336,6 +341,74 @@ fn row_155_a_manager_killed_while_it_is_told_of_a_disk_is_told_again() {
     });
 }
 
+/// Row 160: records of Kubernetes and of the disks that do not match.
+#[test]
+fn row_160_an_operator_finds_and_frees_what_kubernetes_has_lost() {
+    let mut cluster = Cluster::new("lost");
+    let plugin = cluster.controller("plugin", &[0, 1], &[]);
+    plugin.provision(&on_node("a", NODES[0])).unwrap();
+    plugin.provision(&on_node("b", NODES[1])).unwrap();
+    soon(
+        plugin
+            .controller()
+            .controller_publish_volume(publish("b", NODES[1])),
+    )
+    .unwrap();
+    let refusal = soon(
+        plugin
+            .controller()
+            .controller_publish_volume(publish("a", NODES[1])),
+    );
+    refused(
+        refusal,
+        Code::FailedPrecondition,
+        &["no replica on node node-2"],
+    );
+    let pv = |handle: &str| {
+        serde_json::json!({"metadata": {"name": format!("pv-{handle}")},
+            "spec": {"csi": {"driver": "driver.longhorn.io", "volumeHandle": handle}}})
+    };
+    let listing = serde_json::json!({"kind": "List", "items": [pv("a"), pv("gone")]}).to_string();
+    let file = cluster.sandbox.write("pv.json", listing);
+    let file = file.display().to_string();
+    let compare = |cluster: &Cluster| cluster.managers[0].cli("volume", &["compare", &file]);
+    // One manager is not the cluster: it knows of the other disk, and cannot say what is on it.
+    let said = compare(&cluster);
+    assert!(!said.status.success() && command::words(&said).contains("disk forget"));
+    let lost = cluster.uuid(1);
+    let disks = disk_command(&cluster, &["list"]);
+    assert!(
+        command::words(&disks).contains(&lost),
+        "{}",
+        command::words(&disks)
+    );
+    cluster.managers[1].process.kill_9();
+    assert!(forget(&cluster, &lost).status.success());
+    let said = compare(&cluster);
+    let found: serde_json::Value = serde_json::from_slice(&said.stdout).unwrap();
+    assert_eq!(found["withoutPv"], serde_json::json!([]));
+    assert_eq!(found["withoutVolume"][0]["volumeHandle"], "gone");
+    // The other one, whose VolumeAttachment is gone as well.
+    cluster.restart(1);
+    let said = cluster.managers[1].cli("volume", &["unpublish", "--name", "b"]);
+    assert_eq!(said.status.code(), Some(2), "it is not done by mistake");
+    let b = &cluster.managers[1];
+    refused(
+        b.delete_volume("b"),
+        Code::FailedPrecondition,
+        &["published"],
+    );
+    let other = ["unpublish", "--force", "--name", "b", "--node", "node-7"];
+    assert!(b.cli("volume", &other).status.success());
+    assert_eq!(b.volume("b").unwrap().published.len(), 1);
+    let said = b.cli(
+        "volume",
+        &["unpublish", "--force", "--name", "b", "--node", NODES[1]],
+    );
+    assert!(said.status.success(), "{}", command::words(&said));
+    b.delete_volume("b").unwrap();
+}
+
 /// Row 157: a disk was moved to a node of another name.
 #[test]
 fn row_157_a_disk_that_moved_is_where_it_is() {
@@ -348,11 +421,7 @@ fn row_157_a_disk_that_moved_is_where_it_is() {
             .controller()
             .controller_publish_volume(elsewhere.clone()),
     );
-    refused(
-        refusal,
-        Code::FailedPrecondition,
-        &["no replica on node node-9"],
-    );
+    refused(refusal, Code::NotFound, &["node-9"]);
     assert_eq!(cluster.managers[0].volume("v").unwrap().published, []);
     cluster.managers[0].process.kill_9();
     let options = Options::new(&cluster.disks[0]).on_node("node-9");
@@ -366,11 +435,7 @@ fn row_157_a_disk_that_moved_is_where_it_is() {
             .controller()
             .controller_publish_volume(publish("v", NODES[0])),
     );
-    refused(
-        refusal,
-        Code::FailedPrecondition,
-        &["no replica on node node-1"],
-    );
+    refused(refusal, Code::NotFound, &["node-1"]);
     assert_eq!(cluster.managers[0].volume("v").unwrap().published, []);
     soon(plugin.controller().controller_publish_volume(elsewhere)).unwrap();
     soon(

@@ -555,3 +555,41 @@ fn a_repeated_call_needs_neither_registry_nor_image_again() {
     }
     rig.node.assert_empty(&sandbox);
 }
+
+/// Row 163: somebody clears images away while volumes are made of them.
+#[test]
+fn row_163_a_volume_is_made_while_its_image_is_deleted() {
+    needs!(
+        Need::Root,
+        Need::FileSystem("xfs"),
+        Need::Tool("docker-registry"),
+        Need::Tool("htpasswd")
+    );
+    let sandbox = Sandbox::new("image-races");
+    let rig = Rig::new(&sandbox, true);
+    let reference = rig.push_ext4(&sandbox);
+    let plugin = &rig.node.plugin;
+    let mut made = 0;
+    for n in 0..60 {
+        // Once in each round, at whatever moment that is.
+        let clear = || {
+            for image in rig.node.manager.list_images().unwrap() {
+                // Refused while a volume was made of it.
+                let _ = rig.node.manager.delete_image(&image.name);
+            }
+        };
+        let claim = of_image(&format!("race-{n}"), SIZE, &reference);
+        let answer = std::thread::scope(|scope| {
+            scope.spawn(clear);
+            plugin.provision_once(&claim)
+        });
+        match answer {
+            Ok(claim) => {
+                made += 1;
+                plugin.delete(&claim).unwrap();
+            }
+            Err(status) => assert_eq!(status.code(), Code::Aborted, "{status}"),
+        }
+    }
+    assert!(made > 0, "none was made");
+}

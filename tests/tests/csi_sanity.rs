@@ -5,7 +5,9 @@
 use std::path::{Path, PathBuf};
 
 use e2e::baseimage::{Build, web_page};
-use e2e::{Disk, FileSystem, Need, Node, Registry, Sandbox, command, leftovers, needs};
+use e2e::csi::Plugin;
+use e2e::manager::{Options, init_disk};
+use e2e::{Disk, FileSystem, Manager, Need, Node, Registry, Sandbox, command, leftovers, needs};
 
 /// On the path, or where `go install` puts it.
 fn csi_sanity() -> Option<PathBuf> {
@@ -20,7 +22,7 @@ fn csi_sanity() -> Option<PathBuf> {
 const NOT_OURS: [&str; 2] = ["Connection timed out", leftovers::HELD_ELSEWHERE];
 
 /// The cases that the suite skips, which docs/conformance.md gives the reasons of.
-const SKIPPED: usize = 1;
+const SKIPPED: usize = 0;
 
 /// The suite, by a client that is told the socket after `scheme`, over volumes of 64 MiB.
 fn passes(name: &str, scheme: &str, options: &[&str], base_image: bool) {
@@ -54,10 +56,21 @@ fn run(
 ) -> String {
     let disk = Disk::new(sandbox, "disk", FileSystem::Xfs, 1 << 30);
     let registry = base_image.then(|| Registry::start(sandbox));
-    let node = Node::start(sandbox, disk, |options| match &registry {
-        Some(registry) => options.with_registry(registry),
-        None => options,
-    });
+    init_disk(disk.dir());
+    let plain = Options::new(disk.dir());
+    let started = match &registry {
+        Some(registry) => plain.with_registry(registry),
+        None => plain,
+    };
+    let manager = Manager::start(sandbox, &started);
+    // Without a limit the suite skips the case that goes beyond it.
+    let limit = ["--max-volumes-per-node", "4"];
+    let plugin = Plugin::start_as(sandbox, &manager, disk.dir(), "", &limit);
+    let node = Node {
+        plugin,
+        manager,
+        disk,
+    };
     // What is mounted lies below it.
     let kubelet = node.plugin.kubelet_dir();
     let socket = kubelet.join("plugins/driver.longhorn.io/csi.sock");
@@ -67,6 +80,7 @@ fn run(
         format!("--csi.stagingdir={}", kubelet.join("staging").display()),
         format!("--csi.testvolumesize={}", 64 << 20),
         format!("--csi.testvolumeexpandsize={}", 128 << 20),
+        "--csi.testnodevolumeattachlimit".to_owned(),
         "--ginkgo.no-color".to_owned(),
     ];
     let mutable = "numberOfReplicas: \"1\"\nstaleReplicaTimeout: \"30\"\n";

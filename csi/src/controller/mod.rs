@@ -15,7 +15,7 @@ use crate::in_flight::InFlight;
 use crate::limit::NodeLimit;
 use crate::location;
 use crate::managers::{Managers, Place};
-use crate::request::{self, Capability, Mutable, Page, Parameters};
+use crate::request::{self, Capability, Mutable, ORIGINAL_NAME, Page, Parameters};
 use crate::status::answer;
 use crate::volumes::{check_existing, check_owner};
 
@@ -63,7 +63,9 @@ impl ControllerService {
                 let mutable_fit = has(mutable.number_of_replicas, volume.number_of_replicas)
                     && has(mutable.stale_replica_timeout, volume.stale_replica_timeout);
                 let parameters = Parameters::parse(&request.parameters)?.recorded();
-                let fit = request.parameters.is_empty() || parameters == volume.parameters;
+                let mut recorded = volume.parameters.clone();
+                recorded.remove(ORIGINAL_NAME);
+                let fit = request.parameters.is_empty() || parameters == recorded;
                 Ok(fit && mutable_fit)
             });
         Ok(match checked {
@@ -105,7 +107,7 @@ impl csi::controller_server::Controller for ControllerService {
                     *volume
                 }
                 // The largest future by far: kept off the stack of the others.
-                Place::New(volumes) => Box::pin(volumes.create(request)).await?,
+                Place::New(volumes) => Box::pin(volumes.create(&request)).await?,
             };
             self.managers.seen().volume(&volume);
             Ok(csi::CreateVolumeResponse {
@@ -147,6 +149,7 @@ impl csi::controller_server::Controller for ControllerService {
             let request = request::PublishVolume::parse(wire)?;
             let _guard = self.in_flight.enter(&request.volume)?;
             let (volumes, found) = self.managers.of_volume(&request.volume).await?;
+            self.managers.check_node(&request.node, &found)?;
             let listed = async { Ok(self.managers.list(&Page::default()).await?.0) };
             let admitted = self.limit.admit(&request.volume, &request.node, listed);
             let _place = admitted.await?;

@@ -7,8 +7,8 @@ use proto::csi::v1 as csi;
 use types::{ByteSize, NodeId, VolumeName};
 
 use super::{
-    Capability, ContentSource, MAP_BYTES, Mutable, Page, Parameters, bounded, node_id, required,
-    volume_id,
+    Capability, ContentSource, MAP_BYTES, Mutable, Page, Parameters, bounded, name, node_id,
+    required, volume_id,
 };
 use crate::error::{Error, Result};
 
@@ -91,11 +91,14 @@ pub(crate) struct CreateVolume {
 
 impl CreateVolume {
     pub(crate) fn parse(wire: csi::CreateVolumeRequest) -> Result<Self> {
-        let name = VolumeName::new(required("name", &wire.name)?).map_err(Error::Name)?;
+        let (name, original) = name::volume(required("name", &wire.name)?)?;
         let mut capabilities = Capability::parse_all(wire.volume_capabilities)?;
         let capacity = Capacity::parse(wire.capacity_range)?;
         let mut parameters = Parameters::parse(&wire.parameters)?;
         parameters.apply(&Mutable::parse(&wire.mutable_parameters)?);
+        if let Some(original) = original {
+            parameters.record_name(original);
+        }
         let source = (wire.volume_content_source).map(ContentSource::parse);
         let source = source.transpose()?;
         for capability in &mut capabilities {

@@ -53,8 +53,12 @@ const KEYS: [&str; 16] = [
     "csi.storage.k8s.io/pv/namespace",
 ];
 
+/// Where a name is recorded that is not the volume's id. It is no parameter: nobody can give it.
+pub(crate) const ORIGINAL_NAME: &str = "csi.name";
+
 /// The keys that two requests for one volume must agree on.
-pub(crate) const COMPARED: [&str; 9] = [
+pub(crate) const COMPARED: [&str; 10] = [
+    ORIGINAL_NAME,
     BASE_IMAGE,
     MKFS_PARAMS,
     PARTITION,
@@ -155,6 +159,17 @@ impl Parameters {
         pairs
             .map(|(key, value)| ((*key).to_owned(), value.clone()))
             .collect()
+    }
+
+    /// Records the name that the volume's id was made from.
+    pub(crate) fn record_name(&mut self, name: String) {
+        self.recorded.insert(ORIGINAL_NAME, name);
+    }
+
+    /// Whether they name an image that is made if it is not there.
+    pub(crate) fn makes_image(&self) -> bool {
+        let backing = self.backing_image.as_ref();
+        self.base_image.is_some() || backing.is_some_and(|image| image.request().is_some())
     }
 
     /// Puts what may change over what was said otherwise.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use proto::csi::v1 as csi;
 use types::{ImageName, VolumeName};
 
-use super::{MAP_BYTES, Page, bounded, required, volume_id};
+use super::{MAP_BYTES, Page, bounded, name, required, volume_id};
 use crate::error::{Error, Result, shown};
 
 /// What a new volume shall hold.
@@ -70,17 +70,10 @@ impl CreateSnapshot {
         required("source_volume_id", &wire.source_volume_id)?;
         parameters(&wire.parameters)?;
         Ok(Self {
-            name: snapshot_name(&wire.name)?,
+            name: name::snapshot(&wire.name)?,
             volume: volume_id(&wire.source_volume_id)?,
         })
     }
-}
-
-fn snapshot_name(text: &str) -> Result<ImageName> {
-    ImageName::new(text).map_err(|_| Error::Invalid {
-        field: "name",
-        why: "use 1 to 128 letters, digits, '_', '.' or '-', starting with a letter or a digit",
-    })
 }
 
 fn parameters(map: &HashMap<String, String>) -> Result<()> {
@@ -124,7 +117,7 @@ impl CreateGroup {
         let mut volumes: Vec<_> = volumes.collect::<Result<_>>()?;
         volumes.sort_unstable();
         volumes.dedup();
-        let name = snapshot_name(&wire.name)?;
+        let name = name::snapshot(&wire.name)?;
         Ok(Self { name, volumes })
     }
 }
@@ -184,7 +177,7 @@ mod tests {
         for (name, volume, parameters, kind) in [
             ("", "v", &[][..], ErrorKind::InvalidArgument),
             ("s", "", &[], ErrorKind::InvalidArgument),
-            ("../s", "v", &[], ErrorKind::InvalidArgument),
+            ("s\0", "v", &[], ErrorKind::InvalidArgument),
             ("s", "../v", &[], ErrorKind::NotFound),
             ("s", "v", &[("type", "bak")], ErrorKind::InvalidArgument),
             ("s", "v", &[("Type", "snap")], ErrorKind::InvalidArgument),

@@ -1,7 +1,7 @@
 //! Making a volume: what it is made from, and whether that suits how it is going to be used.
 
 use client::{ImageOutcome, PullSecret, is_blank_copy, wire};
-use types::{Classify as _, ErrorKind, ImageName};
+use types::{Classify as _, ErrorKind, ImageName, report};
 
 use super::Volumes;
 use super::same::{asked_fs_type, same};
@@ -9,26 +9,51 @@ use crate::content;
 use crate::error::{Error, Result};
 use crate::request::{BackingImage, Capability, ContentSource, CreateVolume};
 
+/// How often an image is had anew that is deleted while its volume is made.
+const ATTEMPTS: usize = 3;
+
 impl Volumes {
-    /// Makes a volume.
-    pub(crate) async fn create(&self, request: CreateVolume) -> Result<wire::Volume> {
+    /// Makes a volume. Somebody may delete its image between any two steps: it is then had anew, and what
+    /// the manager says of an image that it has no more is not the caller's matter.
+    pub(crate) async fn create(&self, request: &CreateVolume) -> Result<wire::Volume> {
+        let gone = |error: &client::Error| error.kind() == ErrorKind::NotFound;
+        for _ in 0..ATTEMPTS {
+            match self.try_create(request).await {
+                Err(Error::Manager(error)) if gone(&error) => match &request.source {
+                    Some(ContentSource::Snapshot(id)) => {
+                        return Err(Error::NoSuchSnapshot {
+                            snapshot_id: id.to_string(),
+                        });
+                    }
+                    None if request.parameters.makes_image() => {
+                        tracing::debug!("its image was deleted meanwhile: {}", report(&error));
+                    }
+                    _ => return Err(error.into()),
+                },
+                made => return made,
+            }
+        }
+        Err(Error::ImageDeleted)
+    }
+
+    async fn try_create(&self, request: &CreateVolume) -> Result<wire::Volume> {
         let mut wanted = wire::CreateVolumeRequest {
             name: request.name.to_string(),
             required_bytes: request.capacity.required.unwrap_or_default().bytes(),
             limit_bytes: request.capacity.limit.unwrap_or_default().bytes(),
             number_of_replicas: request.parameters.number_of_replicas.unwrap_or_default(),
             stale_replica_timeout: request.parameters.stale_replica_timeout.unwrap_or_default(),
-            fs_type: asked_fs_type(&request),
+            fs_type: asked_fs_type(request),
             parameters: request.parameters.recorded(),
             partition: request.parameters.partition.unwrap_or_default(),
-            owner: Some(owner(&request)),
+            owner: Some(owner(request)),
             ..Default::default()
         };
         match &request.source {
             Some(ContentSource::Volume(source)) => {
                 wanted.source_volume = self.own(source).await?.name;
             }
-            _ => match self.image_of(&request).await? {
+            _ => match self.image_of(request).await? {
                 Some(image) => (wanted.image_name, wanted.image_uuid) = (image.name, image.uuid),
                 None if request.is_mount() => {
                     content::can_format(request.capacity, request.fs_type())?;

@@ -51,21 +51,13 @@ impl Volumes {
         Ok(found)
     }
 
-    /// Lets a node use a volume, and says what the node must know. For a node that could not reach it
-    /// nothing is recorded.
+    /// Lets a node that can reach a volume use it, and says what the node must know.
     pub(crate) async fn publish(
         &self,
         request: PublishVolume,
         volume: &wire::Volume,
     ) -> Result<(wire::Volume, HashMap<String, String>)> {
         check_owner(volume)?;
-        let mut replicas = volume.replicas.iter();
-        if !replicas.any(|replica| replica.node_id == request.node.as_str()) {
-            return Err(Error::NoReplica {
-                volume: request.volume,
-                node: request.node,
-            });
-        }
         let readonly = request.readonly || request.capability.mode.read_only();
         let wanted = wire::PublishVolumeRequest {
             name: request.volume.to_string(),

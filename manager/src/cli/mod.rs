@@ -3,6 +3,7 @@
 //! Results go to standard output, as JSON in Longhorn's shape unless `-o table` is asked for; progress
 //! and errors go to standard error. Exit codes: 0 done, 1 it failed, 2 the command line is wrong.
 
+mod compare;
 mod disk;
 mod doctor;
 mod download;
@@ -77,7 +78,7 @@ enum Command {
         #[command(subcommand)]
         command: images::Command,
     },
-    /// List, show, create, grow and delete volumes
+    /// List, show, create, grow, hand over, unpublish, delete and compare volumes
     Volume {
         /// Address of the daemon: HOST:PORT or unix:/path
         #[arg(
@@ -162,9 +163,7 @@ fn execute(command: Command) -> Result<(), Failure> {
         Command::BackingImage { url, command } => {
             runtime()?.block_on(async { images::run(&Client::new(url)?, command).await })
         }
-        Command::Volume { url, command } => {
-            runtime()?.block_on(async { volumes::run(&Client::new(url)?, command).await })
-        }
+        Command::Volume { url, command } => runtime()?.block_on(volumes::run(url, command)),
         Command::Version(args) => runtime()?.block_on(version::run(args)),
         Command::Disk(command) => disk::run(command),
         Command::Doctor(args) => doctor::run(&args).map(drop),

@@ -1,13 +1,15 @@
 //! `backing-image-manager volume`.
 
-use clap::{Args, Subcommand};
-use client::{Client, wire};
-use serde::Serialize;
-use types::{ByteSize, ImageName, VolumeName, parse_quantity};
+use std::path::PathBuf;
 
-use super::Failure;
+use clap::{Args, Subcommand};
+use client::{Address, Client, Cluster, Found, wire};
+use serde::Serialize;
+use types::{ByteSize, Classify as _, ErrorKind, ImageName, NodeId, VolumeName, parse_quantity};
+
 use super::images::{ContentView, content_view};
 use super::output::{self, Form};
+use super::{Failure, compare};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -40,6 +42,27 @@ pub(super) enum Command {
         /// Size it must have at least, for example 20Gi
         #[arg(long, value_parser = parse_quantity)]
         size: ByteSize,
+    },
+    /// Take back a node's right to use a volume, where Kubernetes can no longer do that
+    Unpublish {
+        /// Name of the volume; every daemon behind the address is asked
+        #[arg(long)]
+        name: VolumeName,
+        /// The node [default: every node]
+        #[arg(long)]
+        node: Option<NodeId>,
+        /// Needed: while a VolumeAttachment is there, Kubernetes does this itself
+        #[arg(long, required = true)]
+        force: bool,
+    },
+    /// Compare the volumes of a cluster with its PersistentVolumes: kubectl get pv -o json | … compare -
+    Compare {
+        /// What kubectl printed; `-`: standard input
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Name of the CSI driver
+        #[arg(long, default_value = "driver.longhorn.io", value_name = "NAME")]
+        driver: String,
     },
     /// Give a volume that no node uses to another driver, or to another namespace
     HandOver {
@@ -202,8 +225,13 @@ impl From<wire::Volume> for VolumeView {
 /// Volumes asked for in one call of a listing.
 const PAGE: u32 = 1000;
 
-pub(super) async fn run(client: &Client, command: Command) -> Result<(), Failure> {
+pub(super) async fn run(url: Address, command: Command) -> Result<(), Failure> {
+    let client = &Client::new(url.clone())?;
     match command {
+        Command::Unpublish { name, node, .. } => {
+            unpublish(Cluster::new([url])?, &name, node.as_ref()).await?;
+        }
+        Command::Compare { file, driver } => compare::run(url, &file, &driver).await?,
         Command::Create(args) => {
             let volume = client.create_volume(request(args)).await?;
             output::json(&VolumeView::from(volume))?;
@@ -254,7 +282,36 @@ fn owner(driver: wire::Driver, namespace: String) -> wire::Owner {
     }
 }
 
-async fn list(client: &Client, form: Form) -> Result<(), Failure> {
+/// Takes back what a node may do with a volume, wherever that is. A volume that a node really uses is held
+/// by the kernel, so that it cannot be deleted all the same.
+async fn unpublish(
+    cluster: Cluster,
+    name: &VolumeName,
+    node: Option<&NodeId>,
+) -> Result<(), Failure> {
+    let ask = |client: Client| {
+        let name = name.clone();
+        async move {
+            match client.volume(&name).await {
+                Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+                found => found.map(|_| Some(())),
+            }
+        }
+    };
+    match cluster.search(None, ask).await? {
+        Found::At(client, ()) => {
+            client.unpublish_volume(name, node).await?;
+            Ok(output::json(&VolumeView::from(client.volume(name).await?))?)
+        }
+        Found::Nowhere(census) => {
+            census.complete(&[], None)?;
+            Err(format!("there is no volume {name}").into())
+        }
+    }
+}
+
+/// All volumes of one manager.
+pub(super) async fn list_all(client: &Client) -> client::Result<Vec<wire::Volume>> {
     let mut volumes: Vec<wire::Volume> = Vec::new();
     loop {
         let after = volumes
@@ -264,9 +321,13 @@ async fn list(client: &Client, form: Form) -> Result<(), Failure> {
         let (page, more) = client.list_volumes(PAGE, &after).await?;
         volumes.extend(page);
         if !more {
-            break;
+            return Ok(volumes);
         }
     }
+}
+
+async fn list(client: &Client, form: Form) -> Result<(), Failure> {
+    let volumes = list_all(client).await?;
     if form == Form::Json {
         let views: Vec<_> = volumes.into_iter().map(VolumeView::from).collect();
         return Ok(output::json(&views)?);

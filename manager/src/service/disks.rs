@@ -3,9 +3,45 @@
 use proto::storage::v1 as pb;
 use proto::storage::v1::disks_server::Disks;
 use tonic::{Request, Response, Status};
+use types::{DiskUuid, NodeId};
 
-use super::{Service, blocking, status, wire};
-use crate::error::Error;
+use super::{Service, blocking, status};
+use crate::error::{Error, Result};
+use crate::store::roster::{KnownDisk, SeenDisk};
+
+/// Disks that are told of in one call.
+const DISKS_MAX: usize = 1_000;
+
+fn disk_uuid(text: &str) -> Result<DiskUuid> {
+    Ok(DiskUuid::new(text)?)
+}
+
+fn seen_disks(request: pb::RecordDisksRequest) -> Result<Vec<SeenDisk>> {
+    if request.disks.len() > DISKS_MAX {
+        return Err(Error::InvalidField {
+            field: "disks",
+            why: format!("{DISKS_MAX} at most"),
+        });
+    }
+    let disk = |disk: pb::SeenDisk| {
+        Ok(SeenDisk {
+            uuid: disk_uuid(&disk.uuid)?,
+            node_id: NodeId::new(&disk.node_id)?,
+            answers: disk.answers,
+        })
+    };
+    request.disks.into_iter().map(disk).collect()
+}
+
+fn known_disk((uuid, known): (DiskUuid, KnownDisk)) -> pb::KnownDisk {
+    pb::KnownDisk {
+        uuid: uuid.into(),
+        node_id: known.node_id.map(String::from).unwrap_or_default(),
+        first_seen: known.first_seen,
+        last_seen: known.last_seen,
+        forgotten: known.forgotten,
+    }
+}
 
 #[tonic::async_trait]
 impl Disks for Service {
@@ -33,7 +69,7 @@ impl Disks for Service {
             reflink: self.disk.reflink(),
             size: space.size,
             available: space.available,
-            known_disks: known.into_iter().map(wire::known_disk).collect(),
+            known_disks: known.into_iter().map(known_disk).collect(),
         }))
     }
 
@@ -41,7 +77,7 @@ impl Disks for Service {
         &self,
         request: Request<pb::RecordDisksRequest>,
     ) -> Result<Response<pb::RecordDisksResponse>, Status> {
-        let mut seen = wire::seen_disks(request.into_inner()).map_err(|e| status::of(&e))?;
+        let mut seen = seen_disks(request.into_inner()).map_err(|e| status::of(&e))?;
         // Its own it need not be told of.
         seen.retain(|disk| disk.uuid != *self.disk.uuid());
         let disk = self.disk.clone();
@@ -57,7 +93,7 @@ impl Disks for Service {
         &self,
         request: Request<pb::ForgetDiskRequest>,
     ) -> Result<Response<pb::ForgetDiskResponse>, Status> {
-        let uuid = wire::disk_uuid(&request.get_ref().uuid).map_err(|e| status::of(&e))?;
+        let uuid = disk_uuid(&request.get_ref().uuid).map_err(|e| status::of(&e))?;
         if uuid == *self.disk.uuid() {
             let why = format!("disk {uuid} is served here, so it is not gone");
             let field = "uuid";

@@ -5,13 +5,12 @@ use image::Format;
 use image::foreign::Foreign;
 use image::packed::Packing;
 use proto::storage::v1 as pb;
-use types::{ByteSize, Checksum, DiskUuid, ImageName, ImageUuid, NodeId, Sha512, VolumeName};
+use types::{ByteSize, Checksum, ImageName, ImageUuid, NodeId, Sha512, VolumeName};
 
 use crate::catalog::{Lifecycle, NewImage, Status, Usage};
 use crate::content::{Content, ContentKind};
 use crate::error::{Error, Result};
 use crate::source::{Download, Local, Peers, Snapshot, Source, Unpack};
-use crate::store::roster::{KnownDisk, SeenDisk};
 use crate::sync::protocol::PEERS_MAX;
 use crate::volume::owner::{Driver, Owner};
 use crate::volume::record::{FromVolume, Publication};
@@ -352,37 +351,6 @@ fn own(owner: Owner) -> pb::Owner {
         driver: driver.into(),
         namespace: owner.namespace,
         claim: owner.claim,
-    }
-}
-
-/// Disks that are told of in one call.
-const DISKS_MAX: usize = 1_000;
-
-pub(super) fn disk_uuid(text: &str) -> Result<DiskUuid> {
-    Ok(DiskUuid::new(text)?)
-}
-
-pub(super) fn seen_disks(request: pb::RecordDisksRequest) -> Result<Vec<SeenDisk>> {
-    if request.disks.len() > DISKS_MAX {
-        return Err(invalid("disks", format!("{DISKS_MAX} at most")));
-    }
-    let disk = |disk: pb::SeenDisk| {
-        Ok(SeenDisk {
-            uuid: disk_uuid(&disk.uuid)?,
-            node_id: NodeId::new(&disk.node_id)?,
-            answers: disk.answers,
-        })
-    };
-    request.disks.into_iter().map(disk).collect()
-}
-
-pub(super) fn known_disk((uuid, known): (DiskUuid, KnownDisk)) -> pb::KnownDisk {
-    pb::KnownDisk {
-        uuid: uuid.into(),
-        node_id: known.node_id.map(String::from).unwrap_or_default(),
-        first_seen: known.first_seen,
-        last_seen: known.last_seen,
-        forgotten: known.forgotten,
     }
 }
 

@@ -205,7 +205,7 @@ mod tests {
         fs::create_dir(&disk).unwrap();
         let state = NodeState::new(dir.path());
         for damage in ["", "{", "{\"/disk\": \"../x\"}"] {
-            fs::write(dir.path().join("disks.json"), damage).unwrap();
+            durable::replace(&dir.path().join("disks.json"), damage.as_bytes()).unwrap();
             assert!(state.init(&disk, None, &[]).is_err(), "{damage}");
             assert!(state.check(&disk).is_err(), "{damage}");
         }

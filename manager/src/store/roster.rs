@@ -262,7 +262,7 @@ mod tests {
         assert!(known.iter().any(|(uuid, _)| uuid.as_str() == "new"));
         assert_eq!(roster(dir.path()).known().len(), DISKS_MAX);
         for damage in ["{", "[]", "{\"../x\":{}}", ""] {
-            fs::write(dir.path().join("known-disks.cfg"), damage).unwrap();
+            durable::replace(&dir.path().join("known-disks.cfg"), damage.as_bytes()).unwrap();
             assert_eq!(roster(dir.path()).known(), Vec::new(), "{damage}");
         }
     }

@@ -1,0 +1,73 @@
+//! Calls that were begun go on when their caller goes away, as they do for the node's own work.
+//!
+//! A call that is dropped drops what it asked of a manager, and a manager takes many dropped calls for an
+//! attack and ends the connection, which all callers share.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::sync::Semaphore;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codegen::{Service, http};
+use tonic::server::NamedService;
+
+/// Calls at once; more wait for their turn, and are dropped with their callers while they do.
+const CALLS_MAX: usize = 256;
+
+/// A service whose calls are tasks of their own.
+#[derive(Debug, Clone)]
+pub(crate) struct Begun<S> {
+    service: S,
+    turns: Arc<Semaphore>,
+}
+
+impl<S> Begun<S> {
+    pub(crate) fn new(service: S) -> Self {
+        let turns = Arc::new(Semaphore::new(CALLS_MAX));
+        Self { service, turns }
+    }
+}
+
+impl<S: NamedService> NamedService for Begun<S> {
+    const NAME: &'static str = S::NAME;
+}
+
+type Answer = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Infallible>> + Send>>;
+
+impl<S> Service<http::Request<Body>> for Begun<S>
+where
+    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible> + Clone,
+    S: Send + 'static,
+    S::Future: Send + 'static,
+{
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.service.poll_ready(context)
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Answer {
+        let turns = self.turns.clone();
+        // The one that is ready is used; what is left behind is a fresh one.
+        let ready = self.service.clone();
+        let mut service = std::mem::replace(&mut self.service, ready);
+        Box::pin(async move {
+            let Ok(turn) = turns.acquire_owned().await else {
+                return Ok(Status::unavailable("the plugin ends").into_http());
+            };
+            let call = tokio::spawn(async move {
+                let answer = service.call(request).await;
+                drop(turn);
+                answer
+            });
+            let panicked =
+                |_| Ok(Status::internal("the call panicked: a bug of the plugin").into_http());
+            call.await.unwrap_or_else(panicked)
+        })
+    }
+}
