@@ -4,11 +4,14 @@
 //! connection itself, so that a name that answers differently the second time (DNS rebinding) gains
 //! nothing. Hosts written as an address are checked before the request, at each redirect too.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+
+use crate::{Error, Result};
 
 /// The addresses that may be connected to. By default every unicast address outside this machine
 /// and its link; networks on the allow-list are open besides.
@@ -66,6 +69,42 @@ impl AddressPolicy {
             IpAddr::V6(v6) => refused_v6(v6),
         };
         why.map_or(Ok(()), Err)
+    }
+}
+
+impl AddressPolicy {
+    /// The addresses of `host:port` that may be connected to; a name is looked up once. Whoever connects to
+    /// them connects to what was checked, whatever the name says a moment later.
+    pub async fn resolve(&self, authority: &str) -> Result<Vec<SocketAddr>> {
+        let host = || authority.chars().take(128).collect::<String>();
+        let looked_up = tokio::net::lookup_host(authority).await;
+        let looked_up = looked_up.map_err(|source| {
+            let host = host();
+            Error::Lookup { host, source }
+        })?;
+        let (mut open, mut refused) = (Vec::new(), None);
+        for address in looked_up {
+            match self.check(address.ip()) {
+                Ok(()) => open.push(address),
+                Err(why) => refused = Some((address.ip(), why)),
+            }
+        }
+        match refused {
+            Some((address, why)) if open.is_empty() => {
+                let host = host();
+                Err(Error::Forbidden { host, address, why })
+            }
+            _ => Ok(open),
+        }
+    }
+
+    /// The first of them: where to connect to for `host:port`.
+    pub async fn resolve_one(&self, authority: &str) -> Result<SocketAddr> {
+        let found = self.resolve(authority).await?;
+        found.first().copied().ok_or_else(|| Error::Lookup {
+            host: authority.chars().take(128).collect(),
+            source: io::ErrorKind::NotFound.into(),
+        })
     }
 }
 

@@ -89,6 +89,15 @@ pub enum Error {
         /// The kind of address.
         why: &'static str,
     },
+    /// The address of a host is not known now.
+    #[error("cannot look up {host}")]
+    Lookup {
+        /// As it was named, with its port.
+        host: String,
+        /// What the resolver says.
+        #[source]
+        source: io::Error,
+    },
     /// Who answers cannot prove to be the one that was asked.
     #[error("{what}: {host} is not trusted: {why}")]
     Untrusted {
@@ -379,7 +388,8 @@ impl Classify for Error {
             | Self::Untrusted { .. }
             | Self::Answer { .. }
             | Self::Status { .. } => ErrorKind::FailedPrecondition,
-            Self::Unreachable { .. }
+            Self::Lookup { .. }
+            | Self::Unreachable { .. }
             | Self::Interrupted { .. }
             | Self::Unavailable { .. }
             | Self::Changed { .. } => ErrorKind::Unavailable,

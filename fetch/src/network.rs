@@ -120,6 +120,11 @@ impl Network {
         }))
     }
 
+    /// Which addresses may be connected to.
+    pub fn policy(&self) -> &AddressPolicy {
+        &self.0.policy
+    }
+
     pub(crate) fn config(&self) -> &Config {
         &self.0.config
     }

@@ -164,6 +164,7 @@ pub async fn run(args: DaemonArgs) -> Result<()> {
         ports: args.port_range.clone(),
         host: longhorn::address::for_peers(sync_address),
         rate: swarm.rate().clone(),
+        policy: AddressPolicy::new(args.allow_address.iter().copied()),
         ..Transfers::default()
     };
     let files = Files::new(disk.clone(), vec![catalog.clone()], Some(volumes.clone()))

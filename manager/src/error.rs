@@ -301,6 +301,17 @@ pub enum Error {
     /// Every port for receivers is in use.
     #[error("all ports of {0} are in use; give the daemon a larger --port-range")]
     PortsInUse(String),
+    /// Receivers that wait for somebody to send are bounded.
+    #[error("{0} copies are waited for or received already; try again when one has ended")]
+    TooManyReceivers(usize),
+    /// A source that keeps its turn from others.
+    #[error("only {bytes} bytes came in {minutes} minutes")]
+    TooSlow {
+        /// What came.
+        bytes: u64,
+        /// In how much time.
+        minutes: u64,
+    },
     /// The image that an upload was for cannot be made of it.
     #[error("the upload ended: {0}")]
     UploadEnded(String),

@@ -47,7 +47,7 @@ impl Host {
         let disk = Arc::new(Disk::open(dir.path()).unwrap());
         let network = Network::new(
             Config::default(),
-            AddressPolicy::default(),
+            AddressPolicy::unrestricted(),
             Tuning::default(),
         );
         let dirs = vec![std::fs::canonicalize(import.path()).unwrap()];
@@ -91,6 +91,7 @@ impl Host {
         let peers = Peers {
             addresses,
             size: None,
+            chosen_here: false,
         };
         self.create(id, Source::Peers(peers), None).await
     }
@@ -334,6 +335,7 @@ async fn row_56_an_image_is_deleted_while_it_is_sent_and_received() {
     let peers = Peers {
         addresses: vec![source.address.into()],
         size: None,
+        chosen_here: false,
     };
     let new = NewImage {
         name: Some(id.name.clone()),

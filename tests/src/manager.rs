@@ -41,7 +41,10 @@ impl Options {
         Self {
             name: "manager".into(),
             disk: disk.to_owned(),
-            arguments: ["--node-id", NODE].map(OsString::from).to_vec(),
+            // Everything of a test is on this machine.
+            arguments: ["--node-id", NODE, "--allow-address", "127.0.0.0/8"]
+                .map(OsString::from)
+                .to_vec(),
             failpoints: String::new(),
             environment: Vec::new(),
             machine: None,
@@ -67,6 +70,16 @@ impl Options {
     #[must_use]
     pub fn with(mut self, option: &str, value: impl Into<OsString>) -> Self {
         self.arguments.extend([option.into(), value.into()]);
+        self
+    }
+
+    /// As it comes: without access to addresses of this machine.
+    #[must_use]
+    pub fn strict(mut self) -> Self {
+        let at = self.arguments.iter().position(|it| it == "--allow-address");
+        if let Some(at) = at {
+            self.arguments.drain(at..at + 2);
+        }
         self
     }
 

@@ -26,6 +26,18 @@ pub fn free() -> SocketAddr {
         .expect("this machine has a free port")
 }
 
+/// A port of Longhorn's own range, in which receivers listen, that nobody listens at now. Managers take them
+/// from its beginning.
+pub fn of_receiver() -> u16 {
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    let first = process::id() * 37;
+    (0..700)
+        .map(|_| 30_301 + (first + GIVEN.fetch_add(1, Ordering::Relaxed)) % 700)
+        .filter_map(|port| u16::try_from(port).ok())
+        .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
+        .expect("the range has a free port")
+}
+
 /// The first of `count` ports one after the other that nobody listens at.
 pub fn free_range(count: u16) -> u16 {
     (0..COUNT)

@@ -362,7 +362,7 @@ fn row_52_garbage_at_a_receivers_port() {
 
     let site = site("garbage", &[]);
     let (path, data, size) = sample(&site, "image", 3 * MIB);
-    let port = ports::free().port();
+    let port = ports::of_receiver();
     assert_eq!(site.receive("img", size, port, "").0, 200);
     let to = format!("127.0.0.1:{port}");
     for garbage in [
@@ -424,7 +424,7 @@ fn BenchmarkOneReceiveAndMultiSendWithSendingLimit() {
     let site = site("send-limit", &[("--sync-rate-limit", "67108864")]);
     let (path, _, size) = sample(&site, "image", 64 * MIB);
     site.image("img", &path);
-    let ports: Vec<u16> = (0..6).map(|_| ports::free().port()).collect();
+    let ports: Vec<u16> = (0..6).map(|_| ports::of_receiver()).collect();
     for (n, port) in ports.iter().enumerate() {
         let name = format!("copy{n}");
         assert_eq!(site.receive(&name, size, *port, "").0, 200);
@@ -466,7 +466,7 @@ fn BenchmarkMultiReceiveAndMultiSend() {
     for n in 0..3_u64 {
         let (path, _, size) = sample(&site, &format!("image{n}"), (48 + n) * MIB);
         site.image(&format!("img{n}"), &path);
-        let port = ports::free().port();
+        let port = ports::of_receiver();
         let sum = sha512(&path);
         let more = format!("&expected-checksum={sum}");
         assert_eq!(site.receive(&format!("copy{n}"), size, port, &more).0, 200);
@@ -488,7 +488,7 @@ fn BenchmarkMultiReceiveAndMultiSend() {
 #[test]
 fn TestTimeoutReceiveFromPeers() {
     let site = site("receive-timeout", &[]);
-    let port = ports::free().port();
+    let port = ports::of_receiver();
     assert_eq!(site.receive("img", MIB, port, "").0, 200);
     site.wait_state("img", "starting", Duration::from_secs(5));
     // Its port is in use: the second one is told of the first.
@@ -509,7 +509,7 @@ fn row_56_deleting_what_is_received_and_what_is_sent() {
     let site = site("delete", &[("--sync-rate-limit", "8388608")]);
     let (path, _, size) = sample(&site, "image", 64 * MIB);
     site.image("img", &path);
-    let port = ports::free().port();
+    let port = ports::of_receiver();
     assert_eq!(site.receive("copy", size, port, "").0, 200);
     assert_eq!(site.send_to_peer("img", port).0, 200);
     site.wait_state("copy", "in-progress", MINUTE);

@@ -96,6 +96,23 @@ fn asked(source: &Pod) -> Value {
     serde_json::from_slice(&answer.body).unwrap()
 }
 
+/// Sends the form of a browser, and waits until the file can be handed over.
+fn upload(source: &Pod, bytes: &[u8]) {
+    let form = [
+        b"--x\r\nContent-Disposition: form-data; name=\"chunk\"; filename=\"blob\"\r\n\r\n",
+        bytes,
+        b"\r\n--x--\r\n",
+    ]
+    .concat();
+    let kind = [("Content-Type", "multipart/form-data; boundary=x")];
+    let target = format!("/v1/file?action=upload&size={}", bytes.len());
+    let answer = request(&source.address, "POST", &target, &kind, &form);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    wait::until("the file is ready for transfer", || {
+        (asked(source)["state"] == "ready-for-transfer").then_some(())
+    });
+}
+
 /// The swap, as a cluster goes through it: the control plane finds our manager on disks that Longhorn's
 /// own filled, carries the images one by one, makes a new one, copies it, and deletes one.
 #[test]
@@ -147,10 +164,8 @@ fn the_control_plane_of_longhorn_finds_its_manager() {
 
     // A new image: its data source, the hand-over, a copy on another disk.
     let new = noise(2, 2 * MIB);
-    let sum = {
-        let file = sandbox.write("new", &new);
-        e2e::command::run("sha512sum", [&file])[..128].to_owned()
-    };
+    let file = sandbox.write("new", &new);
+    let sum = e2e::command::run("sha512sum", [&file])[..128].to_owned();
     let checksum = ["--checksum", &sum];
     let source = Pod::data_source(
         &sandbox,
@@ -160,19 +175,7 @@ fn the_control_plane_of_longhorn_finds_its_manager() {
         &checksum,
     );
     assert_eq!(asked(&source)["state"], "pending");
-    let form = [
-        b"--x\r\nContent-Disposition: form-data; name=\"chunk\"; filename=\"blob\"\r\n\r\n",
-        new.as_slice(),
-        b"\r\n--x--\r\n",
-    ]
-    .concat();
-    let kind = [("Content-Type", "multipart/form-data; boundary=x")];
-    let target = format!("/v1/file?action=upload&size={}", new.len());
-    let answer = request(&source.address, "POST", &target, &kind, &form);
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    wait::until("the file is ready for transfer", || {
-        (asked(&source)["state"] == "ready-for-transfer").then_some(())
-    });
+    upload(&source, &new);
     control.objects.insert("new", "u0n");
     control.spec.insert("new", "u0n");
     let new_spec = spec("new", "u0n", new.len() as u64, &sum);
@@ -356,7 +359,7 @@ fn a_data_source_downloads_through_the_proxy_of_its_environment() {
     let environment = [("HTTP_PROXY", proxy.url("")), ("NO_PROXY", String::new())];
     let url = ["--parameters", "url=http://images.invalid/tail"];
     let source = DataSource::start_with(&sandbox, &disk, ("p", "download"), &url, &environment);
-    source.wait_state("ready-for-transfer", Duration::from_secs(60));
+    source.wait_state("ready-for-transfer", Duration::from_mins(1));
     let requests = proxy.served();
     assert!(requests > 0);
     let address = source.address.to_string();
@@ -440,4 +443,176 @@ fn directories_that_somebody_removed_hold_nothing() {
         drop(source);
         manager.delete_volume("v").unwrap();
     }
+}
+
+/// A listener that nobody may connect to.
+struct Bait(std::net::TcpListener);
+
+impl Bait {
+    fn new() -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        Self(listener)
+    }
+
+    fn address(&self) -> String {
+        self.0.local_addr().unwrap().to_string()
+    }
+}
+
+/// Row 118: no call makes the manager connect to this machine or its link, by whatever protocol, unless the
+/// operator allows it.
+#[test]
+fn row_118_no_call_leads_to_addresses_of_this_machine() {
+    let sandbox = Sandbox::new("policy");
+    let disk = sandbox.make_dir("disk");
+    init_disk(&disk);
+    sealed(&disk, ("image", "u1"), &noise(9, MIB));
+    let manager = Manager::start(&sandbox, &Options::new(&disk).strict());
+    let path = disk.join("backing-images/image-u1/backing");
+    let path = path.display().to_string();
+    let bait = Bait::new();
+    let link = "169.254.169.254:80".to_owned();
+    let by_name = bait.address().replace("127.0.0.1", "localhost");
+    let mapped = bait.address().replace("127.0.0.1", "[::ffff:127.0.0.1]");
+    for to in [bait.address(), by_name, mapped, link] {
+        let target = format!("sendToPeer&to-address={to}");
+        let refused = manager.files().act(&path, &target).unwrap_err();
+        assert!(refused.contains("--allow-address"), "{to}: {refused}");
+        let request = pb::SyncRequest {
+            spec: Some(spec("other", "u2", 4096, "")),
+            from_address: to.clone(),
+        };
+        let refused = block_on(manager.longhorn().sync(request)).unwrap_err();
+        assert_eq!(
+            refused.code(),
+            tonic::Code::InvalidArgument,
+            "{to}: {refused}"
+        );
+        let refused = manager
+            .fetch(spec("other", "u2", 4096, ""), &to)
+            .unwrap_err();
+        assert_eq!(
+            refused.code(),
+            tonic::Code::InvalidArgument,
+            "{to}: {refused}"
+        );
+    }
+    let request = pb::SyncRequest {
+        spec: Some(spec("other", "u2", 4096, "")),
+        from_address: "unix:/run/some.sock".into(),
+    };
+    let refused = block_on(manager.longhorn().sync(request)).unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{refused}");
+    let address = bait.0.local_addr().unwrap();
+    let made = manager.make_image(e2e::manager::from_peers("peers", "u3", &[address]));
+    let made = made.unwrap();
+    assert!(made.message.contains("--allow-address"), "{made:?}");
+    assert!(bait.0.accept().is_err(), "somebody connected");
+}
+
+/// Row 119: receivers that nobody sends to keep nothing else waiting, and listen only where they may.
+#[test]
+fn row_119_idle_receivers_keep_nobody_waiting() {
+    let sandbox = Sandbox::new("idle");
+    let disk = sandbox.make_dir("disk");
+    init_disk(&disk);
+    let import = sandbox.make_dir("import");
+    let options = Options::new(&disk).with("--import-dir", &import);
+    let manager = Manager::start(&sandbox, &options);
+    let receive = |n: u16, port: u16| {
+        let path = disk.join(format!("backing-images/idle-{n:08x}/backing"));
+        let (path, uuid) = (path.display().to_string(), format!("{n:08x}"));
+        let port = port.to_string();
+        let parameters = [
+            ("file-path", path.as_str()),
+            ("uuid", &uuid),
+            ("size", "4096"),
+            ("port", &port),
+        ];
+        manager.files().create("receiveFromPeer", &parameters)
+    };
+    for n in 0..16 {
+        receive(n, e2e::ports::of_receiver()).unwrap();
+    }
+    let refused = receive(99, e2e::ports::free().port()).unwrap_err();
+    assert!(refused.contains("--port-range"), "{refused}");
+    let server = HttpServer::start(|_| Reply::ok(vec![7; MIB]));
+    let made = manager.make_image(e2e::manager::from_url("url", &server.url("/image")));
+    assert_eq!(made.unwrap().progress, 100);
+    let file = sandbox.write("import/file", noise(10, MIB));
+    let made = manager.make_image(e2e::manager::from_file("file", &file));
+    assert_eq!(made.unwrap().progress, 100);
+}
+
+/// Row 121: an image that has another checksum than was asked for says which, in all of its faces.
+#[test]
+fn row_121_a_wrong_checksum_tells_the_one_that_was_found() {
+    let sandbox = Sandbox::new("found");
+    let (manager, disk) = manager(&sandbox, "a");
+    let bytes = noise(11, MIB);
+    let sum = {
+        let file = sandbox.write("bytes", &bytes);
+        e2e::command::run("sha512sum", [&file])[..128].to_owned()
+    };
+    let server = HttpServer::start(move |_| Reply::ok(bytes.clone()));
+    let path = disk.join("backing-images/wrong-u1/backing");
+    let path = path.display().to_string();
+    let url = server.url("/image");
+    let parameters = [
+        ("file-path", path.as_str()),
+        ("uuid", "u1"),
+        ("url", &url),
+        ("expected-checksum", MADE_UP),
+    ];
+    manager
+        .files()
+        .create("downloadFromURL", &parameters)
+        .unwrap();
+    let failed = manager
+        .files()
+        .wait(&path, &["failed"], Duration::from_mins(1));
+    assert_eq!(
+        (&failed["progress"], &failed["currentChecksum"]),
+        (&100.into(), &sum.as_str().into())
+    );
+    let status = manager.longhorn_get("wrong", "u1").unwrap().status.unwrap();
+    assert_eq!((status.progress, status.checksum), (100, sum));
+    let engine = [&parameters[..3], &[("data-engine", "v2")]].concat();
+    let refused = manager.files().create("downloadFromURL", &engine);
+    assert!(refused.unwrap_err().contains("engine v1"));
+}
+
+/// Row 122: Longhorn's manager takes a work file over and leaves what it does not know beside it.
+#[test]
+fn row_122_a_hand_over_to_longhorns_manager_leaves_nothing() {
+    needs!(Need::Tool("curl"));
+    let sandbox = Sandbox::new("leaves");
+    let (manager, disk) = manager(&sandbox, "a");
+    drop(manager);
+    let original = sandbox.write("original", noise(12, MIB));
+    let given = [
+        "--parameters",
+        "volume-name=vol",
+        "--parameters",
+        "token=hush",
+    ];
+    let mut source = DataSource::start(&sandbox, &disk, "up", "upload", "127.0.0.1", &given);
+    let shown = source.file()["parameters"].clone();
+    assert_eq!(shown, json!({"volume-name": "vol", "token": "<secret>"}));
+    let form = format!("chunk=@{}", original.display());
+    let url = format!("http://{}/v1/file?action=upload&size={MIB}", source.address);
+    e2e::command::run("curl", ["--silent", "--fail", "-F", &form, &url]);
+    source.wait_state("ready-for-transfer", Duration::from_mins(1));
+    assert_eq!(source.transfer().0, 200);
+    // What Longhorn's manager does.
+    let image = sandbox.make_dir("disk-a/backing-images/up-uuid-up");
+    fs::rename(&source.file, image.join("backing")).unwrap();
+    fs::remove_file(source.file.with_extension("cfg")).unwrap();
+    source.process.terminate();
+    let left: Vec<_> = fs::read_dir(disk.join("tmp"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
 }

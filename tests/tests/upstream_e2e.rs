@@ -286,7 +286,7 @@ fn test_backing_image_with_invalid_url_scheme() {
     let sandbox = Sandbox::new("schemes");
     let disk = sandbox.make_dir("disk");
     init_disk(&disk);
-    let manager = Manager::start(&sandbox, &Options::new(&disk));
+    let manager = Manager::start(&sandbox, &Options::new(&disk).strict());
     for url in [
         "httpsinvalid://example.com/x",
         "file:///etc/passwd",

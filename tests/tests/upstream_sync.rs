@@ -315,7 +315,7 @@ fn TestDuplicateCalls() {
             ("uuid", uuid),
             ("disk-uuid", &server.uuid),
             ("size", "4096"),
-            ("port", "39999"),
+            ("port", "30999"),
         ];
         let again = server.files.create("receiveFromPeer", &to).unwrap_err();
         assert!(again.contains("already exists"), "{again}");

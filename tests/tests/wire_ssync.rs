@@ -71,7 +71,7 @@ fn the_recorded_senders_requests_are_answered_as_recorded() {
     let copy = recorded();
     let original = sandbox.path("original");
     write_image(&original, &copy);
-    let (size, port) = (range(&copy[0].target).end, ports::free().port());
+    let (size, port) = (range(&copy[0].target).end, ports::of_receiver());
     let path = sandbox.path("disk/backing-images/img-uuid-img/backing");
     let path = path.display().to_string();
     let disk_uuid = manager.disk().unwrap().uuid;

@@ -14,7 +14,7 @@
 //! `ready` holds a [`SealedImage`], which only the store makes: it cannot be said early. This file
 //! knows neither time nor files nor tasks.
 
-use types::ErrorKind;
+use types::{ErrorKind, Sha512};
 
 use crate::store::SealedImage;
 
@@ -51,6 +51,8 @@ pub struct Failure {
     pub kind: ErrorKind,
     /// The whole chain of causes, for people.
     pub message: String,
+    /// The SHA-512 of the whole bytes, when it was another one than was asked for.
+    pub found: Option<Sha512>,
 }
 
 /// What happens to an image.
@@ -155,6 +157,7 @@ mod tests {
         Failure {
             kind: ErrorKind::Unavailable,
             message: "registry gone".to_owned(),
+            found: None,
         }
     }
 

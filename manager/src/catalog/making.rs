@@ -262,20 +262,14 @@ impl Catalog {
             format: new.format,
             convert: new.convert,
             pass: 0,
-            cancel: entry.cancel(),
+            turn: self.inner.turns.of(&new.source),
+            // A child: a source that is too slow is given up, and the image is not.
+            cancel: entry.cancel().child_token(),
             report: Arc::new(report_to.clone()),
         };
-        let _turn = if new.source.is_remote() {
-            Some(tokio::select! {
-                turn = self.inner.making.acquire() => turn,
-                () = job.cancel.cancelled() => {
-                    return Err(Error::Cancelled("the image is not wanted"));
-                }
-            })
-        } else {
-            // A snapshot is of now, not of when eight downloads have come.
-            None
-        };
+        if !new.source.is_remote() {
+            job.turn.take(&job.cancel).await?;
+        }
         if let Source::Adopt { from } = &new.source {
             let listed = self
                 .images()
@@ -290,7 +284,7 @@ impl Catalog {
             return job.adopt(from).await;
         }
         let (received, facts) = loop {
-            match self.inner.sources.take_in(&new.source, &job).await {
+            match self.take_in(entry, &new.source, &job).await {
                 Ok(done) => break done,
                 Err(error) if job.pass + 1 < error.passes() => {
                     warn!(pass = job.pass, error = %report(&error), "read again from the first byte");

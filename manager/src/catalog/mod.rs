@@ -15,6 +15,7 @@ mod registry;
 mod scrubbing;
 mod sending;
 mod status;
+mod trickle;
 mod unused;
 
 use std::collections::{BTreeMap, HashMap};
@@ -38,12 +39,9 @@ use self::status::{Board, Reporter};
 pub use self::status::{LonghornStatus, Status};
 pub use self::unused::{Usage, users};
 use crate::error::{Error, Result};
-use crate::source::{Source, Sources};
+use crate::source::{Source, Sources, Turns};
 use crate::store::recovery::Found;
 use crate::store::{ImageStore, SealedImage};
-
-/// Makings at once; more wait as `starting`. Each holds a few MiB of buffers and up to four threads.
-const MAKINGS_MAX: usize = 8;
 
 /// How long who needs an image waits while its bytes are being read again: some GiB.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -62,8 +60,8 @@ struct Inner {
     images: Mutex<BTreeMap<ImageId, Arc<Entry>>>,
     /// One disk, one verifying reader: more would only seek.
     verifying: Arc<Semaphore>,
-    /// Bounds the makings that run at once, and with them threads, memory and open connections.
-    making: Arc<Semaphore>,
+    /// Bounds the makings that run at once; more wait as `starting`.
+    turns: Turns,
     /// Held while a proof of it is written down.
     access: Arc<Mutex<()>>,
     /// How volumes use the images that are ready, as it was looked at last.
@@ -182,7 +180,7 @@ impl Catalog {
             sources,
             images: Mutex::new(images),
             verifying: Arc::new(Semaphore::new(1)),
-            making: Arc::new(Semaphore::new(MAKINGS_MAX)),
+            turns: Turns::default(),
             access: Arc::default(),
             usage: Mutex::default(),
             changes,

@@ -12,7 +12,7 @@ use tracing::{debug, error, info, warn};
 use types::report;
 
 use super::lifecycle::Lifecycle;
-use super::{Catalog, Entry, MAKINGS_MAX};
+use super::{Catalog, Entry};
 use crate::error::{Error, Result};
 use crate::store::health::Counters;
 use crate::store::scrub::Scrubbed;
@@ -171,7 +171,7 @@ impl Catalog {
     /// Lets images on their way have the disk for themselves, for a while.
     async fn wait_for_quiet(&self) {
         let begun = Instant::now();
-        while self.inner.making.available_permits() < MAKINGS_MAX && begun.elapsed() < YIELD_MAX {
+        while self.inner.turns.are_taken() && begun.elapsed() < YIELD_MAX {
             sleep(Duration::from_secs(1)).await;
         }
     }

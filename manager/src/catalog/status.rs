@@ -113,9 +113,24 @@ impl Status {
             Found::Unusable(id, error) => {
                 let message = report(error).to_string();
                 let kind = error.kind();
-                bare(id, Lifecycle::Failed(Failure { kind, message }), false)
+                let found = sum_found(error);
+                let failure = Failure {
+                    kind,
+                    message,
+                    found,
+                };
+                bare(id, Lifecycle::Failed(failure), false)
             }
         }
+    }
+}
+
+/// The checksum that whole bytes had when it was not the one that was asked for.
+fn sum_found(error: &Error) -> Option<Sha512> {
+    match error {
+        Error::Checksum { actual, .. } => Some(**actual),
+        Error::SetAside { why, .. } => sum_found(why),
+        _ => None,
     }
 }
 
@@ -223,6 +238,7 @@ impl Reporter {
         self.apply(Event::Failed(Failure {
             kind: error.kind(),
             message,
+            found: sum_found(error),
         }));
     }
 

@@ -45,7 +45,7 @@ impl Classify for Error {
             | Self::Peer { .. }
             | Self::PeerSilent { .. }
             | Self::DiskSuspect { .. } => ErrorKind::Unavailable,
-            Self::NothingCame { .. } => ErrorKind::DeadlineExceeded,
+            Self::NothingCame { .. } | Self::TooSlow { .. } => ErrorKind::DeadlineExceeded,
             Self::OtherManager { source, .. } => source.kind(),
             // A registry may hide what it does not give. No answer is no refusal.
             Self::AccessUnproven { source, .. } => match source.kind() {
@@ -55,9 +55,10 @@ impl Classify for Error {
             },
             Self::Size { .. } => ErrorKind::OutOfRange,
             Self::Unimplemented(_) => ErrorKind::Unimplemented,
-            Self::NoSpace { .. } | Self::SendingLimit(_) | Self::PortsInUse(_) => {
-                ErrorKind::ResourceExhausted
-            }
+            Self::NoSpace { .. }
+            | Self::SendingLimit(_)
+            | Self::TooManyReceivers(_)
+            | Self::PortsInUse(_) => ErrorKind::ResourceExhausted,
             Self::WrongSize { .. }
             | Self::Checksum { .. }
             | Self::SourceChecksum { .. }

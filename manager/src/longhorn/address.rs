@@ -15,6 +15,17 @@ pub fn of_pod(listening: SocketAddr) -> IpAddr {
         .unwrap_or_else(|| reachable(listening.ip()))
 }
 
+/// The same with a port, in the words of `POD_IP`: also where that is a name.
+pub fn of_pod_at(listening: SocketAddr) -> String {
+    let named = std::env::var("POD_IP").unwrap_or_default();
+    let name = named.trim();
+    let plain = |c: char| c.is_ascii_alphanumeric() || ".-".contains(c);
+    if name.is_empty() || name.parse::<IpAddr>().is_ok() || !name.chars().all(plain) {
+        return SocketAddr::new(of_pod(listening), listening.port()).to_string();
+    }
+    format!("{name}:{}", listening.port())
+}
+
 /// The address for bulk data between managers: that of the storage network where there is one.
 pub fn for_peers(listening: SocketAddr) -> IpAddr {
     interface(STORAGE_INTERFACE).unwrap_or_else(|| of_pod(listening))

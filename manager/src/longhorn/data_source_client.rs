@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use fetch::AddressPolicy;
 use serde::Deserialize;
 
 use super::{FileInfo, plain_http};
@@ -31,13 +32,11 @@ pub struct DataSourceClient {
 }
 
 impl DataSourceClient {
-    /// A client of the data source at `address`, `host:port`.
-    pub fn new(address: &str) -> Result<Self> {
+    /// A client of the data source at `address`, `host:port`, if `policy` lets it be connected to.
+    pub async fn new(address: &str, policy: &AddressPolicy) -> Result<Self> {
         let http = plain_http::client().timeout(TIMEOUT).build();
-        let address = address
-            .strip_prefix("http://")
-            .unwrap_or(address)
-            .to_owned();
+        let address = address.strip_prefix("http://").unwrap_or(address);
+        let address = policy.resolve_one(address).await?.to_string();
         match http {
             Ok(http) => Ok(Self { address, http }),
             Err(error) => Err(Error::Peer {

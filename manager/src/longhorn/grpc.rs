@@ -106,9 +106,28 @@ impl Manager {
         layout.shown(&layout.image(Place::Work, id).backing)
     }
 
+    /// The `host:port` of another manager. One that may not be connected to is refused at once; one whose
+    /// name is not known now may be known later.
+    async fn manager_at(&self, text: &str) -> std::result::Result<String, Status> {
+        let wrong = |error: client::Error| Status::invalid_argument(report(&error).to_string());
+        let authority = match text.parse().map_err(wrong)? {
+            client::Address::Tcp(authority) => authority,
+            client::Address::Unix(_) => {
+                let why = format!("{text:?} is a socket of this machine: name HOST:PORT");
+                return Err(Status::invalid_argument(why));
+            }
+        };
+        match self.files.transfers().policy.resolve_one(&authority).await {
+            Err(error @ fetch::Error::Forbidden { .. }) => Err(relayed(&error.into())),
+            _ => Ok(authority),
+        }
+    }
+
     /// Sees that the data source has the file of this image ready, and has it let go of it.
     async fn take_over(&self, registration: &Registration, address: &str) -> Answer<()> {
-        let client = DataSourceClient::new(address).map_err(|error| relayed(&error))?;
+        let policy = &self.files.transfers().policy;
+        let client = DataSourceClient::new(address, policy).await;
+        let client = client.map_err(|error| relayed(&error))?;
         let prepared = client.get().await.map_err(|error| relayed(&error))?;
         let path = self.work_file(&registration.id);
         let file = &prepared.file;
@@ -205,9 +224,7 @@ impl BackingImageManagerService for Manager {
         if from_address.is_empty() {
             return Err(missing());
         }
-        let address = from_address.parse();
-        let address = address
-            .map_err(|error: client::Error| Status::invalid_argument(report(&error).to_string()))?;
+        let address = self.manager_at(&from_address).await?;
         registration.source = Some(Source::Manager(FromManager {
             address,
             size: registration.size,
@@ -284,7 +301,7 @@ impl BackingImageManagerService for Manager {
         }
         let mut response = Response::new(pb::PrepareDownloadResponse {
             src_file_path: file.file_path,
-            address: SocketAddr::new(address::of_pod(self.sync_server), port).to_string(),
+            address: address::of_pod_at(self.sync_server),
         });
         // Without a chunk manifest it can be pushed only, as between managers of Longhorn's.
         if self.files.images().has_manifest(&id) {

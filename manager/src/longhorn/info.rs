@@ -78,7 +78,14 @@ impl FileInfo {
                 info.progress = i32::try_from(progress.percent()).unwrap_or(99);
             }
             Lifecycle::Ready(_) => info.progress = 100,
-            Lifecycle::Failed(failure) => info.message.clone_from(&failure.message),
+            Lifecycle::Failed(failure) => {
+                info.message.clone_from(&failure.message);
+                // People copy the sum that was found into what they ask for next.
+                if let Some(found) = failure.found {
+                    info.progress = 100;
+                    info.current_checksum = found.to_string();
+                }
+            }
             Lifecycle::Unknown(why) => info.message.clone_from(why),
         }
         info

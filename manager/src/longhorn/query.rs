@@ -82,6 +82,17 @@ impl Query {
         aligned(size)
     }
 
+    /// Refuses an image for another engine than the first: its files are not made raw here.
+    pub fn require_engine_v1(&self) -> Result<()> {
+        match self.get("data-engine") {
+            "" | "v1" => Ok(()),
+            other => Err(Error::InvalidField {
+                field: "data-engine",
+                why: format!("{other:?} is not supported: images are for engine v1"),
+            }),
+        }
+    }
+
     /// The format that the file is to have; `None`: that in which it comes.
     pub fn file_type(&self) -> Result<Option<Format>> {
         match self.get("file-type") {

@@ -194,6 +194,7 @@ fn take(files: &Files, query: &Query, source: Source) -> Result<()> {
 
 /// What every request for a file says of it.
 pub(super) fn registration(query: &Query, id: ImageId) -> Result<Registration> {
+    query.require_engine_v1()?;
     Ok(Registration {
         id,
         source: None,

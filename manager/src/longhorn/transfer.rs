@@ -9,12 +9,13 @@ use std::sync::Arc;
 
 use axum::body::{Body, to_bytes};
 use axum::http::HeaderMap;
+use fetch::AddressPolicy;
 use image::Format;
 use tracing::{Instrument, info_span, warn};
 use types::{ImageId, report};
 
 use super::query::Query;
-use super::ssync::ports::{self, PortRange};
+use super::ssync::ports::{self, PortRange, Receivers};
 use super::ssync::{Batches, Invite, Receiver, Sending};
 use super::{Files, multipart, rest};
 use crate::catalog::Registration;
@@ -37,6 +38,10 @@ pub struct Transfers {
     pub rate: Arc<RateLimit>,
     /// The memory of what is pushed.
     pub batches: Batches,
+    /// Which addresses may be connected to, whoever names them.
+    pub policy: AddressPolicy,
+    /// Receivers that may be there at once.
+    pub receivers: Receivers,
 }
 
 impl Default for Transfers {
@@ -46,6 +51,8 @@ impl Default for Transfers {
             host: Ipv4Addr::LOCALHOST.into(),
             rate: Arc::new(RateLimit::new(0)),
             batches: Batches::default(),
+            policy: AddressPolicy::default(),
+            receivers: Receivers::default(),
         }
     }
 }
@@ -57,8 +64,10 @@ impl Transfers {
             address: address.to_owned(),
             host: self.host.to_string(),
         };
+        let place = self.receivers.place()?;
         let listener = self.ports.listen(self.host)?;
-        Ok(Source::Receive(Receiver::new(listener, size, invite)?))
+        let receiver = Receiver::new(listener, size, invite)?.in_place(place);
+        Ok(Source::Receive(receiver))
     }
 }
 
@@ -74,13 +83,21 @@ pub(super) fn receive(files: &Files, query: &Query) -> Result<()> {
         why: format!("{port:?} is no port"),
     })?;
     let registration = rest::registration(query, id)?;
-    let address = (files.transfers().host, port).into();
+    let transfers = files.transfers();
+    if !transfers.ports.contains(port) && files.get(&path).is_err() {
+        return Err(Error::InvalidField {
+            field: "port",
+            why: format!("receivers listen on {} (--port-range)", transfers.ports),
+        });
+    }
+    let place = transfers.receivers.place()?;
+    let address = (transfers.host, port).into();
     let listener = match ports::listen_on(address) {
         // The port of the copy that is under way.
         Err(_) if files.get(&path).is_ok() => return Err(Error::FileExists(path)),
         listening => listening?,
     };
-    let receiver = Receiver::new(listener, size, Invite::Unasked)?;
+    let receiver = Receiver::new(listener, size, Invite::Unasked)?.in_place(place);
     register_receiver(files, &path, registration, receiver, wanted)
 }
 
@@ -110,6 +127,7 @@ pub(super) fn register_receiver(
 
 /// `action=sendToPeer`: begins to push a ready file, and answers.
 pub(super) async fn send(files: &Files, path: &Path, to: &str) -> Result<()> {
+    let address = files.transfers().policy.resolve_one(to).await?;
     let guard = files.begin_send(path).await?;
     let path = path.to_owned();
     let opening = {
@@ -119,7 +137,7 @@ pub(super) async fn send(files: &Files, path: &Path, to: &str) -> Result<()> {
     let sending = Sending {
         file: opening.await.map_err(Error::Task)??,
         path,
-        to: to.to_owned(),
+        to: address.to_string(),
         rate: files.transfers().rate.clone(),
         batches: files.transfers().batches.clone(),
         cancel: guard.reading.cancel.clone(),

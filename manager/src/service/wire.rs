@@ -142,6 +142,7 @@ fn new_peers(peers: &pb::PeersSource) -> Result<Peers> {
     Ok(Peers {
         addresses: addresses.collect::<Result<_, crate::sync::Error>>()?,
         size: (peers.size > 0).then_some(peers.size),
+        chosen_here: false,
     })
 }
 

@@ -30,6 +30,7 @@ impl Sources {
             resolved = resolving => resolved?,
             () = job.cancel.cancelled() => return Err(Error::Cancelled("the image is not wanted")),
         };
+        job.turn.take(&job.cancel).await?;
         let digest = resolved.manifest_digest.to_string();
         job.report.pinned(&digest);
         job.report.progress(0, resolved.packed_size());

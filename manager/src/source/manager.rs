@@ -25,8 +25,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// A manager that has the image, or is getting it.
 #[derive(Debug, Clone)]
 pub struct FromManager {
-    /// Its gRPC.
-    pub address: Address,
+    /// Its gRPC, `host:port`.
+    pub address: String,
     /// The bytes that the image must have; 0: any number.
     pub size: u64,
     /// How one of Longhorn's is asked to push.
@@ -74,10 +74,12 @@ impl FromManager {
 
     async fn ask(&self, job: &Job) -> Result<Source> {
         let no = |source| Error::OtherManager {
-            address: self.address.to_string(),
+            address: self.address.clone(),
             source: Box::new(source),
         };
-        let client = Client::new(self.address.clone()).map_err(no)?;
+        let policy = &self.transfers.policy;
+        let address = policy.resolve_one(&self.address).await?.to_string();
+        let client = Client::new(Address::Tcp(address.clone())).map_err(no)?;
         let longhorn = client.with_deadline(QUESTION).longhorn();
         let peer = longhorn.peer_address(&job.id).await.map_err(no)?;
         if let Some(peer) = peer.and_then(|peer| peer.parse().ok()) {
@@ -85,10 +87,10 @@ impl FromManager {
             return Ok(Source::Peers(Peers {
                 addresses: vec![peer],
                 size: (self.size > 0).then_some(self.size),
+                chosen_here: false,
             }));
         }
         info!("the other manager is one of Longhorn's: it is asked to push");
-        self.transfers
-            .from_manager(&self.address.to_string(), self.size)
+        self.transfers.from_manager(&address, self.size)
     }
 }

@@ -11,6 +11,7 @@ mod file;
 pub mod luks;
 mod manager;
 mod peer;
+mod turns;
 mod unpack;
 mod upload;
 mod url;
@@ -31,6 +32,7 @@ pub use self::access::VerifyAccess;
 pub use self::clone::{CloneOf, Encryption};
 pub use self::manager::FromManager;
 pub use self::peer::Peers;
+pub use self::turns::{Turn, Turns};
 pub use self::upload::{Bringer, Upload, upload};
 pub use self::url::{Download, Unpack};
 pub use self::volume::Snapshot;
@@ -94,9 +96,22 @@ pub struct Local {
 }
 
 impl Source {
-    /// Whether its bytes come from elsewhere, so that it waits for its turn among those that do.
+    /// Whether its bytes come over the network: the turn is taken when the first of them is there.
     pub fn is_remote(&self) -> bool {
-        !matches!(self, Self::Volume(_))
+        match self {
+            Self::Registry { .. }
+            | Self::Url(_)
+            | Self::Peers(_)
+            | Self::Manager(_)
+            | Self::Upload(_)
+            | Self::Receive(_) => true,
+            Self::OciLayout(_)
+            | Self::Archive(_)
+            | Self::File(_)
+            | Self::Adopt { .. }
+            | Self::Image(_)
+            | Self::Volume(_) => false,
+        }
     }
 
     /// Whether it is a container image.
@@ -187,6 +202,8 @@ pub struct Job {
     pub convert: Option<Foreign>,
     /// How often the source was read before, in vain.
     pub pass: u32,
+    /// Its turn among the makings.
+    pub turn: Turn,
     /// Ends the work.
     pub cancel: CancellationToken,
     /// Is told how far the work is.

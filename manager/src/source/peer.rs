@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tracing::warn;
+use types::report;
 
 use super::{Job, Source, Sources};
 use crate::error::{Error, Result};
@@ -21,6 +22,8 @@ pub struct Peers {
     pub addresses: Vec<PeerAddress>,
     /// The size it must have.
     pub size: Option<u64>,
+    /// The operator of this manager named them: they may have any address.
+    pub chosen_here: bool,
 }
 
 impl Sources {
@@ -35,7 +38,33 @@ impl Sources {
             }
         }
         let size = None;
-        (!addresses.is_empty()).then_some(Peers { addresses, size })
+        let chosen_here = true;
+        (!addresses.is_empty()).then_some(Peers {
+            addresses,
+            size,
+            chosen_here,
+        })
+    }
+
+    /// Where to connect to for peers that somebody else named.
+    async fn checked(&self, peers: &Peers) -> Result<Vec<PeerAddress>> {
+        if peers.chosen_here {
+            return Ok(peers.addresses.clone());
+        }
+        let (mut addresses, mut refused) = (Vec::new(), None);
+        for peer in &peers.addresses {
+            match self.network.policy().resolve(peer.as_str()).await {
+                Ok(found) => addresses.extend(found.into_iter().map(PeerAddress::from)),
+                Err(error) => {
+                    warn!(%peer, error = %report(&error), "this peer is not asked");
+                    refused = Some(error);
+                }
+            }
+        }
+        match refused {
+            Some(error) if addresses.is_empty() => Err(error.into()),
+            _ => Ok(addresses),
+        }
     }
 
     pub(super) async fn take_peers(
@@ -46,7 +75,7 @@ impl Sources {
     ) -> Result<(Received, Facts)> {
         let wanted = Wanted {
             id: job.id.clone(),
-            peers: peers.addresses.clone(),
+            peers: self.checked(peers).await?,
             size: peers.size,
             expected: job.expected,
         };
@@ -72,6 +101,7 @@ impl Target for Place {
 
     async fn open(&self, manifest: Manifest, shape: (Geometry, Seal)) -> Result<Arc<Arriving>> {
         let job = self.job.clone();
+        job.turn.take(&job.cancel).await?;
         let open = move || {
             let size = manifest.size;
             let known = Some(manifest);

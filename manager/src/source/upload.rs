@@ -117,6 +117,7 @@ fn receive(
                         actual: more,
                     });
                 }
+                handle.block_on(job.turn.take(&job.cancel))?;
                 ingest.write(&bytes)?;
                 job.report.progress(more, size);
             }

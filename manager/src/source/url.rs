@@ -107,6 +107,7 @@ impl Sources {
             download = starting => download?,
             () = job.cancel.cancelled() => return Err(Error::Cancelled("the image is not wanted")),
         };
+        job.turn.take(&job.cancel).await?;
         // A login page with status 200 is the commonest wrong answer. Whoever knows the checksum or
         // the format has said what is right.
         let known = job.expected.is_some() || wanted.sha256.is_some();

@@ -102,6 +102,21 @@ impl ImageStore {
         self.release(id)
     }
 
+    /// Removes what described a work file that was taken over: Longhorn's manager leaves what it does not
+    /// know. Nothing, when the file is still there.
+    pub fn tidy_after(&self, id: &ImageId) -> Result<()> {
+        let paths = self.paths(id);
+        if paths
+            .backing
+            .try_exists()
+            .context("look for", &paths.backing)?
+        {
+            return Ok(());
+        }
+        durable::remove_file(&paths.chunks)?;
+        durable::remove_file(&paths.part_chunks)
+    }
+
     /// Removes what a failed making left, except what the next attempt can go on from.
     pub fn abandon(&self, id: &ImageId) -> Result<()> {
         let paths = self.paths(id);

@@ -112,7 +112,11 @@ impl Host {
 
     fn fail(&self, kind: ErrorKind, message: String) {
         self.note(&message);
-        self.step(Event::Failed(Failure { kind, message }));
+        self.step(Event::Failed(Failure {
+            kind,
+            message,
+            found: None,
+        }));
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use fetch::AddressPolicy;
 use image::Format;
 use proto::storage::v1 as pb;
 
@@ -38,7 +39,13 @@ type Pairs = BTreeMap<String, String>;
 
 impl Kind {
     /// Reads what the command line says. `host` is where senders reach us.
-    pub fn read(kind: &str, parameters: &Pairs, credential: &Pairs, host: IpAddr) -> Result<Self> {
+    /// A replica may be asked to export where `policy` lets it.
+    pub fn read(
+        kind: &str,
+        parameters: &Pairs,
+        credential: &Pairs,
+        (host, policy): (IpAddr, &AddressPolicy),
+    ) -> Result<Self> {
         match parameters.get("data-engine").map(String::as_str) {
             None | Some("" | "v1") => {}
             Some(other) => {
@@ -51,7 +58,7 @@ impl Kind {
         match kind {
             "download" => download(parameters, credential),
             "upload" => Ok(Self::Upload),
-            "export-from-volume" => export(parameters, host),
+            "export-from-volume" => export(parameters, host, policy),
             "clone" => Ok(Self::Fetch(transfer::clone_of(
                 required(parameters, "backing-image")?,
                 required(parameters, "backing-image-uuid")?,
@@ -116,7 +123,7 @@ fn download(parameters: &Pairs, credential: &Pairs) -> Result<Kind> {
     Ok(Kind::Fetch(Source::Url(Box::new(download))))
 }
 
-fn export(parameters: &Pairs, host: IpAddr) -> Result<Kind> {
+fn export(parameters: &Pairs, host: IpAddr, policy: &AddressPolicy) -> Result<Kind> {
     let invite = Invite::Replica {
         snapshot: required(parameters, "snapshot-name")?.to_owned(),
         address: required(parameters, "sender-address")?.to_owned(),
@@ -126,6 +133,7 @@ fn export(parameters: &Pairs, host: IpAddr) -> Result<Kind> {
             .and_then(|seconds| seconds.parse().ok())
             .filter(|seconds| *seconds > 0)
             .unwrap_or(EXPORT_TIMEOUT),
+        policy: policy.clone(),
     };
     let format = match parameters.get("file-type").map(String::as_str) {
         None | Some("") => None,
@@ -156,7 +164,8 @@ mod tests {
             .iter()
             .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
             .collect();
-        Kind::read(kind, &parameters, &Pairs::new(), Ipv4Addr::LOCALHOST.into())
+        let host = (Ipv4Addr::LOCALHOST.into(), &AddressPolicy::default());
+        Kind::read(kind, &parameters, &Pairs::new(), host)
     }
 
     #[test]

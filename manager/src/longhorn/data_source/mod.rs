@@ -112,13 +112,15 @@ pub async fn run(args: DataSourceArgs) -> Result<()> {
         field: "sync-listen",
         why: "it must be HOST:PORT".to_owned(),
     })?;
+    let policy = AddressPolicy::new(args.allow_address.iter().copied());
     let transfers = Transfers {
         host: address::for_peers(listening),
+        policy: policy.clone(),
         ..Transfers::default()
     };
-    let kind = Kind::read(&args.source_type, &parameters, &credential, transfers.host)?;
+    let host = (transfers.host, &policy);
+    let kind = Kind::read(&args.source_type, &parameters, &credential, host)?;
     drop((args.credential, credential));
-    let policy = AddressPolicy::new(args.allow_address.iter().copied());
     let proxies = Proxies::of_environment();
     if !proxies.is_empty() {
         info!(?proxies, "downloads are reached through a proxy");

@@ -265,6 +265,9 @@ impl DataSource {
 
     /// The process ends: nobody is to find its lock.
     pub(super) fn let_go(&self) {
+        if let Err(error) = self.inner.store.tidy_after(&self.inner.work.id) {
+            warn!(error = %report(&error), "what described the file is left behind");
+        }
         if let Err(error) = self.inner.store.release(&self.inner.work.id) {
             warn!(error = %report(&error), "a lock is left behind");
         }

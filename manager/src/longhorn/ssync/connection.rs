@@ -139,6 +139,10 @@ impl Shared {
         let empty = || Response::new(full(Bytes::new()));
         match call {
             Call::Open { size, .. } => {
+                self.session
+                    .take_turn()
+                    .await
+                    .map_err(|error| Refusal::failed(report(&error).to_string()))?;
                 self.work(move |session| session.open(size)).await?;
                 let _ = self.sender.set(peer);
                 Ok(json("false".to_owned()))

@@ -1,21 +1,28 @@
 //! How a sender learns that a receiver waits for it.
 
+use std::io::ErrorKind::ConnectionRefused;
 use std::net::SocketAddr;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use fetch::AddressPolicy;
 use proto::bimrpc::SendRequest;
 use proto::bimrpc::backing_image_manager_service_client::BackingImageManagerServiceClient;
 use proto::enginerpc::VolumeExportRequest;
 use proto::enginerpc::sync_agent_service_client::SyncAgentServiceClient;
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
 use tonic::transport::{Channel, Endpoint};
 use tracing::{info, warn};
-use types::{ImageId, report};
+use types::{Classify, ErrorKind, ImageId, report};
 
 use crate::error::{Error, Result};
 
 /// How long a sender may take to answer; then its bytes are waited for all the same.
 const CONNECT: Duration = Duration::from_secs(10);
+/// How often a sender that was asked is looked for, and how often in a row nobody may be there.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+const MISSED_MAX: u32 = 3;
 /// How long an export may take: the incumbent's own limit.
 const EXPORT: Duration = Duration::from_hours(24);
 /// How long a manager may take to answer a Send, which only starts the work.
@@ -43,6 +50,8 @@ pub enum Invite {
         host: String,
         /// Seconds that the replica waits for the answer to one request.
         timeout: i32,
+        /// Which addresses a replica may have.
+        policy: AddressPolicy,
     },
 }
 
@@ -73,8 +82,16 @@ impl Invite {
         hint: &OnceLock<String>,
     ) -> Error {
         match self.ask(receiver, id).await {
-            Ok(()) => {}
+            Ok(()) => {
+                if let Self::Manager { address, .. } = self {
+                    return gone(address, LOOK_EVERY).await;
+                }
+            }
             Err(error @ Error::Peer { .. }) => return error,
+            // An address that may not be connected to.
+            Err(error @ Error::Fetch(_)) if error.kind() == ErrorKind::InvalidArgument => {
+                return error;
+            }
             Err(error) => {
                 let error = report(&error).to_string();
                 warn!(error, "cannot ask the sender; waiting for its bytes");
@@ -108,8 +125,10 @@ impl Invite {
                 snapshot,
                 host,
                 timeout,
+                policy,
             } => {
                 let agent = sync_agent(address)?;
+                let agent = policy.resolve_one(&agent).await?.to_string();
                 let request = VolumeExportRequest {
                     snapshot_file_name: snapshot.clone(),
                     host: host.clone(),
@@ -127,6 +146,21 @@ impl Invite {
         }
         Ok(())
     }
+}
+
+/// Comes back when nobody listens any more where a sender was asked: it was killed, and its bytes will not
+/// come. One that is slow, frozen or behind a bad network is waited for.
+async fn gone(address: &str, every: Duration) -> Error {
+    let mut missed = 0;
+    while missed < MISSED_MAX {
+        sleep(every).await;
+        let connected = timeout(CONNECT, TcpStream::connect(address)).await;
+        let nobody = connected
+            .is_ok_and(|connected| connected.is_err_and(|error| error.kind() == ConnectionRefused));
+        missed = if nobody { missed + 1 } else { 0 };
+    }
+    let (address, what) = (address.to_owned(), "it has ended".to_owned());
+    Error::Peer { address, what }
 }
 
 /// An error that the sender itself answered is a reason to end; a broken connection is not.
@@ -193,6 +227,20 @@ mod tests {
         for wrong in ["invalid-addr", "", ":1", "a:x", "a:65535"] {
             assert!(sync_agent(wrong).is_err(), "{wrong}");
         }
+    }
+
+    /// Row 120: a sender that was killed is not waited for.
+    #[tokio::test]
+    async fn row_120_a_sender_that_is_gone_is_noticed() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let every = Duration::from_millis(10);
+        let mut waiting = std::pin::pin!(gone(&address, every));
+        let there = timeout(Duration::from_millis(200), waiting.as_mut()).await;
+        assert!(there.is_err(), "it is there");
+        drop(listener);
+        let error = waiting.await.to_string();
+        assert!(error.contains("it has ended"), "{error}");
     }
 
     #[test]

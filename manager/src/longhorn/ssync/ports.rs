@@ -8,6 +8,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
 use crate::error::{Error, IoContext, Result};
 
 /// The ports that receivers may listen on, `FIRST-LAST`.
@@ -59,6 +61,11 @@ impl std::fmt::Display for PortRange {
 }
 
 impl PortRange {
+    /// Whether a port is one of them.
+    pub fn contains(&self, port: u16) -> bool {
+        (self.first..=self.last).contains(&port)
+    }
+
     /// Listens on the next free port of the range.
     pub fn listen(&self, ip: IpAddr) -> Result<TcpListener> {
         let count = u32::from(self.last - self.first) + 1;
@@ -82,6 +89,28 @@ impl PortRange {
     }
 }
 
+/// Receivers that wait for a sender, or receive, at once: each holds a port and a task, and whoever can
+/// reach the sync server may ask for one.
+const RECEIVERS_MAX: usize = 64;
+
+/// The places of receivers. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct Receivers(Arc<Semaphore>);
+
+impl Default for Receivers {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(RECEIVERS_MAX)))
+    }
+}
+
+impl Receivers {
+    /// A place for one more, until it is dropped.
+    pub fn place(&self) -> Result<OwnedSemaphorePermit> {
+        let place = self.0.clone().try_acquire_owned();
+        place.map_err(|_| Error::TooManyReceivers(RECEIVERS_MAX))
+    }
+}
+
 /// Listens on one port that somebody else chose.
 pub fn listen_on(address: SocketAddr) -> Result<TcpListener> {
     let listener = TcpListener::bind(address).context("listen on", address.to_string().as_ref())?;
@@ -99,6 +128,7 @@ fn nonblocking(listener: TcpListener, address: SocketAddr) -> Result<TcpListener
 mod tests {
     use super::*;
     use std::net::Ipv4Addr;
+    use types::Classify;
 
     const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -111,6 +141,19 @@ mod tests {
         for wrong in ["", "30001", "2-1", "0-5", "1-70000", "a-b", "1-2-3", "-1-5"] {
             assert!(wrong.parse::<PortRange>().is_err(), "{wrong}");
         }
+    }
+
+    /// Row 119: receivers that nobody sends to are bounded.
+    #[test]
+    fn row_119_receivers_are_bounded_and_their_places_are_given_back() {
+        let receivers = Receivers::default();
+        let places: Vec<_> = (0..RECEIVERS_MAX)
+            .map(|_| receivers.place().unwrap())
+            .collect();
+        let error = receivers.place().unwrap_err();
+        assert_eq!(error.kind(), types::ErrorKind::ResourceExhausted);
+        drop(places);
+        assert!(receivers.place().is_ok());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -54,6 +54,8 @@ pub struct Receiver {
     patience: Patience,
     /// Whether what comes is made a qcow2 image.
     convert: bool,
+    /// Its place among the receivers of this process.
+    place: Option<Arc<OwnedSemaphorePermit>>,
 }
 
 impl Receiver {
@@ -69,7 +71,15 @@ impl Receiver {
             invite,
             patience: Patience::default(),
             convert: false,
+            place: None,
         })
+    }
+
+    /// One of those that are bounded: it has this place for as long as it lives.
+    #[must_use]
+    pub fn in_place(mut self, place: OwnedSemaphorePermit) -> Self {
+        self.place = Some(Arc::new(place));
+        self
     }
 
     /// With other waits than Longhorn's.

@@ -104,6 +104,11 @@ impl Session {
         self.come.subscribe()
     }
 
+    /// Waits for the turn of this image: its sender is there.
+    pub(super) async fn take_turn(&self) -> Result<()> {
+        self.job.turn.take(&self.job.cancel).await
+    }
+
     /// A file of `size` bytes comes.
     pub(super) fn open(&self, size: u64) -> Judged<()> {
         let mut state = self.exclusive();

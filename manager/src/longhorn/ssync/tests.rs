@@ -58,6 +58,7 @@ fn site() -> Site {
         convert: None,
         size: None,
         pass: 0,
+        turn: crate::source::Turn::default(),
         cancel: CancellationToken::new(),
         report: told.clone(),
     };
