@@ -64,7 +64,7 @@ mod tests {
         let end = block(5);
         assert_eq!(runs(512), [block(2) - 512..block(3) - 512, end - 512..end]);
         assert!(data_runs(&[0; 3 * BLOCK], 7).next().is_none());
-        assert_eq!(data_runs(&[1; 10], 4090).collect::<Vec<_>>(), [0..10]);
+        assert!(data_runs(&[1; 10], 4090).eq(std::iter::once(0..10)));
         assert!(data_runs(&[], 0).next().is_none());
     }
 }

@@ -82,7 +82,11 @@ impl Volumes {
             });
         }
         durable::remove_dir(&dir)?; // 2
-        durable::sync_parent(&dir)?;
+        match durable::sync_parent(&dir) {
+            // Somebody removed the directory of all volumes: there is no name left to be made durable.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            synced => synced?,
+        }
         self.unpublished().remove(name);
         Ok(())
     }
