@@ -12,9 +12,6 @@ use types::ByteSize;
 use crate::error::{Error, Result};
 use crate::request::{Capability, Capacity};
 
-/// The least size that mkfs.xfs makes a file system in: 300 MiB, by its manual page.
-const XFS_LEAST: ByteSize = ByteSize(300 << 20);
-
 /// Checks an image's content against each of the capabilities. A block device takes anything.
 pub(crate) fn suits(
     image: &str,
@@ -86,8 +83,9 @@ pub(crate) fn flags_fit(asked: Option<FsType>, capabilities: &[Capability]) -> R
     Ok(())
 }
 
-/// Checks that a blank volume can get the file system asked for, and is large enough for it.
-pub(crate) fn can_format(capacity: Capacity, asked: Option<FsType>) -> Result<()> {
+/// Checks that a blank volume can get the file system asked for, and gives the size to ask for: one that is
+/// too small for it becomes the least, as far as the limit lets it.
+pub(crate) fn can_format(capacity: Capacity, asked: Option<FsType>) -> Result<Option<ByteSize>> {
     if asked.is_some_and(|fs_type| !host::filesystem::can_format(fs_type)) {
         let why = "a blank volume is formatted with ext4, ext3, ext2, xfs or btrfs only";
         return Err(Error::Invalid {
@@ -95,16 +93,25 @@ pub(crate) fn can_format(capacity: Capacity, asked: Option<FsType>) -> Result<()
             why,
         });
     }
-    match (asked, capacity.required.or(capacity.limit)) {
-        (Some(fs_type @ FsType::Xfs), Some(size)) if size < XFS_LEAST => {
-            Err(Error::TooSmallToFormat {
-                size,
-                fs_type,
-                least: XFS_LEAST,
-            })
-        }
-        _ => Ok(()),
+    let fs_type = asked.unwrap_or(FsType::Ext4);
+    let sizes = host::filesystem::sizes(fs_type);
+    let (least, most) = (ByteSize(*sizes.start()), ByteSize(*sizes.end()));
+    let size = capacity.required.or(capacity.limit);
+    if let Some(size) = capacity.limit.filter(|limit| *limit < least) {
+        return Err(Error::TooSmallToFormat {
+            size,
+            fs_type,
+            least,
+        });
     }
+    if let Some(size) = size.filter(|size| capacity.required.is_some() && *size > most) {
+        return Err(Error::TooLargeToFormat {
+            size,
+            fs_type,
+            most,
+        });
+    }
+    Ok(capacity.required.map(|size| size.max(least)))
 }
 
 #[cfg(test)]
@@ -245,12 +252,29 @@ mod tests {
             required: Some(ByteSize(required)),
             limit: None,
         };
-        let small = can_format(capacity(32 << 20), Some(FsType::Xfs)).unwrap_err();
-        assert_eq!(small.kind(), ErrorKind::OutOfRange);
-        can_format(capacity(300 << 20), Some(FsType::Xfs)).unwrap();
-        can_format(capacity(32 << 20), Some(FsType::Ext4)).unwrap();
-        can_format(capacity(32 << 20), None).unwrap();
-        can_format(Capacity::default(), Some(FsType::Xfs)).unwrap();
+        let size = |required, fs_type| can_format(capacity(required), fs_type).unwrap().unwrap();
+        for (fs_type, least) in [
+            (Some(FsType::Xfs), 300 << 20),
+            (Some(FsType::Btrfs), 109 << 20),
+            (Some(FsType::Ext4), 1 << 20),
+            (None, 1 << 20),
+        ] {
+            assert_eq!(size(1, fs_type), ByteSize(least));
+            assert_eq!(size(1 << 30, fs_type), ByteSize(1 << 30));
+            let bounded = Capacity {
+                limit: Some(ByteSize(least - 1)),
+                ..capacity(4096)
+            };
+            let small = can_format(bounded, fs_type).unwrap_err();
+            assert_eq!(small.kind(), ErrorKind::OutOfRange);
+            assert!(small.to_string().contains("needs"), "{small}");
+        }
+        let large = can_format(capacity(17 << 40), Some(FsType::Ext2)).unwrap_err();
+        assert_eq!(large.kind(), ErrorKind::OutOfRange);
+        assert_eq!(
+            can_format(Capacity::default(), Some(FsType::Xfs)).unwrap(),
+            None
+        );
         let squashfs = can_format(Capacity::default(), Some(FsType::Squashfs)).unwrap_err();
         assert_eq!(squashfs.kind(), ErrorKind::InvalidArgument);
     }

@@ -76,6 +76,16 @@ pub enum Error {
         /// At most.
         limit: ByteSize,
     },
+    /// A blank volume is too large for its file system.
+    #[error("a volume of {size} bytes is too large for {fs_type}, which has at most {most}")]
+    TooLargeToFormat {
+        /// Asked.
+        size: ByteSize,
+        /// Which.
+        fs_type: host::FsType,
+        /// The most it has.
+        most: ByteSize,
+    },
     /// A blank volume is too small for its file system.
     #[error("a volume of {size} bytes is too small for {fs_type}, which needs {least}")]
     TooSmallToFormat {
@@ -309,9 +319,10 @@ impl Classify for Error {
             | Self::InGroup { .. }
             | Self::OtherMembers { .. }
             | Self::Flag { .. } => ErrorKind::InvalidArgument,
-            Self::Limit { .. } | Self::TooSmallToFormat { .. } | Self::NotGrown { .. } => {
-                ErrorKind::OutOfRange
-            }
+            Self::Limit { .. }
+            | Self::TooSmallToFormat { .. }
+            | Self::TooLargeToFormat { .. }
+            | Self::NotGrown { .. } => ErrorKind::OutOfRange,
             Self::NoSuchVolume { .. }
             | Self::NoSuchSnapshot { .. }
             | Self::NoSuchNode { .. }

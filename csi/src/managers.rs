@@ -392,7 +392,7 @@ impl Managers {
         for member in &census.members {
             if here(&member.disk.node_id) {
                 answered = true;
-                let available = member.disk.available;
+                let available = creatable(&member.disk);
                 room.total = ByteSize(room.total.bytes().saturating_add(available));
                 room.largest = room.largest.max(ByteSize(available));
             }
@@ -445,6 +445,11 @@ fn there<T>(answer: client::Result<T>) -> client::Result<Option<T>> {
     }
 }
 
+/// What a new volume may have on a disk. A manager of an earlier version does not say.
+fn creatable(disk: &wire::Disk) -> u64 {
+    disk.creatable.unwrap_or(disk.available)
+}
+
 /// The same of equal ones each time: those with room first, then the most preferred, then by a hash of
 /// the names, which spreads volumes over disks.
 fn choose<'a>(
@@ -457,7 +462,7 @@ fn choose<'a>(
         let mut hasher = DefaultHasher::new();
         (name.as_str(), &member.disk.uuid).hash(&mut hasher);
         (
-            member.disk.available < wanted.bytes(),
+            creatable(&member.disk) < wanted.bytes(),
             preference(member).unwrap_or(usize::MAX),
             hasher.finish(),
         )

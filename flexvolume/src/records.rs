@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! <state>/targets/<hash of the directory>.json   the record of one mounted directory
+//! <state>/targets/<volume>.owed                  of one that is gone and whose publication is not given back
 //! <state>/volumes/<volume>/mount                 where the volume is staged; its own record beside it
 //! <state>/locks/…                                held only while a call works
 //! ```
@@ -30,6 +31,10 @@ const VERSION: u32 = 1;
 /// The longest record read, in bytes: a path of 4 KiB, escaped, and a few names.
 const RECORD_BYTES_MAX: u64 = 64 << 10;
 const SUFFIX: &str = ".json";
+/// What the name of a debt's record ends in.
+const DEBT: &str = ".owed";
+/// Debts that one call pays: the kubelet waits for it.
+const DEBTS_PAID: usize = 8;
 
 /// What the kubelet mounted the directory for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -222,6 +227,52 @@ impl State {
         }
     }
 
+    fn debt_path(&self, volume: &VolumeName) -> PathBuf {
+        self.0.join("targets").join(format!("{volume}{DEBT}"))
+    }
+
+    /// Makes the record of what is gone from this node one of a debt: by a rename where there is one, which
+    /// needs no room.
+    pub(crate) fn owe(&self, record: &Record) -> Result<()> {
+        let target = Target::new(&record.target)?;
+        let debt = self.debt_path(&record.volume);
+        if !self.record_path(&target).exists() {
+            self.store(&target, record)?;
+        }
+        fs::rename(self.record_path(&target), &debt)
+            .and_then(|()| sync_parent(&debt))
+            .map_err(Error::io("rename the record to", &debt))
+    }
+
+    /// Whether the volume's publication is to be given back.
+    pub(crate) fn owes(&self, volume: &VolumeName) -> bool {
+        self.debt_path(volume).exists()
+    }
+
+    /// Some of the records of debts.
+    pub(crate) fn debts(&self) -> Result<Vec<Record>> {
+        let directory = self.0.join("targets");
+        let entries = fs::read_dir(&directory).map_err(Error::io("list", &directory))?;
+        let is_debt = |path: &PathBuf| path.to_string_lossy().ends_with(DEBT);
+        let paths = entries.flatten().map(|entry| entry.path()).filter(is_debt);
+        let mut found = Vec::new();
+        for path in paths.take(DEBTS_PAID) {
+            found.extend(read(&path)?);
+        }
+        Ok(found)
+    }
+
+    /// Removes the record of a debt: it is paid, or the volume is in use again.
+    pub(crate) fn forgive(&self, volume: &VolumeName) -> Result<()> {
+        let path = self.debt_path(volume);
+        match fs::remove_file(&path).and_then(|()| sync_parent(&path)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Error::io("remove the record", &path)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The records of the volume at other targets, mounted or not.
     pub(crate) fn others(&self, record: &Record) -> Result<Vec<Record>> {
         let directory = self.0.join("targets");
@@ -327,5 +378,22 @@ mod tests {
         };
         write(&serde_json::to_vec(&newer).unwrap());
         assert!(state.load(&target).is_err());
+    }
+
+    #[test]
+    fn a_debt_is_remembered_until_it_is_paid() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open(dir.path()).unwrap();
+        let (target, record) = record("/pods/a/v", "v");
+        state.store(&target, &record).unwrap();
+        for _ in 0..2 {
+            state.owe(&record).unwrap();
+            assert_eq!(state.load(&target).unwrap(), None);
+            assert!(state.owes(&record.volume));
+            assert_eq!(state.debts().unwrap(), vec![record.clone()]);
+        }
+        state.forgive(&record.volume).unwrap();
+        state.forgive(&record.volume).unwrap();
+        assert_eq!(state.debts().unwrap(), Vec::new());
     }
 }

@@ -107,6 +107,11 @@ impl Volumes {
             return Err(Error::SizeMissing {
                 volume: options.volume.clone(),
             });
+        } else {
+            // One that is too small for its file system gets the least that this takes.
+            let fs_type = options.fs_type.unwrap_or(host::FsType::Ext4);
+            let least = *host::filesystem::sizes(fs_type).start();
+            wanted.required_bytes = wanted.required_bytes.max(least);
         }
         crash_point!("flexvolume.mount.image_ready");
         let made = self.client.create_volume(wanted);

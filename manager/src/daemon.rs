@@ -37,6 +37,7 @@ use crate::store::{Disk, ImageStore, Place};
 use crate::sync;
 use crate::upkeep::{self, UpkeepArgs};
 use crate::volume::Volumes;
+use crate::volume::promise::OVERCOMMIT;
 
 /// Time that connections, and then running work, have to end after the drain: together with it less
 /// than the 30 s that a kubelet grants a pod by default.
@@ -95,6 +96,11 @@ pub struct DaemonArgs {
     /// Address of /healthz, /readyz and /metrics; none when it is not given
     #[arg(long, value_name = "HOST:PORT", value_parser = listen::socket_address)]
     pub metrics_listen: Option<SocketAddr>,
+    /// Percent of the disk that its volumes may be promised: they are thin, and clones share their image;
+    /// 0: no bound
+    #[arg(long, default_value_t = OVERCOMMIT, value_name = "PERCENT",
+        value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    pub overcommit: u32,
     /// Name of the Kubernetes node that the disk is in [default: the host name]
     #[arg(long, env = "NODE_ID", value_name = "NAME")]
     pub node_id: Option<NodeId>,
@@ -208,7 +214,7 @@ pub(crate) async fn bound(address: &Address, protocol: Protocol) -> Result<Liste
 
 /// Locks the disk and reads what volumes it holds.
 async fn open_disk(args: &DaemonArgs, node_id: NodeId) -> Result<(Arc<Disk>, Volumes)> {
-    let (path, uuid) = (args.disk.clone(), args.disk_uuid.clone());
+    let (path, uuid, overcommit) = (args.disk.clone(), args.disk_uuid.clone(), args.overcommit);
     let state = args.node_state.as_deref().map(NodeState::new);
     let opened = move || {
         if let Some(state) = state {
@@ -216,7 +222,7 @@ async fn open_disk(args: &DaemonArgs, node_id: NodeId) -> Result<(Arc<Disk>, Vol
         }
         let disk = Arc::new(Disk::open_within(&path, TAKE_OVER)?);
         check_uuid(&disk, &uuid)?;
-        let volumes = Volumes::load(disk.clone(), node_id)?;
+        let volumes = Volumes::load(disk.clone(), node_id)?.with_overcommit(overcommit);
         Ok::<_, Error>((disk, volumes))
     };
     let (disk, volumes) = tokio::task::spawn_blocking(opened)

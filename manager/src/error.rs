@@ -181,6 +181,33 @@ pub enum Error {
         /// What would be possible.
         why: String,
     },
+    /// The disk has promised its volumes as much as it may.
+    #[error(
+        "volume size {asked}: the disk can promise {creatable} bytes more; its volumes and images were \
+         promised {promised} of {most}; delete some of them, add a disk, or give the manager a larger \
+         --overcommit"
+    )]
+    Overcommitted {
+        /// What was asked, in bytes.
+        asked: ByteSize,
+        /// What the others have.
+        promised: u64,
+        /// What all may have.
+        most: u64,
+        /// What is left; nothing on a disk that is full.
+        creatable: u64,
+    },
+    /// A write found the disk full.
+    #[error(
+        "cannot {operation} {}: the disk is full, or a quota of it is used up; delete volumes, snapshots or \
+         images, or run fstrim in mounted volumes", path.display()
+    )]
+    Full {
+        /// What was tried, as a verb.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+    },
     /// There is not enough room on the disk.
     #[error("the disk has {available} bytes free and {needed} are needed; free some space")]
     NoSpace {
@@ -451,10 +478,19 @@ pub(crate) trait IoContext<T> {
 
 impl<T, E: Into<std::io::Error>> IoContext<T> for std::result::Result<T, E> {
     fn context(self, operation: &'static str, path: &Path) -> Result<T> {
-        self.map_err(|error| Error::Io {
-            operation,
-            path: path.to_owned(),
-            source: error.into(),
+        self.map_err(|error| {
+            let source: std::io::Error = error.into();
+            let path = path.to_owned();
+            match source.kind() {
+                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                    Error::Full { operation, path }
+                }
+                _ => Error::Io {
+                    operation,
+                    path,
+                    source,
+                },
+            }
         })
     }
 }

@@ -187,3 +187,35 @@ pub(crate) fn features(window: &Window) -> io::Result<Vec<String>> {
     }
     Ok(all)
 }
+
+/// Bytes that an ext file system can grow to: the descriptors of its groups must fit in a group, which
+/// is what resize2fs wants, and its blocks must have numbers. `None`: there is none.
+pub(crate) fn grows_to(window: &Window) -> io::Result<Option<u64>> {
+    let Some(block) = superblock(window)? else {
+        return Ok(None);
+    };
+    let log = le32(&block, 0x18);
+    let per_group = u64::from(le32(&block, 0x20));
+    if log > 6 || per_group == 0 || per_group > 8 << (10 + log) {
+        // No such file system is mounted, let alone grown.
+        return Ok(None);
+    }
+    let size = 1024_u64 << log;
+    let first = u64::from(le32(&block, 0x14));
+    let is_64bit = le32(&block, 0x60) & BLOCKS_64 != 0;
+    let descriptor = if is_64bit {
+        u64::from(le16(&block, 0xfe)).clamp(32, 1024)
+    } else {
+        32
+    };
+    let blocks = per_group
+        .saturating_sub(first)
+        .saturating_mul(size / descriptor)
+        .saturating_mul(per_group);
+    let numbers = if is_64bit {
+        1 << 48
+    } else {
+        u64::from(u32::MAX)
+    };
+    Ok(Some(blocks.min(numbers).saturating_mul(size)))
+}

@@ -160,6 +160,19 @@ fn cut(bytes: u64, size: u64) -> String {
     )
 }
 
+/// Bytes that the file system on `disk` can grow to, where its superblock sets a bound that volumes may
+/// meet: ext2, ext3 and ext4.
+///
+/// # Errors
+/// Those of the disk.
+pub fn grows_to(disk: &dyn Disk) -> io::Result<Option<u64>> {
+    let window = Window::new(disk)?;
+    match ext::find(&window)? {
+        Some(_) => ext::grows_to(&window),
+        None => Ok(None),
+    }
+}
+
 /// Whether every byte of `disk` is zero. Ranges that the disk knows to be holes are not read.
 pub fn is_zero(disk: &dyn Disk) -> io::Result<bool> {
     let size = disk.size();

@@ -50,9 +50,11 @@ pub(super) fn bytes(size: u64) -> i64 {
 }
 
 pub(super) fn condition(volume: &wire::Volume) -> csi::VolumeCondition {
-    let abnormal = !volume.degraded.is_empty();
+    let wrong = [&volume.condition, &volume.degraded].map(String::as_str);
+    let wrong: Vec<&str> = wrong.into_iter().filter(|why| !why.is_empty()).collect();
+    let abnormal = !wrong.is_empty();
     let message = if abnormal {
-        volume.degraded.clone()
+        wrong.join("; ")
     } else {
         "healthy".to_owned()
     };

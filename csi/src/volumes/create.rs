@@ -56,7 +56,8 @@ impl Volumes {
             _ => match self.image_of(request).await? {
                 Some(image) => (wanted.image_name, wanted.image_uuid) = (image.name, image.uuid),
                 None if request.is_mount() => {
-                    content::can_format(request.capacity, request.fs_type())?;
+                    let size = content::can_format(request.capacity, request.fs_type())?;
+                    wanted.required_bytes = size.unwrap_or_default().bytes();
                     content::flags_fit(request.fs_type(), &request.capabilities)?;
                 }
                 None => {}

@@ -4,16 +4,20 @@
 //! makes the device. The device that these calls tell is therefore a name, `/dev/longhorn/VOLUME` as
 //! the first driver had it, and no node of the host.
 
+use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use client::wire;
 use host::staging::NodeVolume;
-use types::{NodeId, VolumeName};
+use types::{Classify as _, ErrorKind, NodeId, VolumeName};
 
 use super::Driver;
 use crate::error::{Error, Result, shown};
 use crate::options::Options;
+use crate::records::{Kind, Record};
 use crate::reply::Reply;
+use crate::target::Target;
 
 /// What the name of every device begins with.
 const DEVICES: &str = "/dev/longhorn/";
@@ -44,7 +48,9 @@ fn is_published_to(volume: &wire::Volume, node: &NodeId) -> bool {
 
 impl Driver {
     pub(super) async fn attach(&self, options: Options, node: NodeId) -> Result<Reply> {
+        let _volume = self.lock_volume(&options.volume).await?;
         let ensured = self.volumes.ensure(&options).await?;
+        self.state.forgive(&options.volume)?;
         if let Err(error) = self.volumes.publish(&options.volume, &node, &options).await {
             if ensured.is_new
                 && let Err(failure) = self.volumes.delete(&options.volume).await
@@ -58,8 +64,27 @@ impl Driver {
     }
 
     pub(super) async fn detach(&self, volume: &VolumeName, node: &NodeId) -> Result<Reply> {
-        self.volumes.unpublish(volume, node).await?;
-        Ok(Reply::success(""))
+        let _volume = self.lock_volume(volume).await?;
+        let Err(error) = self.volumes.unpublish(volume, node).await else {
+            return Ok(Reply::success(""));
+        };
+        if !matches!(
+            error.kind(),
+            ErrorKind::Unavailable | ErrorKind::DeadlineExceeded
+        ) {
+            return Err(error);
+        }
+        // Nothing of a detached volume is on this node: what is left is to tell the manager.
+        let device = Target::new(Path::new(&device_of(volume)))?;
+        let mut record = Record::found(&device, Kind::Device, volume.clone());
+        record.published_to = Some(node.clone());
+        self.state.owe(&record)?;
+        self.owes.store(true, Ordering::Relaxed);
+        let error = types::report(&error);
+        tracing::warn!(%volume, "detached, and to be unpublished later: {error}");
+        Ok(Reply::success(
+            "it is detached; the manager is told later that it is",
+        ))
     }
 
     pub(super) async fn is_attached(&self, options: &Options, node: &NodeId) -> Result<Reply> {

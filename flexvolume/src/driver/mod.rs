@@ -10,6 +10,7 @@ mod unmount;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use client::wire;
@@ -37,6 +38,8 @@ pub(crate) struct Driver {
     state: State,
     disks: Disks,
     volumes: Volumes,
+    /// Set when the manager did not take something back: it is not asked again by this call.
+    owes: AtomicBool,
     stop: Stop,
 }
 
@@ -47,12 +50,21 @@ impl Driver {
             disks: Disks::new(config.disks.clone()),
             volumes: Volumes::new(&config, stop.clone())?,
             config,
+            owes: AtomicBool::new(false),
             stop,
         })
     }
 
-    /// Does a call.
+    /// Does a call, and then what calls before it could not do.
     pub(crate) async fn call(&self, call: DriverCall) -> Result<Reply> {
+        let reply = self.answer(call).await?;
+        if !self.owes.load(Ordering::Relaxed) {
+            self.pay_debts().await;
+        }
+        Ok(reply)
+    }
+
+    async fn answer(&self, call: DriverCall) -> Result<Reply> {
         match call {
             DriverCall::Attach { json, node } => {
                 self.attach(Options::parse(&json)?, self::node(&node)?)

@@ -56,6 +56,7 @@ impl Driver {
         let (node, here) = self.replica_here(volume).await?;
         record.published_to = Some(node.clone());
         self.state.store(target, record)?; // 2
+        self.state.forgive(&record.volume)?;
         crash_point!("flexvolume.mount.recorded");
         self.volumes
             .publish(&options.volume, &node, options)

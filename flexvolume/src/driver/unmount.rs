@@ -3,14 +3,19 @@
 //! Steps, in order: 1 the mount at the target · 2 with the volume's last target, what staging made ·
 //! 3 the publication · 4 the record. The record goes last: a call that is killed is finished by the
 //! next one, also after a reboot, when only the record is left.
+//!
+//! Steps 1 and 2 are all that the kubelet waits for. Where the manager does not take the publication
+//! back, the record becomes that of a debt, which later calls pay.
 
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 
 use host::staging;
 use types::{Classify as _, ErrorKind, crash_point};
 
 use super::Driver;
 use crate::error::{Error, Result};
+use crate::lock::Lock;
 use crate::process::blocking;
 use crate::records::{Kind, Record};
 use crate::reply::Reply;
@@ -48,7 +53,24 @@ impl Driver {
                 target: pod.target,
             });
         }
-        self.take_down(&target, &record).await?;
+        self.unbind(&record).await?; // 1
+        crash_point!("flexvolume.unmount.unbound");
+        if self.unstage_last(&record).await?
+            && let Err(error) = self.give_back(&record).await
+        {
+            let error = types::report(&error);
+            tracing::warn!(volume = %record.volume, "unmounted, and to be unpublished later: {error}");
+            self.owes.store(true, Ordering::Relaxed);
+            if let Err(failure) = self.state.owe(&record) {
+                let failure = types::report(&failure);
+                tracing::warn!(volume = %record.volume, "unpublish it by hand: {failure}");
+            }
+            return Ok(Reply::success(
+                "it is unmounted; the manager is told later that it is",
+            ));
+        }
+        crash_point!("flexvolume.unmount.unpublished");
+        self.state.remove(&target)?; // 4
         Ok(Reply::success(""))
     }
 
@@ -66,14 +88,21 @@ impl Driver {
             return Ok(None);
         };
         tracing::warn!(%volume, target = %target.path().display(), "mounted without a record");
-        let mut record = Record::found(target, kind, volume);
-        if !self.config.attach
-            && let Some(volume) = self.volumes.find(&record.volume).await?
-        {
-            let (node, _) = self.replica_here(&volume).await?;
-            record.published_to = Some(node);
-        }
-        Ok(Some(record))
+        Ok(Some(Record::found(target, kind, volume)))
+    }
+
+    /// Gives the publication back that the record tells of; one that was made up tells of none, and the
+    /// manager knows.
+    async fn give_back(&self, record: &Record) -> Result<()> {
+        let node = match &record.published_to {
+            Some(node) => node.clone(),
+            None if self.config.attach => return Ok(()),
+            None => match self.volumes.find(&record.volume).await? {
+                Some(volume) => self.replica_here(&volume).await?.0,
+                None => return Ok(()),
+            },
+        };
+        self.volumes.unpublish(&record.volume, &node).await // 3
     }
 
     /// Undoes a mount, step by step, and stops at the first step that fails: the next call goes on
@@ -102,20 +131,57 @@ impl Driver {
     }
 
     async fn release(&self, target: &Target, record: &Record) -> Result<()> {
-        if self.live_others(record).await?.is_empty() {
-            let (state, volume) = (self.state.clone(), record.volume.clone());
-            blocking(move || {
-                staging::unstage(&volume, &state.staging_path(&volume))?; // 2
-                state.remove_volume_dir(&volume)
-            })
-            .await?;
-            crash_point!("flexvolume.unmount.unstaged");
-            if let Some(node) = &record.published_to {
-                self.volumes.unpublish(&record.volume, node).await?; // 3
-            }
-            crash_point!("flexvolume.unmount.unpublished");
+        if self.unstage_last(record).await? {
+            self.give_back(record).await?;
         }
         self.state.remove(target) // 4
+    }
+
+    /// Takes away what staging made, if the volume is mounted nowhere else; tells whether it was.
+    async fn unstage_last(&self, record: &Record) -> Result<bool> {
+        if !self.live_others(record).await?.is_empty() {
+            return Ok(false);
+        }
+        let (state, volume) = (self.state.clone(), record.volume.clone());
+        blocking(move || {
+            staging::unstage(&volume, &state.staging_path(&volume))?; // 2
+            state.remove_volume_dir(&volume)
+        })
+        .await?;
+        crash_point!("flexvolume.unmount.unstaged");
+        Ok(true)
+    }
+
+    /// Gives back what earlier calls could not, as far as the manager takes it; the rest waits for a
+    /// later call.
+    pub(super) async fn pay_debts(&self) {
+        let state = self.state.clone();
+        let debts = blocking(move || state.debts()).await.unwrap_or_default();
+        for debt in debts {
+            // Somebody mounts it, who settles that first.
+            let Ok(Some(_lock)) = Lock::try_acquire(&self.state.volume_lock(&debt.volume)) else {
+                continue;
+            };
+            let in_use = self
+                .live_others(&debt)
+                .await
+                .is_ok_and(|live| !live.is_empty());
+            if !in_use
+                && self.state.owes(&debt.volume)
+                && let Err(error) = self.give_back(&debt).await
+            {
+                let (kind, error) = (error.kind(), types::report(&error).to_string());
+                if matches!(kind, ErrorKind::NotFound | ErrorKind::FailedPrecondition) {
+                    tracing::warn!(volume = %debt.volume, "it may have to be unpublished by hand: {error}");
+                } else {
+                    tracing::debug!(volume = %debt.volume, "still to be unpublished: {error}");
+                    return;
+                }
+            }
+            if let Err(error) = self.state.forgive(&debt.volume) {
+                tracing::warn!("{}", types::report(&error));
+            }
+        }
     }
 
     /// The other targets where the volume is mounted.

@@ -14,7 +14,7 @@
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -28,12 +28,25 @@ use crate::{Error, Result, paths};
 
 /// How long mkfs may take. On a sparse file it writes some metadata, whatever the size.
 const FORMAT_LIMIT: Duration = Duration::from_mins(10);
-/// `mkfs.xfs` makes nothing smaller since xfsprogs 5.19.
-const XFS_SIZE_MIN: u64 = 300 << 20;
 
 /// Whether a blank volume may get a file system of this type.
 pub fn can_format(fs_type: FsType) -> bool {
     mkfs(fs_type).is_some()
+}
+
+/// Bytes that a blank volume must and may have for a file system of this type: the least as mkfs takes it
+/// (of ext a little more, so that its versions agree), the most by the numbers that its blocks have.
+pub fn sizes(fs_type: FsType) -> RangeInclusive<u64> {
+    const EXT_BLOCK: u64 = 4096;
+    match fs_type {
+        FsType::Ext2 | FsType::Ext3 => (1 << 20)..=(u64::from(u32::MAX) * EXT_BLOCK),
+        FsType::Ext4 => (1 << 20)..=((1 << 60) - EXT_BLOCK),
+        // xfsprogs 5.19
+        FsType::Xfs => (300 << 20)..=u64::MAX,
+        // btrfs-progs 6.2
+        FsType::Btrfs => (109 << 20)..=u64::MAX,
+        _ => 0..=u64::MAX,
+    }
 }
 
 /// Looks whether the tools are installed that a file system of this type is made and checked with.
@@ -68,14 +81,17 @@ fn mkfs(fs_type: FsType) -> Option<(Tool, &'static [&'static str])> {
 }
 
 /// XFS in sectors of a block, unless the user's own options say otherwise: such a file system can be mounted on
-/// a device that does direct I/O in whole blocks, which is what a disk that shares extents wants. The others
-/// do not know sectors.
+/// a device that does direct I/O in whole blocks, which is what a disk that shares extents wants. ext in
+/// blocks of 4 KiB: with those of 1 KiB, which mke2fs gives small ones, it could not grow to 1 TiB.
 fn default_sectors(fs_type: FsType, more: &[String]) -> &'static [&'static str] {
     let theirs = |option: &String| option == "-s" || option == "-b";
-    if fs_type == FsType::Xfs && !more.iter().any(theirs) {
-        &["-s", "size=4096"]
-    } else {
-        &[]
+    if more.iter().any(theirs) {
+        return &[];
+    }
+    match fs_type {
+        FsType::Xfs => &["-s", "size=4096"],
+        FsType::Ext2 | FsType::Ext3 | FsType::Ext4 => &["-b", "4096"],
+        _ => &[],
     }
 }
 
@@ -89,8 +105,9 @@ pub fn format(volume: &VolumeName, path: &Path, fs_type: FsType, more: &[String]
     let blank = paths::open_regular(path, false)?;
     prove_blank(volume, path, &blank)?;
     let metadata = blank.metadata().map_err(Error::io("look at", path))?;
-    if fs_type == FsType::Xfs && metadata.len() < XFS_SIZE_MIN {
-        let (size, min) = (ByteSize(metadata.len()), ByteSize(XFS_SIZE_MIN));
+    let min = *sizes(fs_type).start();
+    if metadata.len() < min && more.is_empty() {
+        let (size, min) = (ByteSize(metadata.len()), ByteSize(min));
         return Err(Error::TooSmall { fs_type, size, min });
     }
     tool.find()?;

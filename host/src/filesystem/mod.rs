@@ -14,7 +14,7 @@ use std::time::Duration;
 use probe::FsType;
 
 pub(crate) use defaults::defaults_to_override;
-pub use format::{can_format, format, tools};
+pub use format::{can_format, format, sizes, tools};
 pub(crate) use format::{describe, part_content};
 pub use grow::{can_grow_unmounted, grow, grow_unmounted, grows_only_unmounted, shortfall};
 pub(crate) use health::reported;

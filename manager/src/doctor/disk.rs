@@ -8,6 +8,7 @@ use rustix::fs::{FlockOperation, flock, statvfs};
 
 use super::Finding;
 use crate::store::Disk;
+use crate::store::disk::Space;
 use crate::store::layout::Layout;
 
 /// Less free space than this is told.
@@ -103,8 +104,13 @@ fn room(path: &Path) -> Vec<Finding> {
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);
     let size = stat.f_blocks.saturating_mul(stat.f_frsize);
     let found = format!("{free} of {size} bytes free");
-    let space = if free < SPACE_LOW {
-        let advice = "images are refused before the disk is full; free some space";
+    let space = Space {
+        size,
+        available: free,
+    };
+    let space = if space.shortage().is_some() || free < SPACE_LOW {
+        let advice = "volumes are thin, and writes to them fail when the disk is full: delete volumes, snapshots or \
+                      images, or run fstrim in mounted volumes";
         Finding::warning("space", found, advice)
     } else {
         Finding::ok("space", found)

@@ -56,6 +56,8 @@ impl Classify for Error {
             Self::Size { .. } => ErrorKind::OutOfRange,
             Self::Unimplemented(_) => ErrorKind::Unimplemented,
             Self::NoSpace { .. }
+            | Self::Overcommitted { .. }
+            | Self::Full { .. }
             | Self::SendingLimit(_)
             | Self::TooManyReceivers(_)
             | Self::PortsInUse(_) => ErrorKind::ResourceExhausted,

@@ -17,6 +17,7 @@ use super::process::Process;
 use super::{Observed, counters};
 use crate::catalog::{self, Catalog, Lifecycle, Status};
 use crate::store::Disk;
+use crate::store::health::Shortage;
 use crate::store::layout::EntryName;
 
 /// What `/metrics` says of its own form.
@@ -203,6 +204,37 @@ impl Writer {
                 self.gauge(&name, help, value);
             }
         }
+        if let Ok(promise) = observed.volumes.promise() {
+            for (name, help, value) in [
+                (
+                    "promised_bytes",
+                    "Bytes of all volumes, which are thin, and what the images take",
+                    promise.promised,
+                ),
+                (
+                    "creatable_bytes",
+                    "Bytes that new volumes may be promised",
+                    promise.creatable,
+                ),
+            ] {
+                let name = format!("longhorn_backing_image_disk_{name}");
+                self.gauge(&name, help, value);
+            }
+        }
+        let short = observed
+            .disk
+            .space()
+            .ok()
+            .and_then(|space| space.shortage());
+        self.gauge(
+            "longhorn_backing_image_disk_short",
+            "1 while the disk is nearly full, 2 while it is full",
+            match short {
+                None => 0,
+                Some(Shortage::NearlyFull) => 1,
+                Some(Shortage::Full) => 2,
+            },
+        );
         self.gauge(
             "longhorn_backing_image_disk_suspect",
             "1 while the disk fails again and again",

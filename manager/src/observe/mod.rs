@@ -80,9 +80,22 @@ async fn trouble(observed: &Observed) -> Option<String> {
 
 async fn ready(State(observed): State<Observed>) -> (StatusCode, String) {
     match trouble(&observed).await {
-        None => (StatusCode::OK, "ok\n".to_owned()),
+        None => (StatusCode::OK, format!("ok{}\n", shortage(&observed).await)),
         Some(trouble) => (StatusCode::SERVICE_UNAVAILABLE, format!("{trouble}\n")),
     }
+}
+
+/// A disk that is short of room stays ready, or nothing on it could be deleted; it is said.
+async fn shortage(observed: &Observed) -> String {
+    let disk = observed.disk.clone();
+    let space = tokio::task::spawn_blocking(move || disk.space()).await;
+    let warning = space
+        .ok()
+        .and_then(Result::ok)
+        .and_then(|space| space.warning());
+    warning
+        .map(|warning| format!("; {warning}"))
+        .unwrap_or_default()
 }
 
 async fn metrics(State(observed): State<Observed>) -> Response {

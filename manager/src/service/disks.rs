@@ -51,14 +51,15 @@ impl Disks for Service {
     ) -> Result<Response<pb::Disk>, Status> {
         let disk = self.disk.clone();
         let with_known = request.get_ref().known_disks;
-        let (space, known) = blocking(move || {
+        let volumes = self.volumes.clone();
+        let (space, promise, known) = blocking(move || {
             disk.check()?;
             let known = if with_known {
                 disk.roster().known()
             } else {
                 Vec::new()
             };
-            Ok((disk.space()?, known))
+            Ok((disk.space()?, volumes.promise()?, known))
         })
         .await?;
         Ok(Response::new(pb::Disk {
@@ -69,6 +70,9 @@ impl Disks for Service {
             reflink: self.disk.reflink(),
             size: space.size,
             available: space.available,
+            promised: promise.promised,
+            creatable: Some(promise.creatable),
+            warning: space.warning().unwrap_or_default(),
             known_disks: known.into_iter().map(known_disk).collect(),
         }))
     }

@@ -58,6 +58,16 @@ impl Service {
         .await
     }
 
+    /// A volume with how its disk is doing.
+    fn shown(&self, volume: Volume) -> pb::Volume {
+        // A disk that cannot be asked says so elsewhere.
+        let condition = self.disk.space().ok().and_then(|space| space.warning());
+        pb::Volume {
+            condition: condition.unwrap_or_default(),
+            ..wire::volume(volume)
+        }
+    }
+
     /// The image of an existing volume, when the request's words for it fit.
     fn known_image(&self, volume: &VolumeName, name: &str, uuid: &str) -> Option<ImageId> {
         let image = self.volumes.get(volume).ok()?.record.image?.id;
@@ -76,14 +86,14 @@ impl VolumesRpc for Service {
         let volume = self
             .create_volume_of(new, &image, &uuid, &source_volume)
             .await?;
-        Ok(Response::new(wire::volume(volume)))
+        Ok(Response::new(self.shown(volume)))
     }
 
     async fn get_volume(&self, request: Request<pb::GetVolumeRequest>) -> Answer<pb::Volume> {
         let name = name_of(&request.get_ref().name)?;
         let volumes = self.volumes.clone();
         let volume = blocking(move || volumes.get(&name)).await?;
-        Ok(Response::new(wire::volume(volume)))
+        Ok(Response::new(self.shown(volume)))
     }
 
     async fn list_volumes(
@@ -97,7 +107,7 @@ impl VolumesRpc for Service {
         };
         let volumes = self.volumes.clone();
         let (found, more) = blocking(move || volumes.list(&after, max)).await?;
-        let volumes = found.into_iter().map(wire::volume).collect();
+        let volumes = found.into_iter().map(|volume| self.shown(volume)).collect();
         Ok(Response::new(pb::ListVolumesResponse { volumes, more }))
     }
 
@@ -117,7 +127,7 @@ impl VolumesRpc for Service {
         let limit = (request.limit_bytes > 0).then_some(ByteSize(request.limit_bytes));
         let (volumes, required) = (self.volumes.clone(), ByteSize(request.required_bytes));
         let volume = blocking(move || volumes.grow(&name, required, limit)).await?;
-        Ok(Response::new(wire::volume(volume)))
+        Ok(Response::new(self.shown(volume)))
     }
 
     async fn modify_volume(&self, request: Request<pb::ModifyVolumeRequest>) -> Answer<pb::Volume> {
@@ -128,7 +138,7 @@ impl VolumesRpc for Service {
         let owner = owner.map_err(|error| status::of(&error))?;
         let (volumes, timeout) = (self.volumes.clone(), request.stale_replica_timeout);
         let volume = blocking(move || volumes.modify(&name, replicas, timeout, owner)).await?;
-        Ok(Response::new(wire::volume(volume)))
+        Ok(Response::new(self.shown(volume)))
     }
 
     async fn publish_volume(
@@ -141,7 +151,7 @@ impl VolumesRpc for Service {
             .map_err(|error| status::of(&error))?;
         let volumes = self.volumes.clone();
         let volume = blocking(move || volumes.publish(&name, publication)).await?;
-        Ok(Response::new(wire::volume(volume)))
+        Ok(Response::new(self.shown(volume)))
     }
 
     async fn unpublish_volume(

@@ -438,6 +438,7 @@ pub(super) fn volume(volume: Volume) -> pb::Volume {
         cloned = Some(content(&partition.content));
     }
     pb::Volume {
+        condition: String::new(),
         partition: partition.map(|partition| pb::Partition {
             number: partition.number,
             offset: partition.offset,

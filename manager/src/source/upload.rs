@@ -107,6 +107,8 @@ fn receive(
     handle: &Handle,
 ) -> Result<Received> {
     let mut ingest = job.store.begin(&job.id, job.cancel.clone())?;
+    // Who uploads says how much it is: it is refused before the first byte, or surely fits.
+    ingest.expect(size)?;
     loop {
         match handle.block_on(next(parts, &job.cancel))? {
             Next::Part(Part::Bytes(bytes)) => {

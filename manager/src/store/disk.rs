@@ -18,7 +18,7 @@ use tracing::warn;
 use types::{Classify, DiskUuid, ErrorKind, report};
 
 use super::durable;
-use super::health::Counters;
+use super::health::{Counters, floor};
 use super::held::hold;
 use super::layout::Layout;
 use super::roster::Roster;
@@ -229,10 +229,29 @@ impl Disk {
         })
     }
 
-    /// Refuses to start what cannot fit.
+    /// What the images take, as the file system counts it.
+    pub fn images_size(&self) -> Result<u64> {
+        let dir = self.layout.images();
+        let mut sum = 0_u64;
+        for image in fs::read_dir(&dir).context("list", &dir)?.flatten() {
+            // One that is deleted meanwhile takes nothing.
+            let files = fs::read_dir(image.path()).into_iter().flatten().flatten();
+            let blocks = files
+                .flat_map(|file| file.metadata())
+                .map(|meta| meta.blocks());
+            sum = sum.saturating_add(blocks.sum::<u64>().saturating_mul(types::SECTOR));
+        }
+        Ok(sum)
+    }
+
+    /// Refuses to start what cannot fit, with what stays free for volumes and records.
     pub fn require_space(&self, needed: u64) -> Result<()> {
         let promised = self.counters.reserved_bytes.load(Ordering::Relaxed);
-        let available = self.space()?.available.saturating_sub(promised);
+        let space = self.space()?;
+        let available = space
+            .available
+            .saturating_sub(promised)
+            .saturating_sub(floor(space.size));
         if needed > available {
             return Err(Error::NoSpace { available, needed });
         }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tracing::{error, info};
 use types::report;
 
-use super::disk::Disk;
+use super::disk::{Disk, Space};
 use super::durable;
 use crate::error::{Error, IoContext, Result};
 
@@ -177,6 +177,50 @@ pub(super) fn leave_reserve(file: &File, path: &Path) -> Result<()> {
         return Err(Error::NoSpace { available, needed });
     }
     Ok(())
+}
+
+/// A disk is nearly full with less than this part of it free, at most [`SHORT_MAX`].
+const SHORT_PART: u64 = 10;
+const SHORT_MAX: u64 = 16 << 30;
+/// It is full with less than this: what a volume writes next may fail.
+pub(crate) const FULL: u64 = 1 << 20;
+
+/// How short of room a disk is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shortage {
+    /// Volumes can still be written to.
+    NearlyFull,
+    /// Writes to volumes fail.
+    Full,
+}
+
+impl Space {
+    /// Whether the volumes of the disk are in danger.
+    pub fn shortage(&self) -> Option<Shortage> {
+        if self.available < FULL {
+            Some(Shortage::Full)
+        } else if self.available < (self.size / SHORT_PART).min(SHORT_MAX) {
+            Some(Shortage::NearlyFull)
+        } else {
+            None
+        }
+    }
+
+    /// The same for people; `None`: there is room.
+    pub fn warning(&self) -> Option<String> {
+        let (available, size) = (self.available, self.size);
+        let advice = "delete volumes, snapshots or images of it, or run fstrim in its volumes";
+        Some(match self.shortage()? {
+            Shortage::NearlyFull => format!(
+                "the disk is nearly full: {available} of {size} bytes are free; when none is, writes to its \
+                 volumes fail; {advice}"
+            ),
+            Shortage::Full => format!(
+                "the disk is full: {available} of {size} bytes are free; writes to its volumes fail, and their \
+                 file systems may become read-only; {advice}"
+            ),
+        })
+    }
 }
 
 /// Bytes that stay free on a disk of this size.

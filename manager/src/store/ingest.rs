@@ -144,10 +144,8 @@ impl Ingest {
     fn flush(&mut self) -> Result<()> {
         let chunk = Chunk::of(&self.chunk);
         if let Chunk::Data(_) = chunk {
+            leave_reserve(&self.file, &self.path)?;
             self.write_chunk().context("write", &self.path)?;
-            if let Some(reservation) = &mut self.reservation {
-                reservation.took(self.chunk.len() as u64);
-            }
         }
         self.put(chunk, self.chunk.len())?;
         let next = self.hash.buffer();
@@ -180,13 +178,15 @@ impl Ingest {
         }
         self.chunks.push(chunk);
         self.offset += length as u64;
+        if let Some(reservation) = &mut self.reservation {
+            reservation.took(length as u64);
+        }
         if self.offset > IMAGE_SIZE_MAX {
             return Err(Error::NotAnImage(format!(
                 "it is larger than {IMAGE_SIZE_MAX} bytes"
             )));
         }
         if self.offset - self.written_back >= WRITE_BACK {
-            leave_reserve(&self.file, &self.path)?;
             start_write_back(
                 &self.file,
                 self.written_back,

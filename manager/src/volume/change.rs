@@ -6,7 +6,7 @@ use types::{ByteSize, VolumeName, crash_point};
 
 use super::owner::Owner;
 use super::request::rounded;
-use super::{Volume, Volumes, set_size};
+use super::{Volume, Volumes, can_grow, set_size};
 use crate::error::{Error, IoContext, Result};
 
 impl Volumes {
@@ -33,11 +33,20 @@ impl Volumes {
             });
         }
         self.disk.check()?;
+        let promised = if size > volume.record.size {
+            Some(self.promise_to(name, size)?)
+        } else {
+            None
+        };
         let paths = self.disk.layout().volume(name);
         let file = File::options()
+            .read(true)
             .write(true)
             .open(&paths.data)
             .context("open", &paths.data)?;
+        if size > volume.record.size {
+            can_grow(&file, size, &paths.data)?;
+        }
         // The file first: a record that promises more than there is would be wrong.
         if file.metadata().context("look at", &paths.data)?.len() < size.bytes() {
             set_size(&file, size, &paths.data)?;
@@ -47,6 +56,9 @@ impl Volumes {
         if volume.record.size < size {
             volume.record.size = size;
             volume.record.write(&paths.record)?;
+        }
+        if let Some(promised) = promised {
+            promised.keep();
         }
         Ok(volume)
     }

@@ -18,12 +18,13 @@ mod cut;
 mod moment;
 pub mod owner;
 pub mod partition;
+pub mod promise;
 mod publish;
 pub mod record;
 mod remove;
 mod request;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -37,6 +38,7 @@ use types::{ByteSize, ImageId, NodeId, VolumeName, crash_point, report};
 pub use self::moment::Moment;
 use self::moment::Moments;
 use self::partition::Partition;
+use self::promise::OVERCOMMIT;
 use self::record::{FromVolume, ImageRef, MadeBy, Publication, Record, Replica, VERSION};
 use self::remove::is_remains;
 pub use self::request::NewVolume;
@@ -55,6 +57,10 @@ pub struct Volumes {
     node_id: NodeId,
     /// Volumes that a request works on: a second one is told to come again.
     busy: Arc<Mutex<HashSet<VolumeName>>>,
+    /// Bytes of each volume: what they were promised.
+    sizes: Arc<Mutex<HashMap<VolumeName, u64>>>,
+    /// Percent of the disk that may be promised; 0: no bound.
+    overcommit: u32,
     /// Volumes that were unpublished while their disk could not be written to.
     unpublished: Arc<Mutex<HashSet<VolumeName>>>,
     /// What snapshots of groups are being made of.
@@ -132,13 +138,22 @@ impl Volumes {
                 _ => {}
             }
         }
-        Ok(Self {
+        let volumes = Self {
             disk,
             node_id,
             busy: Arc::default(),
+            sizes: Arc::default(),
+            overcommit: OVERCOMMIT,
             unpublished: Arc::default(),
             moments: Arc::default(),
-        })
+        };
+        for name in volumes.names()? {
+            // What cannot be read is said when somebody asks for it.
+            if let Ok(volume) = volumes.get(&name) {
+                volumes.sizes().insert(name, volume.record.size.bytes());
+            }
+        }
+        Ok(volumes)
     }
 
     /// The node whose disk this is.
@@ -281,10 +296,12 @@ impl Volumes {
         };
         let size = size_of(new, content)?;
         self.remove_remains(&new.name)?;
+        let promised = self.promise_to(&new.name, size)?;
         let creating = self.disk.layout().volume_creating(&new.name);
         durable::remove_dir(&creating.dir)?;
         match self.create_in(&creating, size, new, origin) {
             Ok(record) => {
+                promised.keep();
                 info!(volume = %new.name, %size, by = record.made_by.as_str(), "created");
                 if let Some(degraded) = record.degraded() {
                     warn!(volume = %new.name, degraded, "the volume is degraded");
@@ -326,6 +343,9 @@ impl Volumes {
             }
         };
         set_size(&file, size, &creating.data)?;
+        if new.partition.is_none() {
+            can_grow(&file, size, &creating.data)?;
+        }
         let partition = new
             .partition
             .map(|number| Partition::find(&file, &creating.data, number))
@@ -402,6 +422,25 @@ fn content_of(file: &File, path: &Path) -> Result<Content> {
         .and_then(probe::FileDisk::new)
         .and_then(|disk| probe::probe(&disk));
     Ok(probed.context("probe", path)?.into())
+}
+
+/// Refuses a size that the file system in `file` cannot grow to.
+fn can_grow(file: &File, size: ByteSize, path: &Path) -> Result<()> {
+    let most = file
+        .try_clone()
+        .and_then(probe::FileDisk::new)
+        .and_then(|disk| probe::grows_to(&disk))
+        .context("probe", path)?;
+    match most {
+        Some(most) if size.bytes() > most => Err(Error::Size {
+            asked: size,
+            why: format!(
+                "the file system in it, with the blocks that it has, cannot grow beyond {most} bytes; ask for \
+                 no more, or make it anew with larger blocks"
+            ),
+        }),
+        _ => Ok(()),
+    }
 }
 
 fn set_size(file: &File, size: ByteSize, path: &Path) -> Result<()> {

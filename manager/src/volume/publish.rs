@@ -98,7 +98,7 @@ impl Volumes {
         self.disk.check()?;
         let nobody = volume.published.is_empty();
         match self.write_published(&mut volume) {
-            Err(error @ Error::Io { .. }) if nobody => {
+            Err(error @ (Error::Io { .. } | Error::Full { .. })) if nobody => {
                 self.disk.note(&error);
                 warn!(volume = %name, error = %report(&error),
                     "unpublished, but the disk does not take it down yet");

@@ -18,7 +18,9 @@ use crate::store::held::hold;
 use crate::store::layout::VolumePaths;
 
 /// What is in a volume's directory besides its bytes.
-const BESIDE: [&str; 4] = [
+const BESIDE: [&str; 5] = [
+    // A file that a node was formatting.
+    "volume.format",
     "volume.cfg",
     "volume.cfg.tmp",
     "published.cfg",
@@ -40,7 +42,7 @@ impl Volumes {
                     });
                 }
             }
-            Err(Error::VolumeNotFound(_)) => return self.remove_remains(name),
+            Err(Error::VolumeNotFound(_)) => return self.remove_dir(name),
             // Nothing may be stuck deleting: a broken record cannot say that the volume is in use.
             Err(error @ Error::DamagedRecord { .. }) => {
                 warn!(volume = %name, error = %report(&error), "deleted nevertheless");
@@ -66,12 +68,12 @@ impl Volumes {
         drop(held);
         durable::sync_parent(&data)?;
         crash_point!("volume.delete.unlinked");
-        self.remove_remains(name)?;
+        self.remove_dir(name)?;
         info!(volume = %name, "deleted");
         Ok(())
     }
 
-    /// Removes what deleting a volume left, if it is there.
+    /// Removes what deleting a volume left, if it is there and nothing else is.
     pub(super) fn remove_remains(&self, name: &VolumeName) -> Result<()> {
         let dir = self.disk.layout().volume(name).dir;
         if dir.try_exists().context("look for", &dir)? && !is_remains(&dir)? {
@@ -81,6 +83,11 @@ impl Volumes {
                 source: std::io::Error::other("it holds files of others; look at them"),
             });
         }
+        self.remove_dir(name)
+    }
+
+    fn remove_dir(&self, name: &VolumeName) -> Result<()> {
+        let dir = self.disk.layout().volume(name).dir;
         durable::remove_dir(&dir)?; // 2
         match durable::sync_parent(&dir) {
             // Somebody removed the directory of all volumes: there is no name left to be made durable.
@@ -88,6 +95,7 @@ impl Volumes {
             synced => synced?,
         }
         self.unpublished().remove(name);
+        self.sizes().remove(name);
         Ok(())
     }
 }

@@ -34,12 +34,15 @@ pub struct NewVolume {
     pub parameters: BTreeMap<String, String>,
 }
 
+/// No volume is as large: ext4 ends here, and what counts in signed 64 bits is not far.
+pub(super) const SIZE_MAX: u64 = 1 << 60;
+
 pub(super) fn rounded(size: ByteSize) -> Result<ByteSize> {
     size.round_up(BLOCK)
-        .filter(|size| i64::try_from(size.bytes()).is_ok())
+        .filter(|size| size.bytes() < SIZE_MAX)
         .ok_or_else(|| Error::Size {
             asked: size,
-            why: "it is more than 8 EiB".to_owned(),
+            why: "volumes are smaller than 1 EiB".to_owned(),
         })
 }
 

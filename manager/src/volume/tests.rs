@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::owner::{Driver, Owner};
 use super::record::Publication;
 use super::*;
-use types::DiskUuid;
+use types::{Classify as _, DiskUuid, ErrorKind};
 
 fn volumes() -> (tempfile::TempDir, Volumes) {
     let dir = tempfile::tempdir().unwrap();
@@ -288,4 +288,108 @@ fn row_125_what_a_deletion_left_is_finished() {
     remove_bytes();
     Volumes::load(volumes.disk.clone(), volumes.node_id.clone()).unwrap();
     assert!(foreign.exists());
+}
+
+#[test]
+fn row_128_what_volumes_are_promised_is_bounded() {
+    let (_dir, volumes) = volumes();
+    let volumes = volumes.with_overcommit(100);
+    let name = VolumeName::new("v").unwrap();
+    let first = volumes.promise().unwrap();
+    let most = first.most.unwrap();
+    assert_eq!(first.creatable, (most - first.promised) / 4096 * 4096);
+    let refused = |result: Result<Volume>| match result.unwrap_err() {
+        error @ Error::Overcommitted { .. } => {
+            assert_eq!(error.kind(), ErrorKind::ResourceExhausted);
+        }
+        other => panic!("{other}"),
+    };
+    refused(volumes.create(&new("v", first.creatable + 1), Origin::Blank));
+    assert_eq!(
+        volumes.promise().unwrap(),
+        first,
+        "what is refused takes nothing"
+    );
+    volumes
+        .create(&new("v", first.creatable - 8192), Origin::Blank)
+        .unwrap();
+    assert_eq!(volumes.promise().unwrap().creatable, 8192);
+    refused(volumes.create(&new("w", 12288), Origin::Blank));
+    let grow = |by: u64| volumes.grow(&name, ByteSize(first.creatable - 8192 + by), None);
+    refused(grow(12288));
+    grow(4096).unwrap();
+    volumes.create(&new("w", 4096), Origin::Blank).unwrap();
+    assert_eq!(volumes.promise().unwrap().creatable, 0);
+    let again = Volumes::load(volumes.disk.clone(), volumes.node_id.clone()).unwrap();
+    let again = again.with_overcommit(100);
+    assert_eq!(
+        again.promise().unwrap().creatable,
+        0,
+        "a new start counts the same"
+    );
+    again.delete(&name).unwrap();
+    assert_eq!(again.promise().unwrap().creatable, first.creatable - 4096);
+    let again = again.with_overcommit(0);
+    again.create(&new("x", 1 << 42), Origin::Blank).unwrap();
+    for size in [1 << 60, i64::MAX as u64 - 4095, u64::MAX] {
+        let error = again.create(&new("y", size), Origin::Blank).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::OutOfRange, "{error}");
+    }
+}
+
+/// What resize2fs refuses by "too many block group descriptors", and what it takes.
+#[test]
+fn row_130_an_ext_file_system_grows_as_far_as_resize2fs_takes_it() {
+    let run = |tool: &str, arguments: &[&str]| {
+        std::process::Command::new(tool)
+            .args(arguments)
+            .output()
+            .ok()
+    };
+    let (dir, volumes) = volumes();
+    let volumes = volumes.with_overcommit(0);
+    let name = VolumeName::new("v").unwrap();
+    volumes.create(&new("v", 16 << 20), Origin::Blank).unwrap();
+    let file = dir.path().join("volumes/v/volume");
+    let path = file.to_str().unwrap();
+    let Some(made) = run("mkfs.ext4", &["-qF", "-b", "1024", path]) else {
+        eprintln!("skipped: needs mkfs.ext4");
+        return;
+    };
+    assert!(made.status.success());
+    let refused = volumes.grow(&name, ByteSize(1 << 40), None).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::OutOfRange, "{refused}");
+    assert!(
+        refused.to_string().contains("cannot grow beyond"),
+        "{refused}"
+    );
+    let grown = File::options().write(true).open(&file).unwrap();
+    let most = probe::grows_to(&probe::FileDisk::open(&file).unwrap())
+        .unwrap()
+        .unwrap();
+    let resized = |size: u64| {
+        grown.set_len(size).unwrap();
+        // Asked for its opinion (-P would not tell): a size in its own blocks.
+        let blocks = (size / 1024).to_string();
+        let out = run("resize2fs", &["-f", path, &blocks]).unwrap();
+        String::from_utf8_lossy(&out.stderr).into_owned()
+    };
+    assert!(resized(most + (8 << 20)).contains("too many block group descriptors"));
+    for (block, size) in [
+        ("1024", 512_u64 << 30),
+        ("4096", 20 << 40),
+        ("4096", 1 << 40),
+    ] {
+        grown.set_len(16 << 20).unwrap();
+        assert!(
+            run("mkfs.ext4", &["-qF", "-b", block, path])
+                .unwrap()
+                .status
+                .success()
+        );
+        let most = probe::grows_to(&probe::FileDisk::open(&file).unwrap())
+            .unwrap()
+            .unwrap();
+        assert!(size <= most, "{block} {size}: {most}");
+    }
 }
