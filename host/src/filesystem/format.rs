@@ -39,7 +39,9 @@ pub fn can_format(fs_type: FsType) -> bool {
 pub fn sizes(fs_type: FsType) -> RangeInclusive<u64> {
     const EXT_BLOCK: u64 = 4096;
     match fs_type {
-        FsType::Ext2 | FsType::Ext3 => (1 << 20)..=(u64::from(u32::MAX) * EXT_BLOCK),
+        FsType::Ext2 => (1 << 20)..=(u64::from(u32::MAX) * EXT_BLOCK),
+        // A smaller one has no journal, and is ext2.
+        FsType::Ext3 => (8 << 20)..=(u64::from(u32::MAX) * EXT_BLOCK),
         FsType::Ext4 => (1 << 20)..=((1 << 60) - EXT_BLOCK),
         // xfsprogs 5.19
         FsType::Xfs => (300 << 20)..=u64::MAX,
