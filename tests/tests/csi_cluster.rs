@@ -283,7 +283,8 @@ fn row_155_nothing_is_gone_because_its_manager_is_silent() {
     // A record that cannot be read is no reason to keep a volume, nor to call it gone.
     whole.provision(&on_node("damaged", NODES[1])).unwrap();
     let record = cluster.disks[1].join("volumes/damaged/volume.cfg");
-    std::fs::write(&record, "{").unwrap();
+    let mut file = std::fs::File::create(&record).unwrap();
+    std::io::Write::write_all(&mut file, b"{").unwrap();
     let damaged = soon(whole.controller().controller_get_volume(get("damaged")));
     refused(damaged.map(drop), Code::DataLoss, &["volume.cfg"]);
     soon(whole.controller().delete_volume(delete("damaged"))).unwrap();

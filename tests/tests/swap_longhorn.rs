@@ -113,6 +113,18 @@ fn upload(source: &Pod, bytes: &[u8]) {
     });
 }
 
+/// Asks `there` for a copy of the image that `from` has, and waits until it is ready.
+fn copy(control: &Control, spec: pb::BackingImageSpec, from: &Pod, there: &Pod) {
+    let sum = spec.checksum.clone();
+    let request = pb::SyncRequest {
+        spec: Some(spec),
+        from_address: from.address.clone(),
+    };
+    block_on(there.service().sync(request)).unwrap();
+    let copied = control.until_ready(there);
+    assert_eq!(copied["new"].status.as_ref().unwrap().checksum, sum);
+}
+
 /// The swap, as a cluster goes through it: the control plane finds our manager on disks that Longhorn's
 /// own filled, carries the images one by one, makes a new one, copies it, and deletes one.
 #[test]
@@ -186,17 +198,9 @@ fn the_control_plane_of_longhorn_finds_its_manager() {
     assert!(!disk.join("tmp/new-u0n").exists());
 
     let other = Pod::manager(&sandbox, two, other_disk);
-    let there = Control {
-        objects: control.objects.clone(),
-        spec: [("new", "u0n")].into(),
-    };
-    let request = pb::SyncRequest {
-        spec: Some(new_spec),
-        from_address: manager.address.clone(),
-    };
-    block_on(other.service().sync(request)).unwrap();
-    let copied = there.until_ready(&other);
-    assert_eq!(copied["new"].status.as_ref().unwrap().checksum, sum);
+    let objects = control.objects.clone();
+    let spec = [("new", "u0n")].into();
+    copy(&Control { objects, spec }, new_spec, &manager, &other);
     let copy = fs::read(other_disk.join("backing-images/new-u0n/backing")).unwrap();
     assert!(copy == new);
 

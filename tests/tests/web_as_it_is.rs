@@ -119,29 +119,14 @@ fn importing(sandbox: &Sandbox) -> Manager {
     Manager::start(sandbox, &options)
 }
 
-/// Archives, compressed files, pages and pointers never become disks, by whatever way they come, unless
-/// somebody declares that they are.
-#[test]
-fn row_174_what_is_no_disk_is_refused_by_name() {
-    needs!(Need::Tool("tar"), Need::Tool("gzip"));
-    let sandbox = Sandbox::new("no-disk");
-    let manager = importing(&sandbox);
-    let import = sandbox.path("import");
-    let files = import.display();
-    let big = noise(1, 2 * MIB);
-    sandbox.write("import/d.vmdk", &big);
-    let pack = |format: &str, name: &str| {
-        let to = format!("{files}/{name}");
-        let format = format!("--format={format}");
-        command::run(
-            "tar",
-            [&format, "-cf", &to, "-C", &files.to_string(), "d.vmdk"],
-        );
-        std::fs::read(to).unwrap()
-    };
-    let starts = |magic: &[u8]| [magic, &big].concat();
+/// What is no disk: a name, a word of its refusal, and its bytes. `pack` makes a tar archive of a format.
+fn no_disks(
+    big: &[u8],
+    pack: impl Fn(&str, &str) -> Vec<u8>,
+) -> Vec<(&'static str, &'static str, Vec<u8>)> {
+    let starts = |magic: &[u8]| [magic, big].concat();
     let lfs = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n";
-    let cases: Vec<(&str, &str, Vec<u8>)> = vec![
+    vec![
         ("ova", "tar archive", pack("ustar", "app.ova")),
         ("v7", "tar archive", pack("v7", "old.tar")),
         ("gnu", "tar archive", pack("gnu", "gnu.tar")),
@@ -168,7 +153,30 @@ fn row_174_what_is_no_disk_is_refused_by_name() {
             "text",
             b"root:x:0:0:root:/root:/bin/sh\n".repeat(512),
         ),
-    ];
+    ]
+}
+
+/// Archives, compressed files, pages and pointers never become disks, by whatever way they come, unless
+/// somebody declares that they are.
+#[test]
+fn row_174_what_is_no_disk_is_refused_by_name() {
+    needs!(Need::Tool("tar"), Need::Tool("gzip"));
+    let sandbox = Sandbox::new("no-disk");
+    let manager = importing(&sandbox);
+    let import = sandbox.path("import");
+    let files = import.display();
+    let big = noise(1, 2 * MIB);
+    sandbox.write("import/d.vmdk", &big);
+    let pack = |format: &str, name: &str| {
+        let to = format!("{files}/{name}");
+        let format = format!("--format={format}");
+        command::run(
+            "tar",
+            [&format, "-cf", &to, "-C", &files.to_string(), "d.vmdk"],
+        );
+        std::fs::read(to).unwrap()
+    };
+    let cases = no_disks(&big, pack);
     for (name, word, bytes) in &cases {
         let path = sandbox.write(format!("import/{name}"), bytes);
         let file = path.display().to_string();
