@@ -1,8 +1,9 @@
 //! The manager's error: what was asked, what is wrong, what to do next.
 
+mod context;
 mod kind;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use types::{ByteSize, Checksum, ImageId, ImageName, InvalidName, NodeId, Sha512, VolumeName};
 
@@ -436,29 +437,7 @@ fn listed(sums: &[Checksum]) -> String {
     sums.join(" and ")
 }
 
-impl From<fetch::Error> for Error {
-    fn from(error: fetch::Error) -> Self {
-        Self::Fetch(Box::new(error))
-    }
-}
-
-impl From<crate::sync::Error> for Error {
-    fn from(error: crate::sync::Error) -> Self {
-        Self::Sync(Box::new(error))
-    }
-}
-
-impl From<image::layer::Error> for Error {
-    fn from(error: image::layer::Error) -> Self {
-        Self::Layer(Box::new(error))
-    }
-}
-
-impl From<image::oci::Error> for Error {
-    fn from(error: image::oci::Error) -> Self {
-        Self::Container(Box::new(error))
-    }
-}
+pub(crate) use self::context::IoContext;
 
 /// `Result` with the manager's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -467,30 +446,5 @@ impl Error {
     /// How often the source is worth reading from its first byte when a reading ends so.
     pub(crate) fn passes(&self) -> u32 {
         fetch::Error::in_chain(self).map_or(1, fetch::Error::passes)
-    }
-}
-
-/// Gives an I/O result the operation and the path that it lacks.
-pub(crate) trait IoContext<T> {
-    /// Wraps the error as [`Error::Io`].
-    fn context(self, operation: &'static str, path: &Path) -> Result<T>;
-}
-
-impl<T, E: Into<std::io::Error>> IoContext<T> for std::result::Result<T, E> {
-    fn context(self, operation: &'static str, path: &Path) -> Result<T> {
-        self.map_err(|error| {
-            let source: std::io::Error = error.into();
-            let path = path.to_owned();
-            match source.kind() {
-                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-                    Error::Full { operation, path }
-                }
-                _ => Error::Io {
-                    operation,
-                    path,
-                    source,
-                },
-            }
-        })
     }
 }

@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::request::Page;
 
 fn member(uuid: &str, available: u64) -> Member {
     Member {
