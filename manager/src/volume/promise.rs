@@ -13,9 +13,9 @@ use super::Volumes;
 use crate::error::{Error, Result};
 use crate::store::health::{FULL, Shortage, floor};
 
-/// Percent of a disk that its volumes may be promised: ten times. Volumes of one base image share it, and
+/// Percent of a disk that its volumes may be promised: fifteen times. Volumes of one base image share it, and
 /// blank ones are seldom full; the condition of the volumes tells in time when they are.
-pub const OVERCOMMIT: u32 = 1000;
+pub const OVERCOMMIT: u32 = 1500;
 
 /// What was promised of a disk, and what can be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
