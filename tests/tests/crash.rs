@@ -10,10 +10,11 @@ use e2e::{Disk, FileSystem, Manager, Need, Sandbox, documents, needs};
 
 /// Steps that no request of the life takes: `manager/tests/store_crash.rs` kills at them, and
 /// `tests/tests/csi_cluster.rs` and `disk_identity.rs` at those of the roster and of a node's record.
-const ELSEWHERE: [&str; 7] = [
+const ELSEWHERE: [&str; 8] = [
     "store.node_state.",
     "store.roster.",
     "store.adopt.",
+    "store.prove.",
     "store.assembly.",
     "store.quarantine.",
     "store.orphans.",

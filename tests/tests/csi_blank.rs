@@ -124,7 +124,7 @@ fn row_70_names_sizes_and_parameters_are_checked() {
     );
     let small = csi::CreateVolumeRequest {
         volume_capabilities: vec![mounted("xfs")],
-        ..base()
+        ..sized(MIB, MIB)
     };
     refused(create(&node, small), Code::OutOfRange, &["xfs"]);
     node.assert_empty(&sandbox);

@@ -57,6 +57,9 @@ pub(super) fn look(path: &Path, file: &File) -> Result<Option<Foreign>> {
     };
     let footer = length.saturating_sub(SECTOR);
     if has(0, b"KDMV")? {
+        if length < SECTOR {
+            return Err(unsupported(path, "it begins as a VMDK and is cut short"));
+        }
         check_vmdk(path, file, length)?;
         return Ok(Some(Foreign::Vmdk));
     }

@@ -4,9 +4,10 @@ use std::fs::File;
 
 use types::{ByteSize, VolumeName, crash_point};
 
+use super::contents::{can_grow, set_size};
 use super::owner::Owner;
 use super::request::rounded;
-use super::{Volume, Volumes, can_grow, set_size};
+use super::{Volume, Volumes};
 use crate::error::{Error, IoContext, Result};
 
 impl Volumes {

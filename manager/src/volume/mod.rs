@@ -14,6 +14,7 @@
 //! A crash before 4 leaves a directory whose name says that it is void.
 
 mod change;
+mod contents;
 mod cut;
 mod moment;
 pub mod owner;
@@ -26,7 +27,6 @@ mod request;
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
-use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -35,15 +35,15 @@ use jiff::Timestamp;
 use tracing::{info, warn};
 use types::{ByteSize, ImageId, NodeId, VolumeName, crash_point, report};
 
+use self::contents::{can_grow, content_of, image_ref, set_size};
 pub use self::moment::Moment;
 use self::moment::Moments;
 use self::partition::Partition;
 use self::promise::OVERCOMMIT;
-use self::record::{FromVolume, ImageRef, MadeBy, Publication, Record, Replica, VERSION};
+use self::record::{FromVolume, MadeBy, Publication, Record, Replica, VERSION};
 use self::remove::is_remains;
 pub use self::request::NewVolume;
 use self::request::{difference, size_of};
-use crate::content::Content;
 use crate::error::{Error, IoContext, Result};
 use crate::source::Snapshot;
 use crate::store::layout::{EntryName, Layout, VolumePaths};
@@ -178,7 +178,7 @@ impl Volumes {
         let real_size = match fs::symlink_metadata(&paths.data) {
             Ok(meta) => meta.blocks() * types::SECTOR,
             // What has no bytes was deleted.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 // Only of the disk that is served: an empty mount point knows of no volume.
                 self.disk.check()?;
                 return Err(Error::VolumeNotFound(name.to_string()));
@@ -403,53 +403,6 @@ impl Volumes {
         );
         image::extents::copy_sparse(source, file, &mut |_| true)?;
         Ok(MadeBy::SparseCopy)
-    }
-}
-
-fn image_ref(image: &SealedImage) -> Result<ImageRef> {
-    Ok(ImageRef {
-        id: image.id.clone(),
-        checksum: image.checksum()?,
-        virtual_size: ByteSize(image.sidecar.virtual_size),
-        content: image.seal.content.clone(),
-    })
-}
-
-/// What the file of a new volume holds.
-fn content_of(file: &File, path: &Path) -> Result<Content> {
-    let probed = file
-        .try_clone()
-        .and_then(probe::FileDisk::new)
-        .and_then(|disk| probe::probe(&disk));
-    Ok(probed.context("probe", path)?.into())
-}
-
-/// Refuses a size that the file system in `file` cannot grow to.
-fn can_grow(file: &File, size: ByteSize, path: &Path) -> Result<()> {
-    let most = file
-        .try_clone()
-        .and_then(probe::FileDisk::new)
-        .and_then(|disk| probe::grows_to(&disk))
-        .context("probe", path)?;
-    match most {
-        Some(most) if size.bytes() > most => Err(Error::Size {
-            asked: size,
-            why: format!(
-                "the file system in it, with the blocks that it has, cannot grow beyond {most} bytes; ask for \
-                 no more, or make it anew with larger blocks"
-            ),
-        }),
-        _ => Ok(()),
-    }
-}
-
-fn set_size(file: &File, size: ByteSize, path: &Path) -> Result<()> {
-    match file.set_len(size.bytes()) {
-        Err(error) if error.kind() == io::ErrorKind::FileTooLarge => Err(Error::Size {
-            asked: size,
-            why: "the disk's file system has no such files".into(),
-        }),
-        other => other.context("set the length of", path),
     }
 }
 
