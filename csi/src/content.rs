@@ -256,8 +256,8 @@ mod tests {
         for (fs_type, least) in [
             (Some(FsType::Xfs), 300 << 20),
             (Some(FsType::Btrfs), 109 << 20),
-            (Some(FsType::Ext4), 1 << 20),
-            (None, 1 << 20),
+            (Some(FsType::Ext4), 8 << 20),
+            (None, 8 << 20),
         ] {
             assert_eq!(size(1, fs_type), ByteSize(least));
             assert_eq!(size(1 << 30, fs_type), ByteSize(1 << 30));

@@ -40,9 +40,9 @@ pub fn sizes(fs_type: FsType) -> RangeInclusive<u64> {
     const EXT_BLOCK: u64 = 4096;
     match fs_type {
         FsType::Ext2 => (1 << 20)..=(u64::from(u32::MAX) * EXT_BLOCK),
-        // A smaller one has no journal, and is ext2.
+        // A smaller one has no journal: ext3 would be ext2, and ext4 would need a check after each power cut.
         FsType::Ext3 => (8 << 20)..=(u64::from(u32::MAX) * EXT_BLOCK),
-        FsType::Ext4 => (1 << 20)..=((1 << 60) - EXT_BLOCK),
+        FsType::Ext4 => (8 << 20)..=((1 << 60) - EXT_BLOCK),
         // xfsprogs 5.19
         FsType::Xfs => (300 << 20)..=u64::MAX,
         // btrfs-progs 6.2
