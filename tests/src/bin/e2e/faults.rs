@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use e2e::cluster::Cluster;
 use e2e::programs::sources;
-use e2e::wait;
+use e2e::{Sandbox, wait};
 
 use crate::examples::{end, nothing_is_left};
 
@@ -244,5 +244,37 @@ pub(crate) fn row_100_claims_come_and_go(cluster: &Cluster) {
     cluster.kubectl("-n going wait pod/blank --for=condition=Ready --timeout=120s");
     cluster.kubectl("delete --wait=false namespace going");
     cluster.wait_gone("namespace going");
+    end(cluster, &[]);
+}
+
+/// Row 155: claims are deleted in the moments in which managers are replaced. Whoever does not answer then may
+/// have the volume: it is deleted later, and none stays on a disk.
+pub(crate) fn row_155_managers_replaced(cluster: &Cluster) {
+    let claims: Vec<String> = (0..16).map(|number| format!("replaced-{number}")).collect();
+    let items = claims.iter().map(|name| {
+        serde_json::json!({
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": name},
+            "spec": {
+                "accessModes": ["ReadWriteOnce"],
+                "storageClassName": "longhorn-xfs-immediate",
+                "resources": {"requests": {"storage": "320Mi"}},
+            },
+        })
+    });
+    let list =
+        serde_json::json!({"apiVersion": "v1", "kind": "List", "items": items.collect::<Vec<_>>()});
+    let sandbox = Sandbox::new("k8s-replaced");
+    let file = sandbox.write("claims.json", list.to_string());
+    cluster.kubectl(&format!("apply -f {}", file.display()));
+    let bound = format!(
+        "wait --for=jsonpath={{.status.phase}}=Bound --timeout=120s pvc {}",
+        claims.join(" ")
+    );
+    cluster.kubectl(&bound);
+    let managers = "pods -n longhorn-system -l longhorn.io/component=backing-image-manager";
+    cluster.kubectl(&format!("delete --wait=false {managers}"));
+    cluster.kubectl(&format!("delete --wait=false -f {}", file.display()));
     end(cluster, &[]);
 }

@@ -49,6 +49,7 @@ const STEPS: &[Step] = &[
     ("rights", rights::row_87_rights),
     ("claims", faults::row_100_claims_come_and_go),
     ("leaders", faults::row_99_leaders_change),
+    ("replaced", faults::row_155_managers_replaced),
     ("upgrade", faults::row_101_upgrade),
     ("kubelet", faults::row_101_kubelet_and_drain),
     ("gone", faults::row_101_everything_gone),
