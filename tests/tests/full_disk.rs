@@ -126,6 +126,32 @@ fn row_125_a_full_btrfs_disk_is_emptied_by_the_calls_that_give_back() {
 }
 
 #[test]
+fn row_126_a_volume_is_detached_though_its_disk_became_read_only() {
+    needs!(Need::Root, Need::FileSystem("ext4"));
+    let sandbox = Sandbox::new("read-only-disk");
+    let disk = Disk::new(&sandbox, "disk", FileSystem::Ext4, DISK_SIZE);
+    init_disk(disk.dir());
+    let manager = Manager::start(&sandbox, &Options::new(disk.dir()));
+    manager.create_volume("v", "", 64 * MIB).unwrap();
+    manager.publish_volume("v", NODE).unwrap();
+    // What the kernel does to an ext4 that finds an error in itself.
+    let dir = disk.dir().display().to_string();
+    command::run("mount", ["-o", "remount,abort", &dir]);
+    assert!(
+        File::create(disk.dir().join("x")).is_err(),
+        "it is read-only"
+    );
+    for _ in 0..2 {
+        manager.unpublish_volume("v", NODE).unwrap();
+    }
+    assert!(manager.volume("v").unwrap().published.is_empty());
+    // Its bytes cannot be given back, and nobody is told that they were.
+    let refused = manager.delete_volume("v").unwrap_err();
+    assert!(refused.message().contains("volumes/v"), "{refused}");
+    assert_eq!(manager.list_volumes().unwrap().len(), 1);
+}
+
+#[test]
 fn row_128_what_is_offered_can_be_made_and_no_more() {
     needs!(Need::Root, Need::FileSystem("xfs"));
     let sandbox = Sandbox::new("overcommit");
