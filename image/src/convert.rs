@@ -35,6 +35,11 @@ pub trait Source: Disk + Sync {
         let _ = range;
         Ok(None)
     }
+
+    /// How many bytes of gaps may be closed for each byte of data, so that the raw form has few extents.
+    fn gaps_per_data(&self) -> u64 {
+        1
+    }
 }
 
 /// How far a conversion is, in bytes of data; holes cost nothing and count nothing.
@@ -49,7 +54,8 @@ pub struct Progress {
 /// A hole at least this long stays a hole, and as many zeros become one. A shorter one costs an
 /// extent for little space.
 const HOLE: u64 = 1 << 20;
-/// Closing all gaps together costs at most as much space as the data takes, and this.
+/// Closing all gaps together costs at most as much space as the data takes, times
+/// [`Source::gaps_per_data`], and this.
 const SLACK: u64 = 16 << 20;
 /// The granule in which zeros are looked for.
 const GRANULE: usize = 64 << 10;
@@ -325,7 +331,8 @@ impl<'a> Planner<'a> {
         let limit = first.start.saturating_add(SEGMENT);
         let mut segment = first.start..first.end.min(limit);
         let mut data = segment.end - segment.start;
-        self.budget += data;
+        let per_data = self.image.gaps_per_data();
+        self.budget = self.budget.saturating_add(data.saturating_mul(per_data));
         while segment.end < limit {
             let Some(next) = self.next_data(segment.end)? else {
                 break;
@@ -337,7 +344,7 @@ impl<'a> Planner<'a> {
             segment.end = next.end.min(limit);
             let found = segment.end - next.start;
             data += found;
-            self.budget = self.budget - gap + found;
+            self.budget = (self.budget - gap).saturating_add(found.saturating_mul(per_data));
         }
         if let Some(end) = self.share(&segment)? {
             // Nothing is left to do but to count it: by a chunk without bytes. There are no gaps in it.
@@ -366,8 +373,16 @@ impl<'a> Planner<'a> {
         }
         // Only whole blocks are shared; a disk's odd end is copied.
         let len = len.saturating_sub((segment.start + len) % BLOCK);
+        if len == 0 {
+            return Ok(None);
+        }
         let stored = stored.start..stored.start + len;
-        if len == 0 || !extents::reflink_range(file, stored, self.out, segment.start)? {
+        // What lies in many extents there would do so here, and each costs every clone its time.
+        let most = 1 + len / SHARED;
+        if extents::count_in(file, stored.clone())?.is_some_and(|count| u64::from(count) > most) {
+            return Ok(None);
+        }
+        if !extents::reflink_range(file, stored, self.out, segment.start)? {
             return Ok(None);
         }
         Ok(Some(segment.start + len))

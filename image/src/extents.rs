@@ -31,8 +31,17 @@ const SYNC: u32 = 1;
 /// How many extents `file` has. `None` when its file system does not tell. Its dirty pages are
 /// written first.
 pub fn count(file: &File) -> Result<Option<u32>> {
+    count_in(file, 0..u64::MAX)
+}
+
+/// The same for a part of the file.
+///
+/// # Errors
+/// What the kernel says, but for a file system that does not tell: that is `None`.
+pub fn count_in(file: &File, range: Range<u64>) -> Result<Option<u32>> {
     let mut map = Fiemap {
-        length: u64::MAX,
+        start: range.start,
+        length: range.end - range.start,
         flags: SYNC,
         ..Fiemap::default()
     };

@@ -94,6 +94,15 @@ impl Source for Image {
             Kind::Qcow2(image) => image.stored_at(range),
         }
     }
+
+    /// A raw image is made raw again because it has too many extents: there the gaps are worth their room,
+    /// as it was measured for 16 KiB of data in each 128 KiB (0.9 s for each clone, and 2 ms without gaps).
+    fn gaps_per_data(&self) -> u64 {
+        match &self.kind {
+            Kind::Raw(_) => 8,
+            Kind::Qcow2(_) => 1,
+        }
+    }
 }
 
 impl Disk for Image {

@@ -13,7 +13,7 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use image::convert::{Progress, Source, to_raw};
-use image::{Error, extents};
+use image::{Error, Format, Image, extents};
 use oracle::{Bench, Noise, bench, open, xfs_bench};
 use probe::{Disk as _, FileDisk};
 
@@ -153,10 +153,21 @@ fn large_holes_and_long_zeros_take_no_space() {
     );
 }
 
-/// 4 KiB of data and 4 KiB of hole in turn: cloning such a file costs thousands of extents.
 #[test]
 fn a_fragmented_raw_image_is_laid_out_anew_in_few_extents() {
     let Some(bench) = bench() else { return };
+    laid_out_anew(&bench);
+}
+
+/// What the image holds in many extents is copied there, not shared.
+#[test]
+fn a_fragmented_raw_image_is_laid_out_anew_where_extents_are_shared() {
+    let Some(bench) = xfs_bench() else { return };
+    laid_out_anew(&bench);
+}
+
+/// 4 KiB of data and 4 KiB of hole in turn: cloning such a file costs thousands of extents.
+fn laid_out_anew(bench: &Bench) {
     let raw = new_file(&bench.path("raw"));
     raw.set_len(32 << 20).unwrap();
     let mut noise = Noise(3);
@@ -170,12 +181,29 @@ fn a_fragmented_raw_image_is_laid_out_anew_in_few_extents() {
     };
     assert!(before > 1000, "the source has only {before} extents");
     let out = new_file(&bench.path("out"));
-    assert_eq!(convert(&FileDisk::new(raw).unwrap(), &out), 16 << 20);
+    let image = Image::open(raw, Format::Raw).unwrap();
+    assert_eq!(convert(&image, &out), 16 << 20);
     let after = extents::count(&out).unwrap().unwrap();
     assert!(after <= 8, "{after} extents");
     let same =
         std::fs::read(bench.path("raw")).unwrap() == std::fs::read(bench.path("out")).unwrap();
     assert!(same);
+}
+
+/// Pieces far apart, as a sparse raw image has them: gaps up to eight times the data are closed.
+#[test]
+fn a_sparse_raw_image_has_a_raw_form_of_few_extents() {
+    let Some(bench) = xfs_bench() else { return };
+    let raw = new_file(&bench.path("raw"));
+    raw.set_len(64 << 20).unwrap();
+    for offset in (0..64 << 20).step_by(128 << 10) {
+        raw.write_all_at(&[7; 16 << 10], offset).unwrap();
+    }
+    let out = new_file(&bench.path("out"));
+    let image = Image::open(raw, Format::Raw).unwrap();
+    assert_eq!(convert(&image, &out), 8 << 20);
+    let after = extents::count(&out).unwrap().unwrap();
+    assert!(after <= 8, "{after} extents");
 }
 
 /// Little data in many places: closing all gaps would take many times the space.

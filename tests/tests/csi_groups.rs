@@ -4,12 +4,12 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
 
 use e2e::csi::{Claim, block, claim, refused};
-use e2e::{FileSystem, Need, Node, Sandbox, block_on, needs, wait};
+use e2e::{Disk, FileSystem, Need, Node, Sandbox, block_on, needs};
 use proto::csi::v1 as csi;
 use tonic::{Code, Status};
 
@@ -121,6 +121,70 @@ fn a_group_is_taken_found_and_deleted_as_one() {
     end(&node, &devices);
 }
 
+/// A program that writes to one volume and then to another, over and over, and rests when it is asked to.
+struct Writer {
+    rest: AtomicBool,
+    stop: AtomicBool,
+    /// Passed by both sides when the program rests, and when it goes on.
+    met: Barrier,
+}
+
+impl Writer {
+    fn new() -> Self {
+        Self {
+            rest: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            met: Barrier::new(2),
+        }
+    }
+
+    fn run(&self, first: &Path, second: &Path) {
+        for number in 1.. {
+            write(first, number);
+            write(second, number);
+            if self.rest.load(Ordering::SeqCst) {
+                self.met.wait();
+                self.met.wait();
+            }
+            if self.stop.load(Ordering::SeqCst) {
+                return;
+            }
+        }
+    }
+
+    /// Runs `work` while the program rests.
+    fn at_rest<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.rest.store(true, Ordering::SeqCst);
+        self.met.wait();
+        let done = work();
+        self.rest.store(false, Ordering::SeqCst);
+        self.met.wait();
+        done
+    }
+}
+
+/// Ends the program when the test ends, however it does: nobody waits for one that goes on for ever.
+struct Ended<'a>(&'a Writer);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.stop.store(true, Ordering::SeqCst);
+    }
+}
+
+/// What was written first is in the snapshots whenever what came after it is.
+fn in_order(node: &Node, group: &csi::VolumeGroupSnapshot) {
+    let (first, second) = (
+        held_by(node, group, "first"),
+        held_by(node, group, "second"),
+    );
+    assert!(
+        first == second || first == second + 1,
+        "{first} was written before {second}"
+    );
+    node.plugin.delete_group(&group.group_snapshot_id).unwrap();
+}
+
 /// A program that writes to one volume and then to another sees them restored in that order, whenever
 /// the snapshots are taken; where there is no moment to take them, there are none.
 #[test]
@@ -130,48 +194,43 @@ fn the_snapshots_of_a_group_are_of_one_moment_or_there_are_none() {
     let node = Node::new(&sandbox, FileSystem::Xfs);
     let devices = in_pods(&node, ["first", "second"]);
     let [(_, first), (_, second)] = &devices;
-    let [hurry, hurries, stop] = [const { AtomicBool::new(false) }; 3];
+    let take = |name: &str| node.plugin.group(name, &["first", "second"]);
+    let writer = Writer::new();
     thread::scope(|scope| {
-        scope.spawn(|| {
-            for number in 1.. {
-                write(first, number);
-                write(second, number);
-                if stop.load(Ordering::Relaxed) {
-                    return;
-                }
-                if hurry.load(Ordering::Relaxed) {
-                    hurries.store(true, Ordering::Relaxed);
-                } else if number % 40 == 0 {
-                    thread::sleep(Duration::from_millis(200));
-                }
+        scope.spawn(|| writer.run(first, second));
+        let _ended = Ended(&writer);
+        for round in 0..3 {
+            let taken = writer.at_rest(|| take(&format!("resting-{round}")));
+            in_order(&node, &taken.unwrap());
+            // Whether there is a moment while the program writes is the machine's to say.
+            match take(&format!("writing-{round}")) {
+                Ok(taken) => in_order(&node, &taken),
+                busy => refused(busy, Code::FailedPrecondition, &["is being written to"]),
             }
-        });
-        let taken: Vec<_> = (0..8)
-            .map(|round| {
-                node.plugin
-                    .group(&format!("group-{round}"), &["first", "second"])
-            })
-            .collect();
-        hurry.store(true, Ordering::Relaxed);
-        wait::until("the program makes no pause", || {
-            hurries.load(Ordering::Relaxed).then_some(())
-        });
-        let never = node.plugin.group("never", &["first", "second"]);
-        stop.store(true, Ordering::Relaxed);
-        for group in taken {
-            let group = group.unwrap();
-            let (first, second) = (
-                held_by(&node, &group, "first"),
-                held_by(&node, &group, "second"),
-            );
-            assert!(
-                first == second || first == second + 1,
-                "{first} was written before {second}"
-            );
-            node.plugin.delete_group(&group.group_snapshot_id).unwrap();
         }
+    });
+    assert_eq!(node.manager.list_images().unwrap(), Vec::new());
+    end(&node, &devices);
+}
+
+/// The manager is held between one volume and the next, and the program writes meanwhile: there is no moment.
+#[test]
+fn a_group_that_is_written_to_all_the_time_is_refused_whole() {
+    needs!(Need::Root, Need::FileSystem("xfs"), Need::Failpoints);
+    let sandbox = Sandbox::new("csi-groups-busy");
+    let disk = Disk::new(&sandbox, "disk", FileSystem::Xfs, 1 << 30);
+    let node = Node::start(&sandbox, disk, |options| {
+        options.with_failpoint("volume.cut.synced=sleep(2000)")
+    });
+    let devices = in_pods(&node, ["first", "second"]);
+    let [(_, first), (_, second)] = &devices;
+    let writer = Writer::new();
+    thread::scope(|scope| {
+        scope.spawn(|| writer.run(first, second));
+        let _ended = Ended(&writer);
+        let busy = node.plugin.group("never", &["first", "second"]);
         refused(
-            never,
+            busy,
             Code::FailedPrecondition,
             &["is being written to", "group"],
         );
