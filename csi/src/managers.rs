@@ -137,6 +137,13 @@ impl Managers {
         Ok((volumes, volume?))
     }
 
+    /// The same for one that must not be another driver's.
+    pub(crate) async fn own_volume(&self, name: &VolumeName) -> Result<(Volumes, wire::Volume)> {
+        let (volumes, volume) = self.of_volume(name).await?;
+        check_owner(&volume)?;
+        Ok((volumes, volume))
+    }
+
     /// Refuses a node that cannot reach a volume: one that no disk is in, or only other disks.
     pub(crate) fn check_node(&self, node: &NodeId, volume: &wire::Volume) -> Result<()> {
         let mut replicas = volume.replicas.iter();
@@ -152,13 +159,6 @@ impl Managers {
             volume: VolumeName::new(&volume.name).map_err(Error::Name)?,
             node: node.clone(),
         })
-    }
-
-    /// The same for one that must not be another driver's.
-    pub(crate) async fn own_volume(&self, name: &VolumeName) -> Result<(Volumes, wire::Volume)> {
-        let (volumes, volume) = self.of_volume(name).await?;
-        check_owner(&volume)?;
-        Ok((volumes, volume))
     }
 
     /// The manager that has a snapshot; `None`: there is none.

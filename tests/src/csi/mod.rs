@@ -89,18 +89,18 @@ impl Plugin {
             .flat_map(|(option, value)| [option.into(), value])
             .chain(more.iter().map(OsString::from));
         let environment = [("FAILPOINTS", failpoints), ("RUST_LOG", "info")];
-        let process = Process::spawn(
-            sandbox,
-            "csi-plugin",
-            &programs::csi_plugin(),
-            arguments,
-            &environment,
-        );
-        let channel = connect(&socket);
+        let program = programs::csi_plugin();
+        let process = Process::spawn(sandbox, "csi-plugin", &program, arguments, &environment);
+        Self::ready(process, kubelet, &socket)
+    }
+
+    /// The plugin of a process that was started, when it answers at its socket.
+    #[track_caller]
+    fn ready(process: Process, kubelet: PathBuf, socket: &Path) -> Self {
         let mut plugin = Self {
             process,
             kubelet,
-            channel,
+            channel: connect(socket),
         };
         plugin.wait_ready();
         plugin
@@ -130,14 +130,7 @@ impl Plugin {
         let environment = [("RUST_LOG", "info")];
         let program = programs::csi_plugin();
         let process = Process::spawn(sandbox, name, &program, arguments, &environment);
-        let channel = connect(&socket);
-        let mut plugin = Self {
-            process,
-            kubelet,
-            channel,
-        };
-        plugin.wait_ready();
-        plugin
+        Self::ready(process, kubelet, &socket)
     }
 
     #[track_caller]
