@@ -136,18 +136,16 @@ fn shown_commands(text: &str, heading: &str) -> Vec<String> {
     found
 }
 
-/// Whether a file holds nothing but tests: `tests.rs`, `…_tests.rs`, or a file of `CRATE/tests/`.
+/// Whether a file holds nothing but tests: `tests.rs`, `…_tests.rs`, or a file below a folder `tests` of a crate.
 pub fn is_test(path: &Path) -> bool {
     let name = path
         .file_stem()
         .and_then(|name| name.to_str())
         .unwrap_or_default();
     let inside = path.strip_prefix(sources()).unwrap_or(path);
-    let folder = inside
-        .components()
-        .nth(1)
-        .map(std::path::Component::as_os_str);
-    name == "tests" || name.ends_with("_tests") || folder.is_some_and(|folder| folder == "tests")
+    // The folder at the top that is called so holds the harness and the programs that use it.
+    let mut folders = inside.iter().skip(1);
+    name == "tests" || name.ends_with("_tests") || folders.any(|folder| folder == "tests")
 }
 
 /// All Rust sources of the workspace, without what cargo builds.
@@ -186,6 +184,10 @@ pub fn product_lines(text: &str) -> usize {
 
 /// Every `crash_point!("…")` in the sources below these folders of the workspace.
 pub fn crash_points(folders: &[&str]) -> BTreeSet<String> {
+    for folder in folders {
+        let folder = sources().join(folder);
+        assert!(folder.is_dir(), "there is no {}", folder.display());
+    }
     let mut points = BTreeSet::new();
     for path in rust_sources() {
         if folders
@@ -198,6 +200,18 @@ pub fn crash_points(folders: &[&str]) -> BTreeSet<String> {
         }
     }
     points
+}
+
+/// The directories of the workspace's crates, as Cargo.toml lists them.
+pub fn members() -> Vec<String> {
+    let manifest = read(&sources().join("Cargo.toml"));
+    manifest
+        .lines()
+        .skip_while(|line| !line.starts_with("members = ["))
+        .skip(1)
+        .take_while(|line| !line.starts_with(']'))
+        .map(|line| line.trim().trim_matches([',', '"']).to_owned())
+        .collect()
 }
 
 /// The text of a file that must be there.

@@ -72,7 +72,7 @@ fn row_102_killed_at_every_failpoint_the_same_call_converges() {
     needs!(Need::Failpoints);
     let sandbox = Sandbox::new("flex-crash");
     let (disk, manager, driver, reference) = rig(&sandbox);
-    let mut points = documents::crash_points(&["flexvolume/src", "host/src"]);
+    let mut points = documents::crash_points(&["flexvolume/src", "crates/host/src"]);
     // The installer's own test is in flexvolume_answers.rs.
     points.retain(|point| !point.starts_with("flexvolume.install."));
     assert!(points.len() > 10, "{points:?}");
@@ -157,7 +157,7 @@ fn row_102_killed_at_every_failpoint_an_attached_volume_converges() {
         &["unmountdevice", at_node],
         &["detach", "pv", NODE],
     ];
-    let mut points = documents::crash_points(&["flexvolume/src", "host/src"]);
+    let mut points = documents::crash_points(&["flexvolume/src", "crates/host/src"]);
     points.retain(|point| !point.starts_with("flexvolume.install."));
     let mut killed_nowhere = Vec::new();
     for point in &points {

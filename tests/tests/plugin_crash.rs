@@ -116,7 +116,7 @@ fn row_76_the_plugin_killed_at_every_failpoint_converges_on_the_same_call() {
     plugin.delete(&warm).unwrap();
     drop(plugin);
 
-    let points = documents::crash_points(&["csi/src", "host/src"]);
+    let points = documents::crash_points(&["csi/src", "crates/host/src"]);
     assert!(points.len() >= 5, "the sources have failpoints: {points:?}");
     let mut killed_nowhere = Vec::new();
     for point in points {

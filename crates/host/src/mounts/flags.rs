@@ -373,7 +373,7 @@ mod tests {
     /// The table of docs/parameters.md: a line for each flag, with the file systems that have it.
     #[test]
     fn row_147_the_documented_flags_are_those_of_the_list() {
-        let document = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/parameters.md");
+        let document = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/parameters.md");
         let document = std::fs::read_to_string(document).unwrap();
         let rows: Vec<(&str, &str)> = document
             .lines()
