@@ -3,9 +3,8 @@
 //!
 //! From the bottom up: [`store`] keeps bytes, [`source`] brings them, [`catalog`] leads each image
 //! through its life, [`volume`] clones, [`service`] answers gRPC in our own words and [`longhorn`] in
-//! Longhorn's, [`listen`] keeps peers within bounds, [`daemon`] wires it all, [`cli`] is what people type. [`base_image`] builds base images and needs no daemon.
+//! Longhorn's, [`listen`] keeps peers within bounds, [`daemon`] wires it all, [`cli`] is what people type.
 
-pub mod base_image;
 pub mod catalog;
 pub mod cli;
 pub mod content;

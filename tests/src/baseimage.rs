@@ -54,7 +54,7 @@ impl Build<'_> {
 
     #[track_caller]
     fn run(&self, output: &str, more: &[&str]) {
-        let mut arguments: Vec<&str> = vec!["base-image", "build", "--output", output];
+        let mut arguments: Vec<&str> = vec!["build", "--output", output];
         let from = self.from.map(|path| path.display().to_string());
         let options = [
             ("--from", from.as_deref()),
@@ -65,7 +65,7 @@ impl Build<'_> {
             arguments.extend(value.into_iter().flat_map(|value| [option, value]));
         }
         arguments.extend(self.options.iter().chain(more));
-        command::run(&programs::manager().display().to_string(), arguments);
+        command::run(&programs::base_image().display().to_string(), arguments);
     }
 }
 

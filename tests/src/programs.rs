@@ -10,6 +10,11 @@ pub fn manager() -> PathBuf {
     built("backing-image-manager")
 }
 
+/// The builder of base images.
+pub fn base_image() -> PathBuf {
+    built("base-image")
+}
+
 /// The CSI plugin.
 pub fn csi_plugin() -> PathBuf {
     built("longhorn-csi-plugin")

@@ -18,6 +18,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ("fetch", &["types", "image"]),
     // Both daemons listen by it, so that the bounds of a port are the same on each.
     ("listen", &["client"]),
+    // A tool for people: it knows nothing of the daemon, and asks none.
+    ("base-image", &["types", "probe", "image", "fetch"]),
     (
         "manager",
         &[

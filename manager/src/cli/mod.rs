@@ -22,13 +22,17 @@ use client::{Address, Client};
 use tracing_subscriber::EnvFilter;
 use types::report;
 
-use crate::base_image;
 use crate::daemon::{self, DaemonArgs};
 use crate::longhorn::data_source::{self, DataSourceArgs};
 
 /// Stores, verifies and serves the backing images of one disk, and makes volumes from them.
 #[derive(Debug, Parser)]
-#[command(name = "backing-image-manager", version, max_term_width = 100)]
+#[command(
+    name = "backing-image-manager",
+    version,
+    max_term_width = 100,
+    after_help = "Base images are built and inspected by another program: base-image."
+)]
 struct Args {
     /// Messages to log, as tracing's filters: error, warn, info, debug, or per module
     #[arg(
@@ -98,9 +102,6 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// Show the versions of this program and of a daemon
     Version(version::Args),
-    /// Build base images, and look into them; needs no daemon
-    #[command(subcommand)]
-    BaseImage(base_image::cli::Command),
 }
 
 /// An error of a command: any crate's, printed with its causes.
@@ -167,7 +168,6 @@ fn execute(command: Command) -> Result<(), Failure> {
         Command::Version(args) => runtime()?.block_on(version::run(args)),
         Command::Disk(command) => disk::run(command),
         Command::Doctor(args) => doctor::run(&args).map(drop),
-        Command::BaseImage(command) => Ok(base_image::cli::run(command)?),
     }
 }
 

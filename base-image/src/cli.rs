@@ -1,17 +1,38 @@
-//! `backing-image-manager base-image …`: what the user types.
+//! The command line: what people and scripts type.
+//!
+//! Results go to standard output, progress and errors to standard error. Exit codes: 0 done, 1 it
+//! failed, 2 the command line is wrong.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
-use clap::{Args, Subcommand, ValueEnum};
-use types::ByteSize;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tracing_subscriber::EnvFilter;
+use types::{ByteSize, report};
 
 use super::error::{Result, io};
 
 /// Builds and inspects base images: disk images inside container images.
+#[derive(Debug, Parser)]
+#[command(name = "base-image", version, max_term_width = 100)]
+struct Program {
+    /// Messages to log, as tracing's filters: error, warn, info, debug, or per module
+    #[arg(
+        long,
+        global = true,
+        env = "LOG_LEVEL",
+        default_value = "info",
+        value_name = "FILTER"
+    )]
+    log_level: String,
+    #[command(subcommand)]
+    command: Command,
+}
+
 #[derive(Debug, Clone, Subcommand)]
-pub enum Command {
+enum Command {
     /// Build a base image from a directory or a disk image; needs no root and no loop device
     Build(BuildArgs),
     /// Show what is in a base image
@@ -153,10 +174,27 @@ pub enum OutputForm {
     Json,
 }
 
-/// Does what was typed and prints the result on standard output.
-///
-/// Blocking: call it from a plain thread or `spawn_blocking`, never on an async task.
-pub fn run(command: Command) -> Result<()> {
+/// Runs the command line of this process.
+pub fn run() -> ExitCode {
+    let program = Program::parse();
+    let filter = EnvFilter::try_new(&program.log_level).unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
+    match execute(program.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let line = format!("base-image: {}\n", report(&error));
+            // With nowhere to write to, the exit code is all there is to say.
+            let _ = std::io::stderr().write_all(line.as_bytes());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(command: Command) -> Result<()> {
     let text = match command {
         Command::Build(args) => {
             let mut text = String::new();
@@ -168,23 +206,19 @@ pub fn run(command: Command) -> Result<()> {
         }
         Command::Inspect(args) => super::inspect::run(&args)?,
     };
-    std::io::stdout()
-        .write_all(text.as_bytes())
-        .map_err(io("write to", "standard output"))
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // `base-image inspect … | head` ends the reader early; that is no failure.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.map_err(io("write to", "standard output")),
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::{CommandFactory, Parser};
-
-    #[derive(Parser)]
-    struct Program {
-        #[command(subcommand)]
-        _command: super::Command,
-    }
+    use clap::CommandFactory;
 
     #[test]
     fn the_options_do_not_contradict_each_other() {
-        Program::command().debug_assert();
+        super::Program::command().debug_assert();
     }
 }

@@ -60,7 +60,7 @@ fn config(layer: &Layer, platform: &Platform) -> Value {
         "architecture": platform.architecture(),
         "config": {},
         "rootfs": { "type": "layers", "diff_ids": [layer.diff_id.to_string()] },
-        "history": [{ "created": CREATED, "created_by": "backing-image-manager base-image build" }],
+        "history": [{ "created": CREATED, "created_by": "base-image build" }],
     });
     if let Some(variant) = platform.variant() {
         config["variant"] = variant.into();

@@ -14,11 +14,8 @@ pub(crate) struct Run {
 
 /// Runs `base-image` with `arguments` in `directory`.
 pub(crate) fn base_image(directory: &Path, arguments: &[&str]) -> Run {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_backing-image-manager"));
-    command
-        .arg("base-image")
-        .args(arguments)
-        .current_dir(directory);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_base-image"));
+    command.args(arguments).current_dir(directory);
     command.env("HOME", directory).env_remove("DOCKER_CONFIG");
     let Output {
         status,

@@ -2,7 +2,7 @@
 //!
 //! Owns everything from a directory to a container image: the scan of the directory, the file
 //! system, the disk image, its packaging and the outputs. It knows nothing of the daemon's store,
-//! and needs no root, no loop device and no network block device.
+//! and needs no root, no loop device and no network block device. The program is [`cli`].
 
 mod bring;
 mod build;

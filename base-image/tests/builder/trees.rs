@@ -300,7 +300,7 @@ fn row_191_a_file_that_may_not_be_read_is_named_before_anything_is_made() {
     fs::set_permissions(dir, fs::Permissions::from_mode(0o777)).unwrap();
     // The program, where a plain user reaches it.
     let program = dir.join("program");
-    fs::copy(env!("CARGO_BIN_EXE_backing-image-manager"), &program).unwrap();
+    fs::copy(env!("CARGO_BIN_EXE_base-image"), &program).unwrap();
     fs::create_dir_all(dir.join("s/deep")).unwrap();
     for (name, mode) in [("deep/closed", 0o600), ("deep/open", 0o644)] {
         fs::write(dir.join("s").join(name), "x").unwrap();
@@ -310,7 +310,7 @@ fn row_191_a_file_that_may_not_be_read_is_named_before_anything_is_made() {
         let output = Command::new("setpriv")
             .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
             .arg(&program)
-            .args(["base-image", "build", "--from", "s", "--fs", file_system])
+            .args(["build", "--from", "s", "--fs", file_system])
             .args(["--output", "oci-layout:o", "--tag", "t:v1"])
             .current_dir(dir)
             .output()
