@@ -29,6 +29,7 @@ pub mod leftovers;
 pub mod life;
 pub mod longhorn;
 pub mod manager;
+pub mod modules;
 pub mod needs;
 pub mod netns;
 pub mod node;

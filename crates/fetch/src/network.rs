@@ -10,7 +10,7 @@ use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Body, Client, Method, Request, Response, StatusCode};
 use rustls::pki_types::CertificateDer;
 
-use crate::address::{CheckedResolver, Refused};
+use crate::address::{CheckedResolver, Refused, authority};
 use crate::proxy::{Proxies, Proxy};
 use crate::tls::{Trust, client_config};
 use crate::{AddressPolicy, Config, Error, Result};
@@ -344,13 +344,6 @@ fn is_redirect(method: &Method, status: StatusCode) -> bool {
         301..=303 => changes_nothing,
         _ => false,
     }
-}
-
-/// Host and port, the port only where the scheme does not imply it.
-pub(crate) fn authority(url: &Url) -> String {
-    let host = url.host_str().unwrap_or_default();
-    url.port()
-        .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
 /// A URL as it may be shown: user, password, query and fragment can be secrets.

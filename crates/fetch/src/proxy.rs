@@ -6,7 +6,7 @@ use std::str::FromStr;
 use ::url::{Host, Url};
 use reqwest::NoProxy;
 
-use crate::network::authority;
+use crate::address::authority;
 use crate::{Error, Result};
 
 /// Never asked through a proxy of the environment, as everywhere in this field.

@@ -17,11 +17,13 @@
 //! | [`layer`], [`oci`] | layers of container images, and their layouts and archives |
 
 pub mod convert;
+mod digest;
 mod error;
 pub mod extents;
 pub mod foreign;
 mod format;
 pub mod layer;
+mod limits;
 mod no_disk;
 pub mod oci;
 mod open;
@@ -30,5 +32,6 @@ pub mod qcow2;
 
 pub use error::{Error, Refusal, Result};
 pub use format::{Format, UnknownFormat};
+pub use limits::Limits;
 pub use no_disk::refuse_no_disk;
-pub use open::{Image, Limits};
+pub use open::Image;

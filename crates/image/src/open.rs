@@ -9,23 +9,7 @@ use types::ByteSize;
 
 use crate::convert::Source;
 use crate::qcow2::Qcow2;
-use crate::{Error, Format, Result};
-
-/// Bounds on what an image may claim. They hold before anything is allocated for it.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// The largest virtual size.
-    pub virtual_size_max: ByteSize,
-}
-
-impl Default for Limits {
-    /// 64 TiB: more than the disks this runs on, less than what makes tables a burden.
-    fn default() -> Self {
-        Self {
-            virtual_size_max: ByteSize(64 << 40),
-        }
-    }
-}
+use crate::{Error, Format, Limits, Result};
 
 /// An open image. It is read only, and may be read by many threads.
 #[derive(Debug)]

@@ -5,10 +5,10 @@
 
 use std::io;
 
+use crate::FsType;
 use crate::crc::crc32c;
-use crate::features::bits;
+use crate::found::{Found, bits, cut};
 use crate::window::{Window, le16, le32, le64, text, uuid};
-use crate::{Found, FsType};
 
 const SUPERBLOCK: u64 = 64 << 10;
 const METADATA_UUID: u64 = 0x400;
@@ -101,7 +101,7 @@ fn refused(block: &[u8], size: u64) -> Option<String> {
         );
     }
     let bytes = le64(device, 8);
-    (bytes > size).then(|| crate::cut(bytes, size))
+    (bytes > size).then(|| cut(bytes, size))
 }
 
 /// Whether the chunks that the superblock lists lie on another device than this one. What cannot be read

@@ -2,9 +2,9 @@
 
 use std::io;
 
-use crate::features::bits;
+use crate::FsType;
+use crate::found::{Found, bits, cut};
 use crate::window::{Window, le16, le32, text, uuid};
-use crate::{Found, FsType};
 
 const SUPERBLOCK: u64 = 1024;
 
@@ -123,7 +123,7 @@ fn refused(window: &Window, block: &[u8]) -> io::Result<Option<String>> {
     let bytes = size(block);
     Ok(bytes
         .filter(|bytes| *bytes > window.size())
-        .map(|bytes| crate::cut(bytes, window.size())))
+        .map(|bytes| cut(bytes, window.size())))
 }
 
 /// A character of a text that somebody else wrote.

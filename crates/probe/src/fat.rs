@@ -5,8 +5,9 @@
 
 use std::io;
 
+use crate::FsType;
+use crate::found::Found;
 use crate::window::{Window, le16, le32, text};
-use crate::{Found, FsType};
 
 /// The parts of a valid BIOS parameter block that the rest needs.
 struct Parameters {

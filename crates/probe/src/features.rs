@@ -17,15 +17,3 @@ pub fn features(disk: &dyn Disk, fs_type: FsType) -> io::Result<Vec<String>> {
         _ => Ok(Vec::new()),
     }
 }
-
-/// The names of the bits that are set in the word of features called `word`.
-pub(crate) fn bits(word: &str, set: u64, names: &[(u64, &str)]) -> Vec<String> {
-    (0..u64::BITS)
-        .map(|bit| 1 << bit)
-        .filter(|bit| set & bit != 0)
-        .map(|bit| match names.iter().find(|(known, _)| *known == bit) {
-            Some((_, name)) => (*name).to_owned(),
-            None => format!("an unknown {word} feature ({bit:#x})"),
-        })
-        .collect()
-}

@@ -2,8 +2,9 @@
 
 use std::io;
 
+use crate::FsType;
+use crate::found::Found;
 use crate::window::{Window, le16, le32, le64, text, uuid};
-use crate::{Found, FsType};
 
 /// Where a UUID and a label stand, as offsets from the start of the disk; 0 where there is none.
 struct Places {

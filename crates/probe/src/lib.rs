@@ -10,6 +10,7 @@
 //! | `fs_type.rs` | the names of file systems |
 //! | `window.rs` | bounded reads and integers out of a disk |
 //! | `ext.rs`, `xfs.rs`, `btrfs.rs` | the file systems that volumes are made of, and what forbids a mount |
+//! | `found.rs` | what a superblock says |
 //! | `features.rs` | which features a kernel may lack |
 //! | `fat.rs`, `foreign.rs` | superblocks of other file systems |
 //! | `member.rs` | what is no file system: encryption, RAID, LVM, swap |
@@ -22,6 +23,7 @@ mod ext;
 mod fat;
 mod features;
 mod foreign;
+mod found;
 mod fs_type;
 mod member;
 mod table;
@@ -35,6 +37,7 @@ pub use features::features;
 pub use fs_type::{FsType, UnknownFsType};
 pub use table::{Partition, partitions};
 
+use found::Found;
 use window::Window;
 
 /// What a disk holds.
@@ -69,14 +72,6 @@ pub enum Content {
     Unknown,
     /// Every byte that may be non-zero was read and is zero.
     Blank,
-}
-
-/// What one superblock says.
-struct Found {
-    fs_type: FsType,
-    label: String,
-    uuid: String,
-    refused: Option<String>,
 }
 
 /// How many bytes one read of the blank check asks for.
@@ -151,13 +146,6 @@ fn file_systems(window: &Window) -> io::Result<Vec<Found>> {
     found.extend(foreign::plain_signatures(window)?);
     found.extend(foreign::optical(window)?);
     Ok(found)
-}
-
-/// Why a file system that says that it has `bytes` is not mounted on a disk of `size`.
-fn cut(bytes: u64, size: u64) -> String {
-    format!(
-        "it has {bytes} bytes and its disk {size}: the rest of it is missing; make the image whole"
-    )
 }
 
 /// Bytes that the file system on `disk` can grow to, where its superblock sets a bound that volumes may

@@ -3,9 +3,9 @@
 use std::io;
 use std::ops::RangeInclusive;
 
-use crate::features::bits;
+use crate::FsType;
+use crate::found::{Found, bits, cut};
 use crate::window::{Window, be16, be32, be64, text, uuid};
-use crate::{Found, FsType};
 
 /// `sb_features_incompat` (Linux `fs/xfs/libxfs/xfs_format.h`).
 const NEEDS_REPAIR: u32 = 0x10;
@@ -75,7 +75,7 @@ fn refused(block: &[u8], size: u64) -> Option<String> {
     let bytes = be64(block, 8).checked_mul(be32(block, 4).into());
     bytes
         .filter(|bytes| *bytes > size)
-        .map(|bytes| crate::cut(bytes, size))
+        .map(|bytes| cut(bytes, size))
 }
 
 /// The features that some kernel may lack, for an error of one that refused to mount it.

@@ -12,10 +12,11 @@ use serde::Deserialize;
 use url::Url;
 
 use super::challenge::Bearer;
+use crate::address::authority;
 use crate::answer::{small_body, status_error};
 use crate::config::Endpoint;
 use crate::credentials::Login;
-use crate::network::{Network, authority};
+use crate::network::Network;
 use crate::{Error, Result};
 
 /// The most bytes of a token server's answer; tokens are a few KiB.

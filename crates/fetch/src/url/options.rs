@@ -8,7 +8,8 @@ use ::url::Url;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 
 use super::source::basic;
-use crate::network::{Network, Tuning, authority};
+use crate::address::authority;
+use crate::network::{Network, Tuning};
 use crate::proxy::Proxy;
 use crate::tls::{Trust, pem_certificates};
 use crate::{Error, Result};

@@ -5,7 +5,8 @@ use std::io;
 
 use types::{Classify, ErrorKind};
 
-use crate::oci::{Digest, Packing};
+use super::Packing;
+use crate::digest::Digest;
 
 /// Why no disk image could be taken out of the layers.
 #[derive(Debug, thiserror::Error)]

@@ -14,6 +14,7 @@
 
 mod error;
 mod overlay;
+mod packing;
 mod scan;
 pub(crate) mod tar;
 mod unpack;
@@ -23,9 +24,10 @@ use std::io::Read;
 
 use types::Classify;
 
-use crate::oci::{Digest, Packing};
+use crate::digest::Digest;
 
 pub use error::Error;
+pub use packing::Packing;
 pub use scan::find;
 
 /// The directory of a container image that a disk image lies in.

@@ -9,9 +9,10 @@ use std::thread::{Builder, JoinHandle};
 
 use flate2::bufread::MultiGzDecoder;
 
+use super::Packing;
 use super::tar::Skip;
 use super::{Error, Input, Limits};
-use crate::oci::{Digest, Hasher, Packing};
+use crate::digest::{Digest, Hasher};
 
 /// Unpacked bytes that are handed over at a time.
 const BUFFER: usize = 256 << 10;

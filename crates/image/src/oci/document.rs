@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::lenient::{Entry, or_none, readable, texts};
 use super::{Digest, Error, Platform};
+use crate::layer::Packing;
 
 /// The most bytes of an index, a manifest or a config: what registries themselves accept (OCI
 /// distribution specification 1.1, "manifests": 4 MiB).
@@ -35,42 +36,6 @@ const DISK_TYPES: &str = "application/vnd.kubevirt.disk.";
 const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 /// Media type of Docker's config.
 const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
-
-/// How the tar of a layer is packed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Packing {
-    /// Not at all.
-    Plain,
-    /// RFC 1952, one or several members.
-    Gzip,
-    /// RFC 8878, one or several frames.
-    Zstd,
-    /// Not told: its first bytes decide.
-    Unknown,
-}
-
-impl Packing {
-    /// What the media type of a layer says; `None` when it is no layer's.
-    pub fn of_media_type(media_type: &str) -> Option<Self> {
-        let oci = media_type
-            .strip_prefix("application/vnd.oci.image.layer.")
-            .map(|rest| rest.strip_prefix("nondistributable.").unwrap_or(rest))
-            .and_then(|rest| rest.strip_prefix("v1.tar"));
-        let docker = media_type
-            .strip_prefix("application/vnd.docker.image.rootfs.")
-            .and_then(|rest| {
-                rest.strip_prefix("diff.tar")
-                    .or_else(|| rest.strip_prefix("foreign.diff.tar"))
-            });
-        match oci.or(docker)? {
-            "" => Some(Self::Plain),
-            "+gzip" | ".gzip" => Some(Self::Gzip),
-            "+zstd" | ".zstd" => Some(Self::Zstd),
-            _ => None,
-        }
-    }
-}
 
 /// What names a piece of content.
 #[derive(Debug, Clone, Serialize, Deserialize)]

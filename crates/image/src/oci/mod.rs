@@ -7,7 +7,6 @@
 //! Documents come from anywhere: each is bounded in size, checked against the digest that named it,
 //! and refused when its media type and its content disagree (CVE-2021-41190).
 
-mod digest;
 mod document;
 mod error;
 mod lenient;
@@ -16,10 +15,11 @@ mod platform;
 mod store;
 pub mod write;
 
-pub use digest::{Algorithm, Digest, Hasher, InvalidDigest};
+pub use crate::digest::{Algorithm, Digest, Hasher, InvalidDigest};
+pub use crate::layer::Packing;
 pub use document::{
     Config, DOCKER_INDEX, DOCKER_MANIFEST, Descriptor, Document, Index, LayerDescriptor,
-    MANIFEST_LIMIT, Manifest, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, Packing,
+    MANIFEST_LIMIT, Manifest, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST,
 };
 pub use error::Error;
 pub use package::{Package, Selected, StoredLayer};

@@ -34,4 +34,4 @@ pub use header::Compression;
 pub use read::Qcow2;
 pub use write::{CreateOptions, create, create_empty};
 
-use crate::open::Limits;
+use crate::limits::Limits;
