@@ -190,7 +190,6 @@ async fn row_50_an_upload_that_nobody_else_has_stays_failed_and_says_so() {
         source: Source::File(source),
         expected: Some(Sha512::of(&bytes())),
         format: None,
-        convert: None,
         for_volumes: false,
     };
     fixture.catalog.create(new).unwrap();

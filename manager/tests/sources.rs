@@ -147,7 +147,6 @@ impl Fixture {
             source: Source::Url(url.parse().unwrap()),
             expected: None,
             format: None,
-            convert: None,
             for_volumes: false,
         }
     }

@@ -103,7 +103,6 @@ impl Host {
             source,
             expected,
             format: None,
-            convert: None,
             for_volumes: false,
         };
         self.catalog.create(new).unwrap();
@@ -343,7 +342,6 @@ async fn row_56_an_image_is_deleted_while_it_is_sent_and_received() {
         source: Source::Peers(peers),
         expected: None,
         format: None,
-        convert: None,
         for_volumes: false,
     };
     receiver.catalog.create(new).unwrap();

@@ -74,7 +74,6 @@ impl Fixture {
             source: Source::File("/no/such/file".into()),
             expected: None,
             format: None,
-            convert: None,
             for_volumes,
         };
         self.catalog.create(new).unwrap();

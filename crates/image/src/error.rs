@@ -5,7 +5,6 @@ use std::io;
 
 use types::{ByteSize, Classify, ErrorKind};
 
-use crate::foreign::Foreign;
 use crate::packed::Packing;
 
 /// The result of this crate's work on disk images.
@@ -25,9 +24,9 @@ pub enum Error {
     },
     /// The bytes are those of another format.
     #[error(
-        "the image is {format}, and only qcow2 and raw images are taken without a word; declare it \
-         (--format vmdk, vdi or vhdx) to have it made raw, or raw if its bytes are the disk; convert \
-         others first, for example with 'qemu-img convert -O qcow2'"
+        "the image is {format}, and only qcow2 and raw images are stored; make a base image of it with \
+         'base-image build --from FILE --output PLACE', or convert it with 'qemu-img convert -O qcow2 FILE \
+         NEW'; if these bytes are the disk all the same, declare it raw (--format raw)"
     )]
     ForeignFormat {
         /// The format, with its article: "a VMDK image".
@@ -62,25 +61,6 @@ pub enum Error {
         what: &'static str,
         /// The offending value.
         value: u64,
-    },
-    /// A field of an image in a foreign format cannot be. `value` is the field or the place it stands
-    /// for.
-    #[error("the {format} image is damaged: {what} ({value:#x}); fetch it again from its source")]
-    ForeignDamaged {
-        /// The format that it was said to be in.
-        format: Foreign,
-        /// What is wrong.
-        what: &'static str,
-        /// The offending value.
-        value: u64,
-    },
-    /// An image that is not of the format it was said to be in, or must not be read.
-    #[error("the {format} image {why}")]
-    ForeignRefused {
-        /// The format that it was said to be in.
-        format: Foreign,
-        /// What it is or does, and what to do.
-        why: &'static str,
     },
     /// A packed file is damaged, cut, or packed beyond what is unpacked.
     #[error(
@@ -228,12 +208,10 @@ impl Classify for Error {
             Self::Io { source, .. } => Classify::kind(source),
             Self::ForeignFormat { .. }
             | Self::NoDisk { .. }
-            | Self::ForeignRefused { .. }
             | Self::Refused(_)
             | Self::Unmakeable { .. } => ErrorKind::InvalidArgument,
             Self::TooLarge { .. } => ErrorKind::OutOfRange,
             Self::Damaged { .. }
-            | Self::ForeignDamaged { .. }
             | Self::Unpack { .. }
             | Self::Bomb { .. }
             | Self::Trailing { .. } => ErrorKind::DataLoss,

@@ -27,15 +27,10 @@ pub enum Format {
 /// A text that is not the name of a format.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "image format {0:?} is not known; use raw or qcow2, or vmdk, vdi or vhdx to have it made raw"
+    "image format {0:?} is not stored; use raw or qcow2. Convert any other first: make a base image of it \
+     with 'base-image build --from FILE --output PLACE', or a file with 'qemu-img convert -O qcow2 FILE NEW'"
 )]
 pub struct UnknownFormat(String);
-
-impl UnknownFormat {
-    pub(crate) fn of(text: &str) -> Self {
-        Self(text.chars().take(64).collect())
-    }
-}
 
 /// What every qcow image starts with, of any version.
 pub(crate) const QCOW_MAGIC: [u8; 4] = *b"QFI\xfb";
@@ -159,7 +154,7 @@ impl FromStr for Format {
         match text {
             "raw" => Ok(Self::Raw),
             "qcow2" => Ok(Self::Qcow2),
-            _ => Err(UnknownFormat::of(text)),
+            _ => Err(UnknownFormat(text.chars().take(64).collect())),
         }
     }
 }

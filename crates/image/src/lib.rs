@@ -10,7 +10,6 @@
 //! | [`Image`] | an open image, read as a [`probe::Disk`] |
 //! | [`qcow2`] | the qcow2 format |
 //! | [`convert`] | the raw form of an image |
-//! | [`foreign`] | formats that are read only to be made raw: VMDK, VDI, VHDX |
 //! | [`extents`] | where the data of a file is, clones, sparse copies |
 //! | [`packed`] | images that come as one compressed file |
 //! | [`refuse_no_disk`] | archives, pages and pointers, which are no disks |
@@ -20,7 +19,6 @@ pub mod convert;
 mod digest;
 mod error;
 pub mod extents;
-pub mod foreign;
 mod format;
 pub mod layer;
 mod limits;

@@ -141,7 +141,6 @@ impl Catalog {
             // Whatever the source says today: only the same bytes are the same image.
             expected: Some(lost.checksum()?),
             format: Some(lost.format()),
-            convert: None,
             for_volumes: lost.seal.asked.for_volumes,
         };
         let made = self.make(entry, &new, facts, &entry.reporter()).await;

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use fetch::Platform;
 use image::Format;
-use image::foreign::Foreign;
 use ring::digest::{SHA256, digest};
 use tracing::{Instrument, error, warn};
 use types::{Checksum, Classify, ErrorKind, ImageId, ImageName, ImageUuid, Sha512, report};
@@ -35,8 +34,6 @@ pub struct NewImage {
     pub expected: Option<Sha512>,
     /// The format they are in; `None`: told by magic, once.
     pub format: Option<Format>,
-    /// The format they come in when it is one that is not stored: they are made raw.
-    pub convert: Option<Foreign>,
     /// A driver asks, for its volumes.
     pub for_volumes: bool,
 }
@@ -260,7 +257,6 @@ impl Catalog {
             expected: new.expected,
             size: (asked > 0).then_some(asked),
             format: new.format,
-            convert: new.convert,
             pass: 0,
             turn: self.inner.turns.of(&new.source),
             // A child: a source that is too slow is given up, and the image is not.

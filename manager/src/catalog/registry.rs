@@ -45,7 +45,6 @@ impl Registration {
             source: self.source.clone()?,
             expected: self.expected,
             format: self.format,
-            convert: None,
             for_volumes: false,
         })
     }

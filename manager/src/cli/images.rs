@@ -79,8 +79,7 @@ pub(super) struct CreateArgs {
     /// before it is unpacked
     #[arg(long, value_name = "SUM")]
     checksum: Option<String>,
-    /// Format of the disk image: raw or qcow2 [default: told by its first bytes, once]; or vmdk, vdi
-    /// or vhdx, which are made raw
+    /// Format of the disk image: raw or qcow2 [default: told by its first bytes, once]
     #[arg(long)]
     format: Option<String>,
     /// Wait until the image is ready, showing progress

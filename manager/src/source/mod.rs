@@ -6,7 +6,6 @@ mod adopt;
 mod again;
 mod clone;
 mod container;
-mod convert;
 mod file;
 pub mod luks;
 mod manager;
@@ -23,7 +22,6 @@ use std::sync::Arc;
 
 use fetch::{Credentials, Network, Platform, Reference};
 use image::Format;
-use image::foreign::Foreign;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use tokio_util::sync::CancellationToken;
 use types::{ImageId, Sha512};
@@ -198,8 +196,6 @@ pub struct Job {
     pub size: Option<u64>,
     /// The format that was declared.
     pub format: Option<Format>,
-    /// The format that the source's bytes are in, when they must be made raw.
-    pub convert: Option<Foreign>,
     /// How often the source was read before, in vain.
     pub pass: u32,
     /// Its turn among the makings.
@@ -272,9 +268,6 @@ impl Sources {
         let mut taken = self.take_as_it_comes(source, job).await?;
         if source.is_container() {
             taken = unpack::unpacked(taken, job).await?;
-        }
-        if let Some(foreign) = job.convert {
-            return convert::make_raw(taken, foreign, job).await;
         }
         // What was stored before is what it was stored as; what comes from outside may be anything.
         if source.is_from_outside() && taken.1.format.is_none() {

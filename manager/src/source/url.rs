@@ -111,7 +111,7 @@ impl Sources {
         // A login page with status 200 is the commonest wrong answer. Whoever knows the checksum or
         // the format has said what is right.
         let known = job.expected.is_some() || wanted.sha256.is_some();
-        let told = known || job.format.is_some() || job.convert.is_some();
+        let told = known || job.format.is_some();
         if let Some(what) = download.is_no_disk().filter(|_| !told) {
             return Err(Error::NotAnImage(format!(
                 "{url} answers with {what}; give the checksum or the format if it is an image all the \

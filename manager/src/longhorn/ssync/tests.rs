@@ -55,7 +55,6 @@ fn site() -> Site {
         store: ImageStore::new(disk, Place::Images),
         expected: None,
         format: None,
-        convert: None,
         size: None,
         pass: 0,
         turn: crate::source::Turn::default(),

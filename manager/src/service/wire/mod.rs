@@ -5,7 +5,6 @@ mod volumes;
 
 use fetch::{Credentials, Platform, Reference};
 use image::Format;
-use image::foreign::Foreign;
 use image::packed::Packing;
 use proto::storage::v1 as pb;
 use types::{Checksum, ImageName, ImageUuid, Sha512, VolumeName};
@@ -51,14 +50,12 @@ pub(super) fn new_image(request: pb::CreateBackingImageRequest) -> Result<NewIma
         .ok_or_else(|| invalid("source", "it is missing; say where the image comes from"))?;
     let mut source = new_source(source)?;
     let expected = checksum(&request.expected_checksum, &mut source)?;
-    let (format, convert) = format(&request.format)?;
     Ok(NewImage {
         name: optional(&request.name, ImageName::new)?,
         uuid: optional(&request.uuid, ImageUuid::new)?,
         source,
         expected,
-        format,
-        convert,
+        format: format(&request.format)?,
         for_volumes: request.for_volumes,
     })
 }
@@ -83,15 +80,10 @@ fn checksum(text: &str, source: &mut Source) -> Result<Option<Sha512>> {
     }
 }
 
-/// The format of the bytes, or the one they are made raw from.
-fn format(text: &str) -> Result<(Option<Format>, Option<Foreign>)> {
-    if let Ok(foreign) = text.parse() {
-        return Ok((None, Some(foreign)));
-    }
-    let format = optional(text, |text| {
+fn format(text: &str) -> Result<Option<Format>> {
+    optional(text, |text| {
         text.parse().map_err(|error| invalid("format", error))
-    })?;
-    Ok((format, None))
+    })
 }
 
 fn platform(text: &str) -> Result<Platform> {
@@ -317,7 +309,6 @@ pub(super) fn group(request: pb::SnapshotGroupRequest) -> Result<(ImageName, Vec
             source: Source::Volume(Snapshot { volume, group: of }),
             expected: None,
             format: Some(Format::Raw),
-            convert: None,
             for_volumes: false,
         });
     }
