@@ -2,44 +2,42 @@
 
 use std::path::{Path, PathBuf};
 
-use super::cli::{BuildArgs, LayerCompression};
 use super::error::{Result, io};
 use super::manifest::ContainerImage;
 use super::place::Place;
-use super::plan::Plan;
 use super::progress::Progress;
 use super::registry::Registry;
+use super::request::{BuildRequest, LayerCompression};
 use super::{disk, layer, output};
 
 /// Builds the image and puts it everywhere it shall go. Returns the digest and place of each.
-pub(super) fn run(args: &BuildArgs) -> Result<Vec<(Place, image::oci::Digest)>> {
-    let plan = Plan::new(args)?;
+pub(super) fn run(request: &BuildRequest) -> Result<Vec<(Place, image::oci::Digest)>> {
     // Credentials are read before the work, not after it.
-    let registries = plan
+    let registries = request
         .outputs
         .iter()
         .map(|place| match place {
-            Place::Registry(reference) => Registry::new(&args.registry, reference).map(Some),
+            Place::Registry(reference) => Registry::new(&request.access, reference).map(Some),
             _ => Ok(None),
         })
         .collect::<Result<Vec<_>>>()?;
     let progress = Progress::new();
-    let work = work_directory(&plan.outputs)?;
-    let disk = disk::make(&plan, work.path(), &progress)?;
+    let work = work_directory(&request.outputs)?;
+    let disk = disk::make(request, work.path(), &progress)?;
     let mut images = Images {
-        plan: &plan,
+        request,
         disk: &disk,
         work: work.path(),
         made: Vec::new(),
     };
     let mut done = Vec::new();
-    for (place, registry) in plan.outputs.iter().zip(&registries) {
-        let image = images.get(compression(&plan, place), &progress)?;
+    for (place, registry) in request.outputs.iter().zip(&registries) {
+        let image = images.get(compression(request, place), &progress)?;
         match (place, registry) {
             (Place::Registry(reference), Some(registry)) => {
-                registry.push(reference, image, args.chunk_size, &progress)?;
+                registry.push(reference, image, request.chunk_size, &progress)?;
             }
-            _ => output::write(place, image, plan.tag.as_deref(), &progress)?,
+            _ => output::write(place, image, request.tag.as_deref(), &progress)?,
         }
         let digest = match place {
             // An archive for Docker has no manifest: the image is known by its config.
@@ -52,10 +50,10 @@ pub(super) fn run(args: &BuildArgs) -> Result<Vec<(Place, image::oci::Digest)>> 
 }
 
 /// Old Docker loads plain layers only, and unpacks them again when it pushes them.
-fn compression(plan: &Plan, place: &Place) -> LayerCompression {
+fn compression(request: &BuildRequest, place: &Place) -> LayerCompression {
     match place {
         Place::DockerArchive(_) => LayerCompression::None,
-        _ => plan.layer_compression,
+        _ => request.layer_compression,
     }
 }
 
@@ -78,7 +76,7 @@ fn work_directory(outputs: &[Place]) -> Result<tempfile::TempDir> {
 
 /// The container images of one disk, one for each compression.
 struct Images<'a> {
-    plan: &'a Plan,
+    request: &'a BuildRequest,
     disk: &'a Path,
     work: &'a Path,
     made: Vec<ContainerImage>,
@@ -97,10 +95,10 @@ impl Images<'_> {
         if let Some(index) = made {
             return Ok(&self.made[index]);
         }
-        let name = &self.plan.name;
+        let name = &self.request.name;
         let layer = layer::pack(self.disk, name, compression, self.work, progress)?;
         self.made
-            .push(ContainerImage::new(layer, &self.plan.platform));
+            .push(ContainerImage::new(layer, &self.request.platform));
         Ok(&self.made[self.made.len() - 1])
     }
 }

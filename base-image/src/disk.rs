@@ -5,24 +5,27 @@ use std::path::{Path, PathBuf};
 
 use image::qcow2::CreateOptions;
 use image::{Format, Image};
+use tree::Tree;
 use types::ByteSize;
 
-use super::cli::FileSystem;
 use super::error::{Error, Result, io};
 use super::foreign;
 use super::fs::{self, Request};
-use super::plan::{Plan, Source};
 use super::progress::Progress;
-use super::tree::Tree;
+use super::request::{BuildRequest, FileSystem, Source};
 
 /// How often an estimated size is enlarged before giving up. Each time by a quarter.
 const ATTEMPTS: u32 = 8;
 
-/// Makes the disk image that `plan` asks for in `directory`; a disk image that is to be wrapped as it
+/// Makes the disk image that `request` asks for in `directory`; a disk image that is to be wrapped as it
 /// is stays where it is.
-pub(super) fn make(plan: &Plan, directory: &Path, progress: &Progress) -> Result<PathBuf> {
+pub(super) fn make(
+    request: &BuildRequest,
+    directory: &Path,
+    progress: &Progress,
+) -> Result<PathBuf> {
     let raw = directory.join("disk.raw");
-    let (source, format) = match &plan.source {
+    let (source, format) = match &request.source {
         Source::Disk { path, format } => (path.clone(), *format),
         Source::Foreign { path, kind } => {
             progress.say(&format!("reading {} by qemu-img", path.display()));
@@ -57,11 +60,11 @@ pub(super) fn make(plan: &Plan, directory: &Path, progress: &Progress) -> Result
             (raw, Format::Raw)
         }
     };
-    if format == plan.format && !plan.compress {
+    if format == request.format && !request.compress {
         check(&source, format)?;
         return Ok(source);
     }
-    convert(plan, &source, format, directory, progress)
+    convert(request, &source, format, directory, progress)
 }
 
 fn make_empty(path: &Path, size: u64) -> Result<File> {
@@ -90,7 +93,12 @@ struct Wanted<'a> {
 fn make_file_system(tree: &Tree, wanted: &Wanted, size: Option<u64>, path: &Path) -> Result<()> {
     let attempt = |size: u64| {
         let image = make_empty(path, size)?;
-        let uuid = wanted.uuid.unwrap_or_else(|| uuid(tree, wanted, size));
+        let random = match wanted.file_system {
+            FileSystem::Btrfs => fs::random_uuid(),
+            _ => None,
+        };
+        let uuid = wanted.uuid.or(random);
+        let uuid = uuid.unwrap_or_else(|| uuid_of(tree, wanted, size));
         let label = wanted.label;
         fs::make(
             wanted.file_system,
@@ -122,7 +130,7 @@ fn make_file_system(tree: &Tree, wanted: &Wanted, size: Option<u64>, path: &Path
 
 /// A uuid that follows from what goes in (the contents of files excepted, so that it is known before
 /// they are read), and from the kind, size and label of the file system.
-fn uuid(tree: &Tree, wanted: &Wanted, size: u64) -> [u8; 16] {
+fn uuid_of(tree: &Tree, wanted: &Wanted, size: u64) -> [u8; 16] {
     let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
     let (name, label) = (wanted.file_system.name(), wanted.label);
     hash.update(format!("base image uuid 1\0{name}\0{size}\0{label}\0").as_bytes());
@@ -145,7 +153,7 @@ fn open(path: &Path, format: Format) -> Result<Image> {
 
 /// Makes the image in the format that is wanted from one in another.
 fn convert(
-    plan: &Plan,
+    request: &BuildRequest,
     source: &Path,
     format: Format,
     directory: &Path,
@@ -156,11 +164,11 @@ fn convert(
     let mut options = File::options();
     let options = options.read(true).write(true).create_new(true);
     let mut out = options.open(&path).map_err(io("make", &path))?;
-    let compressed = if plan.compress { "compressed " } else { "" };
-    progress.say(&format!("making a {compressed}{} image", plan.format));
-    let made = match plan.format {
+    let compressed = if request.compress { "compressed " } else { "" };
+    progress.say(&format!("making a {compressed}{} image", request.format));
+    let made = match request.format {
         Format::Qcow2 => {
-            let compression = plan.compress.then_some(image::qcow2::Compression::Zlib);
+            let compression = request.compress.then_some(image::qcow2::Compression::Zlib);
             let options = CreateOptions {
                 compression,
                 ..CreateOptions::default()

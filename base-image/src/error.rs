@@ -1,7 +1,8 @@
 //! What can go wrong while a base image is built or inspected, and what the user can do about it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use tree::shown;
 use types::{ByteSize, Classify, ErrorKind};
 
 /// Why a base image could not be built or inspected.
@@ -130,30 +131,12 @@ pub enum Error {
         #[source]
         source: image::Error,
     },
-    /// A file changed while it was copied.
-    #[error(
-        "{} changed while it was being read; build again when nothing writes to it",
-        shown(path)
-    )]
-    Changed {
-        /// The file.
-        path: PathBuf,
-    },
-}
-
-/// The most characters of a path that are shown.
-const SHOWN: usize = 1000;
-
-/// A path as text; of a very long one, both ends.
-fn shown(path: &Path) -> String {
-    let text = path.to_string_lossy();
-    let count = text.chars().count();
-    if count <= SHOWN {
-        return text.into_owned();
-    }
-    let start: String = text.chars().take(SHOWN / 2).collect();
-    let end: String = text.chars().skip(count - SHOWN / 2).collect();
-    format!("{start}[…]{end}")
+    /// The directory cannot be read, or its files cannot.
+    #[error(transparent)]
+    Tree(#[from] tree::Error),
+    /// XFS cannot be filled.
+    #[error(transparent)]
+    Xfs(mkfs_xfs::Error),
 }
 
 /// The result of this module's functions.
@@ -186,7 +169,8 @@ impl Classify for Error {
             Self::Container { source } => source.kind(),
             Self::Layers { source } => source.kind(),
             Self::Image { source, .. } => source.kind(),
-            Self::Changed { .. } => ErrorKind::Aborted,
+            Self::Tree(source) => source.kind(),
+            Self::Xfs(source) => source.kind(),
         }
     }
 }

@@ -3,18 +3,18 @@
 use std::fmt::Write as _;
 use std::fs::File;
 
-use image::oci::{Package, Platform};
+use image::oci::Package;
 use image::{Format, Image};
 use probe::{Content, Disk};
 use serde::Serialize;
 use types::ByteSize;
 
 use super::bring::{self, Brought};
-use super::cli::{InspectArgs, OutputForm};
 use super::error::{Error, Result, io};
 use super::place::Place;
 use super::progress::Progress;
 use super::registry::Registry;
+use super::request::InspectRequest;
 
 /// What is told. Absent is what does not exist: a bare file has no digest.
 #[derive(Debug, Serialize)]
@@ -78,13 +78,8 @@ struct Partition {
 }
 
 /// Looks into a base image; returns what to print.
-pub(super) fn run(args: &InspectArgs) -> Result<String> {
-    let place = Place::parse("the image", &args.reference)?;
-    let platform: Platform = args.platform.parse().map_err(|error| Error::Option {
-        option: "--platform",
-        problem: format!("is not valid: {error}"),
-    })?;
-    let (file, name, brought) = if let Place::File(path) = &place {
+pub(super) fn run(request: &InspectRequest) -> Result<String> {
+    let (file, name, brought) = if let Place::File(path) = &request.place {
         let name = path
             .file_name()
             .map_or("".into(), std::ffi::OsStr::to_string_lossy);
@@ -96,25 +91,23 @@ pub(super) fn run(args: &InspectArgs) -> Result<String> {
     } else {
         let directory = std::env::temp_dir();
         let file = tempfile::tempfile_in(&directory).map_err(io("make a file in", directory))?;
-        let brought = bring(args, &place, &platform, &file)?;
+        let brought = bring(request, &file)?;
         let file = bring::unpacked(file, &brought.name)?;
         (file, brought.name.clone(), Some(brought))
     };
-    let inspection = look(&args.reference, file, name, brought)?;
-    match args.output {
-        OutputForm::Json => {
-            let json = serde_json::to_string_pretty(&inspection);
-            Ok(json.expect("the structure has string keys only") + "\n")
-        }
-        OutputForm::Table => Ok(inspection.table()),
+    let inspection = look(&request.reference, file, name, brought)?;
+    if request.json {
+        let json = serde_json::to_string_pretty(&inspection);
+        return Ok(json.expect("the structure has string keys only") + "\n");
     }
+    Ok(inspection.table())
 }
 
-fn bring(args: &InspectArgs, place: &Place, platform: &Platform, out: &File) -> Result<Brought> {
-    let tag = args.tag.as_deref();
-    match place {
+fn bring(request: &InspectRequest, out: &File) -> Result<Brought> {
+    let (tag, platform) = (request.tag.as_deref(), &request.platform);
+    match &request.place {
         Place::Registry(reference) => {
-            let registry = Registry::new(&args.registry, reference)?;
+            let registry = Registry::new(&request.access, reference)?;
             bring::from_registry(&registry, reference, platform, out, &Progress::new())
         }
         Place::OciLayout(path) => bring::from_package(path, Package::layout, tag, platform, out),

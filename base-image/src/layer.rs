@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use image::oci::{Algorithm, Digest, Hasher};
 
-use super::cli::LayerCompression;
 use super::error::{Error, Result, io};
 use super::progress::Progress;
+use super::request::LayerCompression;
 
 /// The compression level of zstd: its own default. Most of a disk image is either data that somebody
 /// compressed already or zeros; unpacking is as fast at any level.

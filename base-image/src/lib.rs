@@ -16,10 +16,9 @@ mod layer;
 mod manifest;
 mod output;
 mod place;
-mod plan;
 mod progress;
 mod registry;
+mod request;
 mod tool;
-mod tree;
 
 pub use error::{Error, Result};

@@ -1,4 +1,4 @@
-//! The registry options of the command line, as the `fetch` crate wants them.
+//! A registry as the builder reaches it, in the terms of the `fetch` crate.
 
 use std::fmt::Write as _;
 use std::io::{BufRead, Read};
@@ -9,10 +9,10 @@ use fetch::registry::Client;
 use fetch::{AddressPolicy, Config, Credentials, Network, Proxies, Reference, Tuning};
 use types::ByteSize;
 
-use super::cli::RegistryArgs;
 use super::error::{Error, Result, io};
 use super::manifest::ContainerImage;
 use super::progress::Progress;
+use super::request::{Access, Login, Trust};
 
 /// The longest file of credentials or registries that is read, in bytes.
 const MAX_FILE: u64 = 1 << 20;
@@ -28,8 +28,8 @@ pub(super) struct Registry {
 
 impl Registry {
     /// Reads the configuration for the registry of `reference`.
-    pub(super) fn new(args: &RegistryArgs, reference: &Reference) -> Result<Self> {
-        let config = Config::from_toml(&config(args, reference)?)
+    pub(super) fn new(access: &Access, reference: &Reference) -> Result<Self> {
+        let config = Config::from_toml(&config(&access.trust, reference)?)
             .map_err(failed("use --registry-config"))?;
         // Whoever runs a command line may reach what this machine reaches.
         let network = Network::with_proxies(
@@ -43,7 +43,7 @@ impl Registry {
             .enable_all()
             .build()
             .map_err(io("start", "the network runtime"))?;
-        let credentials = credentials(args, reference)?;
+        let credentials = credentials(&access.login, reference)?;
         Ok(Self {
             client: Client::new(network),
             credentials,
@@ -95,31 +95,27 @@ fn failed(what: &'static str) -> impl FnOnce(fetch::Error) -> Error {
     move |source| Error::Fetch { what, source }
 }
 
-/// The text of the registries' configuration: the file, or what the flags say of this registry.
-fn config(args: &RegistryArgs, reference: &Reference) -> Result<String> {
+/// The text of the registries' configuration: the file, or what was asked for this registry.
+fn config(trust: &Trust, reference: &Reference) -> Result<String> {
     let mut text = String::new();
-    if let Some(path) = &args.registry_config {
-        if args.insecure || args.ca_file.is_some() {
-            return Err(Error::Option {
-                option: "--registry-config",
-                problem: "says itself what --insecure and --ca-file say: give one or the other"
-                    .into(),
-            });
+    let (ca_file, insecure) = match trust {
+        Trust::Registry { ca_file, insecure } => (ca_file, insecure),
+        Trust::Config(path) => {
+            let file = std::fs::File::open(path).map_err(io("open", path))?;
+            file.take(MAX_FILE)
+                .read_to_string(&mut text)
+                .map_err(io("read", path))?;
+            return Ok(text);
         }
-        let file = std::fs::File::open(path).map_err(io("open", path))?;
-        file.take(MAX_FILE)
-            .read_to_string(&mut text)
-            .map_err(io("read", path))?;
-        return Ok(text);
-    }
+    };
     // A reference's host holds nothing that a TOML string would have to escape.
     let _ = writeln!(
         text,
         "[[registry]]\nlocation = \"{}\"",
         reference.registry()
     );
-    let _ = writeln!(text, "insecure = {}", args.insecure);
-    if let Some(path) = &args.ca_file {
+    let _ = writeln!(text, "insecure = {insecure}");
+    if let Some(path) = ca_file {
         let path = path.canonicalize().map_err(io("open", path))?;
         let path = path.to_str().ok_or_else(|| Error::Option {
             option: "--ca-file",
@@ -146,21 +142,25 @@ fn toml_string(text: &str) -> String {
     quoted
 }
 
-/// Credentials from the flags, the file named, or where Docker keeps them; none is fine.
-fn credentials(args: &RegistryArgs, reference: &Reference) -> Result<Credentials> {
-    if let Some(user) = &args.username {
-        let mut password = String::new();
-        let read = std::io::stdin()
-            .lock()
-            .take(MAX_PASSWORD)
-            .read_line(&mut password);
-        read.map_err(io("read the password from", "standard input"))?;
-        let password = password.trim_end_matches(['\r', '\n']);
-        return Ok(Credentials::anonymous().with_password(reference.registry(), user, password));
-    }
-    let path = match &args.auth_file {
-        Some(path) => path.clone(),
-        None => match default_auth_file() {
+/// Credentials for the login; where Docker keeps them, none is fine.
+fn credentials(login: &Login, reference: &Reference) -> Result<Credentials> {
+    let path = match login {
+        Login::User(user) => {
+            let mut password = String::new();
+            let read = std::io::stdin()
+                .lock()
+                .take(MAX_PASSWORD)
+                .read_line(&mut password);
+            read.map_err(io("read the password from", "standard input"))?;
+            let password = password.trim_end_matches(['\r', '\n']);
+            return Ok(Credentials::anonymous().with_password(
+                reference.registry(),
+                user,
+                password,
+            ));
+        }
+        Login::File(path) => path.clone(),
+        Login::Docker => match default_auth_file() {
             Some(path) if path.exists() => path,
             _ => return Ok(Credentials::anonymous()),
         },

@@ -1,6 +1,5 @@
 //! The gRPC services that the programs of this project speak, as generated. No logic lives here.
 #![allow(
-    missing_docs,
     clippy::pedantic,
     unreachable_pub,
     unused_qualifications,

@@ -4,10 +4,10 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::time::Duration;
 
-use super::super::cli::FileSystem;
-use super::super::error::{Error, Result};
-use super::super::progress::Progress;
-use super::super::tool::Tool;
+use crate::error::{Error, Result};
+use crate::progress::Progress;
+use crate::request::FileSystem;
+use crate::tool::Tool;
 
 /// How long a check may take.
 const LIMIT: Duration = Duration::from_hours(6);

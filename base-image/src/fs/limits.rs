@@ -3,10 +3,11 @@
 use std::ops::RangeInclusive;
 use std::os::unix::ffi::OsStrExt;
 
-use super::super::cli::FileSystem;
-use super::super::error::{Error, Result};
-use super::super::tree::{Kind, Node, NodeId, Tree};
+use tree::{Kind, Node, NodeId, Tree};
+
 use super::{Request, btrfs, ext4, xfs};
+use crate::error::{Error, Result};
+use crate::request::FileSystem;
 
 /// The longest name in a directory, on all of them.
 const NAME_MAX: usize = 255;
@@ -66,10 +67,10 @@ const XFS: Limits = Limits {
 
 const BTRFS: Limits = Limits {
     name: "btrfs",
-    size_min: 16 << 20,
+    size_min: btrfs::SIZE_MIN,
     small: "",
     file_max: i64::MAX.cast_unsigned(),
-    target_max: 4095,
+    target_max: btrfs::TARGET_MAX,
     names_max: 65_535,
     seconds: i64::MIN..=i64::MAX,
     years: "",

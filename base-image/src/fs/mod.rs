@@ -1,18 +1,14 @@
 //! Makes a file system in a file from a [`Tree`], without mounting it.
 //!
-//! ext4 is made by `mkfs.ext4 -d`, after which every inode is set to what the tree says.
-//! XFS and btrfs are filled by our own writers: the prototype files of `mkfs.xfs` know no
-//! modification times, hard links, attributes or names with spaces, and `mkfs.btrfs --rootdir`
-//! numbers the files in the order of `readdir`; both draw random numbers besides.
+//! ext4 is made by `mkfs.ext4 -d`, after which every inode is set to what the tree says. XFS is made empty by
+//! `mkfs.xfs` and filled by the crate `mkfs_xfs`. Both give the same bytes for the same tree, size, label and uuid.
+//! btrfs is made by `mkfs.btrfs --rootdir`, whose bytes differ from run to run.
 //!
-//! All three give the same bytes for the same tree, size, label and uuid. What a kind cannot hold is
-//! refused before its tool runs (`limits`), and what was made is checked by its own tool (`check`).
+//! What a kind cannot hold is refused before its tool runs (`limits`), and what was made is checked by its own
+//! tool (`check`).
 
 mod btrfs;
-mod bytes;
 mod check;
-mod copy;
-mod crc32c;
 mod ext4;
 mod limits;
 mod xfs;
@@ -21,11 +17,11 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::path::Path;
 
+use tree::Tree;
 use types::ByteSize;
 
-use super::cli::FileSystem;
-use super::error::Result;
-use super::tree::Tree;
+use crate::error::Result;
+use crate::request::FileSystem;
 
 /// What is to be made.
 #[derive(Debug)]
@@ -34,7 +30,7 @@ pub(super) struct Request<'a> {
     pub(super) tree: &'a Tree,
     /// The size of the disk in bytes; a multiple of 4096.
     pub(super) size: u64,
-    /// The label; checked by [`FileSystem::check_label`](super::cli::FileSystem).
+    /// The label; checked by [`FileSystem::check_label`].
     pub(super) label: &'a str,
     /// The file system's uuid.
     pub(super) uuid: [u8; 16],
@@ -85,12 +81,14 @@ pub(super) fn uuid_from(hash: ring::digest::Context) -> [u8; 16] {
     uuid
 }
 
-/// A uuid that follows from another: for the parts of a file system that have their own.
-fn derived_uuid(uuid: [u8; 16], what: &[u8]) -> [u8; 16] {
-    let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
-    hash.update(&uuid);
-    hash.update(what);
-    uuid_from(hash)
+/// A uuid of version 4. The same for each build would only tell that it was the same input, where the bytes differ
+/// anyhow; and `mkfs.btrfs` refuses one that is in use on this machine.
+pub(super) fn random_uuid() -> Option<[u8; 16]> {
+    let mut uuid = [0; 16];
+    ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut uuid).ok()?;
+    uuid[6] = uuid[6] & 0x0F | 0x40;
+    uuid[8] = uuid[8] & 0x3F | 0x80;
+    Some(uuid)
 }
 
 /// The usual text form of a uuid.

@@ -57,19 +57,18 @@ fn the_same_input_gives_the_same_digest_in_every_form() {
         fs::create_dir(place).unwrap();
         web(place);
     }
-    let builds: [&[&str]; 6] = [
-        &["--from", "web", "--fs", "ext4"],
-        &[
-            "--from", "web", "--fs", "xfs", "--size", "48Mi", "--format", "raw",
-        ],
+    let builds: [&[&str]; 5] = [
         &[
             "--from",
             "web",
             "--fs",
-            "btrfs",
+            "ext4",
             "--label",
             "web",
             "--compress",
+        ],
+        &[
+            "--from", "web", "--fs", "xfs", "--size", "48Mi", "--format", "raw",
         ],
         &["--fs", "none", "--size", "4Gi"],
         &["--fs", "none", "--size", "100M", "--format", "raw"],

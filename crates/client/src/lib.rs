@@ -4,6 +4,7 @@
 //! It owns the connection, the deadline of each call and the one table between error kinds and gRPC
 //! codes, both ways. Names are checked before they are sent. It decides nothing: what an answer means
 //! for CSI, FlexVolume or a person at a terminal is theirs to say.
+#![warn(missing_docs)]
 
 mod address;
 mod census;

@@ -5,7 +5,7 @@ use std::io;
 
 use types::{ByteSize, Classify, ErrorKind};
 
-use crate::packed::Packing;
+use crate::packing::Packing;
 
 /// The result of this crate's work on disk images.
 pub type Result<T> = std::result::Result<T, Error>;

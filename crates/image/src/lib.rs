@@ -26,6 +26,7 @@ mod no_disk;
 pub mod oci;
 mod open;
 pub mod packed;
+mod packing;
 pub mod qcow2;
 
 pub use error::{Error, Refusal, Result};

@@ -32,6 +32,7 @@ mod xfs;
 
 use std::io;
 
+pub use crc::crc32c;
 pub use disk::{Disk, FileDisk, Part, next_data};
 pub use features::features;
 pub use fs_type::{FsType, UnknownFsType};

@@ -2,6 +2,7 @@
 //!
 //! Everything here is a value: parsed once at the edge, then passed on as proof that it was checked.
 //! This crate knows nothing of files, networks, gRPC or Kubernetes.
+#![warn(missing_docs)]
 
 mod checksum;
 pub mod crash;

@@ -6,11 +6,11 @@
 //! both fill the inode first; so only what is in the inode and in the block is written anew.
 //! Formats: the kernel's `ext4/xattr.h`.
 
-use super::super::super::tree::Xattr;
-use super::super::bytes::{array, put};
-use super::super::crc32c;
 use super::Result;
 use super::disk::{BLOCK, Disk, INODE, unknown};
+use super::disk::{array, put};
+use probe::crc32c;
+use tree::Xattr;
 
 const MAGIC: u32 = 0xEA02_0000;
 /// Where the inode's own room starts: behind the fields, of which 32 bytes are beyond the first 128.
@@ -127,8 +127,8 @@ impl Placed {
         });
         put(&mut block, 12, &hash.to_le_bytes());
         fill(&mut block, HEADER, &self.block, Attribute::hash)?;
-        let seed = crc32c::update(disk.seed, &place.to_le_bytes());
-        let crc = crc32c::update(seed, &block);
+        let seed = crc32c(disk.seed, &place.to_le_bytes());
+        let crc = crc32c(seed, &block);
         put(&mut block, 16, &crc.to_le_bytes());
         disk.write_block(place, &block)
     }

@@ -5,8 +5,9 @@
 
 use std::os::unix::fs::FileExt;
 
-use super::super::bytes::{array, put};
-use super::super::{Request, crc32c};
+use probe::crc32c;
+
+use super::super::Request;
 use super::{Error, MKFS, Result, io};
 
 /// Bytes of a block, and of an inode.
@@ -71,7 +72,7 @@ impl<'a> Disk<'a> {
             let high = u32::from_le_bytes(array(&descriptor, 40));
             tables.push(u64::from(high) << 32 | u64::from(low));
         }
-        let seed = crc32c::update(!0, &request.uuid);
+        let seed = crc32c(!0, &request.uuid);
         Ok(Self {
             request,
             inodes_per_group,
@@ -90,9 +91,9 @@ impl<'a> Disk<'a> {
         let (low, high) = CHECKSUM;
         put(inode, low, &[0; 2]);
         put(inode, high, &[0; 2]);
-        let seed = crc32c::update(self.seed, &number.to_le_bytes());
-        let seed = crc32c::update(seed, &inode[GENERATION..GENERATION + 4]);
-        let crc = crc32c::update(seed, inode).to_le_bytes();
+        let seed = crc32c(self.seed, &number.to_le_bytes());
+        let seed = crc32c(seed, &inode[GENERATION..GENERATION + 4]);
+        let crc = crc32c(seed, inode).to_le_bytes();
         put(inode, low, &crc[..2]);
         put(inode, high, &crc[2..]);
         self.write(self.place(number)?, inode)
@@ -198,4 +199,16 @@ fn read<const N: usize>(request: &Request, at: u64) -> Result<[u8; N]> {
     let done = request.image.read_exact_at(&mut bytes, at);
     done.map_err(io("read", request.path))?;
     Ok(bytes)
+}
+
+/// The `N` bytes at `at` of a structure whose size is known.
+pub(super) fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    bytes[at..at + N]
+        .try_into()
+        .expect("the slice has the array's length")
+}
+
+/// Puts `value` at `at`.
+pub(super) fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
+    bytes[at..at + value.len()].copy_from_slice(value);
 }

@@ -1,11 +1,11 @@
 //! Sets every inode that `mkfs.ext4 -d` made to what the tree says. Each is found by its name: the
 //! directories that were made are read, from the root down.
 
-use super::super::super::tree::{Kind, Node, NodeId, ROOT, Time, Tree};
-use super::super::bytes::{array, put};
 use super::attr::Placed;
 use super::disk::{Disk, INODE, LINKS, MODE};
+use super::disk::{array, put};
 use super::{Error, LINKS_MAX, LOST_FOUND, Result};
+use tree::{Kind, Node, NodeId, ROOT, Time, Tree};
 
 const ROOT_INODE: u32 = 2;
 /// The bits of a mode that say the type.
@@ -18,8 +18,10 @@ pub(super) fn set(disk: &Disk, tree: &Tree) -> Result<()> {
     let mut numbers = vec![0; tree.len()];
     numbers[ROOT.0] = ROOT_INODE;
     for (id, node) in tree.nodes() {
-        let changed = || Error::Changed {
-            path: tree.path(id),
+        let changed = || {
+            Error::Tree(tree::Error::Changed {
+                path: tree.path(id),
+            })
         };
         let number = numbers[id.0];
         let mut inode = disk.inode(number)?;

@@ -11,11 +11,12 @@ mod inodes;
 use std::ffi::{OsStr, OsString};
 use std::time::Duration;
 
-use super::super::error::{Error, Result, io};
-use super::super::tool::Tool;
-use super::super::tree::{Kind, Node, ROOT, Tree};
+use tree::{Kind, Node, ROOT, Tree};
+
 use super::limits::LOST_FOUND;
 use super::{Request, uuid_text};
+use crate::error::{Error, Result, io};
+use crate::tool::Tool;
 use disk::Disk;
 
 const MKFS: Tool = Tool {

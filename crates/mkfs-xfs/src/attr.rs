@@ -2,13 +2,12 @@
 
 use std::path::PathBuf;
 
-use super::super::super::error::{Error, Result};
-use super::super::super::tree::Xattr;
-use super::super::bytes::{array, put};
-use super::directory::hash;
-use super::inode::Format;
+use super::bytes::{array, put};
+use super::error::{Error, Result};
+use super::fork::{Attributes, Format};
+use super::layout::{BLOCK, LITERAL, hash};
 use super::space::Space;
-use super::{BLOCK, LITERAL};
+use tree::Xattr;
 
 /// Name spaces, as flags.
 const ROOT: u8 = 1 << 1;
@@ -21,22 +20,6 @@ const DATA_MIN: usize = 56;
 const LEAF_HEADER: usize = 80;
 const LEAF_ENTRY: usize = 8;
 
-/// The attribute fork of an inode.
-#[derive(Debug)]
-pub(super) struct Attributes {
-    pub(super) format: Format,
-    pub(super) bytes: Vec<u8>,
-    /// Blocks outside the inode.
-    pub(super) blocks: u64,
-}
-
-impl Attributes {
-    /// The bytes of the inode that are left to the data fork.
-    pub(super) fn data_room(&self) -> usize {
-        LITERAL - self.bytes.len().next_multiple_of(8)
-    }
-}
-
 /// An attribute as XFS names it.
 struct Attribute {
     flags: u8,
@@ -44,8 +27,8 @@ struct Attribute {
     value: Vec<u8>,
 }
 
-/// Why `xattrs` cannot be stored.
-pub(super) fn refuses(xattrs: &[Xattr]) -> Option<String> {
+/// Why XFS cannot store these attributes of one file; `None`: it can.
+pub fn refuses(xattrs: &[Xattr]) -> Option<String> {
     encode(xattrs).err()
 }
 
@@ -59,7 +42,7 @@ pub(super) fn make(
     if xattrs.is_empty() {
         return Ok(None);
     }
-    let encoded = encode(xattrs).map_err(|why| Error::Unsupported { path: path(), why })?;
+    let encoded = encode(xattrs).map_err(|why| Error::Attributes { path: path(), why })?;
     let attributes = match encoded {
         Encoded::Short(bytes) => Attributes {
             format: Format::Local,

@@ -1,10 +1,9 @@
 //! The inode, version 3.
 
-use super::super::super::tree::Time;
-use super::super::bytes::put;
-use super::attr::Attributes;
-use super::space::seal;
-use super::{INODE, LITERAL};
+use super::bytes::put;
+use super::fork::{Attributes, Fork, Format};
+use super::layout::{INODE, LITERAL, seal};
+use tree::Time;
 
 /// Where the forks start.
 const CORE: usize = INODE - LITERAL;
@@ -15,49 +14,6 @@ const CRC: usize = 100;
 const GENERATION: u32 = 1;
 /// `di_flags2`: times are 64-bit counts of nanoseconds.
 const BIGTIME: u64 = 1 << 3;
-
-/// How a fork says where its contents are.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Format {
-    Device = 0,
-    Local = 1,
-    Extents = 2,
-    Tree = 3,
-}
-
-/// The data fork.
-#[derive(Debug)]
-pub(super) struct Fork {
-    pub(super) format: Format,
-    /// What is in the inode itself.
-    pub(super) bytes: Vec<u8>,
-    pub(super) extents: u32,
-    /// The blocks that are the file's, those of its own trees included.
-    pub(super) blocks: u64,
-}
-
-impl Fork {
-    /// The fork of a device node (or of a file without contents: number 0).
-    pub(super) fn device(number: u32) -> Self {
-        let bytes = number.to_be_bytes().to_vec();
-        Self {
-            format: Format::Device,
-            bytes,
-            extents: 0,
-            blocks: 0,
-        }
-    }
-
-    /// Contents that fit into the inode.
-    pub(super) fn local(bytes: Vec<u8>) -> Self {
-        Self {
-            format: Format::Local,
-            bytes,
-            extents: 0,
-            blocks: 0,
-        }
-    }
-}
 
 /// A file's inode.
 pub(super) struct Inode {

@@ -2,9 +2,10 @@
 
 use std::os::unix::fs::FileExt;
 
-use super::super::bytes::{array, even_parts, put};
-use super::space::{CHUNK, CHUNK_BLOCKS, read, seal};
-use super::{BLOCK, Error, MKFS, Request, Result, SECTOR, io};
+use super::bytes::{array, even_parts, put};
+use super::error::{Error, Result, io};
+use super::layout::{BLOCK, CHUNK, CHUNK_BLOCKS, SECTOR, seal};
+use super::request::{Request, read};
 
 /// The header of a block of a tree within a group.
 const TREE_HEADER: usize = 56;
@@ -43,8 +44,7 @@ impl Group {
         read(request, &mut inode_header, inode_header_at(start))?;
         let free_at = |at: usize| u32::from_be_bytes(array(&free_header, at));
         let inode_at = |at: usize| u32::from_be_bytes(array(&inode_header, at));
-        let unknown = || Error::ToolUnknown {
-            tool: MKFS.name,
+        let unknown = || Error::Unknown {
             what: format!("allocation group {number} in another form"),
         };
         let chunks = if number == 0 { 64 } else { 0 };
@@ -234,10 +234,7 @@ impl Group {
         let mut node = self.tree_block(*b"IAB3", root, 1, (NULL, NULL));
         let parts: Vec<_> = even_parts(records.len(), LEAF_RECORDS).collect();
         if parts.len() > NODE_RECORDS {
-            return Err(Error::Unsupported {
-                path: request.path.to_owned(),
-                why: "one allocation group cannot list so many inodes; give a larger --size".into(),
-            });
+            return Err(Error::TooManyInodes);
         }
         for (i, part) in parts.iter().enumerate() {
             let leaf = leaves + u32::try_from(i).unwrap_or(0);

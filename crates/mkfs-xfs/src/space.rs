@@ -4,18 +4,14 @@
 
 use std::os::unix::fs::FileExt;
 
-use super::super::super::tree::Time;
-use super::super::bytes::{array, put};
-use super::super::crc32c;
-use super::extent::Extents;
+use super::bytes::{array, put};
+use super::error::{Error, Result, io};
 use super::group::Group;
 use super::inode::{self, Inode};
-use super::{BLOCK, Error, INODE, MKFS, Request, Result, SECTOR, io, needed};
+use super::layout::{BLOCK, CHUNK, CHUNK_BLOCKS, INODE, SECTOR, seal};
+use super::request::{Request, read};
+use tree::Time;
 
-/// Inodes come in chunks of this many.
-pub(super) const CHUNK: u64 = 64;
-/// The blocks of a chunk; chunks start at multiples of it.
-pub(super) const CHUNK_BLOCKS: u32 = 8;
 /// The bits of an inode number that count within a block.
 const INODES_PER_BLOCK_LOG: u32 = 3;
 /// Bit of the superblock's `versionnum`: some inode has attributes.
@@ -45,10 +41,7 @@ impl<'a> Space<'a> {
         read(request, &mut superblock, 0)?;
         let u32_at = |at: usize| u32::from_be_bytes(array(&superblock, at));
         let u64_at = |at: usize| u64::from_be_bytes(array(&superblock, at));
-        let unknown = |what: String| Error::ToolUnknown {
-            tool: MKFS.name,
-            what,
-        };
+        let unknown = |what: String| Error::Unknown { what };
         // ftype, sparse inodes and bigtime are needed; large extent counters and range exchange
         // (newer tools) change nothing for inodes that do not use them.
         let incompatible = u32_at(216) & !0x60;
@@ -95,15 +88,6 @@ impl<'a> Space<'a> {
         &self.request.uuid
     }
 
-    /// The error for a full file system.
-    fn full(&self) -> Error {
-        Error::TooSmall {
-            file_system: "xfs",
-            size: self.request.size,
-            needed: needed(self.request.tree),
-        }
-    }
-
     /// Takes 1 to `want` blocks in a row.
     pub(super) fn take(&mut self, want: u32) -> Result<(FsBlock, u32)> {
         while let Some(group) = self.groups.get_mut(self.current) {
@@ -112,7 +96,7 @@ impl<'a> Space<'a> {
             }
             self.current += 1;
         }
-        Err(self.full())
+        Err(Error::Full)
     }
 
     /// Takes `count` blocks, wherever they are.
@@ -144,7 +128,7 @@ impl<'a> Space<'a> {
         let mut group = 0;
         while numbers.len() < count {
             let Some(start) = self.groups.get_mut(group).map(Group::take_chunk) else {
-                return Err(self.full());
+                return Err(Error::Full);
             };
             let Some(start) = start else {
                 group += 1;
@@ -198,24 +182,9 @@ impl<'a> Space<'a> {
         self.write(self.offset(at), bytes)
     }
 
-    /// Writes `bytes` of a file, at `offset` of it, into new blocks, and notes them in `extents`.
-    pub(super) fn write_data(
-        &mut self,
-        extents: &mut Extents,
-        offset: u64,
-        mut bytes: &[u8],
-    ) -> Result<()> {
-        let mut file_block = offset / BLOCK as u64;
-        while !bytes.is_empty() {
-            let want = u32::try_from(bytes.len().div_ceil(BLOCK)).unwrap_or(u32::MAX);
-            let (start, length) = self.take(want)?;
-            let (now, rest) = bytes.split_at(bytes.len().min(length as usize * BLOCK));
-            self.write(self.offset(start), now)?;
-            extents.push(file_block, start, length);
-            file_block += u64::from(length);
-            bytes = rest;
-        }
-        Ok(())
+    /// Writes into a block, from its beginning.
+    pub(super) fn write_block(&self, at: FsBlock, bytes: &[u8]) -> Result<()> {
+        self.write(self.offset(at), bytes)
     }
 
     fn write(&self, at: u64, bytes: &[u8]) -> Result<()> {
@@ -239,9 +208,7 @@ impl<'a> Space<'a> {
         let (mut inodes, mut free_inodes, mut used_blocks) = (0, 0, 0);
         for number in 0..self.groups.len() {
             let trees = self.groups[number].inode_tree_blocks();
-            let start = self.groups[number]
-                .take_exactly(trees)
-                .ok_or_else(|| self.full())?;
+            let start = self.groups[number].take_exactly(trees).ok_or(Error::Full)?;
             let group = &self.groups[number];
             group.write(self.request, start)?;
             inodes += group.inodes();
@@ -276,19 +243,4 @@ impl<'a> Space<'a> {
         }
         Ok(())
     }
-}
-
-/// Puts the checksum of `bytes` at `at`, little-endian as nothing else is.
-pub(super) fn seal(bytes: &mut [u8], at: usize) {
-    put(bytes, at, &[0; 4]);
-    let crc = crc32c::checksum(bytes);
-    put(bytes, at, &crc.to_le_bytes());
-}
-
-/// Reads from the image.
-pub(super) fn read(request: &Request, bytes: &mut [u8], at: u64) -> Result<()> {
-    request
-        .image
-        .read_exact_at(bytes, at)
-        .map_err(io("read", request.path))
 }

@@ -6,6 +6,9 @@
 //! (access and change times, inode numbers, the order of `readdir`, the place of the directory) is
 //! not in it, so that the same input gives the same bytes.
 
+mod data;
+mod error;
+mod node;
 mod walk;
 
 use std::collections::HashMap;
@@ -14,7 +17,10 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use super::error::{Error, Result, io};
+pub use error::{Error, Result, shown};
+pub use node::{Kind, Node, NodeId, ROOT, Time, Xattr};
+
+use error::io;
 use walk::{Entry, Level};
 
 /// How many entries a tree may have. Every entry costs about 200 bytes of memory here.
@@ -22,101 +28,17 @@ const MAX_ENTRIES: usize = 16 << 20;
 /// The largest value of one extended attribute (Linux, `XATTR_SIZE_MAX`).
 const MAX_XATTR: usize = 64 << 10;
 
-/// A place in [`Tree::nodes`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct NodeId(pub(super) usize);
-
-/// The directory that was scanned.
-pub(super) const ROOT: NodeId = NodeId(0);
-
 /// A directory with everything in it.
 #[derive(Debug)]
-pub(super) struct Tree {
+pub struct Tree {
     root: PathBuf,
     /// Depth first, the entries of a directory by the bytes of their names. The root is the first.
     nodes: Vec<Node>,
 }
 
-/// A file, under one or more names.
-#[derive(Debug)]
-pub(super) struct Node {
-    /// What it is.
-    pub(super) kind: Kind,
-    /// The permission bits, with set-uid, set-gid and sticky.
-    pub(super) mode: u32,
-    pub(super) uid: u32,
-    pub(super) gid: u32,
-    /// When its contents were last changed.
-    pub(super) mtime: Time,
-    /// How many names it has in this tree; of a directory, 1.
-    pub(super) names: u32,
-    /// By name.
-    pub(super) xattrs: Vec<Xattr>,
-    /// The directory of the first of its names (of the root: itself), and that name.
-    pub(super) parent: NodeId,
-    name: Vec<u8>,
-}
-
-/// An extended attribute.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Xattr {
-    /// With its name space: `user.comment`.
-    pub(super) name: Vec<u8>,
-    pub(super) value: Vec<u8>,
-}
-
-/// A point in time, in seconds since 1970 and nanoseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Time {
-    pub(super) seconds: i64,
-    pub(super) nanoseconds: u32,
-}
-
-/// The types of files, each with what only it has.
-#[derive(Debug)]
-pub(super) enum Kind {
-    /// The names in it, in the order of their bytes.
-    Directory {
-        entries: Vec<(Vec<u8>, NodeId)>,
-    },
-    /// How long it is, in bytes.
-    Regular {
-        size: u64,
-    },
-    /// Where it points.
-    Symlink {
-        target: Vec<u8>,
-    },
-    CharDevice {
-        major: u32,
-        minor: u32,
-    },
-    BlockDevice {
-        major: u32,
-        minor: u32,
-    },
-    Fifo,
-    Socket,
-}
-
-impl Kind {
-    /// The bits of `st_mode` that say the type.
-    pub(super) fn mode_bits(&self) -> u32 {
-        match self {
-            Self::Socket => 0o140_000,
-            Self::Symlink { .. } => 0o120_000,
-            Self::Regular { .. } => 0o100_000,
-            Self::BlockDevice { .. } => 0o060_000,
-            Self::Directory { .. } => 0o040_000,
-            Self::CharDevice { .. } => 0o020_000,
-            Self::Fifo => 0o010_000,
-        }
-    }
-}
-
 impl Tree {
     /// Reads the directory `root` and checks that every file in it may be read.
-    pub(super) fn scan(root: &Path) -> Result<Self> {
+    pub fn scan(root: &Path) -> Result<Self> {
         let mut tree = Self {
             root: root.to_owned(),
             nodes: Vec::new(),
@@ -187,6 +109,11 @@ impl Tree {
                 nanoseconds: u32::try_from(metadata.mtime_nsec()).unwrap_or(0),
             },
             names: 1,
+            links: if may_be_linked {
+                u32::try_from(metadata.nlink()).unwrap_or(u32::MAX)
+            } else {
+                1
+            },
             xattrs: xattrs(&entry.at, id == ROOT, path)?,
             parent,
             name,
@@ -196,7 +123,7 @@ impl Tree {
     }
 
     /// All files, in the order of the scan; directories come before what is in them.
-    pub(super) fn nodes(&self) -> impl Iterator<Item = (NodeId, &Node)> {
+    pub fn nodes(&self) -> impl Iterator<Item = (NodeId, &Node)> {
         self.nodes
             .iter()
             .enumerate()
@@ -204,17 +131,17 @@ impl Tree {
     }
 
     /// How many files there are, the root included.
-    pub(super) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.nodes.len()
     }
 
     /// One file.
-    pub(super) fn node(&self, id: NodeId) -> &Node {
+    pub fn node(&self, id: NodeId) -> &Node {
         &self.nodes[id.0]
     }
 
     /// Where a file is on this machine, for messages and for tools.
-    pub(super) fn path(&self, id: NodeId) -> PathBuf {
+    pub fn path(&self, id: NodeId) -> PathBuf {
         let path = self.relative(id);
         if path.as_os_str().is_empty() {
             self.root.clone()
@@ -237,7 +164,7 @@ impl Tree {
     }
 
     /// The file at the top that is called `name`.
-    pub(super) fn top(&self, name: &[u8]) -> Option<NodeId> {
+    pub fn top(&self, name: &[u8]) -> Option<NodeId> {
         let Kind::Directory { entries } = &self.node(ROOT).kind else {
             return None;
         };
@@ -246,7 +173,7 @@ impl Tree {
     }
 
     /// The number of directories in a directory, not counting deeper ones.
-    pub(super) fn subdirectories(&self, id: NodeId) -> u32 {
+    pub fn subdirectories(&self, id: NodeId) -> u32 {
         let Kind::Directory { entries } = &self.node(id).kind else {
             return 0;
         };
@@ -256,14 +183,27 @@ impl Tree {
         u32::try_from(directories.count()).unwrap_or(u32::MAX)
     }
 
-    /// Opens a regular file.
-    pub(super) fn open(&self, id: NodeId) -> Result<File> {
+    fn open(&self, id: NodeId) -> Result<File> {
         walk::open(&self.path(id))
+    }
+
+    /// Reads the regular file `id` of `size` bytes once, in order. Calls `take` with every unit that holds
+    /// something, its offset in the file before it; the last unit ends where the file ends.
+    pub fn data<E: From<Error>>(
+        &self,
+        id: NodeId,
+        size: u64,
+        take: impl FnMut(u64, &[u8]) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
+        if size == 0 {
+            return Ok(());
+        }
+        data::read(&self.open(id)?, || self.path(id), size, take)
     }
 
     /// The newest modification time: the file system's own times, so that they too follow from the
     /// input alone.
-    pub(super) fn newest(&self) -> Time {
+    pub fn newest(&self) -> Time {
         self.nodes
             .iter()
             .map(|node| node.mtime)
@@ -272,7 +212,7 @@ impl Tree {
     }
 
     /// Feeds everything but the contents of the files to `hash`.
-    pub(super) fn hash(&self, hash: &mut ring::digest::Context) {
+    pub fn hash(&self, hash: &mut ring::digest::Context) {
         let mut part = |bytes: &[u8]| {
             hash.update(&(bytes.len() as u64).to_le_bytes());
             hash.update(bytes);
@@ -312,7 +252,7 @@ impl Tree {
     }
 
     /// The file with the longest path, and the length of this path within the tree.
-    pub(super) fn deepest(&self) -> (NodeId, usize) {
+    pub fn deepest(&self) -> (NodeId, usize) {
         let mut deepest = (ROOT, 0);
         self.each_path(|id, path| {
             if path.len() > deepest.1 {

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags};
 
-use super::super::error::{Error, Result, io};
-use super::NodeId;
+use crate::error::{Error, Result, io};
+use crate::node::NodeId;
 
 /// How many directories are open at once; those above are opened again through `..`.
 const OPEN: usize = 64;

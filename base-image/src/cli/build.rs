@@ -2,57 +2,25 @@
 
 use std::fs;
 use std::os::unix::fs::FileTypeExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use image::Format;
 use types::{BLOCK, ByteSize};
 
-use super::cli::{BuildArgs, DiskFormat, FileSystem, LayerCompression};
-use super::error::{Error, Result, io};
-use super::foreign::{self, Foreign};
-use super::place::Place;
+use super::{BuildArgs, DiskFormat};
+use crate::error::{Error, Result, io};
+use crate::foreign::{self, Foreign};
+use crate::place::Place;
+use crate::request::{BuildRequest, FileSystem, Source};
 
 /// The longest name of the file in the image, in bytes: with its directory it fits into the oldest
 /// form of a tar header.
 const MAX_NAME: usize = 80;
 
-/// A build that can work as far as its options tell.
-#[derive(Debug)]
-pub(super) struct Plan {
-    pub(super) source: Source,
-    pub(super) format: Format,
-    pub(super) compress: bool,
-    /// The name of the file under `/base_image/`.
-    pub(super) name: String,
-    pub(super) outputs: Vec<Place>,
-    pub(super) tag: Option<String>,
-    pub(super) platform: image::oci::Platform,
-    pub(super) layer_compression: LayerCompression,
-}
-
-/// What the disk is made from.
-#[derive(Debug)]
-pub(super) enum Source {
-    /// A directory, as a file system.
-    Directory {
-        path: PathBuf,
-        file_system: FileSystem,
-        /// In bytes; not given, what the contents need.
-        size: Option<u64>,
-        label: String,
-        uuid: Option<[u8; 16]>,
-    },
-    /// A disk image that is there, in its format.
-    Disk { path: PathBuf, format: Format },
-    /// A disk that `qemu-img` reads.
-    Foreign { path: PathBuf, kind: Foreign },
-    /// Nothing: a disk of zeros.
-    Empty { size: u64 },
-}
-
-impl Plan {
+impl BuildArgs {
     /// Checks the options and looks at what `--from` is.
-    pub(super) fn new(args: &BuildArgs) -> Result<Self> {
+    pub(super) fn check(&self) -> Result<BuildRequest> {
+        let args = self;
         let source = source(args)?;
         let own = match &source {
             Source::Disk { format, .. } => *format,
@@ -79,7 +47,7 @@ impl Plan {
         for place in &outputs {
             check_output(place)?;
         }
-        Ok(Self {
+        Ok(BuildRequest {
             name: name(args, format)?,
             source,
             format,
@@ -91,6 +59,8 @@ impl Plan {
                 .parse()
                 .map_err(|error| option("--platform", &format!("is not valid: {error}")))?,
             layer_compression: args.layer_compression,
+            chunk_size: args.chunk_size,
+            access: args.registry.access()?,
         })
     }
 }
@@ -129,7 +99,7 @@ fn source(args: &BuildArgs) -> Result<Source> {
             return Err(option("--fs", problem));
         }
         let label = args.label.clone().unwrap_or_default();
-        file_system.check_label(&label)?;
+        check_label(file_system, &label)?;
         let uuid = args.uuid.as_deref().map(parse_uuid).transpose()?;
         return Ok(Source::Directory {
             path,
@@ -201,37 +171,29 @@ fn whole_blocks(size: ByteSize) -> Result<u64> {
     Ok(size)
 }
 
-impl FileSystem {
-    /// Its name, as in `mkfs` and `blkid`.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Ext4 => "ext4",
-            Self::Xfs => "xfs",
-            Self::Btrfs => "btrfs",
-            Self::None => "none",
-        }
+fn check_label(file_system: FileSystem, label: &str) -> Result<()> {
+    let max = match file_system {
+        FileSystem::Ext4 => 16,
+        FileSystem::Xfs => 12,
+        FileSystem::Btrfs => 255,
+        FileSystem::None => 0,
+    };
+    if label.len() > max {
+        let problem = format!(
+            "has {} bytes; {} takes {max}",
+            label.len(),
+            file_system.name()
+        );
+        return Err(option("--label", &problem));
     }
-
-    fn check_label(self, label: &str) -> Result<()> {
-        let max = match self {
-            Self::Ext4 => 16,
-            Self::Xfs => 12,
-            Self::Btrfs => 255,
-            Self::None => 0,
-        };
-        if label.len() > max {
-            let problem = format!("has {} bytes; {} takes {max}", label.len(), self.name());
-            return Err(option("--label", &problem));
-        }
-        let plain = |c: char| !c.is_control() && c != '/';
-        if !label.chars().all(plain) || label.starts_with('-') {
-            return Err(option(
-                "--label",
-                "must not hold '/' or control characters, or start with '-'",
-            ));
-        }
-        Ok(())
+    let plain = |c: char| !c.is_control() && c != '/';
+    if !label.chars().all(plain) || label.starts_with('-') {
+        return Err(option(
+            "--label",
+            "must not hold '/' or control characters, or start with '-'",
+        ));
     }
+    Ok(())
 }
 
 fn parse_uuid(text: &str) -> Result<[u8; 16]> {

@@ -8,11 +8,12 @@
 //! 64 GiB                                          (node form) the largest free room of every block
 //! ```
 
-use super::super::bytes::{even_parts, put};
+use super::bytes::{even_parts, put};
+use super::error::Result;
 use super::extent::Extents;
-use super::inode::Fork;
+use super::fork::Fork;
+use super::layout::{BLOCK, hash};
 use super::space::{FsBlock, Space};
-use super::{BLOCK, Result};
 
 /// The header of a block with entries, and of all other blocks of a directory.
 const HEADER: usize = 64;
@@ -75,18 +76,6 @@ pub(super) fn make(
         extents.into_fork(space, number, room)?,
         (blocks * BLOCK) as u64,
     ))
-}
-
-/// XFS's hash of a name: shifts and exclusive-or of its bytes.
-pub(super) fn hash(name: &[u8]) -> u32 {
-    let mix = |hash: u32, part: &[u8]| {
-        let shift = u32::try_from(part.len() * 7).unwrap_or(0);
-        let value = part
-            .iter()
-            .fold(0, |value, byte| value << 7 ^ u32::from(*byte));
-        value ^ hash.rotate_left(shift)
-    };
-    name.chunks(4).fold(0, mix)
 }
 
 /// The bytes of an entry in a block: inode, name, type and the offset at its end.

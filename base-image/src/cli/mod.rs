@@ -3,6 +3,8 @@
 //! Results go to standard output, progress and errors to standard error. Exit codes: 0 done, 1 it
 //! failed, 2 the command line is wrong.
 
+mod build;
+
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -12,7 +14,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 use types::{ByteSize, report};
 
-use super::error::{Result, io};
+use crate::error::{Error, Result, io};
+use crate::place::Place;
+use crate::request::{Access, FileSystem, InspectRequest, LayerCompression, Login, Trust};
+use crate::{build as builder, inspect};
 
 /// Builds and inspects base images: disk images inside container images.
 #[derive(Debug, Parser)]
@@ -41,137 +46,154 @@ enum Command {
 
 /// The options of `base-image build`.
 #[derive(Debug, Clone, Args)]
-pub struct BuildArgs {
+struct BuildArgs {
     /// Directory whose contents become the file system, or a qcow2 or raw disk image to wrap as it is, or
     /// a VMDK, VHD, VHDX, VDI, OVA or block device that qemu-img reads
     #[arg(long, value_name = "PATH")]
-    pub from: Option<PathBuf>,
+    from: Option<PathBuf>,
     /// File system to make; `none` makes an empty disk [default: ext4 for a directory]
     #[arg(long, value_enum)]
-    pub fs: Option<FileSystem>,
+    fs: Option<FileSystem>,
     /// Virtual size of the disk, for example 64Mi [default: just large enough for a directory]
     #[arg(long, value_parser = types::parse_quantity)]
-    pub size: Option<ByteSize>,
+    size: Option<ByteSize>,
     /// Format of the disk image inside the container image [default: qcow2, or that of the disk image]
     #[arg(long, value_enum)]
-    pub format: Option<DiskFormat>,
+    format: Option<DiskFormat>,
     /// Compress the clusters of the qcow2 image: smaller for every reader, slower to import
     #[arg(long)]
-    pub compress: bool,
+    compress: bool,
     /// Label of the file system
     #[arg(long)]
-    pub label: Option<String>,
+    label: Option<String>,
     /// UUID of the file system [default: made from what goes in, so the same input gives the same]
     #[arg(long)]
-    pub uuid: Option<String>,
+    uuid: Option<String>,
     /// Name of the one file under /base_image/ [default: from the name of --from]
     #[arg(long, value_name = "FILE")]
-    pub name: Option<String>,
+    name: Option<String>,
     /// Where the image goes: oci-layout:DIR, oci-archive:FILE, docker-archive:FILE or
     /// docker://host/name:tag; may be given several times
     #[arg(long, required = true, value_name = "PLACE")]
-    pub output: Vec<String>,
+    output: Vec<String>,
     /// Name that the layout or archive records for the image, for example example:v1
     #[arg(long, value_name = "NAME:TAG")]
-    pub tag: Option<String>,
+    tag: Option<String>,
     /// Platform that the image says it is for; its data does not depend on one
     #[arg(long, default_value = "linux/amd64", value_name = "OS/ARCH")]
-    pub platform: String,
+    platform: String,
     /// Compression of the layer; a docker-archive always holds a plain one, for old Docker
     #[arg(long, value_enum, default_value = "zstd")]
-    pub layer_compression: LayerCompression,
+    layer_compression: LayerCompression,
     /// Push to a registry in pieces of at most so many bytes, for a proxy that takes no more at once
     /// [default: whole, and in pieces once that was refused as too large]
     #[arg(long, value_parser = types::parse_quantity, value_name = "SIZE")]
-    pub chunk_size: Option<ByteSize>,
+    chunk_size: Option<ByteSize>,
     /// How the registry is reached.
     #[command(flatten)]
-    pub registry: RegistryArgs,
+    registry: RegistryArgs,
 }
 
 /// The options of `base-image inspect`.
 #[derive(Debug, Clone, Args)]
-pub struct InspectArgs {
+struct InspectArgs {
     /// docker://host/name:tag, oci-layout:DIR, oci-archive:FILE, docker-archive:FILE or file:FILE
-    pub reference: String,
+    reference: String,
     /// How the answer is printed
     #[arg(short, long, value_enum, default_value = "table")]
-    pub output: OutputForm,
+    output: OutputForm,
     /// Image to take from a layout or archive that holds several
     #[arg(long, value_name = "NAME:TAG")]
-    pub tag: Option<String>,
+    tag: Option<String>,
     /// Platform to take from a multi-platform image
     #[arg(long, default_value = "linux/amd64", value_name = "OS/ARCH")]
-    pub platform: String,
+    platform: String,
     /// How the registry is reached.
     #[command(flatten)]
-    pub registry: RegistryArgs,
+    registry: RegistryArgs,
 }
 
 /// How a registry is reached.
 #[derive(Debug, Clone, Default, Args)]
-pub struct RegistryArgs {
+struct RegistryArgs {
     /// Credentials file as `docker login` writes it [default: $DOCKER_CONFIG/config.json, then
     /// ~/.docker/config.json]
     #[arg(long, value_name = "FILE")]
-    pub auth_file: Option<PathBuf>,
+    auth_file: Option<PathBuf>,
     /// User name at the registry, in place of a credentials file
     #[arg(long, conflicts_with = "auth_file", requires = "password_stdin")]
-    pub username: Option<String>,
+    username: Option<String>,
     /// Read the password from the first line of standard input
     #[arg(long, requires = "username")]
-    pub password_stdin: bool,
+    password_stdin: bool,
     /// PEM file of certificate authorities to trust besides the system's
     #[arg(long, value_name = "FILE")]
-    pub ca_file: Option<PathBuf>,
+    ca_file: Option<PathBuf>,
     /// Allow plain HTTP and unverified certificates, for this registry only
     #[arg(long)]
-    pub insecure: bool,
+    insecure: bool,
     /// Registries file of the daemon (certificate authorities, mirrors, insecure hosts)
     #[arg(long, value_name = "FILE")]
-    pub registry_config: Option<PathBuf>,
-}
-
-/// The file systems that can be made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum FileSystem {
-    /// ext4
-    Ext4,
-    /// XFS with reflink
-    Xfs,
-    /// btrfs
-    Btrfs,
-    /// No file system: an empty disk
-    None,
+    registry_config: Option<PathBuf>,
 }
 
 /// The formats of the disk image inside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum DiskFormat {
+enum DiskFormat {
     /// QEMU's format, version 3
     Qcow2,
     /// The bytes of the disk
     Raw,
 }
 
-/// The compressions of the layer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LayerCompression {
-    /// Fast to unpack
-    Zstd,
-    /// For registries and clients that know no zstd
-    Gzip,
-    /// Plain tar
-    None,
-}
-
 /// The forms in which `inspect` prints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum OutputForm {
+enum OutputForm {
     /// Lines for people
     Table,
     /// One JSON object
     Json,
+}
+
+impl InspectArgs {
+    fn check(self) -> Result<InspectRequest> {
+        Ok(InspectRequest {
+            place: Place::parse("the image", &self.reference)?,
+            reference: self.reference,
+            tag: self.tag,
+            platform: self.platform.parse().map_err(|error| Error::Option {
+                option: "--platform",
+                problem: format!("is not valid: {error}"),
+            })?,
+            access: self.registry.access()?,
+            json: self.output == OutputForm::Json,
+        })
+    }
+}
+
+impl RegistryArgs {
+    fn access(&self) -> Result<Access> {
+        let trust = match &self.registry_config {
+            Some(_) if self.insecure || self.ca_file.is_some() => {
+                return Err(Error::Option {
+                    option: "--registry-config",
+                    problem: "says itself what --insecure and --ca-file say: give one or the other"
+                        .into(),
+                });
+            }
+            Some(path) => Trust::Config(path.clone()),
+            None => Trust::Registry {
+                ca_file: self.ca_file.clone(),
+                insecure: self.insecure,
+            },
+        };
+        let login = match (&self.username, &self.auth_file) {
+            (Some(user), _) => Login::User(user.clone()),
+            (None, Some(path)) => Login::File(path.clone()),
+            (None, None) => Login::Docker,
+        };
+        Ok(Access { login, trust })
+    }
 }
 
 /// Runs the command line of this process.
@@ -198,13 +220,13 @@ fn execute(command: Command) -> Result<()> {
     let text = match command {
         Command::Build(args) => {
             let mut text = String::new();
-            for (place, digest) in super::build::run(&args)? {
+            for (place, digest) in builder::run(&args.check()?)? {
                 // Writing to a string cannot fail.
                 let _ = writeln!(text, "{digest} {place}");
             }
             text
         }
-        Command::Inspect(args) => super::inspect::run(&args)?,
+        Command::Inspect(args) => inspect::run(&args.check()?)?,
     };
     match std::io::stdout().write_all(text.as_bytes()) {
         // `base-image inspect … | head` ends the reader early; that is no failure.

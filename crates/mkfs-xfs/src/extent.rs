@@ -1,9 +1,10 @@
 //! Where a file's blocks are: the extent list in the inode, or a tree when it is too long for that.
 
-use super::super::bytes::{even_parts, put};
-use super::inode::{Fork, Format};
+use super::bytes::{even_parts, put};
+use super::error::Result;
+use super::fork::{Fork, Format};
+use super::layout::BLOCK;
 use super::space::{FsBlock, Space};
-use super::{BLOCK, Result};
 
 /// The longest extent: 21 bits.
 const MAX_LENGTH: u64 = (1 << 21) - 1;
@@ -46,6 +47,21 @@ impl Extents {
             start: start.0,
             length,
         });
+    }
+
+    /// Writes `bytes` of the file, at `offset` of it, into new blocks behind all others.
+    pub(super) fn write(&mut self, space: &mut Space, offset: u64, mut bytes: &[u8]) -> Result<()> {
+        let mut file_block = offset / BLOCK as u64;
+        while !bytes.is_empty() {
+            let want = u32::try_from(bytes.len().div_ceil(BLOCK)).unwrap_or(u32::MAX);
+            let (start, length) = space.take(want)?;
+            let (now, rest) = bytes.split_at(bytes.len().min(length as usize * BLOCK));
+            space.write_block(start, now)?;
+            self.push(file_block, start, length);
+            file_block += u64::from(length);
+            bytes = rest;
+        }
+        Ok(())
     }
 
     /// The data fork that says where the blocks are, in `room` bytes of the inode.

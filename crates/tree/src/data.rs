@@ -2,33 +2,27 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 
-use super::super::error::{Error, Result, io};
-use super::super::tree::{NodeId, Tree};
+use crate::error::{Error, io};
 
 /// Zeros become a hole only in whole units of this many bytes: smaller ones would cost more extents
 /// than space. Holes of the source play no part, so a copy of the tree gives the same result.
 const UNIT: usize = 64 << 10;
 
-/// Calls `take` with every unit that holds something, its offset in the file before it. The last
-/// unit ends where the file ends.
-pub(super) fn data(
-    tree: &Tree,
-    id: NodeId,
+pub(super) fn read<E: From<Error>>(
+    file: &File,
+    path: impl Fn() -> PathBuf,
     size: u64,
-    mut take: impl FnMut(u64, &[u8]) -> Result<()>,
-) -> Result<()> {
-    if size == 0 {
-        return Ok(());
-    }
-    let file = tree.open(id)?;
+    mut take: impl FnMut(u64, &[u8]) -> Result<(), E>,
+) -> Result<(), E> {
     let mut buffer = vec![0; 16 * UNIT];
     let mut at = 0;
     while at < size {
-        if let Some(next) = next_data(&file, at) {
+        if let Some(next) = next_data(file, at) {
             // Only a way to read less: what is skipped would have been found to be zero.
             at = next.max(at) / UNIT as u64 * UNIT as u64;
-        } else if file_length(&file) == Some(size) {
+        } else if file_length(file) == Some(size) {
             break;
         }
         if at >= size {
@@ -40,10 +34,8 @@ pub(super) fn data(
         let piece = &mut buffer[..length];
         file.read_exact_at(piece, at)
             .map_err(|error| match error.kind() {
-                std::io::ErrorKind::UnexpectedEof => Error::Changed {
-                    path: tree.path(id),
-                },
-                _ => io("read", tree.path(id))(error),
+                std::io::ErrorKind::UnexpectedEof => Error::Changed { path: path() },
+                _ => io("read", path())(error),
             })?;
         for unit in piece.chunks(UNIT) {
             if !is_zero(unit) {
@@ -52,12 +44,10 @@ pub(super) fn data(
             at += unit.len() as u64;
         }
     }
-    if file_length(&file) == Some(size) {
+    if file_length(file) == Some(size) {
         Ok(())
     } else {
-        Err(Error::Changed {
-            path: tree.path(id),
-        })
+        Err(E::from(Error::Changed { path: path() }))
     }
 }
 
