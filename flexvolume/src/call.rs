@@ -8,27 +8,27 @@ use types::ByteSize;
 use crate::error::{Error, Result, shown};
 use crate::install::Install;
 
-/// What an error about the command line ends with.
+/// The end of every error about the command line.
 pub(crate) const USAGE: &str =
     "this program is run by the kubelet, and by people for `longhorn help`";
 
-/// What a person who asks is told.
+/// The answer to `longhorn help`.
 pub(crate) const HELP: &str = "\
 longhorn: the FlexVolume driver rancher.io/longhorn.
 
 FOR PEOPLE
   longhorn install --plugin-dir DIR [--config FILE] [--vendor NAME] [--allow-downgrade] [--stay]
                            copies itself to DIR/rancher.io~longhorn/longhorn, and the configuration
-                           beside it; --stay then waits for a signal, as a DaemonSet's container does
+                           next to it; with --stay it then waits for a signal, for use in a DaemonSet
   longhorn install --plugin-dir DIR --uninstall
-                           takes both away again
+                           removes both
   longhorn version | help
 
-FOR THE KUBELET, which reads one JSON object as the answer
+FOR THE KUBELET; each call answers with one JSON object
   longhorn init
   longhorn mount DIR JSON | unmount DIR | expandvolume … | expandfs …
   longhorn attach … | waitforattach … | isattached … | mountdevice … | unmountdevice … | detach …
-                           where the configuration says attach = true
+                           these need attach = true in the configuration
 
 EXAMPLES
   longhorn install --plugin-dir /usr/libexec/kubernetes/kubelet-plugins/volume/exec \\
@@ -37,10 +37,10 @@ EXAMPLES
     \"kubernetes.io/pod.namespace\": \"default\", \"size\": \"64Mi\"}'
   longhorn unmount /mnt/data
 
-The configuration is longhorn.toml beside the executable, else /etc/longhorn/flexvolume.toml:
+The configuration is longhorn.toml next to the executable, or else /etc/longhorn/flexvolume.toml:
   manager = \"127.0.0.1:8000\"      # the backing image manager
-  disks = [\"/var/lib/longhorn\"]   # the directories of its disks on this node
-All keys, all options of volumes and what messages mean: docs/flexvolume.md.";
+  disks = [\"/var/lib/longhorn\"]   # the disk directories of this node
+For all keys, options of volumes, and messages, see docs/flexvolume.md.";
 
 /// A call of the kubelet on a volume.
 #[derive(Debug, Clone, PartialEq, Eq)]

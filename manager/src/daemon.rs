@@ -49,10 +49,10 @@ const TAKE_OVER: Duration = Duration::from_secs(30);
 /// What the user of the daemon says.
 #[derive(Debug, Clone, Args)]
 pub struct DaemonArgs {
-    /// Directory of the disk; made one by `disk init`, or by Longhorn
+    /// Directory of the disk, created by `disk init` or by Longhorn
     #[arg(long, default_value = "/data", value_name = "DIR")]
     pub disk: PathBuf,
-    /// Uuid that the disk must have, as its longhorn-disk.cfg says it [default: any]
+    /// UUID that longhorn-disk.cfg of the disk must have [default: any]
     #[arg(
         long,
         default_value = "",
@@ -60,18 +60,19 @@ pub struct DaemonArgs {
         value_name = "UUID"
     )]
     pub disk_uuid: String,
-    /// Directory of the node, not of the disk, in which `disk init --node-state` has recorded what disk is
-    /// where: another one is not served
+    /// Directory of the node, not of the disk, in which `disk init --node-state` recorded the disk;
+    /// any other disk is rejected
     #[arg(long, value_name = "DIR")]
     pub node_state: Option<PathBuf>,
-    /// Address of the gRPC API: HOST:PORT, unix:/path, or :PORT for every address of the machine
+    /// Address of the gRPC API: HOST:PORT, unix:/path, or :PORT for all addresses of the machine
     #[arg(long, default_value = "localhost:8000", value_name = "ADDR", value_parser = listen::address)]
     pub listen: Address,
-    /// Address of the sync server (HTTP), where images are downloaded and copied from
+    /// Address of the sync server (HTTP), from which images are downloaded and copied
     #[arg(long, default_value = "localhost:8001", value_name = "HOST:PORT",
         value_parser = listen::address)]
     pub sync_listen: Address,
-    /// Bytes per second that are sent to other managers, over all images [default: no limit]
+    /// Limit for data sent to other managers, in bytes per second over all images [default: no
+    /// limit]
     #[arg(
         long,
         default_value_t = 0,
@@ -79,57 +80,61 @@ pub struct DaemonArgs {
         value_name = "BYTES"
     )]
     pub sync_rate_limit: u64,
-    /// Compress what is copied between managers that both have this option: for links of less than some
+    /// Compress copies between managers that both have this option; useful on links below some
     /// Gbit/s
     #[arg(long)]
     pub sync_compression: bool,
-    /// Parts of images that are sent to other managers at once; who asks for more is told to wait
+    /// Maximum number of concurrent requests for image data from other managers; further requests
+    /// are rejected with 503
     #[arg(long, default_value_t = 32, value_name = "N")]
     pub sync_sends_max: usize,
-    /// Sync server of another manager, or a name that stands for several: asked for what is damaged
-    /// here; may be given several times
+    /// Sync server of another manager, or a name that resolves to several; damaged images are
+    /// repaired from it; may be given several times
     #[arg(long, value_name = "HOST:PORT")]
     pub peer: Vec<sync::PeerAddress>,
-    /// Ports on which copies from Longhorn's own managers are received
+    /// Ports for receiving copies from Longhorn's own managers
     #[arg(long, default_value = "30001-31000", value_name = "FIRST-LAST")]
     pub port_range: PortRange,
-    /// Address of /healthz, /readyz and /metrics; none when it is not given
+    /// Address of /healthz, /readyz and /metrics [default: not served]
     #[arg(long, value_name = "HOST:PORT", value_parser = listen::socket_address)]
     pub metrics_listen: Option<SocketAddr>,
-    /// Percent of the disk that its volumes may be promised: they are thin, and clones share their image;
-    /// 0: no bound
+    /// Limit for the total size of volumes and images, in percent of the disk; volumes are thin,
+    /// and clones share their image; 0: no limit
     #[arg(long, default_value_t = OVERCOMMIT, value_name = "PERCENT",
         value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     pub overcommit: u32,
-    /// Name of the Kubernetes node that the disk is in [default: the host name]
+    /// Name of the Kubernetes node of the disk [default: the host name]
     #[arg(long, env = "NODE_ID", value_name = "NAME")]
     pub node_id: Option<NodeId>,
-    /// Directory that file, archive and layout sources may be in; may be given several times
+    /// Directory from which file, archive and layout sources may be read; may be given several
+    /// times
     #[arg(long, value_name = "DIR")]
     pub import_dir: Vec<PathBuf>,
-    /// Registries, their mirrors and certificate authorities, as containers-registries.conf(5) spells
-    /// them
+    /// Registries with their mirrors and certificate authorities, in the format of
+    /// containers-registries.conf(5)
     #[arg(long, value_name = "FILE")]
     pub registry_config: Option<PathBuf>,
-    /// Registry credentials, as `docker login` writes them
+    /// Registry credentials, in the format of `docker login`
     #[arg(long, value_name = "FILE")]
     pub auth_file: Option<PathBuf>,
-    /// Seconds that images on their way have to arrive after SIGTERM, while nothing new is begun
+    /// Seconds that incoming images have to complete after SIGTERM; new work is rejected meanwhile
     #[arg(long, default_value = "5", value_name = "SECONDS",
         value_parser = clap::value_parser!(u16).range(0..=3600))]
     pub drain: u16,
-    /// Seconds of silence after which a download is resumed, unless it says otherwise itself
+    /// Seconds without data after which a download is resumed, unless the download sets its own
+    /// limit
     #[arg(long, default_value = "30", value_name = "SECONDS",
         value_parser = clap::value_parser!(u16).range(1..=3600))]
     pub idle_timeout: u16,
-    /// Network of loopback, link-local or other special addresses that images may come from all the
-    /// same; may be given several times
+    /// Allow downloads from this network although it is loopback, link-local or otherwise special;
+    /// may be given several times
     #[arg(long, value_name = "CIDR")]
     pub allow_address: Vec<IpNet>,
-    /// When a caller must prove to the registry that he may have an image that is here already
+    /// When a caller must prove to the registry that it has access to an image that is already on
+    /// the disk
     #[arg(long, value_enum, default_value = "if-private", value_name = "WHEN")]
     pub verify_image_access: VerifyAccess,
-    /// What it does by itself
+    /// Background maintenance
     #[command(flatten)]
     pub upkeep: UpkeepArgs,
 }

@@ -28,14 +28,15 @@ const TRIAL: Duration = Duration::from_secs(5);
 /// What the user of the daemon says about upkeep.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct UpkeepArgs {
-    /// MiB a second at which ready images are read again and compared with their digests; 0: never
+    /// Speed, in MiB per second, at which ready images are read again and compared with their
+    /// digests; 0: never
     #[arg(long, default_value_t = 10, value_name = "MIB")]
     pub scrub_rate: u32,
-    /// Hours from the beginning of one reading of all images to that of the next
+    /// Hours between the starts of two such passes over all images
     #[arg(long, default_value_t = 24, value_name = "HOURS")]
     pub scrub_interval: u32,
-    /// How long no volume uses an image that a driver had made until it is removed, for example 36h or
-    /// 30d [default: it stays]
+    /// Remove an image that only a driver requested when no volume has used it for this time, for
+    /// example 36h or 30d [default: never]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub image_gc_after: Option<Duration>,
 }

@@ -23,7 +23,7 @@ use crate::{build as builder, inspect};
 #[derive(Debug, Parser)]
 #[command(name = "base-image", version, max_term_width = 100)]
 struct Program {
-    /// Messages to log, as tracing's filters: error, warn, info, debug, or per module
+    /// Messages to log: error, warn, info, debug, or a filter per module as in tracing
     #[arg(
         long,
         global = true,
@@ -38,9 +38,9 @@ struct Program {
 
 #[derive(Debug, Clone, Subcommand)]
 enum Command {
-    /// Build a base image from a directory or a disk image; needs no root and no loop device
+    /// Build a base image from a directory or a disk image, without root and without loop devices
     Build(BuildArgs),
-    /// Show what is in a base image
+    /// Show the content of a base image
     Inspect(InspectArgs),
 }
 
@@ -113,7 +113,7 @@ struct InspectArgs {
     registry: RegistryArgs,
 }
 
-/// How a registry is reached.
+/// Access to a registry.
 #[derive(Debug, Clone, Default, Args)]
 struct RegistryArgs {
     /// Credentials file as `docker login` writes it [default: $DOCKER_CONFIG/config.json, then

@@ -16,14 +16,14 @@ use crate::error::{Error, Result};
 
 /// CSI plugin of Longhorn base images.
 ///
-/// Serves the Container Storage Interface on a unix socket. The controller makes volumes by asking a
-/// backing image manager; the node attaches and mounts the files that the manager keeps on this
-/// node's disks. It keeps no state of its own: kill it and start it again at any time.
+/// Serves the Container Storage Interface on a unix socket. The controller service creates volumes
+/// through a backing image manager; the node service attaches and mounts the files of the manager
+/// on this node's disks. The plugin has no state of its own: you can restart it at any time.
 #[derive(Debug, clap::Parser)]
 #[command(name = "longhorn-csi-plugin", version, after_help = AFTER_HELP)]
 pub struct Args {
-    /// The socket to serve on. Its directory is made if it is missing and kept to its owner (0700);
-    /// a socket left behind by a plugin that is gone is replaced.
+    /// The socket to serve. A missing directory is created for its owner only (0700); a stale
+    /// socket of an earlier plugin is replaced.
     #[arg(
         long,
         env = "CSI_ENDPOINT",
@@ -32,12 +32,12 @@ pub struct Args {
     )]
     endpoint: String,
 
-    /// Which services to serve: the controller once for a cluster, the node on every node.
+    /// The services to serve: the controller once per cluster, the node service on every node.
     #[arg(long, value_enum, default_value_t = Mode::All)]
     mode: Mode,
 
-    /// The backing image managers: HOST:PORT or unix:/path, several separated by commas; a name stands
-    /// for all that it resolves to. Used by the controller.
+    /// The backing image managers: HOST:PORT or unix:/path, separated by commas. A name means all
+    /// addresses to which it resolves. Used by the controller.
     #[arg(
         long,
         env = "MANAGER",
@@ -46,18 +46,19 @@ pub struct Args {
     )]
     manager: String,
 
-    /// How long a manager has to say what volumes it has, in seconds. One that is silent for longer
-    /// counts as not answering; calls about volumes of the others do not wait for it.
+    /// Time limit, in seconds, for a manager to say which volumes it has. A manager that exceeds it
+    /// counts as not answering; calls about volumes of other managers do not wait for it.
     #[arg(long, default_value_t = client::LOOK.as_secs(), value_name = "SECONDS",
           value_parser = clap::value_parser!(u64).range(1..=3600))]
     manager_timeout: u64,
 
-    /// The name of this node, as the manager's own --node-id spells it. Needed by the node service;
-    /// in a pod take it from spec.nodeName.
+    /// The name of this node, as in --node-id of the manager. Required for the node service; in a
+    /// pod, use spec.nodeName.
     #[arg(long, env = "NODE_ID", value_name = "NAME")]
     node_id: Option<String>,
 
-    /// The name of the driver: that of the CSIDriver object and the StorageClass's provisioner.
+    /// The name of the driver, as in the CSIDriver object and in the provisioner of the
+    /// StorageClass.
     #[arg(
         long,
         env = "DRIVER_NAME",
@@ -66,61 +67,62 @@ pub struct Args {
     )]
     driver_name: String,
 
-    /// A disk of a manager on this node, that is a directory with a longhorn-disk.cfg. May be given
-    /// several times; needed by the node service.
+    /// A disk of a manager on this node: a directory with a longhorn-disk.cfg. May be given several
+    /// times; required for the node service.
     #[arg(long = "disk", value_name = "DIR")]
     disks: Vec<PathBuf>,
 
-    /// The key of the topology segment that names a node; DRIVER_NAME/node unless it is given.
+    /// The key of the topology segment that names a node [default: DRIVER_NAME/node].
     #[arg(long, value_name = "KEY")]
     topology_key: Option<String>,
 
-    /// How long CreateVolume waits for a base image that is being pulled before it answers ABORTED
-    /// with the progress, in seconds. Keep it below the --timeout of the external provisioner; the
-    /// pull goes on meanwhile and the next call joins it.
+    /// How long CreateVolume waits for a base image that is being pulled, in seconds, before it
+    /// answers ABORTED with the progress. Keep it below --timeout of the external provisioner; the
+    /// pull continues, and the next call waits for the same pull.
     #[arg(long, default_value_t = 10, value_name = "SECONDS",
           value_parser = clap::value_parser!(u64).range(0..=3600))]
     image_wait: u64,
 
-    /// The kubelet's directory. Mounts below it must reach the kubelet: where it is mounted without
-    /// propagation, Probe and /readyz say so.
+    /// The directory of the kubelet. Mounts below it must propagate to the kubelet; Probe and
+    /// /readyz fail if they do not.
     #[arg(long, default_value = "/var/lib/kubelet", value_name = "DIR")]
     kubelet_dir: PathBuf,
 
-    /// Where the kubelet looks for plugins; KUBELET_DIR/plugins_registry unless it is given. The
-    /// node plugin registers itself there, and again whenever its socket is gone.
+    /// The directory in which the kubelet looks for plugins [default:
+    /// KUBELET_DIR/plugins_registry]. The node service registers itself there, and again whenever
+    /// its socket is removed.
     #[arg(long, value_name = "DIR")]
     registration_dir: Option<PathBuf>,
 
-    /// The path of the plugin's own socket as the kubelet sees it, told when registering; that of
-    /// --endpoint unless it is given. In a pod the two differ.
+    /// The path of the plugin's socket as the kubelet sees it, for the registration [default: the
+    /// path of --endpoint]. In a pod the two differ.
     #[arg(long, value_name = "PATH")]
     kubelet_registration_path: Option<PathBuf>,
 
-    /// Leave it to a node-driver-registrar beside the plugin to register it.
+    /// Do not register; a node-driver-registrar sidecar does.
     #[arg(long, conflicts_with_all = ["registration_dir", "kubelet_registration_path"])]
     no_registration: bool,
 
-    /// How many volumes a node takes; 0: as many as the kubelet allows. The scheduler keeps to what the
-    /// node says, and a controller that is told refuses to publish more there.
+    /// The maximum number of volumes per node; 0: as many as the kubelet allows. The node service
+    /// reports it to the scheduler; a controller with this option refuses to publish more.
     #[arg(long, default_value_t = 0, value_name = "NUMBER")]
     max_volumes_per_node: u32,
 
-    /// Check the file system of a volume that was made from an image in full, before each time it is
-    /// mounted, and mount it only when it is whole: for images of makers that are not trusted. It
-    /// reads all of the file system's records.
+    /// Before each mount, check the entire file system of a volume that was created from an image,
+    /// and mount it only if it is intact. Use this for images from untrusted authors; it reads all
+    /// metadata of the file system.
     #[arg(long)]
     check_images: bool,
 
-    /// Serve /healthz, /readyz and /metrics at this address; nothing unless it is given.
+    /// Serve /healthz, /readyz and /metrics at this address [default: not served].
     #[arg(long, value_name = "HOST:PORT")]
     http_listen: Option<SocketAddr>,
 
-    /// What to log, as tracing's filters: error, warn, info, debug, or per module.
+    /// Messages to log: error, warn, info, debug, or a filter per module as in tracing.
     #[arg(long, env = "LOG_LEVEL", default_value = "info", value_name = "FILTER")]
     pub log_level: String,
 
-    /// How to write the log, to standard error.
+    /// Format of the log on standard error.
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
 }

@@ -14,7 +14,7 @@ use crate::store::owner::{self, Owner};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Make a directory a disk: write its longhorn-disk.cfg, once
+    /// Initialize a directory as a disk: write its longhorn-disk.cfg, once
     Init(InitArgs),
     /// Show the disk that a daemon serves
     Get {
@@ -22,19 +22,19 @@ pub(super) enum Command {
         #[arg(long, default_value = "127.0.0.1:8000", value_name = "ADDR")]
         url: Address,
     },
-    /// List the disks of a cluster: those that answer, and those that are known and do not
+    /// List the disks of a cluster: those that answer, and known disks that do not
     #[command(visible_alias = "ls")]
     List {
-        /// Address of the daemons: HOST:PORT, a name that stands for all of them
+        /// Address of the daemons: HOST:PORT, with a name that resolves to all of them
         #[arg(long, default_value = "localhost:8000", value_name = "ADDR")]
         url: Address,
     },
-    /// Say that disks are gone for good, with all that was on them: nobody waits for them any more
+    /// Declare that disks are gone for good, with all their data; no call waits for them any more
     Forget {
-        /// Uuids of the disks, as `disk list` shows them
+        /// UUIDs of the disks, as shown by `disk list`
         #[arg(required = true, value_name = "UUID")]
         uuids: Vec<DiskUuid>,
-        /// Address of the daemons: HOST:PORT, a name that stands for all of them
+        /// Address of the daemons: HOST:PORT, with a name that resolves to all of them
         #[arg(long, default_value = "localhost:8000", value_name = "ADDR")]
         url: Address,
     },
@@ -42,19 +42,21 @@ pub(super) enum Command {
 
 #[derive(Debug, Args)]
 pub(super) struct InitArgs {
-    /// The directory; best the root of an XFS or btrfs file system of its own
+    /// The directory, preferably the root of its own XFS or btrfs file system
     dir: PathBuf,
-    /// Uuid of the disk [default: a random one]
+    /// UUID of the disk [default: random]
     #[arg(long)]
     uuid: Option<DiskUuid>,
-    /// User and group that the daemon runs as: all that is on the disk becomes theirs [default: as it is]
+    /// User and group of the daemon, which become the owners of everything on the disk [default:
+    /// unchanged]
     #[arg(long, value_name = "UID:GID")]
     owner: Option<Owner>,
-    /// Directory of the node, not of the disk, in which to record what disk is where: a path that had one
-    /// takes no other, and an empty mount point is no new disk [default: nothing is recorded]
+    /// Directory of the node, not of the disk, in which to record the disk of each path: a path
+    /// that had a disk accepts no other, and an empty mount point does not become a new disk
+    /// [default: nothing is recorded]
     #[arg(long, value_name = "DIR")]
     node_state: Option<PathBuf>,
-    /// Uuid of a disk that is gone for good and that another may take the place of; may be given several
+    /// UUID of a disk that is gone for good and may be replaced by another; may be given several
     /// times, or separated by commas
     #[arg(
         long,
@@ -64,7 +66,7 @@ pub(super) struct InitArgs {
         requires = "node_state"
     )]
     replace: Vec<DiskUuid>,
-    /// Refuse a directory at which no file system is mounted
+    /// Reject a directory that is not a mount point
     #[arg(long)]
     require_mount: bool,
 }

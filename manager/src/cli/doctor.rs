@@ -14,7 +14,7 @@ pub(super) struct DoctorArgs {
     /// Directory of the disk
     #[arg(long, default_value = "/data", value_name = "DIR")]
     disk: PathBuf,
-    /// How the answer is printed
+    /// Output format
     #[arg(short, long, value_enum, default_value = "table")]
     output: Form,
 }

@@ -12,19 +12,19 @@ use super::Failure;
 
 #[derive(Debug, Args)]
 pub(super) struct DownloadArgs {
-    /// Header sent to the URL's host, `Name: value`; may be given several times
+    /// Header to send to the host of the URL, `Name: value`; may be given several times
     #[arg(long, value_name = "HEADER", requires = "download_url")]
     header: Vec<String>,
-    /// File with more headers, one a line, for those that are secrets
+    /// File with additional, secret headers, one per line
     #[arg(long, value_name = "FILE", requires = "download_url")]
     header_file: Option<PathBuf>,
     /// User for basic authentication
     #[arg(long, value_name = "NAME", requires = "download_url")]
     username: Option<String>,
-    /// File with the user's password [default: DOWNLOAD_PASSWORD of the environment]
+    /// File with the password of the user [default: the environment variable DOWNLOAD_PASSWORD]
     #[arg(long, value_name = "FILE", requires = "username")]
     password_file: Option<PathBuf>,
-    /// File with a bearer token [default: DOWNLOAD_TOKEN of the environment]
+    /// File with a bearer token [default: the environment variable DOWNLOAD_TOKEN]
     #[arg(
         long,
         value_name = "FILE",
@@ -32,16 +32,17 @@ pub(super) struct DownloadArgs {
         conflicts_with = "username"
     )]
     token_file: Option<PathBuf>,
-    /// Certificate authorities to trust besides the system's, PEM
+    /// PEM file of certificate authorities to trust in addition to those of the system
     #[arg(long, value_name = "FILE", requires = "download_url")]
     ca_file: Option<PathBuf>,
-    /// Proxy to go through, http://host:port, or `direct` [default: the daemon's environment]
+    /// Proxy, http://host:port, or `direct` for none [default: from the environment of the daemon]
     #[arg(long, value_name = "URL", requires = "download_url")]
     proxy: Option<String>,
-    /// How the file is compressed: gzip, xz, zstd or none [default: told by its first bytes]
+    /// Compression of the file: gzip, xz, zstd or none [default: detected from its first bytes]
     #[arg(long, value_name = "KIND", requires = "download_url")]
     decompress: Option<String>,
-    /// Seconds of silence after which the transfer is resumed [default: the daemon's, 30]
+    /// Seconds without data after which the transfer is resumed [default: the setting of the
+    /// daemon, 30]
     #[arg(long, value_name = "SECONDS", requires = "download_url")]
     idle_timeout: Option<u32>,
 }

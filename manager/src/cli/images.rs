@@ -17,7 +17,7 @@ pub(super) enum Command {
     /// List the images of the disk
     #[command(visible_alias = "ls")]
     List {
-        /// How the answer is printed
+        /// Output format
         #[arg(short, long, value_enum, default_value = "json")]
         output: Form,
     },
@@ -25,22 +25,22 @@ pub(super) enum Command {
     Get {
         #[command(flatten)]
         key: Key,
-        /// How the answer is printed
+        /// Output format
         #[arg(short, long, value_enum, default_value = "json")]
         output: Form,
     },
-    /// Make an image from a container image, a file or a URL
+    /// Create an image from a container image, a file or a URL
     Create(Box<CreateArgs>),
-    /// Delete an image; fine when there is none
+    /// Delete an image; succeeds if there is none
     #[command(visible_alias = "del")]
     Delete(Key),
-    /// Take over the file that a data source prepared, or adopt the one that is on the disk
+    /// Take over the file that a data source prepared, or adopt a file that is on the disk
     Sync(longhorn::FetchArgs),
     /// Copy an image from another manager
     FileSync(longhorn::SyncArgs),
     /// Send an image to a receiver
     Send(longhorn::SendArgs),
-    /// Say where the bytes of a ready image can be downloaded
+    /// Show where a ready image can be downloaded
     PrepareDownload(longhorn::IdArgs),
 }
 
@@ -49,40 +49,41 @@ pub(super) struct Key {
     /// Name of the image
     #[arg(long)]
     name: ImageName,
-    /// Uuid of the image, needed only where several have the name
+    /// UUID of the image; required only if several images have the name
     #[arg(long)]
     uuid: Option<ImageUuid>,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct CreateArgs {
-    /// Name of the image [default: made from the registry reference]
+    /// Name of the image [default: derived from the registry reference]
     #[arg(long)]
     name: Option<ImageName>,
-    /// Uuid of the image [default: a random one]
+    /// UUID of the image [default: random]
     #[arg(long)]
     uuid: Option<ImageUuid>,
     #[command(flatten)]
     source: SourceArgs,
-    /// Name of the image in a layout or archive that holds several
+    /// Name of the image in a layout or archive with several images
     #[arg(long, value_name = "NAME:TAG")]
     reference: Option<String>,
-    /// Platform to take from a multi-platform image [default: linux and this machine's]
+    /// Platform to select from a multi-platform image [default: linux on the architecture of this
+    /// machine]
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<String>,
-    /// Credentials of this pull, as `docker login` writes them [default: the daemon's]
+    /// Credentials for this pull, in the format of `docker login` [default: those of the daemon]
     #[arg(long, value_name = "FILE", requires = "registry")]
     auth_file: Option<PathBuf>,
     #[command(flatten)]
     download: DownloadArgs,
-    /// SHA-512 that the disk image must have; of a download also `sha256:…`, and also of the file
-    /// before it is unpacked
+    /// Expected SHA-512 of the disk image; for a download also `sha256:…`, and also of the file
+    /// before decompression
     #[arg(long, value_name = "SUM")]
     checksum: Option<String>,
     /// Format of the disk image: raw or qcow2 [default: told by its first bytes, once]
     #[arg(long)]
     format: Option<String>,
-    /// Wait until the image is ready, showing progress
+    /// Wait until the image is ready, and show progress
     #[arg(long)]
     wait: bool,
 }
@@ -102,10 +103,10 @@ struct SourceArgs {
     /// A disk image in a file
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// A disk image behind an http or https URL
+    /// A disk image at an http or https URL
     #[arg(long, value_name = "URL")]
     download_url: Option<String>,
-    /// The same image of another manager, at its sync server; may be given several times
+    /// The sync server of another manager with the same image; may be given several times
     #[arg(long, value_name = "HOST:PORT", requires_all = ["name", "uuid"])]
     peer: Vec<String>,
 }

@@ -15,7 +15,7 @@ pub(super) struct IdArgs {
     /// Name of the image
     #[arg(long)]
     name: ImageName,
-    /// Uuid of the image
+    /// UUID of the image
     #[arg(long)]
     uuid: ImageUuid,
 }
@@ -24,10 +24,10 @@ pub(super) struct IdArgs {
 struct NewArgs {
     #[command(flatten)]
     id: IdArgs,
-    /// Bytes of the file, a multiple of 512
+    /// Size of the file in bytes, a multiple of 512
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
     size: u64,
-    /// SHA-512 that the file must have
+    /// Expected SHA-512 of the file
     #[arg(
         long,
         value_name = "SHA512",
@@ -35,7 +35,7 @@ struct NewArgs {
         hide_default_value = true
     )]
     checksum: String,
-    /// Wait until the image is ready, showing progress
+    /// Wait until the image is ready, and show progress
     #[arg(long)]
     wait: bool,
 }
@@ -44,7 +44,7 @@ struct NewArgs {
 pub(super) struct FetchArgs {
     #[command(flatten)]
     new: NewArgs,
-    /// The data source that prepared the file [default: none, the file is on the disk]
+    /// The data source that prepared the file [default: the file is on the disk]
     #[arg(
         long,
         value_name = "HOST:PORT",

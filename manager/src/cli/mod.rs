@@ -25,7 +25,7 @@ use types::report;
 use crate::daemon::{self, DaemonArgs};
 use crate::longhorn::data_source::{self, DataSourceArgs};
 
-/// Stores, verifies and serves the backing images of one disk, and makes volumes from them.
+/// Stores, verifies and serves the backing images of one disk, and creates volumes from them.
 #[derive(Debug, Parser)]
 #[command(
     name = "backing-image-manager",
@@ -34,7 +34,7 @@ use crate::longhorn::data_source::{self, DataSourceArgs};
     after_help = "Base images are built and inspected by another program: base-image."
 )]
 struct Args {
-    /// Messages to log, as tracing's filters: error, warn, info, debug, or per module
+    /// Messages to log: error, warn, info, debug, or a filter per module as in tracing
     #[arg(
         long,
         global = true,
@@ -43,10 +43,10 @@ struct Args {
         value_name = "FILTER"
     )]
     log_level: String,
-    /// Form of log lines
+    /// Format of log lines
     #[arg(long, global = true, value_enum, default_value = "text")]
     log_format: LogFormat,
-    /// Log all that this program does; --log-level debug has what its libraries say as well
+    /// Log debug messages of this program; --log-level debug adds those of its libraries
     #[arg(long, global = true)]
     debug: bool,
     #[command(subcommand)]
@@ -67,7 +67,7 @@ enum LogFormat {
 enum Command {
     /// Serve one disk
     Daemon(DaemonArgs),
-    /// Prepare the first copy of one image, then hand it over; started by Longhorn's control plane
+    /// Prepare the first copy of an image and hand it over; started by Longhorn's control plane
     DataSource(DataSourceArgs),
     /// List, show, create and delete backing images
     BackingImage {
@@ -95,10 +95,10 @@ enum Command {
         #[command(subcommand)]
         command: volumes::Command,
     },
-    /// Make a directory a disk, or show the disk that a daemon serves
+    /// Initialize a directory as a disk, and show, list or forget disks
     #[command(subcommand)]
     Disk(disk::Command),
-    /// Say what a disk and this machine can and cannot do
+    /// Check what a disk and this machine support
     Doctor(doctor::DoctorArgs),
     /// Show the versions of this program and of a daemon
     Version(version::Args),

@@ -13,7 +13,7 @@ use super::{Failure, compare};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Make a volume: a clone of an image, or a blank one
+    /// Create a volume: a clone of an image, or a blank volume
     Create(CreateArgs),
     /// Show one volume
     Get {
@@ -24,55 +24,55 @@ pub(super) enum Command {
     /// List the volumes of the disk
     #[command(visible_alias = "ls")]
     List {
-        /// How the answer is printed
+        /// Output format
         #[arg(short, long, value_enum, default_value = "json")]
         output: Form,
     },
-    /// Delete a volume that no node uses; fine when there is none
+    /// Delete a volume that no node uses; succeeds if there is none
     Delete {
         /// Name of the volume
         #[arg(long)]
         name: VolumeName,
     },
-    /// Grow a volume; its file system grows when it is next mounted
+    /// Grow a volume; its file system grows at the next mount
     Grow {
         /// Name of the volume
         #[arg(long)]
         name: VolumeName,
-        /// Size it must have at least, for example 20Gi
+        /// Minimum size, for example 20Gi
         #[arg(long, value_parser = parse_quantity)]
         size: ByteSize,
     },
-    /// Take back a node's right to use a volume, where Kubernetes can no longer do that
+    /// Remove a node's right to use a volume if Kubernetes can no longer do so
     Unpublish {
-        /// Name of the volume; every daemon behind the address is asked
+        /// Name of the volume, searched on every daemon behind the address
         #[arg(long)]
         name: VolumeName,
         /// The node [default: every node]
         #[arg(long)]
         node: Option<NodeId>,
-        /// Needed: while a VolumeAttachment is there, Kubernetes does this itself
+        /// Required, because Kubernetes does this itself as long as the VolumeAttachment exists
         #[arg(long, required = true)]
         force: bool,
     },
     /// Compare the volumes of a cluster with its PersistentVolumes: kubectl get pv -o json | … compare -
     Compare {
-        /// What kubectl printed; `-`: standard input
+        /// Output of kubectl; `-` reads standard input
         #[arg(value_name = "FILE")]
         file: PathBuf,
         /// Name of the CSI driver
         #[arg(long, default_value = "driver.longhorn.io", value_name = "NAME")]
         driver: String,
     },
-    /// Give a volume that no node uses to another driver, or to another namespace
+    /// Change the owner of a volume that no node uses: another driver, or another namespace
     HandOver {
         /// Name of the volume
         #[arg(long)]
         name: VolumeName,
-        /// Whose it is from now on
+        /// New owner
         #[arg(long, value_enum)]
         to: Driver,
-        /// Kubernetes namespace whose pods may use it; needed for flexvolume
+        /// Kubernetes namespace whose pods may use the volume; required for flexvolume
         #[arg(
             long,
             default_value = "",
@@ -95,16 +95,16 @@ pub(super) struct CreateArgs {
     /// Name of the volume
     #[arg(long)]
     name: VolumeName,
-    /// Size it must have at least, for example 32Mi [default: the image's, or 1Gi]
+    /// Minimum size, for example 32Mi [default: the size of the image, or 1Gi]
     #[arg(long, value_parser = parse_quantity)]
     size: Option<ByteSize>,
-    /// Image to clone [default: none, a blank volume]
+    /// Image to clone [default: none, for a blank volume]
     #[arg(long, value_name = "NAME")]
     backing_image: Option<ImageName>,
-    /// On how many disks the data shall be
+    /// Number of disks that store the data
     #[arg(long, default_value_t = 1)]
     number_of_replicas: u32,
-    /// Kubernetes namespace whose pods may use it by FlexVolume [default: none]
+    /// Kubernetes namespace whose pods may use the volume with FlexVolume [default: none]
     #[arg(long, default_value = "", hide_default_value = true)]
     namespace: String,
 }

@@ -9,12 +9,12 @@ use crate::error::Result;
 /// When a caller has to prove that he may have an image of a registry that is there.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum VerifyAccess {
-    /// For each image of a registry.
+    /// For every image from a registry.
     Always,
-    /// For images that were pulled with credentials of who asked for them.
+    /// For images that were pulled with the credentials of a caller.
     #[default]
     IfPrivate,
-    /// Never: who may ask this manager gets every image that it has.
+    /// Never: every caller of this manager gets every image.
     Never,
 }
 

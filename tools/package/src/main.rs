@@ -22,29 +22,29 @@ use clap::{Parser, ValueEnum};
 use crate::error::Report;
 use crate::recipe::{Input, Recipe};
 
-/// Packs programs into container images, one for each recipe.
+/// Packages programs as container images, one per recipe.
 #[derive(Debug, Parser)]
 #[command(name = "package", version, after_help = AFTER_HELP)]
 struct Args {
     /// Recipes (TOML); the name of the file is the name of the image
     #[arg(required = true, value_name = "RECIPE")]
     recipes: Vec<PathBuf>,
-    /// A directory that recipes call by a name; may be given several times
+    /// A directory and the name that recipes use for it; may be given several times
     #[arg(long = "input", value_name = "NAME=DIR")]
     inputs: Vec<Input>,
-    /// Where the images go: OUTPUT/NAME.tar, and OUTPUT/NAME.spdx.json beside it
+    /// Output directory: OUTPUT/NAME.tar and OUTPUT/NAME.spdx.json are written
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
-    /// What comes before the name of an image: host/path
+    /// Prefix of the image names: host/path
     #[arg(long, default_value = "docker.io/longhornio", value_name = "PREFIX")]
     prefix: String,
-    /// The tag of the images whose recipe has none
+    /// Tag for images whose recipe has none
     #[arg(long, default_value = concat!("v", env!("CARGO_PKG_VERSION")), value_name = "TAG")]
     tag: String,
-    /// The revision of the sources, for the labels
+    /// Revision of the sources, for the labels
     #[arg(long, default_value = "", value_name = "COMMIT")]
     revision: String,
-    /// How the layer is packed
+    /// Compression of the layer
     #[arg(long, value_enum, default_value_t = Compression::Gzip)]
     compression: Compression,
 }

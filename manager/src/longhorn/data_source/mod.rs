@@ -43,34 +43,34 @@ pub struct DataSourceArgs {
     /// Directory of the disk
     #[arg(long, default_value = "/data", value_name = "DIR")]
     disk: PathBuf,
-    /// Address of the data source's own API
+    /// Address of the API of the data source
     #[arg(long, default_value = "localhost:8000", value_name = "HOST:PORT",
         value_parser = listen::address)]
     listen: Address,
-    /// Address of the sync server, over the one file
+    /// Address of the sync server for the file
     #[arg(long, default_value = "localhost:8001", value_name = "HOST:PORT",
         value_parser = listen::address)]
     sync_listen: Address,
     /// Name of the backing image
     #[arg(long)]
     name: String,
-    /// Uuid of the backing image
+    /// UUID of the backing image
     #[arg(long)]
     uuid: String,
-    /// Where the bytes come from: download, upload, export-from-volume or clone
+    /// Source of the data: download, upload, export-from-volume or clone
     #[arg(long, value_name = "TYPE")]
     source_type: String,
-    /// What that needs to know; may be given several times
+    /// Parameter of the source; may be given several times
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
     parameters: Vec<(String, String)>,
-    /// SHA-512 that the bytes must have
+    /// Expected SHA-512 of the data
     #[arg(long, default_value = "", hide_default_value = true)]
     checksum: String,
-    /// Secrets that it needs; may be given several times
+    /// Secret of the source; may be given several times
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
     credential: Vec<(String, String)>,
-    /// Network of loopback, link-local or other special addresses that may be downloaded from all the
-    /// same; may be given several times
+    /// Allow downloads from this network although it is loopback, link-local or otherwise special;
+    /// may be given several times
     #[arg(long, value_name = "CIDR")]
     allow_address: Vec<IpNet>,
 }
