@@ -159,7 +159,7 @@ struct Out<'a> {
 
 /// Why it cannot go there.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot write a temporary file; set TMPDIR to a directory with more room")]
+#[error("cannot write a temporary file; set TMPDIR to a directory with more space")]
 struct WriteError(#[source] std::io::Error);
 
 impl Classify for WriteError {

@@ -29,8 +29,8 @@ pub enum Error {
     },
     /// The contents are larger than the file system.
     #[error(
-        "the contents do not fit into an {file_system} file system of {size} bytes: \
-         about {needed} bytes are needed; give a larger --size, or none"
+        "the contents do not fit into an {file_system} file system of {size} bytes: about \
+         {needed} bytes are needed; set a larger --size, or leave it out"
     )]
     TooSmall {
         /// Which file system.
@@ -42,8 +42,8 @@ pub enum Error {
     },
     /// The disk with the temporary files has no files as large as the image shall be.
     #[error(
-        "cannot make a file of {size} bytes as {}: the file system there takes none so large \
-         (ext4: 16 TiB); give a smaller --size, or an --output or TMPDIR on XFS or btrfs",
+        "cannot create a file of {size} bytes at {}: the file system there has a smaller limit \
+         (ext4: 16 TiB); set a smaller --size, or an --output or TMPDIR on XFS or btrfs",
         path.display()
     )]
     ScratchLimit {
@@ -72,7 +72,7 @@ pub enum Error {
     },
     /// A file system that was made is not whole.
     #[error(
-        "{tool} finds faults in the file system that was made ({status}), so it was put nowhere; \
+        "{tool} found faults in the new file system ({status}), so no output was written; \
          please report this: {output}"
     )]
     NotWhole {
@@ -84,7 +84,10 @@ pub enum Error {
         output: String,
     },
     /// A program made something that this one does not know how to fill.
-    #[error("{tool} made {what}, which this program cannot fill; please report its version")]
+    #[error(
+        "{tool} created {what}, which this program cannot fill; please report the version of \
+         {tool}"
+    )]
     ToolUnknown {
         /// The program.
         tool: &'static str,
@@ -92,7 +95,7 @@ pub enum Error {
         what: String,
     },
     /// A file cannot be put into the file system.
-    #[error("cannot take {}: {why}", shown(path))]
+    #[error("cannot use {}: {why}", shown(path))]
     Unsupported {
         /// The file.
         path: PathBuf,
@@ -116,7 +119,7 @@ pub enum Error {
         source: image::oci::Error,
     },
     /// No disk image could be taken out of the layers.
-    #[error("cannot take the disk image out of the container image")]
+    #[error("cannot extract the disk image from the container image")]
     Layers {
         /// Why not.
         #[source]

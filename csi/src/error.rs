@@ -33,7 +33,7 @@ pub enum Error {
     #[error("a volume cannot have this name")]
     Name(#[source] InvalidName),
     /// The volume belongs to another driver.
-    #[error("volume {volume} is not CSI's: {why}")]
+    #[error("volume {volume} does not belong to CSI: {why}")]
     NotOurs {
         /// Which.
         volume: String,
@@ -69,7 +69,7 @@ pub enum Error {
         capability: String,
     },
     /// The size asked for cannot be.
-    #[error("{required} bytes are asked for where at most {limit} are allowed")]
+    #[error("the request requires {required} bytes, and allows at most {limit}")]
     Limit {
         /// At least.
         required: ByteSize,
@@ -119,7 +119,7 @@ pub enum Error {
         asked: VolumeName,
     },
     /// A snapshot was taken with others and goes with them.
-    #[error("snapshot {snapshot} belongs to group {group}; delete the group")]
+    #[error("snapshot {snapshot} belongs to group {group}; delete the whole group")]
     InGroup {
         /// Which.
         snapshot: ImageName,
@@ -136,8 +136,7 @@ pub enum Error {
     },
     /// The node has as many volumes as it takes.
     #[error(
-        "node {node} has {most} volumes published already, which is all that it takes \
-         (--max-volumes-per-node)"
+        "node {node} already has {most} published volumes, its maximum (--max-volumes-per-node)"
     )]
     NodeFull {
         /// Which.
@@ -159,7 +158,8 @@ pub enum Error {
     },
     /// There is a volume of that name, and it is another one.
     #[error(
-        "volume {volume} exists with {what} {existing:?} where {asked:?} is asked; use another name"
+        "volume {volume} exists with {what} {existing:?}, and the request has {asked:?}; use \
+         another name"
     )]
     Differs {
         /// Which.
@@ -203,7 +203,7 @@ pub enum Error {
         progress: String,
     },
     /// The image was there and is not, again and again.
-    #[error("the image was deleted while the volume was being made; try again")]
+    #[error("the image was deleted while the volume was being created; try again")]
     ImageDeleted,
     /// The image could not be had.
     #[error("cannot get image {image}: {message}")]
@@ -216,13 +216,13 @@ pub enum Error {
         message: String,
     },
     /// Volumes cannot be made where the request wants them.
-    #[error("the volume would lie on node {here}, which the request's topology leaves out")]
+    #[error("the volume would be on node {here}, which the topology of the request excludes")]
     Topology {
         /// Where they can be made.
         here: String,
     },
     /// A manager that does not answer may have made what is asked for.
-    #[error("{answered} of {managers} backing image managers answer; look at the others")]
+    #[error("{answered} of {managers} backing image managers answer; check the others")]
     Incomplete {
         /// How many answered.
         answered: usize,
@@ -230,7 +230,7 @@ pub enum Error {
         managers: usize,
     },
     /// Another call works on the same thing.
-    #[error("another call on {name} is under way; try again")]
+    #[error("another call on {name} is running; try again")]
     InFlight {
         /// On what.
         name: String,
@@ -244,7 +244,7 @@ pub enum Error {
         node: types::NodeId,
     },
     /// The volume is smaller than the caller of an expansion wants.
-    #[error("volume {volume} has {size} bytes on this node and {required} are asked for")]
+    #[error("volume {volume} has {size} bytes on this node, and the request requires {required}")]
     NotGrown {
         /// Which.
         volume: VolumeName,
@@ -260,7 +260,7 @@ pub enum Error {
     #[error("staging_target_path is missing: stage the volume first")]
     NotStaged,
     /// A whole call that the plugin does not offer.
-    #[error("{rpc} is not offered by this plugin")]
+    #[error("{rpc} is not implemented by this plugin")]
     Unimplemented {
         /// Which.
         rpc: &'static str,
@@ -285,7 +285,7 @@ pub enum Error {
     #[error("the gRPC server failed")]
     Serve(#[source] tonic::transport::Error),
     /// A thread of ours panicked.
-    #[error("a call ended without a result: a bug of the plugin")]
+    #[error("a call ended without a result; this is a bug of the plugin")]
     Lost,
     /// The manager says so.
     #[error(transparent)]

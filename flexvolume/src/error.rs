@@ -60,8 +60,8 @@ pub enum Error {
     Name(#[source] InvalidName),
     /// The options say something else than the path that the kubelet made.
     #[error(
-        "option {key} is {value:?} and the directory is that of {expected:?}: options of a pod cannot \
-         replace the kubelet's own"
+        "option {key} is {value:?}, and the directory belongs to {expected:?}: options of a pod \
+         cannot replace those of the kubelet"
     )]
     Overwritten {
         /// Which.
@@ -72,14 +72,15 @@ pub enum Error {
         expected: String,
     },
     /// A new blank volume has no size.
-    #[error("volume {volume} does not exist and cannot be made: option size is missing")]
+    #[error("volume {volume} does not exist and cannot be created: option size is missing")]
     SizeMissing {
         /// Which.
         volume: VolumeName,
     },
     /// There is a volume of that name, and it is another one.
     #[error(
-        "volume {volume} exists with {what} {existing:?} where {asked:?} is asked; use another name"
+        "volume {volume} exists with {what} {existing:?}, and the request has {asked:?}; use \
+         another name"
     )]
     Differs {
         /// Which.
@@ -101,15 +102,16 @@ pub enum Error {
     },
     /// A call for a pod does not say of which namespace the pod is.
     #[error(
-        "option {} is missing: volumes belong to namespaces; the kubelet tells it for every pod",
+        "option {} is missing: volumes belong to namespaces, and the kubelet passes the \
+         namespace of every pod",
         crate::options::POD_NAMESPACE
     )]
     NoNamespace,
     /// Another pod uses the volume.
     #[error(
-        "volume {volume} is in use by pod {pod} at {}: the names of inline volumes are those of the \
-         whole cluster; use another name, or share the volume by option share = \"read-only\" and \
-         readOnly: true in both pods",
+        "volume {volume} is in use by pod {pod} at {}: names of inline volumes apply to the \
+         whole cluster; use another name, or share the volume with option share = \"read-only\" \
+         and readOnly: true in both pods",
         target.display()
     )]
     InUse {
@@ -121,7 +123,7 @@ pub enum Error {
         target: PathBuf,
     },
     /// Something else of ours is at the target.
-    #[error("{} holds volume {present}, and {asked} is asked; unmount it first", target.display())]
+    #[error("{} holds volume {present}, and the request is for {asked}; unmount it first", target.display())]
     Taken {
         /// Where.
         target: PathBuf,
@@ -139,7 +141,7 @@ pub enum Error {
         target: PathBuf,
     },
     /// The image is still on its way.
-    #[error("image {image} is {state}, {progress}: waited {} seconds, the next call goes on",
+    #[error("image {image} is {state}, {progress}: waited {} seconds, the next call continues",
             waited.as_secs())]
     ImageInProgress {
         /// Which.
@@ -178,7 +180,7 @@ pub enum Error {
         nodes: String,
     },
     /// The device is not the one of the volume.
-    #[error("device {device:?} is not that of volume {volume}")]
+    #[error("device {device:?} does not belong to volume {volume}")]
     OtherDevice {
         /// Which volume.
         volume: VolumeName,
@@ -186,7 +188,7 @@ pub enum Error {
         device: String,
     },
     /// The volume is smaller than the caller of an expansion wants.
-    #[error("volume {volume} has {size} bytes and {required} are asked for")]
+    #[error("volume {volume} has {size} bytes, and the request requires {required}")]
     NotGrown {
         /// Which.
         volume: VolumeName,
@@ -196,7 +198,7 @@ pub enum Error {
         required: ByteSize,
     },
     /// Another call works on the same thing.
-    #[error("another call on {what} is under way since {} seconds; try again", waited.as_secs())]
+    #[error("another call on {what} has been running for {} seconds; try again", waited.as_secs())]
     Busy {
         /// The volume or the target.
         what: String,
@@ -204,7 +206,7 @@ pub enum Error {
         waited: Duration,
     },
     /// The process was told to end.
-    #[error("the call was ended by a signal; the next call goes on")]
+    #[error("the call was ended by a signal; the next call continues")]
     Terminated,
     /// A part of the call panicked.
     #[error("{}", crate::process::PANICKED)]

@@ -26,8 +26,8 @@ pub enum Error {
     ImageNotFound(String),
     /// The image is there, and its registry does not say that the caller may have it.
     #[error(
-        "image {image} was pulled with credentials, and its registry does not let this caller have it; \
-         give the pull secret of the image"
+        "image {image} was pulled with credentials, and its registry denies access to this \
+         caller; provide the pull secret of the image"
     )]
     AccessUnproven {
         /// The reference.
@@ -38,7 +38,8 @@ pub enum Error {
     },
     /// The name is taken by an image from elsewhere.
     #[error(
-        "backing image {id} exists with another {difference}; delete it or choose another name"
+        "backing image {id} exists with another {difference}; delete it or choose \
+         another name"
     )]
     ImageExists {
         /// The image that has the name.
@@ -77,10 +78,12 @@ pub enum Error {
     #[error("can not find sync file {}", .0.display())]
     FileNotFound(PathBuf),
     /// An image is to be adopted, but its file is not there.
-    #[error("there is no file {} to adopt; fetch it from a data source, or sync it", .0.display())]
+    #[error(
+        "there is no file {} to adopt; fetch it from a data source, or copy it from another \
+         manager", .0.display())]
     NothingToAdopt(PathBuf),
     /// The file has another length than was said.
-    #[error("the file has {actual} bytes and {expected} were expected")]
+    #[error("the file has {actual} bytes, expected {expected}")]
     WrongSize {
         /// Bytes that were asked for.
         expected: u64,
@@ -104,7 +107,7 @@ pub enum Error {
         what: String,
     },
     /// Another manager was asked for an image and did not give it.
-    #[error("manager {address} does not give the image")]
+    #[error("manager {address} does not send the image")]
     OtherManager {
         /// Who was asked.
         address: String,
@@ -124,10 +127,10 @@ pub enum Error {
         difference: String,
     },
     /// Another request works on the volume.
-    #[error("another operation on volume {0} is under way; try again")]
+    #[error("another operation on volume {0} is running; try again")]
     VolumeBusy(VolumeName),
     /// Another request takes the snapshots of the group.
-    #[error("another operation on the group {0} is under way; try again")]
+    #[error("another operation on the group {0} is running; try again")]
     GroupBusy(ImageName),
     /// The volume may be in use on a node.
     #[error("volume {name} is published on node {node}; unpublish it there first")]
@@ -139,8 +142,8 @@ pub enum Error {
     },
     /// The volume is in use on a node, though it is not published there.
     #[error(
-        "volume {name} is attached to a loop device of node {node}: a pod uses it, or did a moment ago; \
-         unstage it first, which is to end the pods that use it"
+        "volume {name} is attached to a loop device of node {node}: a pod uses it, or used it \
+         until now; delete the pods that use it first"
     )]
     VolumeAttached {
         /// Which volume.
@@ -150,8 +153,8 @@ pub enum Error {
     },
     /// The volume is being written to, and cannot be had as it is at one moment.
     #[error(
-        "volume {name} is being written to on node {node}: {why}; unpublish it first, which is to end \
-         the pods that use it"
+        "volume {name} is being written to on node {node}: {why}; delete the pods that use it \
+         first"
     )]
     CannotCut {
         /// Which volume.
@@ -172,7 +175,7 @@ pub enum Error {
         readonly: bool,
     },
     /// A node that this manager has never heard of.
-    #[error("node {0} is unknown to this manager")]
+    #[error("node {0} is not known to this manager")]
     NodeUnknown(NodeId),
     /// A size that cannot be had.
     #[error("volume size {asked}: {why}")]
@@ -184,9 +187,9 @@ pub enum Error {
     },
     /// The disk has promised its volumes as much as it may.
     #[error(
-        "volume size {asked}: the disk can promise {creatable} bytes more; its volumes and images were \
-         promised {promised} of {most}; delete some of them, add a disk, or give the manager a larger \
-         --overcommit"
+        "volume size {asked}: the disk can promise {creatable} bytes more; {promised} of {most} \
+         bytes are promised to its volumes and images; delete some of them, add a disk, or set \
+         a larger --overcommit"
     )]
     Overcommitted {
         /// What was asked, in bytes.
@@ -200,8 +203,8 @@ pub enum Error {
     },
     /// A write found the disk full.
     #[error(
-        "cannot {operation} {}: the disk is full, or a quota of it is used up; delete volumes, snapshots or \
-         images, or run fstrim in mounted volumes", path.display()
+        "cannot {operation} {}: the disk is full, or its quota is used up; delete volumes, \
+         snapshots or images, or run fstrim in mounted volumes", path.display()
     )]
     Full {
         /// What was tried, as a verb.
@@ -210,7 +213,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// There is not enough room on the disk.
-    #[error("the disk has {available} bytes free and {needed} are needed; free some space")]
+    #[error("the disk has {available} bytes free, and {needed} are needed; free some space")]
     NoSpace {
         /// Bytes that are free.
         available: u64,
@@ -219,8 +222,8 @@ pub enum Error {
     },
     /// A directory that is no Longhorn disk: possibly a mount point whose disk is not mounted.
     #[error(
-        "{} is not a disk of ours: it has no valid longhorn-disk.cfg; mount the disk, or make it one \
-         with `backing-image-manager disk init`", path.display()
+        "{} is not a disk: it has no valid longhorn-disk.cfg; mount the disk, or initialize the \
+         directory with `backing-image-manager disk init`", path.display()
     )]
     NotADisk {
         /// The directory.
@@ -242,8 +245,8 @@ pub enum Error {
     DiskReplaced(PathBuf),
     /// A path has not the disk that it had before.
     #[error(
-        "{} was disk {before} and is {found} now: mount that disk there; if it is gone for good: \
-         backing-image-manager disk init {} --node-state DIR --replace {before}", path.display(), path.display()
+        "{} was disk {before} and is {found} now: mount disk {before} there; if it is gone for \
+         good, run: backing-image-manager disk init {} --node-state DIR --replace {before}", path.display(), path.display()
     )]
     OtherDisk {
         /// The disk's directory.
@@ -254,10 +257,10 @@ pub enum Error {
         found: String,
     },
     /// Nothing is mounted where a disk must be mounted.
-    #[error("no file system is mounted at {} (--require-mount): mount the disk there", .0.display())]
+    #[error("no file system is mounted at {} (--require-mount); mount the disk there", .0.display())]
     NotMounted(PathBuf),
     /// Another process changes the record of a node's disks.
-    #[error("another `disk init` changes {}; try again", .0.display())]
+    #[error("another `disk init` is changing {}; try again", .0.display())]
     NodeStateBusy(PathBuf),
     /// A state file that this version must not touch.
     #[error("{} is of format version {version}, newer than this program; upgrade it", path.display())]
@@ -286,14 +289,15 @@ pub enum Error {
     },
     /// A chunk that came is not the one that the manifest says.
     #[error(
-        "chunk {index} of the image has other bytes than its manifest says; fetch it again, best elsewhere"
+        "chunk {index} of the image does not match its manifest; fetch it again, preferably \
+         from another peer"
     )]
     ChunkMismatch {
         /// Which chunk, counted from 0 in units of 1 MiB.
         index: u32,
     },
     /// The end was said before all bytes had come.
-    #[error("{missing} of {size} bytes have not come")]
+    #[error("{missing} of {size} bytes are missing")]
     Incomplete {
         /// Bytes that are missing.
         missing: u64,
@@ -301,7 +305,7 @@ pub enum Error {
         size: u64,
     },
     /// Not all bytes of a file came from who sent it.
-    #[error("{received} of {size} bytes came, {why}")]
+    #[error("received {received} of {size} bytes, {why}")]
     CutShort {
         /// Bytes that came, holes included.
         received: u64,
@@ -330,10 +334,10 @@ pub enum Error {
     #[error("all ports of {0} are in use; give the daemon a larger --port-range")]
     PortsInUse(String),
     /// Receivers that wait for somebody to send are bounded.
-    #[error("{0} copies are waited for or received already; try again when one has ended")]
+    #[error("{0} copies are already pending or being received; try again when one has ended")]
     TooManyReceivers(usize),
     /// A source that keeps its turn from others.
-    #[error("only {bytes} bytes came in {minutes} minutes")]
+    #[error("received only {bytes} bytes in {minutes} minutes")]
     TooSlow {
         /// What came.
         bytes: u64,
@@ -350,10 +354,10 @@ pub enum Error {
     #[error("cannot encrypt or decrypt: {0}")]
     CannotEncrypt(String),
     /// What came does not fit what came before, or not the image at all.
-    #[error("what came cannot be part of the image: {0}")]
+    #[error("the received data cannot be part of the image: {0}")]
     NotOfImage(String),
     /// Another process, or another task of this one, makes the file.
-    #[error("{} is already being made; wait for it, or delete it", .0.display())]
+    #[error("{} is already being created; wait for it, or delete it", .0.display())]
     WorkFileBusy(PathBuf),
     /// Neither what came nor what was in it has the expected sum.
     #[error("checksum mismatch: expected {expected}, got {}", listed(actual))]
@@ -372,7 +376,8 @@ pub enum Error {
         what: String,
     },
     /// The disk fails again and again.
-    #[error("the disk at {} gave {errors} I/O errors; look at the kernel's log and replace it", path.display())]
+    #[error(
+        "the disk at {} caused {errors} I/O errors; check the kernel log and replace the disk", path.display())]
     DiskSuspect {
         /// Its directory.
         path: PathBuf,
@@ -380,10 +385,10 @@ pub enum Error {
         errors: u64,
     },
     /// A damaged image cannot be made good again from here.
-    #[error("nobody is known who has its bytes; sync, upload or create it again")]
+    #[error("no peer or source is known to have the image; sync, upload or create it again")]
     NobodyHas,
     /// Bytes that are not what they should be were put where nothing deletes them.
-    #[error("the bytes were set aside in {}", path.display())]
+    #[error("the damaged file is quarantined in {}", path.display())]
     SetAside {
         /// What is wrong with them.
         #[source]
@@ -392,10 +397,10 @@ pub enum Error {
         path: PathBuf,
     },
     /// Bytes that are no disk image at all.
-    #[error("what came is not a disk image: {0}")]
+    #[error("the received data is not a disk image: {0}")]
     NotAnImage(String),
     /// The manager is about to stop.
-    #[error("the manager is about to stop and begins nothing new; ask again when it is back")]
+    #[error("the manager is stopping and accepts no new work; try again after its restart")]
     Draining,
     /// The work was called off.
     #[error("cancelled: {0}")]
@@ -404,7 +409,7 @@ pub enum Error {
     #[error("the disk image cannot be used")]
     Image(#[from] image::Error),
     /// No disk image could be taken out of the layers of a container image.
-    #[error("cannot take the disk image out of the container image")]
+    #[error("cannot extract the disk image from the container image")]
     Layer(#[source] Box<image::layer::Error>),
     /// An OCI image layout or an archive is broken, or does not hold the image.
     #[error("cannot read the container image")]
@@ -427,7 +432,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A task of ours ended in a panic.
-    #[error("an internal task failed; the log has the details")]
+    #[error("an internal task failed; see the log for details")]
     Task(#[source] tokio::task::JoinError),
 }
 

@@ -19,7 +19,7 @@ pub enum Error {
         text: String,
     },
     /// Nobody answers at the address.
-    #[error("the backing image manager at {address} does not answer; check that it runs there")]
+    #[error("the backing image manager at {address} does not answer; check that it runs")]
     Unreachable {
         /// Where it was looked for.
         address: Address,
@@ -29,7 +29,8 @@ pub enum Error {
     },
     /// The connection ended before the answer came. What was asked may still happen.
     #[error(
-        "the connection to the backing image manager at {address} broke before it answered; try again"
+        "the connection to the backing image manager at {address} broke before the answer; try \
+         again"
     )]
     Broken {
         /// Who was asked.
@@ -52,8 +53,9 @@ pub enum Error {
     },
     /// Nobody has what is looked for, and a disk that may have it is silent.
     #[error(
-        "disk {uuid}{on} does not answer, and what is asked for may be on it: see that its backing image \
-         manager runs; if the disk is gone for good: backing-image-manager disk forget {uuid}"
+        "disk {uuid}{on} does not answer and may have the requested object; check that its \
+         backing image manager runs; if the disk is gone for good, run: backing-image-manager \
+         disk forget {uuid}"
     )]
     Silent {
         /// Which.

@@ -19,8 +19,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     /// A reference that cannot be one.
     #[error(
-        "image reference {text:?} is not valid: {why}; write for example \
-             rancher/longhorn-test:baseimage-ext4 or registry.example.com:5000/name@sha256:…"
+        "image reference {text:?} is not valid: {why}; examples: \
+         rancher/longhorn-test:baseimage-ext4, registry.example.com:5000/name@sha256:…"
     )]
     Reference {
         /// The text, shortened and without what looks like a password.
@@ -46,8 +46,8 @@ pub enum Error {
     },
     /// The file of credentials is not one.
     #[error(
-        "the registry credentials cannot be read: {why}; a Docker config.json is expected, as \
-             `docker login` writes it"
+        "cannot read the registry credentials: {why}; use a Docker config.json in the format of \
+         `docker login`"
     )]
     Credentials {
         /// What is wrong, without any of its content.
@@ -78,8 +78,8 @@ pub enum Error {
     },
     /// The host has an address that must not be connected to.
     #[error(
-        "{host} is refused: its address {address} is {why}; allow it with --allow-address if \
-             this is meant"
+        "{host} is refused: its address {address} is {why}; if this is intended, allow it with \
+         --allow-address"
     )]
     Forbidden {
         /// As in the reference or URL.
@@ -134,7 +134,7 @@ pub enum Error {
         source: Option<reqwest::Error>,
     },
     /// Nothing came for too long.
-    #[error("{what}: nothing came for {} s", after.as_secs_f32())]
+    #[error("{what}: no data for {} s", after.as_secs_f32())]
     Stalled {
         /// What was being read.
         what: String,
@@ -176,7 +176,7 @@ pub enum Error {
         why: String,
     },
     /// The registry asks for tokens to be fetched from a place that gets no credentials of ours.
-    #[error("{what}: the registry sends us to {realm} for a token, and that is refused: {why}")]
+    #[error("{what}: the registry requests a token from {realm}, which is refused: {why}")]
     Realm {
         /// What was asked for.
         what: String,
@@ -186,8 +186,7 @@ pub enum Error {
         why: &'static str,
     },
     /// Who we are is known and may not.
-    #[error(
-        "{what}: permission denied (status 403{}): ask the registry's owner for access",
+    #[error("{what}: permission denied (status 403{}); ask the owner of the registry for access",
         said(None, *code)
     )]
     Denied {
@@ -197,7 +196,7 @@ pub enum Error {
         code: Option<&'static str>,
     },
     /// It is not there.
-    #[error("{what}: not found{}: check the name and the tag", said(None, *code))]
+    #[error("{what}: not found{}; check the name and the tag", said(None, *code))]
     NotFound {
         /// What was asked for.
         what: String,
@@ -214,7 +213,7 @@ pub enum Error {
         source: image::oci::Error,
     },
     /// The bytes are not those that were asked for.
-    #[error("{what}: the bytes are damaged: they hash to {actual}, not to {expected}")]
+    #[error("{what}: the data is damaged: its digest is {actual}, expected {expected}")]
     DigestMismatch {
         /// What was read.
         what: String,
@@ -224,7 +223,7 @@ pub enum Error {
         actual: Digest,
     },
     /// More or fewer bytes than there must be.
-    #[error("{what}: {actual} bytes came or were announced where {expected} are expected")]
+    #[error("{what}: the server sent or announced {actual} bytes, expected {expected}")]
     Size {
         /// What was read.
         what: String,
@@ -234,7 +233,7 @@ pub enum Error {
         actual: u64,
     },
     /// More bytes than we take.
-    #[error("{what}: it has more than the {limit} bytes that are accepted")]
+    #[error("{what}: it exceeds the limit of {limit} bytes")]
     TooLarge {
         /// What was read.
         what: String,
@@ -242,10 +241,7 @@ pub enum Error {
         limit: u64,
     },
     /// It cannot be gone on with, and must be read from the start.
-    #[error(
-        "{what}: it cannot be resumed after {received} bytes: {why}; it must be read from the \
-             start"
-    )]
+    #[error("{what}: cannot resume after {received} bytes: {why}; it must be read from the start")]
     Changed {
         /// What was read.
         what: String,
@@ -255,7 +251,7 @@ pub enum Error {
         why: &'static str,
     },
     /// The answer breaks a rule of HTTP or of ours.
-    #[error("{what}: the answer is refused: {why}")]
+    #[error("{what}: the answer of the server is invalid: {why}")]
     Answer {
         /// What was asked for.
         what: String,
@@ -263,7 +259,7 @@ pub enum Error {
         why: &'static str,
     },
     /// None of the places that may have it gives it.
-    #[error("{what}: no place gives it: {}; at last", before.join("; "))]
+    #[error("{what}: no mirror or registry has it: {}; last error", before.join("; "))]
     NoPlace {
         /// What was asked for.
         what: String,

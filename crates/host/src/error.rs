@@ -52,7 +52,7 @@ pub enum Error {
         why: String,
     },
     /// A file system that this node never mounts.
-    #[error("file system type {0} cannot be mounted here; use ext4, xfs or btrfs")]
+    #[error("file system type {0} is not supported; use ext4, xfs or btrfs")]
     UnsupportedFileSystem(FsType),
     /// A directory that should be a disk is none.
     #[error(
@@ -65,8 +65,8 @@ pub enum Error {
     },
     /// None of the disks of this program is the volume's.
     #[error(
-        "volume {volume} lies on disk {disk}, which is none of this node's; name that disk's \
-         directory among the disks of this program"
+        "volume {volume} is on disk {disk}, which is not a disk of this node; add the directory \
+         of that disk to the disks of this program"
     )]
     NoSuchDisk {
         /// The volume.
@@ -93,7 +93,7 @@ pub enum Error {
         why: String,
     },
     /// Another process or thread works on the same volume.
-    #[error("another operation on volume {0} is under way; try again")]
+    #[error("another operation on volume {0} is running; try again")]
     Busy(VolumeName),
     /// The volume is not staged where the request says it is.
     #[error("volume {volume} is not staged at {}; stage it first", path.display())]
@@ -112,7 +112,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// The same volume is there already, in a way that the request does not allow.
-    #[error("volume {volume} is already at {} {present}, and {asked} is asked", path.display())]
+    #[error("volume {volume} is already at {} {present}, and the request is for {asked}", path.display())]
     Incompatible {
         /// The volume.
         volume: VolumeName,
@@ -141,7 +141,8 @@ pub enum Error {
     },
     /// A volume with a single writer is published already.
     #[error(
-        "volume {volume} may have one target only and is published at {}; unpublish it there first",
+        "volume {volume} can have only one target and is published at {}; unpublish it there \
+         first",
         other.display()
     )]
     SecondTarget {
@@ -152,7 +153,8 @@ pub enum Error {
     },
     /// The file system is of another type than the one asked for.
     #[error(
-        "volume {volume} holds {found} and fsType asks for {asked}; ask for {found} or for none"
+        "volume {volume} holds {found}, and fsType asks for {asked}; set fsType to {found} or \
+         leave it out"
     )]
     FsTypeMismatch {
         /// The volume.
@@ -171,7 +173,7 @@ pub enum Error {
         found: String,
     },
     /// The file system asks for more than its own device, or for what no node does for it.
-    #[error("volume {volume} holds {fs_type} that is not mounted: {why}")]
+    #[error("volume {volume} holds {fs_type} that this driver does not mount: {why}")]
     RefusedFileSystem {
         /// The volume.
         volume: VolumeName,
@@ -181,7 +183,7 @@ pub enum Error {
         why: String,
     },
     /// The file system cannot be written to, and the volume is asked for writing.
-    #[error("volume {volume} holds {fs_type}, which cannot be written to; ask for it read-only")]
+    #[error("volume {volume} holds {fs_type}, which is read-only; request the volume read-only")]
     ReadOnlyFileSystem {
         /// The volume.
         volume: VolumeName,
@@ -190,8 +192,8 @@ pub enum Error {
     },
     /// A raw block device is read-only at all of its targets, or at none.
     #[error(
-        "volume {volume} is published {present} at {}, and a block device is the same at all of its \
-         targets; unpublish it there first",
+        "volume {volume} is published {present} at {}, and all targets of a block device must \
+         have the same access; unpublish it there first",
         other.display()
     )]
     MixedBlock {
@@ -211,7 +213,7 @@ pub enum Error {
         why: &'static str,
     },
     /// What the volume holds could not be read.
-    #[error("cannot read what volume {volume} holds from {}", file.display())]
+    #[error("cannot read the contents of volume {volume} from {}", file.display())]
     Probe {
         /// The volume.
         volume: VolumeName,
@@ -222,7 +224,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The volume is too small for the file system, to be made or to be grown.
-    #[error("{size} bytes are too few for {fs_type}: it needs at least {min} bytes")]
+    #[error("{size} bytes are too small for {fs_type}, which needs at least {min} bytes")]
     TooSmall {
         /// The file system.
         fs_type: FsType,
@@ -232,7 +234,7 @@ pub enum Error {
         min: ByteSize,
     },
     /// Somebody else attached the volume's file.
-    #[error("{} is already attached as {} by somebody else{users}; detach that first",
+    #[error("{} is already attached as {} by another program{users}; detach it first",
             file.display(), device.display())]
     ForeignLoop {
         /// The volume's file.
@@ -243,7 +245,7 @@ pub enum Error {
         users: String,
     },
     /// A device of ours cannot be given back yet.
-    #[error("{} is still in use{users}; end that use and try again", device.display())]
+    #[error("{} is still in use{users}; end this use and try again", device.display())]
     StillInUse {
         /// The loop device.
         device: PathBuf,
@@ -276,8 +278,8 @@ pub enum Error {
     },
     /// A mount would take devices besides its own.
     #[error(
-        "the kernel of this node knows other devices of the btrfs on {}, and a mount would write to them; use \
-         it as a raw block volume, or give it a UUID of its own (btrfstune -u)",
+        "the kernel of this node knows other devices of the btrfs on {}, and a mount would \
+         write to them; use it as a raw block volume, or give it its own UUID (btrfstune -u)",
         .0.display()
     )]
     OtherDevices(PathBuf),
@@ -297,7 +299,7 @@ pub enum Error {
         why: String,
     },
     /// A tool is not installed.
-    #[error("{tool} is not installed; it is in the package {package} of Debian and Ubuntu")]
+    #[error("{tool} is not installed; install the package {package} (Debian, Ubuntu)")]
     ToolMissing {
         /// The tool.
         tool: &'static str,
@@ -315,7 +317,7 @@ pub enum Error {
         said: String,
     },
     /// A tool did not end in time.
-    #[error("{tool} did not end within {} seconds and was killed", limit.as_secs())]
+    #[error("{tool} did not finish within {} seconds and was killed", limit.as_secs())]
     ToolTimeout {
         /// The tool.
         tool: &'static str,
@@ -323,7 +325,7 @@ pub enum Error {
         limit: Duration,
     },
     /// The file system is broken beyond what may be repaired without a person.
-    #[error("the file system of {} needs repair by hand (e2fsck): {said}", device.display())]
+    #[error("the file system of {} needs a manual repair (e2fsck): {said}", device.display())]
     NeedsRepair {
         /// Where.
         device: PathBuf,
@@ -332,8 +334,8 @@ pub enum Error {
     },
     /// The checker does not know enough to judge the file system.
     #[error(
-        "the file system of {} is to be looked at in full, and its tool cannot judge it ({said}); install a newer \
-         version of the tool, or go without --check-images",
+        "the file system of {} must be checked, and its tool cannot check it ({said}); install \
+         a newer version of the tool, or remove --check-images",
         device.display()
     )]
     NotJudged {
@@ -344,8 +346,8 @@ pub enum Error {
     },
     /// The file system has not the size of its volume after all.
     #[error(
-        "the {fs_type} of volume {volume} has {present} bytes and the volume {size}: it does not grow as it is \
-         mounted now; one that is staged read-only grows when it is staged for writing"
+        "the {fs_type} of volume {volume} has {present} bytes and the volume {size}: it cannot \
+         grow while it is mounted like this; stage it for writing, and it grows"
     )]
     NotGrown {
         /// The volume.
@@ -359,8 +361,8 @@ pub enum Error {
     },
     /// This process may not grow the file system while it is mounted.
     #[error(
-        "{fs_type} at {} cannot be grown in use without CAP_SYS_RESOURCE; it grows when it is \
-         staged next",
+        "{fs_type} at {} cannot grow in use without CAP_SYS_RESOURCE; it grows when the volume \
+         is staged again",
         path.display()
     )]
     CannotGrowInUse {

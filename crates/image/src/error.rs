@@ -34,8 +34,8 @@ pub enum Error {
     },
     /// The bytes are surely no disk.
     #[error(
-        "it is {what} and no disk image: {next}; if these bytes are the disk all the same, declare it \
-         raw (--format raw)"
+        "it is {what}, not a disk image: {next}; if these bytes are the disk nevertheless, \
+         declare it raw (--format raw)"
     )]
     NoDisk {
         /// What it is, with its article.
@@ -64,8 +64,8 @@ pub enum Error {
     },
     /// A packed file is damaged, cut, or packed beyond what is unpacked.
     #[error(
-        "cannot unpack the {packing} file: it is damaged or cut short, or needs more memory than is \
-         given to it; fetch it again, or pack it with the usual settings"
+        "cannot unpack the {packing} file: it is damaged or truncated, or needs more memory \
+         than allowed; fetch it again, or compress it with the default settings"
     )]
     Unpack {
         /// How it is packed.
@@ -76,8 +76,8 @@ pub enum Error {
     },
     /// More comes out of a packed file than any disk image has.
     #[error(
-        "the {packing} file unpacks to more than {ratio} times its size in bytes that are not zeros: \
-         it is not a disk image but an attack"
+        "the {packing} file unpacks to more than {ratio} times its size in non-zero bytes: it \
+         looks like a decompression bomb"
     )]
     Bomb {
         /// How it is packed.
@@ -87,9 +87,9 @@ pub enum Error {
     },
     /// There is something behind the end of a packed file.
     #[error(
-        "something follows the packed data: from byte {at} on there is no {packing} any more; fetch it \
-         again, or give the checksum that its vendor publishes: what follows is passed over where a \
-         checksum vouches for the file"
+        "other data follows the {packing} data at byte {at}; fetch it again, or give the \
+         checksum that its vendor publishes: trailing data is ignored if a checksum covers the \
+         file"
     )]
     Trailing {
         /// How it is packed.
@@ -98,7 +98,7 @@ pub enum Error {
         at: u64,
     },
     /// A size that no qcow2 image of ours can have.
-    #[error("cannot make a qcow2 image: {what}")]
+    #[error("cannot create a qcow2 image: {what}")]
     Unmakeable {
         /// What is wrong, and what would be right.
         what: &'static str,

@@ -79,8 +79,8 @@ pub enum Checksum {
 /// A text that is neither sum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "not a checksum: 128 hexadecimal digits (SHA-512) or 64 (SHA-256) are expected, with or without \
-     sha512: or sha256: before them"
+    "not a checksum: 128 hexadecimal digits (SHA-512) or 64 (SHA-256) are expected, with or \
+         without the prefix sha512: or sha256:"
 )]
 pub struct UnknownChecksum;
 

@@ -22,7 +22,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The connection ended before the answer did.
-    #[error("the connection to peer {peer} was cut")]
+    #[error("the connection to peer {peer} broke")]
     Cut {
         /// With whom.
         peer: PeerAddress,
@@ -31,7 +31,7 @@ pub enum Error {
         source: hyper::Error,
     },
     /// Nothing came for too long.
-    #[error("peer {peer} sent nothing for {} s", after.as_secs_f32())]
+    #[error("peer {peer} sent no data for {} s", after.as_secs_f32())]
     Stalled {
         /// Who.
         peer: PeerAddress,
@@ -50,18 +50,20 @@ pub enum Error {
         why: String,
     },
     /// The peer does not have that chunk (any more).
-    #[error("peer {0} does not have the chunk that it was asked for")]
+    #[error("peer {0} does not have the requested chunk")]
     NoChunk(PeerAddress),
     /// The peer's copy is damaged, by its own account.
-    #[error("peer {0} found its own copy to be damaged")]
+    #[error("peer {0} found that its own copy is damaged")]
     Damaged(PeerAddress),
     /// The peer speaks, but not this protocol.
-    #[error("{0} does not speak the protocol of this manager; it may be Longhorn's own manager")]
+    #[error(
+        "{0} does not speak the sync protocol of this manager; it may be Longhorn's own manager"
+    )]
     Foreign(PeerAddress),
     /// The peer's version of the protocol is too far from ours.
     #[error(
-        "peer {peer} speaks version {theirs} of the sync protocol and this manager {ours}; upgrade \
-         the older one"
+        "peer {peer} speaks version {theirs} of the sync protocol, and this manager version \
+         {ours}; upgrade the older one"
     )]
     Version {
         /// Who.
@@ -80,7 +82,7 @@ pub enum Error {
         what: String,
     },
     /// The peer breaks the protocol.
-    #[error("peer {peer} breaks the protocol: {what}")]
+    #[error("peer {peer} violates the protocol: {what}")]
     Broken {
         /// Who.
         peer: PeerAddress,
@@ -88,7 +90,7 @@ pub enum Error {
         what: String,
     },
     /// A chunk came with other bytes than the manifest says.
-    #[error("chunk {index} came damaged from peer {peer}")]
+    #[error("chunk {index} from peer {peer} is damaged")]
     BadChunk {
         /// From whom.
         peer: PeerAddress,
@@ -96,7 +98,7 @@ pub enum Error {
         index: u32,
     },
     /// No peer is left that could be asked.
-    #[error("no peer can send the rest of the image ({missing} chunks are missing): {why}")]
+    #[error("no peer can send the missing {missing} chunks of the image: {why}")]
     NoPeers {
         /// Chunks that did not come.
         missing: u32,
@@ -104,7 +106,7 @@ pub enum Error {
         why: String,
     },
     /// Nothing came from any peer for too long.
-    #[error("no peer sent anything for {} s: {why}", after.as_secs())]
+    #[error("no peer sent data for {} s: {why}", after.as_secs())]
     NoProgress {
         /// How long.
         after: Duration,

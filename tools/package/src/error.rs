@@ -23,13 +23,13 @@ pub(crate) enum Error {
         source: toml::de::Error,
     },
     /// A recipe asks for what the command line does not give.
-    #[error("the recipe takes {path:?} from {input:?}: say where that is by --input {input}=DIR")]
+    #[error("the recipe uses {path:?} from {input:?}; set its directory with --input {input}=DIR")]
     NoInput { input: String, path: String },
     /// A program of the distribution is not installed.
-    #[error("{program} is not installed, which goes into the image")]
+    #[error("{program} is not installed, and the image needs it")]
     NoProgram { program: String },
     /// A path in an image that is not absolute and plain.
-    #[error("{path:?} is not a path in an image: absolute, without '.' and '..'")]
+    #[error("{path:?} is not a path in an image; write an absolute path without '.' and '..'")]
     Path { path: String },
     /// The same path twice, with other content.
     #[error("{path:?} is in the image twice")]

@@ -22,7 +22,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The packed bytes cannot be unpacked.
-    #[error("layer {layer} is not a whole {packing:?} stream")]
+    #[error("layer {layer} is not a complete {packing:?} stream")]
     Unpack {
         /// Which layer.
         layer: String,
@@ -33,7 +33,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The media type and the first bytes disagree.
-    #[error("layer {layer} is said to be packed as {declared:?} but is {found:?}")]
+    #[error("layer {layer} is declared as {declared:?} but is {found:?}")]
     Packing {
         /// Which layer.
         layer: String,
@@ -43,13 +43,15 @@ pub enum Error {
         found: Packing,
     },
     /// Something follows the end of the tar or of the packed stream.
-    #[error("layer {layer} has other bytes after its end")]
+    #[error("layer {layer} has trailing data")]
     Garbage {
         /// Which layer.
         layer: String,
     },
     /// The unpacked tar is another one than the config says.
-    #[error("layer {layer} unpacks to {actual} where the image's config says {expected}")]
+    #[error(
+        "layer {layer} unpacks to digest {actual}, and the config of the image says {expected}"
+    )]
     DiffId {
         /// Which layer.
         layer: String,
@@ -59,13 +61,16 @@ pub enum Error {
         actual: Digest,
     },
     /// The layers unpack to more than is accepted.
-    #[error("the layers unpack to more than the {limit} bytes that are accepted")]
+    #[error("the layers unpack to more than the limit of {limit} bytes")]
     TooLarge {
         /// The most.
         limit: u64,
     },
     /// A layer is a decompression bomb.
-    #[error("layer {layer} unpacks to more than {ratio} times its size: it looks like a bomb")]
+    #[error(
+        "layer {layer} unpacks to more than {ratio} times its size: it looks like a \
+         decompression bomb"
+    )]
     Bomb {
         /// Which layer.
         layer: String,
@@ -82,8 +87,8 @@ pub enum Error {
     },
     /// A path with `..`.
     #[error(
-        "layer {layer} holds the path {path:?}, which climbs out of its directory: the image is \
-             refused"
+        "layer {layer} holds the path {path:?}, which leaves the root directory: the image is \
+         refused"
     )]
     Traversal {
         /// Which layer.
@@ -103,8 +108,8 @@ pub enum Error {
     },
     /// Something else than a file in a directory.
     #[error(
-        "/{path} is a {kind}: a disk image must be a regular file in a real directory, copy it \
-             there"
+        "/{path} is a {kind}; a disk image must be a regular file in a directory that is not a \
+         link: copy it there"
     )]
     NotRegular {
         /// Where.
@@ -114,8 +119,8 @@ pub enum Error {
     },
     /// More than one file.
     #[error(
-        "/{directory}/ must hold exactly one file, but holds {names}: build the image with one \
-             disk image in it"
+        "/{directory}/ must contain exactly one file, but contains {names}; build the image \
+         with one disk image"
     )]
     Several {
         /// Which directory.
@@ -124,13 +129,10 @@ pub enum Error {
         names: String,
     },
     /// No file.
-    #[error(
-        "the container image holds no file under /base_image/ nor under /disk/: it is not a base \
-             image"
-    )]
+    #[error("the container image has no file in /base_image/ or /disk/: it is not a base image")]
     Nothing,
     /// The disk image is larger than is accepted.
-    #[error("{path} has {size} bytes, more than the {limit} that are accepted")]
+    #[error("{path} has {size} bytes, more than the limit of {limit}")]
     FileTooLarge {
         /// Where.
         path: String,

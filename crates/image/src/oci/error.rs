@@ -12,10 +12,10 @@ use super::{Digest, InvalidDigest, Platform};
 #[non_exhaustive]
 pub enum Error {
     /// A digest in a document has no valid form.
-    #[error("the image names its content in a way that is not valid")]
+    #[error("the image contains an invalid digest")]
     Digest(#[from] InvalidDigest),
     /// A document is not the JSON it must be.
-    #[error("the {what} is not a valid one")]
+    #[error("the {what} is not valid")]
     Json {
         /// Which document.
         what: &'static str,
@@ -24,7 +24,7 @@ pub enum Error {
         source: serde_json::Error,
     },
     /// A document is larger than we read.
-    #[error("the {what} has {size} bytes, more than the {limit} that are accepted")]
+    #[error("the {what} has {size} bytes, more than the limit of {limit}")]
     TooLarge {
         /// Which document.
         what: &'static str,
@@ -35,8 +35,8 @@ pub enum Error {
     },
     /// Media type and content disagree, or two media types do.
     #[error(
-        "the media type of the {what} is said to be {declared:?} but is {found:?}: it could be \
-             taken for something else, push the image again with another tool"
+        "the media type of the {what} is declared as {declared:?} but is {found:?}, so clients \
+         could interpret it differently; push the image again with another tool"
     )]
     MediaType {
         /// Which document.
@@ -48,7 +48,8 @@ pub enum Error {
     },
     /// Both the fields of an index and of a manifest.
     #[error(
-        "the document is both an index and a manifest: it is refused, as its reader could choose"
+        "the document is both an index and a manifest, so clients could interpret it \
+         differently: it is refused"
     )]
     TwoFaced,
     /// A kind of document or layer that is not an image's.
@@ -58,7 +59,7 @@ pub enum Error {
         media_type: String,
     },
     /// More parts than any image has.
-    #[error("the image has {count} {what}, more than the {limit} that are accepted")]
+    #[error("the image has {count} {what}, more than the limit of {limit}")]
     TooMany {
         /// Layers or manifests.
         what: &'static str,
@@ -69,8 +70,8 @@ pub enum Error {
     },
     /// The index holds no image for the platform.
     #[error(
-        "no matching platform: the image is not there for {wanted}, only for {available}; ask for \
-             one of these by the platform option"
+        "no matching platform: the image does not exist for {wanted}, only for {available}; \
+         select one of these with the platform option"
     )]
     NoPlatform {
         /// What was asked for.
@@ -93,7 +94,7 @@ pub enum Error {
         diff_ids: usize,
     },
     /// The bytes are not those that the digest names.
-    #[error("the content of {expected} is damaged: it hashes to {actual}")]
+    #[error("the content of {expected} is damaged: its digest is {actual}")]
     DigestMismatch {
         /// The name.
         expected: Digest,
@@ -101,7 +102,7 @@ pub enum Error {
         actual: Digest,
     },
     /// The bytes are more or fewer than the descriptor says.
-    #[error("the content of {digest} has {actual} bytes where its descriptor says {expected}")]
+    #[error("the content of {digest} has {actual} bytes, and its descriptor says {expected}")]
     SizeMismatch {
         /// Its name.
         digest: Digest,
@@ -112,8 +113,8 @@ pub enum Error {
     },
     /// The layout or archive holds other images.
     #[error(
-        "there is no image {wanted:?} in {path}: it holds {available}; name one of these as the \
-             reference"
+        "there is no image {wanted:?} in {path}, only {available}; use one of these as the \
+         reference"
     )]
     NoSuchImage {
         /// What was asked for.
@@ -125,7 +126,8 @@ pub enum Error {
     },
     /// The layout or archive lacks a part.
     #[error(
-        "{path} holds no {part}: it is not a whole OCI layout, OCI archive or docker-save archive"
+        "{path} has no {part}: it is not a complete OCI layout, OCI archive or docker-save \
+         archive"
     )]
     Missing {
         /// The layout or archive.
