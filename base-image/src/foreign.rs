@@ -58,7 +58,7 @@ pub(super) fn look(path: &Path, file: &File) -> Result<Option<Foreign>> {
     let footer = length.saturating_sub(SECTOR);
     if has(0, b"KDMV")? {
         if length < SECTOR {
-            return Err(unsupported(path, "it begins as a VMDK and is cut short"));
+            return Err(unsupported(path, "it starts like a VMDK and is truncated"));
         }
         check_vmdk(path, file, length)?;
         return Ok(Some(Foreign::Vmdk));
@@ -106,7 +106,7 @@ fn check_vmdk(path: &Path, file: &File, length: u64) -> Result<()> {
     if capacity == 0 {
         return Err(unsupported(
             path,
-            "its header says no size, so its data is in other files",
+            "its header has no size, so its data is in other files",
         ));
     }
     let take = length.saturating_sub(description).min(DESCRIPTION_MAX);

@@ -30,7 +30,7 @@ impl Place {
         let problem = |problem: String| Error::Option { option, problem };
         let Some((kind, rest)) = text.split_once(':') else {
             return Err(problem(format!(
-                "{text:?} does not say what it is: write docker://{text}, oci-layout:{text}, \
+                "{text:?} has no type: write docker://{text}, oci-layout:{text}, \
                  oci-archive:{text} or docker-archive:{text}"
             )));
         };
@@ -54,8 +54,8 @@ impl Place {
             "file" => Self::File(rest.into()),
             _ => {
                 return Err(problem(format!(
-                    "{text:?} starts with {kind:?}, which is none of docker://, oci-layout:, \
-                     oci-archive:, docker-archive: and file:"
+                    "{text:?} starts with {kind:?}; use docker://, oci-layout:, oci-archive:, \
+                     docker-archive: or file:"
                 )));
             }
         })

@@ -113,7 +113,7 @@ mod tests {
     use crate::managers::Managers;
     use crate::node::NodeService;
 
-    /// Whether an empty request is answered by more than "not offered".
+    /// Whether an empty request is answered by more than "not implemented".
     fn offered<T>(reply: Result<Response<T>, Status>) -> bool {
         reply.map_or_else(|status| status.code() != Code::Unimplemented, |_| true)
     }

@@ -48,7 +48,7 @@ async fn alive(State(health): State<Arc<Health>>) -> Response {
     if health.socket.is_ours() {
         return "ok\n".into_response();
     }
-    let gone = "the plugin's socket is gone: start the plugin anew\n";
+    let gone = "the socket of the plugin was removed: restart the plugin\n";
     (StatusCode::SERVICE_UNAVAILABLE, gone).into_response()
 }
 

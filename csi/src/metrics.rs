@@ -61,7 +61,7 @@ static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
         registry.register(name, help, gauge.clone());
         gauge
     };
-    let ready = gauge("csi_plugin_ready", "1 while /readyz says so");
+    let ready = gauge("csi_plugin_ready", "1 if /readyz answers 200");
     let memory = gauge("process_resident_memory_bytes", "Memory that is held");
     let descriptors = gauge("process_open_fds", "Open file descriptors");
     let threads = gauge(

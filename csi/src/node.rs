@@ -345,9 +345,12 @@ impl NodeService {
         match tokio::time::timeout(SURVEY, self.blocking.run(look)).await {
             Ok(Ok(survivors)) => survivors.iter().for_each(tell),
             Ok(Err(error)) => {
-                tracing::warn!("cannot tell what is staged: {}", types::report(&error));
+                tracing::warn!(
+                    "cannot determine which volumes are staged: {}",
+                    types::report(&error)
+                );
             }
-            Err(_) => tracing::warn!("what is staged does not answer; a disk may be dead"),
+            Err(_) => tracing::warn!("staged volumes do not answer; a disk may have failed"),
         }
     }
 }

@@ -72,7 +72,7 @@ impl Registration for Service {
         &self,
         _: Request<wire::InfoRequest>,
     ) -> Result<Response<wire::PluginInfo>, Status> {
-        tracing::debug!("the kubelet asks who this is");
+        tracing::debug!("the kubelet requests the plugin's information");
         Ok(Response::new((*self.info).clone()))
     }
 
@@ -159,7 +159,7 @@ async fn serve(path: &Path, service: &Service) -> Result<()> {
         while socket.is_in_place() {
             tokio::time::sleep(LOOK_EVERY).await;
         }
-        tracing::warn!(socket = %path.display(), "the socket is gone: it is made again");
+        tracing::warn!(socket = %path.display(), "the socket was removed: creating it again");
     };
     let server = Server::builder()
         .add_service(RegistrationServer::new(service.clone()))

@@ -59,13 +59,13 @@ pub(crate) async fn serve(
         ended = &mut server => return ended.map_err(Error::Serve),
         () = shutdown => {}
     }
-    tracing::info!("stopping; calls under way have {} seconds", GRACE.as_secs());
+    tracing::info!("stopping; running calls have {} seconds", GRACE.as_secs());
     // Fails only when the server has ended meanwhile, which the next line sees.
     let _ = stop.send(());
     if let Ok(ended) = tokio::time::timeout(GRACE, server).await {
         ended.map_err(Error::Serve)
     } else {
-        tracing::warn!("calls are still under way; the same calls again will finish them");
+        tracing::warn!("calls are still running; repeating them will finish the work");
         Ok(())
     }
 }

@@ -177,13 +177,13 @@ fn remove_stale(path: &Path) -> Result<()> {
         other => other.map_err(Error::io("look at", path))?,
     };
     if meta.file_type().is_symlink() {
-        return refuse("a symbolic link lies there; remove it");
+        return refuse("it is a symbolic link; remove it");
     }
     if !meta.file_type().is_socket() {
-        return refuse("something that is no socket lies there; remove it");
+        return refuse("it is not a socket; remove it");
     }
     if meta.uid() != rustix::process::geteuid().as_raw() {
-        return refuse("a socket of another user lies there; remove it");
+        return refuse("it is a socket of another user; remove it");
     }
     match UnixStream::connect(path) {
         Ok(_) => refuse("another plugin serves it; stop that one first"),

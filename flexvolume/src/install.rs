@@ -131,7 +131,8 @@ impl Install {
             return Err(Error::Install {
                 path,
                 why: format!(
-                    "version {old} is there, newer than {}; use --allow-downgrade to replace it",
+                    "version {old} is installed, newer than {}; use --allow-downgrade to \
+                     replace it",
                     env!("CARGO_PKG_VERSION")
                 ),
             });
@@ -157,7 +158,7 @@ impl Install {
         {
             return Err(Error::Install {
                 path,
-                why: "what is there is not this driver; remove it by hand".to_owned(),
+                why: "the installed file is not this driver; remove it by hand".to_owned(),
             });
         }
         // The executable first: without its configuration it would do something else.

@@ -249,7 +249,11 @@ fn share(value: &str) -> Result<Share> {
         "none" => Ok(Share::None),
         "read-only" => Ok(Share::ReadOnly),
         "read-write" => Ok(Share::ReadWrite),
-        _ => Err(refuse(SHARE, value, "it is none, read-only or read-write")),
+        _ => Err(refuse(
+            SHARE,
+            value,
+            "the values are none, read-only and read-write",
+        )),
     }
 }
 
@@ -336,10 +340,7 @@ impl<'de> Visitor<'de> for Object {
                 return Err(A::Error::custom("there are more than 1024 keys"));
             }
             if map.insert(key.clone(), value).is_some() {
-                return Err(A::Error::custom(format!(
-                    "{:?} is there twice",
-                    shown(&key)
-                )));
+                return Err(A::Error::custom(format!("{:?} occurs twice", shown(&key))));
             }
         }
         Ok(map)

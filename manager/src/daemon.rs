@@ -292,7 +292,7 @@ fn raise_descriptor_limit() {
         maximum: limit.maximum,
     };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        warn!(%error, "the limit of open files stays as it is");
+        warn!(%error, "cannot raise the limit of open files");
     }
 }
 
@@ -348,7 +348,7 @@ fn watch_signals(stop: &CancellationToken, catalog: Catalog, patience: Duration)
         tokio::select! {
             () = catalog.drain() => info!("stopping"),
             () = tokio::time::sleep(patience) => {
-                info!("stopping; images that have not arrived are made again when they are asked for");
+                info!("stopping; incomplete images are fetched again at the next request");
             }
             _ = terminate.recv() => info!("SIGTERM again: stopping"),
             _ = interrupt.recv() => info!("SIGINT again: stopping"),

@@ -141,6 +141,6 @@ fn tidy_up(orphans: &mut Orphans, catalog: &Catalog, volumes: &Volumes, disk: &D
     }
     match catalog::users(volumes) {
         Ok(users) => catalog.note_users(&users),
-        Err(error) => warn!(error = %report(&error), "it cannot be told which images are unused"),
+        Err(error) => warn!(error = %report(&error), "cannot determine which images are unused"),
     }
 }

@@ -468,7 +468,7 @@ async fn row_177_what_follows_a_packed_file_is_passed_over_where_somebody_vouche
         for rest in [b"metadata of a firmware".to_vec(), vec![b'x'; 300_000]] {
             let followed = [&file[..], &[0; 100], &rest].concat();
             let message = fixture.failure(fixture.request("d.img", &followed)).await;
-            assert!(message.contains("something follows"), "{message}");
+            assert!(message.contains("other data follows"), "{message}");
             for known in [&disk, &followed] {
                 let vouched = with_sha256(fixture.request("d.img", &followed), known);
                 let image = fixture.ready(vouched).await;

@@ -167,13 +167,13 @@ async fn row_50_an_upload_that_nobody_else_has_stays_failed_and_says_so() {
     assert!(fixture.is_ready(), "stat tells nothing");
     fixture.scrub();
     let status = fixture.wait(|status| {
-        matches!(&status.state, Lifecycle::Failed(failure) if failure.message.contains("nobody is known"))
+        matches!(&status.state, Lifecycle::Failed(failure) if failure.message.contains("no peer or source is known"))
     });
     let Lifecycle::Failed(failure) = status.await.state else {
         panic!()
     };
     assert!(
-        failure.message.contains("set aside in"),
+        failure.message.contains("quarantined in"),
         "{}",
         failure.message
     );

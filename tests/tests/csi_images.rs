@@ -398,7 +398,7 @@ fn row_74_images_without_one_file_system_are_for_raw_block_use() {
             "journal",
             Some(&journal),
             None,
-            &["ext4", "journal lies on another device"][..],
+            &["ext4", "journal is on another device"][..],
         ),
         ("blank", None, Some("none"), &["no file system"]),
         (

@@ -337,11 +337,11 @@ fn two_pods_of_one_inline_name_never_get_each_others_data() {
     let json = options_of("pod-b", "same", &options);
     driver
         .call(mount_arguments(&target, &json))
-        .failure(&["cannot replace the kubelet's own"]);
+        .failure(&["cannot replace those of the kubelet"]);
     let json = options_of("pod-a", "mine", &options);
     driver
         .call(mount_arguments(&target, &json))
-        .failure(&["cannot replace the kubelet's own"]);
+        .failure(&["cannot replace those of the kubelet"]);
 
     // Readers that all say so share, also across namespaces.
     let share = [
@@ -469,7 +469,7 @@ fn assert_grows(driver: &Driver, json: &str, global: &str) {
     );
     let more = (500 * MIB).to_string();
     let arguments = ["expandfs", json, device, global, &more, &old];
-    driver.call(arguments).failure(&["are asked for"]);
+    driver.call(arguments).failure(&["the request requires"]);
 }
 
 #[test]
@@ -503,7 +503,7 @@ fn a_controller_attaches_and_the_node_mounts() {
     let device = "/dev/longhorn/pv";
     driver
         .call(["waitforattach", "/dev/longhorn/other", json])
-        .failure(&["is not that of"]);
+        .failure(&["does not belong to"]);
     assert_eq!(
         driver.call(["waitforattach", device, json]).success()["device"],
         device
@@ -518,7 +518,7 @@ fn a_controller_attaches_and_the_node_mounts() {
     driver.mount("pod", "pv", &[]).1.failure(&["not staged"]);
     driver
         .call(["mountdevice", &global_text, "/dev/sda", json])
-        .failure(&["is not that of"]);
+        .failure(&["does not belong to"]);
     for _ in 0..2 {
         driver
             .call(["mountdevice", &global_text, device, json])

@@ -113,7 +113,7 @@ fn row_195_a_pod_does_not_mount_the_volume_of_another_drivers_claim() {
     assert_not_flexvolumes(&node, &driver, "pvc-s");
     as_an_older_version_wrote_it(node.disk.dir(), "pvc-s", None);
     let said = mount(&driver, "alice", "pvc-s", &[]);
-    assert!(said.contains("not recorded who made it"), "{said}");
+    assert!(said.contains("owner is not recorded"), "{said}");
     // CSI goes on with its own, recorded or not.
     for claim in [&mut alices, &mut silent.clone()] {
         node.plugin.run_pod(claim, "pod").unwrap();

@@ -123,7 +123,7 @@ fn row_57_a_power_cut_at_any_write_of_an_adoption_loses_nothing() {
     fetch(&manager, recorded.dir(), "wrong", 512);
     wait::until("the wrong file is set aside", || {
         let image = manager.image("wrong").unwrap();
-        image.message.contains("set aside in").then_some(())
+        image.message.contains("quarantined in").then_some(())
     });
     let end = recorded.position();
     drop(manager);

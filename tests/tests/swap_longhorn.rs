@@ -240,7 +240,7 @@ fn what_longhorn_sealed_is_ready_at_the_first_fetch() {
     assert_eq!(state(&fetched), "ready");
     assert_eq!(fetched.status.unwrap().checksum, MADE_UP);
     let ours = manager.image("found").unwrap();
-    assert!(ours.message.contains("still to be read"), "{ours:?}");
+    assert!(ours.message.contains("not verified yet"), "{ours:?}");
 
     sealed_as(&file("later-u2"), "u2", ENDLESS, MADE_UP);
     manager.fetch(spec("later", "u2", ENDLESS, ""), "").unwrap();

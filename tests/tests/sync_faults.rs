@@ -181,7 +181,7 @@ fn row_47_and_96_a_sender_that_dies_or_freezes_is_replaced() {
     let logged = site.managers[2].process.log().len();
     assert_same(&site.copy(2, NAME, &both), &made);
     let log = site.managers[2].process.log();
-    let resumed = "goes on from what an earlier attempt left";
+    let resumed = "resumes an earlier attempt";
     assert!(log[logged..].contains(resumed), "{}", &log[logged..]);
     let part = site.backing(2, NAME).with_file_name("backing.part");
     assert!(!part.exists(), "no half file is left");
@@ -251,7 +251,7 @@ fn row_49_and_50_a_rotten_copy_is_found_and_set_aside() {
         start.elapsed()
     );
     let rotten = site.managers[2].wait_image("alone").unwrap();
-    assert_failed(&rotten, "set aside");
+    assert_failed(&rotten, "quarantined in");
     site.managers[2].process.terminate();
 }
 
@@ -318,7 +318,7 @@ fn row_52_and_53_a_peer_that_lies_is_refused() {
     let mut other = from_peers(NAME, UUID, &[site.sync(0)]);
     other.expected_checksum = "ab".repeat(64);
     let failed = site.managers[1].make_image(other).unwrap();
-    assert_failed(&failed, "its SHA-512 is not the one that was asked for");
+    assert_failed(&failed, "its SHA-512 differs from the requested one");
 }
 
 /// Row 54: three receivers at once, a sender that serves two requests at a time.

@@ -115,7 +115,7 @@ fn source(args: &BuildArgs) -> Result<Source> {
         return Err(option("--from", problem));
     }
     if args.fs.is_some() || args.size.is_some() {
-        let problem = "is for directories and empty disks; a disk image is wrapped as it is";
+        let problem = "is for directories and empty disks; a disk image is packaged unchanged";
         return Err(option(
             if args.fs.is_some() { "--fs" } else { "--size" },
             problem,
@@ -154,7 +154,7 @@ fn refuse_for(args: &BuildArgs, what: &str) -> Result<()> {
     };
     Err(option(
         given,
-        &format!("is for a file system that is made here, not for {what}"),
+        &format!("is for a file system that the builder creates, not for {what}"),
     ))
 }
 

@@ -111,7 +111,7 @@ impl Limits {
             let long = entries.iter().find(|(name, _)| name.len() > NAME_MAX);
             if let Some((name, _)) = long {
                 let path = tree.path(id).join(std::ffi::OsStr::from_bytes(name));
-                let why = format!("{} takes names of {NAME_MAX} bytes", self.name);
+                let why = format!("{} supports names of up to {NAME_MAX} bytes", self.name);
                 return Err(Error::Unsupported { path, why });
             }
         }
@@ -135,12 +135,15 @@ impl Limits {
         match &node.kind {
             Kind::Regular { size } if *size > self.file_max => {
                 let max = self.file_max;
-                return Some(format!("it has {size} bytes; {name} takes files of {max}"));
+                return Some(format!(
+                    "it has {size} bytes; {name} supports files of up to {max}"
+                ));
             }
             Kind::Symlink { target } if target.len() > self.target_max => {
                 let (length, max) = (target.len(), self.target_max);
                 return Some(format!(
-                    "it is a symbolic link with a target of {length} bytes; {name} takes {max}"
+                    "it is a symbolic link with a target of {length} bytes; {name} supports \
+                     {max}"
                 ));
             }
             _ => {}
@@ -148,17 +151,17 @@ impl Limits {
         if node.names > self.names_max {
             let (count, max) = (node.names, self.names_max);
             return Some(format!(
-                "it has {count} names (hard links); {name} takes {max}"
+                "it has {count} names (hard links); {name} supports {max}"
             ));
         }
         if !self.seconds.contains(&node.mtime.seconds) {
             let (seconds, years) = (node.mtime.seconds, self.years);
             return Some(format!(
-                "its modification time, {seconds} seconds from 1970, is not within what {name} \
-                 keeps: {years}"
+                "its modification time, {seconds} seconds from 1970, is outside the range of \
+                 {name}: {years}"
             ));
         }
         (node.uid == NOBODY || node.gid == NOBODY)
-            .then(|| format!("its owner or group is {NOBODY}, which stands for nobody at all"))
+            .then(|| format!("its owner or group is {NOBODY}, which is not a valid id"))
     }
 }

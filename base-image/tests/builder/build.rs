@@ -256,7 +256,7 @@ fn what_cannot_work_is_refused_with_what_to_do() {
         (&["--from", "nowhere"], "nowhere"),
         (
             &["--from", "web/index.html", "--fs", "ext4"],
-            "wrapped as it is",
+            "packaged unchanged",
         ),
         (&["--from", "web", "--size", "0"], "must be between"),
         (&["--from", "web", "--size", "64MB"], "its unit is unknown"),
@@ -278,7 +278,7 @@ fn what_cannot_work_is_refused_with_what_to_do() {
         (&["--from", "web", "--platform", "amd64"], "linux/arm64"),
         (
             &["--from", "web", "--size", "8Mi"],
-            "needed; give a larger --size",
+            "needed; set a larger --size",
         ),
     ] {
         let all = [&["build", "--output", "oci-archive:x.tar"], arguments].concat();

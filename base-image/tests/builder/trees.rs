@@ -279,7 +279,7 @@ fn row_188_a_size_that_cannot_be_is_refused_with_the_limit() {
     if probe.set_len(16 << 40).is_err() {
         let said = refused(dir, "s", "xfs", &["--size", "16Ti"]);
         assert!(
-            said.contains("takes none so large (ext4: 16 TiB)"),
+            said.contains("has a smaller limit (ext4: 16 TiB)"),
             "{said}"
         );
     }

@@ -198,13 +198,13 @@ impl Longhorn {
                 },
             }
         };
-        self.call("say how it gives the image", asked).await
+        self.call("answer how it sends the image", asked).await
     }
 
     /// Which version of the API the manager speaks.
     pub async fn version(&self) -> Result<wire::VersionResponse> {
         let mut service = self.service.clone();
         let version = service.version_get(());
-        self.call("tell its version", version).await
+        self.call("report its version", version).await
     }
 }

@@ -28,7 +28,7 @@ pub fn refusal(volume: &wire::Volume, asker: Asker<'_>) -> Option<String> {
     };
     let namespace = match asker {
         Asker::Csi if owner.driver() == Driver::Flexvolume => {
-            let why = "it was made by the FlexVolume driver";
+            let why = "it was created by the FlexVolume driver";
             return Some(format!("{why}; {}", hand_over("csi")));
         }
         Asker::Csi => return None,
@@ -40,16 +40,16 @@ pub fn refusal(volume: &wire::Volume, asker: Asker<'_>) -> Option<String> {
     );
     match (owner.driver(), owner.namespace.as_str(), namespace) {
         (Driver::Csi, ..) => Some(format!("it belongs to a claim of CSI; {}", hand_over(&to))),
-        (Driver::Unspecified, ..) => Some(format!(
-            "it is not recorded who made it; {}",
+        (Driver::Unspecified, ..) => Some(format!("its owner is not recorded; {}", hand_over(&to))),
+        (Driver::Api, "", _) => Some(format!(
+            "it was created for no namespace; {}",
             hand_over(&to)
         )),
-        (Driver::Api, "", _) => Some(format!("it was made for no namespace; {}", hand_over(&to))),
         (_, "", _) | (_, _, None) => None,
         (_, own, Some(asked)) if own == asked => None,
         (_, own, Some(asked)) => Some(format!(
-            "it was made for pods of namespace {own:?} and the pod is in {asked:?}: the names of inline \
-             volumes are those of the whole cluster; use another name"
+            "it belongs to pods of namespace {own:?}, and the pod is in {asked:?}: names of \
+             inline volumes apply to the whole cluster; use another name"
         )),
     }
 }

@@ -91,7 +91,7 @@ impl Config {
                 .any(|other| other.prefix == registry.prefix)
             {
                 return Err(fail(format!(
-                    "[[registry]] {} is there twice",
+                    "[[registry]] {} occurs twice",
                     registry.prefix
                 )));
             }
@@ -245,7 +245,7 @@ fn location(table: &Table, place: &str) -> Result<Location> {
             .map(|host| match host.as_str() {
                 Some(host) if check_host(host).is_ok() => Ok(host.to_ascii_lowercase()),
                 _ => Err(fail(format!(
-                    "auth-hosts of {place} {location} holds what is no host"
+                    "auth-hosts of {place} {location} contains an entry that is not a host"
                 ))),
             })
             .collect::<Result<_>>()?,

@@ -181,7 +181,7 @@ fn one_line(bytes: &[u8]) -> String {
         .filter(|line| !line.is_empty())
         .collect();
     if lines.is_empty() {
-        "it said nothing".to_owned()
+        "it printed nothing".to_owned()
     } else {
         lines.join("; ")
     }

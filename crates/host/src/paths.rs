@@ -273,7 +273,7 @@ pub fn below(directory: &Path, path: &Path) -> Result<PathBuf> {
     match rustix::fs::openat2(&top, rest, flags, Mode::empty(), resolve) {
         Ok(_) | Err(Errno::NOENT) => Ok(real.join(rest).join(name)),
         Err(Errno::LOOP | Errno::XDEV) => {
-            let why = "a symbolic link lies on its way below the kubelet's directory";
+            let why = "a symbolic link is part of the path below the kubelet's directory";
             Err(invalid(path.as_os_str(), why))
         }
         Err(errno) => Err(Error::io("open the directory", parent)(errno)),

@@ -254,7 +254,12 @@ fn row_145_a_volume_grows_by_a_read_only_target_or_says_that_it_does_not() {
         for path in [&target, &reader.staging_path] {
             let error = staging::expand(&volume.name, path).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::FailedPrecondition, "{error}");
-            assert!(error.to_string().contains("does not grow"), "{error}");
+            assert!(
+                error
+                    .to_string()
+                    .contains("cannot grow while it is mounted"),
+                "{error}"
+            );
         }
         staging::unpublish(&volume.name, &target).unwrap();
         rig.unstage(&reader);

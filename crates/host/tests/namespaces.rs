@@ -181,7 +181,7 @@ fn row_143_a_kubelet_directory_that_is_mounted_twice_is_one_place() {
             assert!(repeated("kl/a/mount"), "the mount is not repeated");
             // A second target is one, and so is a use of the volume that goes on.
             let error = staging::publish(&publish("b")).unwrap_err();
-            assert!(error.to_string().contains("one target only"), "{error}");
+            assert!(error.to_string().contains("only one target"), "{error}");
             let error = staging::unstage(&volume.name, &staged.staging_path).unwrap_err();
             assert_eq!(types::Classify::kind(&error), ErrorKind::FailedPrecondition);
             staging::unpublish(&volume.name, &place("a")).unwrap();

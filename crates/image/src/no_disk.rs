@@ -82,7 +82,7 @@ const MAGICS: &[(&[u8], &str, &str)] = &[
         "give the file itself (git lfs pull)",
     ),
 ];
-const UNPACK_ARCHIVE: &str = "take the disk image out of it first";
+const UNPACK_ARCHIVE: &str = "extract the disk image first";
 
 /// How pages and documents begin, in lower case, after white space.
 const PAGES: &[(&[u8], &str)] = &[
@@ -153,7 +153,7 @@ fn told(head: &[u8], size: u64) -> Option<(&'static str, &'static str)> {
     };
     Some((
         what,
-        "look at it, and at where it comes from: it may be an error page",
+        "check the file and its source: it may be an error page",
     ))
 }
 

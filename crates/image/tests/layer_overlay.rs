@@ -83,7 +83,7 @@ fn row_19_no_file_or_two_files_are_refused_clearly() {
     let (nothing, _) = search_plain(&[&[dir("base_image/"), file("etc/passwd", b"x")]]);
     let nothing = nothing.unwrap_err();
     assert!(
-        nothing.to_string().contains("no file under /base_image/"),
+        nothing.to_string().contains("no file in /base_image/"),
         "{nothing}"
     );
     assert_eq!(nothing.kind(), ErrorKind::InvalidArgument);

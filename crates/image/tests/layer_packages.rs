@@ -300,7 +300,7 @@ fn row_02_damage_in_a_package_is_found() {
     .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::DataLoss);
     assert!(
-        types::report(&error).to_string().contains("hashes to"),
+        types::report(&error).to_string().contains("its digest is"),
         "{}",
         types::report(&error)
     );

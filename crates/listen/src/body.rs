@@ -42,7 +42,7 @@ impl Body for Timed {
             .alarm
             .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + IDLE)));
         alarm.as_mut().poll(context).map(|()| {
-            let why = format!("nothing of the request came for {IDLE:?}");
+            let why = format!("no data of the request arrived for {IDLE:?}");
             Some(Err(io::Error::new(io::ErrorKind::TimedOut, why).into()))
         })
     }

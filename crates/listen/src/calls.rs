@@ -86,7 +86,7 @@ async fn whole(request: Request) -> Result<Request, Status> {
         ),
         Ok(Err(error)) => Err(Status::cancelled(format!("the message broke off: {error}"))),
         Err(_) => Err(Status::deadline_exceeded(format!(
-            "the message did not come within {MESSAGE_TIME:?}"
+            "the message did not arrive within {MESSAGE_TIME:?}"
         ))),
     }
 }

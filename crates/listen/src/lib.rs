@@ -245,7 +245,7 @@ impl Connection {
             }
         };
         tokio::select! {
-            () = makes_way.cancelled() => debug!("a connection without a request made way"),
+            () = makes_way.cancelled() => debug!("closed an idle connection to admit a new one"),
             () = served => {}
         }
     }

@@ -96,9 +96,7 @@ fn refused(block: &[u8], size: u64) -> Option<String> {
         &block[0x20..0x30]
     };
     if id == 0 || &device[82..98] != owner || names_others(block, id, &device[66..82]) {
-        return Some(
-            "it names devices besides the one that it lies on; make it on one device".to_owned(),
-        );
+        return Some("it uses more devices than its own; create it on one device".to_owned());
     }
     let bytes = le64(device, 8);
     (bytes > size).then(|| cut(bytes, size))

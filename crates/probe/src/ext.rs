@@ -100,8 +100,8 @@ fn refused(window: &Window, block: &[u8]) -> io::Result<Option<String>> {
     let has_journal = le32(block, 0x5c) & HAS_JOURNAL != 0;
     if journal_device != 0 || has_journal && journal_inode == 0 {
         return Ok(Some(
-            "its journal lies on another device; give it an internal one (tune2fs -O ^has_journal, then \
-             tune2fs -j)"
+            "its journal is on another device; give it an internal one (tune2fs -O \
+             ^has_journal, then tune2fs -j)"
                 .to_owned(),
         ));
     }
@@ -116,8 +116,8 @@ fn refused(window: &Window, block: &[u8]) -> io::Result<Option<String>> {
     }
     if let Some(seconds) = mmp_seconds(window, block)?.filter(|asked| *asked > MMP_SECONDS_MAX) {
         return Ok(Some(format!(
-            "its multi-mount protection makes a mount wait for {seconds} seconds; turn it off (tune2fs -O \
-             ^mmp)"
+            "its multi-mount protection delays a mount for {seconds} seconds; turn it off \
+             (tune2fs -O ^mmp)"
         )));
     }
     let bytes = size(block);

@@ -168,7 +168,10 @@ fn erofs_devices(window: &Window) -> io::Result<Option<String>> {
     };
     let more = le16(&block, 86);
     Ok((le32(&block, 80) & DEVICE_TABLE != 0 && more > 0).then(|| {
-        format!("its data lies on {more} more devices; make it without (mkfs.erofs --blobdev)")
+        format!(
+            "its data is on {more} more devices; create it without them (mkfs.erofs \
+                 --blobdev)"
+        )
     }))
 }
 

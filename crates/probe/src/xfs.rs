@@ -59,15 +59,15 @@ fn refused(block: &[u8], size: u64) -> Option<String> {
     };
     // sb_logstart
     if be64(block, 48) == 0 {
-        return Some("its log lies on another device; make it with an internal log".to_owned());
+        return Some("its log is on another device; create it with an internal log".to_owned());
     }
     // sb_rblocks, and sb_rtstart of a realtime section inside the same device
     let is_inside = incompatible & ZONED != 0 && be64(block, 288) != 0;
     if be64(block, 16) != 0 && !is_inside {
-        return Some("a part of it lies on a realtime device; make it without one".to_owned());
+        return Some("a part of it is on a realtime device; create it without one".to_owned());
     }
     if block[126] != 0 {
-        return Some("mkfs.xfs did not finish it; make it anew".to_owned());
+        return Some("mkfs.xfs did not finish it; create it again".to_owned());
     }
     if incompatible & NEEDS_REPAIR != 0 {
         return Some("it is marked as needing repair; run xfs_repair on it".to_owned());

@@ -79,7 +79,7 @@ const CASES: &[(&str, &str, &str)] = &[
     (
         "XFS log elsewhere",
         "mkfs.xfs -q -l logdev=OTHER IMAGE",
-        "log lies on another",
+        "log is on another",
     ),
     (
         "XFS with a realtime device",
@@ -106,17 +106,17 @@ const CASES: &[(&str, &str, &str)] = &[
     (
         "ext4 journal elsewhere",
         "mkfs.ext4 -q IMAGE && debugfs -w -R 'ssv journal_dev 0x800' IMAGE",
-        "journal lies on another",
+        "journal is on another",
     ),
     (
         "ext4 journal nowhere",
         "mkfs.ext4 -q IMAGE && debugfs -w -R 'ssv journal_inum 0' IMAGE",
-        "journal lies on another",
+        "journal is on another",
     ),
     (
         "ext2 with a journal's device",
         "mkfs.ext2 -q IMAGE && debugfs -w -R 'ssv journal_dev 0x800' IMAGE",
-        "journal lies on another",
+        "journal is on another",
     ),
     (
         "ext4 with options",

@@ -115,7 +115,7 @@ impl Raw {
             .first()
             .is_some_and(|key| given.get(*key).is_none_or(String::is_empty))
         {
-            return Err(refuse("it does not say where the image comes from"));
+            return Err(refuse("it does not name the source of the image"));
         }
         Ok(given)
     }

@@ -148,8 +148,8 @@ pub(super) fn fs_type(field: &'static str, text: &str) -> Result<Option<FsType>>
     if text.is_empty() {
         return Ok(None);
     }
-    let why = "this file system cannot be had; use ext4, ext3, ext2, xfs or btrfs, or leave it empty \
-               to use the image's own";
+    let why = "this file system is not supported; use ext4, ext3, ext2, xfs or btrfs, or leave \
+               it empty for the file system of the image";
     let fs_type: FsType = text.parse().map_err(|_| Error::Invalid { field, why })?;
     if host::mounts::is_supported(fs_type) {
         Ok(Some(fs_type))

@@ -139,7 +139,7 @@ impl Parameters {
         }
         parameters.backing_image = raw.checked()?;
         if parameters.base_image.is_some() && parameters.backing_image.is_some() {
-            let why = "a volume begins with one image: keep baseImage or backingImage";
+            let why = "a volume has one image: set either baseImage or backingImage";
             let value = parameters
                 .recorded
                 .remove(BACKING_IMAGE)

@@ -83,7 +83,7 @@ impl Driver {
         let error = types::report(&error);
         tracing::warn!(%volume, "detached, and to be unpublished later: {error}");
         Ok(Reply::success(
-            "it is detached; the manager is told later that it is",
+            "it is detached; the manager will be informed later",
         ))
     }
 

@@ -66,7 +66,7 @@ impl Driver {
                 tracing::warn!(volume = %record.volume, "unpublish it by hand: {failure}");
             }
             return Ok(Reply::success(
-                "it is unmounted; the manager is told later that it is",
+                "it is unmounted; the manager will be informed later",
             ));
         }
         crash_point!("flexvolume.unmount.unpublished");

@@ -181,7 +181,7 @@ impl Catalog {
             && let Some(sum) = download.sha256.map(Checksum::Sha256)
             && !image.has_checksum(sum)
         {
-            return differs(format!("checksum: it was not made with {sum}"));
+            return differs(format!("checksum: it was not created with {sum}"));
         }
         if let (Some(format), Lifecycle::Ready(image)) = (new.format, &status.state)
             && image.format() != format
@@ -233,7 +233,7 @@ impl Catalog {
         let clear = move || {
             if std::fs::symlink_metadata(store.paths(&id).backing).is_ok() {
                 let path = store.quarantine(&id)?;
-                warn!(image = %id, path = %path.display(), "an unusable image was set aside");
+                warn!(image = %id, path = %path.display(), "quarantined an unusable image");
             }
             Ok(())
         };
@@ -316,7 +316,7 @@ impl Catalog {
         };
         let removed = tokio::task::spawn_blocking(remove).await;
         if let Ok(Err(error)) = removed {
-            error!(error = %report(&error), "cannot remove what is left of a failed image");
+            error!(error = %report(&error), "cannot remove the leftovers of a failed image");
         }
     }
 

@@ -218,7 +218,7 @@ impl Catalog {
         if matching.next().is_some() {
             return Err(Error::InvalidField {
                 field: "uuid",
-                why: format!("there are several images named {name}; say which one"),
+                why: format!("there are several images named {name}; give the UUID"),
             });
         }
         Ok(entry.clone())
@@ -394,7 +394,7 @@ fn not_ready(id: &ImageId, state: &Lifecycle) -> Error {
     let message = match state {
         Lifecycle::Failed(failure) => format!(": {}", failure.message),
         Lifecycle::Unknown(why) => format!(": {why}"),
-        Lifecycle::InProgress(progress) => format!(": {}% of it has come", progress.percent()),
+        Lifecycle::InProgress(progress) => format!(": {}% received", progress.percent()),
         Lifecycle::Pending | Lifecycle::Starting | Lifecycle::Ready(_) => String::new(),
     };
     Error::ImageNotReady {

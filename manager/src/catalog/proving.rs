@@ -29,12 +29,12 @@ impl Catalog {
             return;
         }
         match self.compute(entry, image).await {
-            Ok(()) => debug!("its checksum is what was told"),
+            Ok(()) => debug!("its checksum matches its record"),
             // Called off by a deletion or the end: the next start goes on.
             Err(Error::Cancelled(_)) => {}
             Err(error @ (Error::Checksum { .. } | Error::Damaged { .. })) => {
                 let reporter = entry.reporter();
-                if reporter.touched("its checksum is not what was told") {
+                if reporter.touched("its checksum does not match its record") {
                     reporter.failed(&self.set_aside(&entry.id, error));
                 }
             }

@@ -220,13 +220,14 @@ impl Catalog {
         };
         match read {
             Ok(image) => {
-                info!("what is on the disk is what was asked for");
+                info!("the file on the disk is the requested image");
                 let expected = registration.expected;
                 self.expecting(image, expected).await.map(Some)
             }
             Err(error @ (Error::Cancelled(_) | Error::NewerFormat { .. })) => Err(error),
             Err(error) if registration.source.is_some() => {
-                warn!(error = %report(&error), "what is on the disk cannot be used: fetched anew");
+                warn!(error = %report(&error), "the file on the disk cannot be used: fetching \
+                                                the image again");
                 Ok(None)
             }
             Err(error) => Err(self.set_aside(&entry.id, error)),

@@ -161,7 +161,7 @@ impl Catalog {
             .board
             .look(|status| matches!(&status.state, Lifecycle::Ready(now) if **now == *image));
         if !ready || !self.is_wanted(entry) {
-            return Err(Error::Cancelled("the image is not what it was"));
+            return Err(Error::Cancelled("the image has changed"));
         }
         tokio::task::spawn_blocking(work)
             .await
@@ -184,7 +184,7 @@ impl Catalog {
         }
         Counters::count(self.scrub_damage());
         error!(image = %entry.id, what, "the scrubber found a ready image damaged");
-        let why = format!("the scrubber found that {what}; reading all of it");
+        let why = format!("the scrubber found that {what}; reading the whole image");
         self.doubt_entry(entry, &why);
     }
 
@@ -205,8 +205,9 @@ impl Catalog {
             return Ok(());
         }
         Counters::count(self.scrub_damage());
-        error!(image = %entry.id, what, "the raw form is damaged and dropped; volumes that were made \
-            from it share its extents where the disk can share: compare them with their data");
+        error!(image = %entry.id, what, "the raw form is damaged and was removed; volumes \
+                                         created from it may share the damaged extents: verify \
+                                         their data");
         let (store, image) = (self.inner.store.clone(), image.clone());
         tokio::task::spawn_blocking(move || store.drop_raw_form(&image))
             .await

@@ -98,7 +98,7 @@ fn read(file: &Path) -> Result<Listing, Failure> {
     };
     let listing = serde_json::from_reader(io::BufReader::new(source.take(LISTING_MAX)));
     listing.map_err(|error| {
-        let what = "this is not what `kubectl get persistentvolumes -o json` prints";
+        let what = "this is not the output of `kubectl get persistentvolumes -o json`";
         format!("{what}: {error}").into()
     })
 }

@@ -181,8 +181,9 @@ async fn forget(url: Address, uuids: &[DiskUuid]) -> Result<(), Failure> {
     }
     let silent: Vec<_> = silent.into_keys().collect();
     let silent = silent.join(", ");
-    Err(
-        format!("told to all that answer; do it again when these do, or forget them too: {silent}")
-            .into(),
+    Err(format!(
+        "done on all disks that answer; repeat it when these answer, or forget them \
+                 too: {silent}"
     )
+    .into())
 }

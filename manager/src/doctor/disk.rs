@@ -37,7 +37,7 @@ pub(super) fn examine(path: &Path) -> Vec<Finding> {
         Err(error) => Finding::error(
             "disk",
             types::report(&error).to_string(),
-            "if a disk is meant to be mounted here, mount it; a new one is made by `disk init`",
+            "if a disk belongs here, mount it; to create a new disk, use `disk init`",
         ),
     });
     findings.push(lock(&Layout::new(path)));
@@ -97,7 +97,7 @@ fn room(path: &Path) -> Vec<Finding> {
             return vec![Finding::error(
                 "space",
                 error.to_string(),
-                "look at the kernel's log",
+                "check the kernel log",
             )];
         }
     };

@@ -35,7 +35,7 @@ const KNOWN: [(u64, &str, &str); 9] = [
     (
         0x0102_1994,
         "tmpfs",
-        "what is on it is gone at the next boot",
+        "its contents are lost at the next boot",
     ),
     (
         0x794c_7630,
@@ -83,7 +83,7 @@ pub(super) fn examine(dir: &Path) -> Vec<Finding> {
         }),
         direct(dir),
         sync(&file).unwrap_or_else(|error| {
-            Finding::error("sync", error.to_string(), "look at the kernel's log")
+            Finding::error("sync", error.to_string(), "check the kernel log")
         }),
         clock(&file),
     ]);
@@ -134,9 +134,9 @@ fn holes(file: &File) -> io::Result<Finding> {
     let fewer = punched && file.metadata()?.blocks() < before;
     let data = seek(file, SeekFrom::Data(0)).unwrap_or(0);
     Ok(match (fewer, data) {
-        (true, data) if data >= MIB => Finding::ok("holes", "made and told"),
-        (true, _) => Finding::warning("holes", "made, but not told (SEEK_DATA)", ADVICE),
-        (false, _) => Finding::warning("holes", "cannot be made (punch hole)", ADVICE),
+        (true, data) if data >= MIB => Finding::ok("holes", "supported and detectable"),
+        (true, _) => Finding::warning("holes", "supported, but not detectable (SEEK_DATA)", ADVICE),
+        (false, _) => Finding::warning("holes", "not supported (punch hole)", ADVICE),
     })
 }
 
@@ -146,7 +146,7 @@ fn direct(dir: &Path) -> Finding {
     const ADVICE: &str =
         "volumes go through the page cache twice: slower, and they take memory of the node";
     let Ok(file) = nameless(dir, OFlags::DIRECT) else {
-        return Finding::warning(NAME, "not offered", ADVICE);
+        return Finding::warning(NAME, "not supported", ADVICE);
     };
     let told = rustix::fs::statx(&file, c"", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN);
     // Zero from kernels before 6.1, which are asked by writing.
@@ -183,8 +183,7 @@ fn sync(file: &File) -> io::Result<Finding> {
     let (median, longest) = (times[SYNCS / 2], times[SYNCS - 1]);
     let found = format!("{median:.1?} (longest of {SYNCS}: {longest:.1?})");
     Ok(if median > SYNC_SLOW {
-        let advice =
-            "new images and volumes take about ten of these; look for what else writes here";
+        let advice = "new images and volumes need about ten of these; check what else writes here";
         Finding::warning("sync", found, advice)
     } else {
         Finding::ok("sync", found)

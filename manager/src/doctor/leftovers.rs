@@ -42,8 +42,8 @@ pub(super) fn examine(root: &Path) -> Vec<Finding> {
         Finding::warning(
             "leftovers",
             found,
-            "a start of the daemon removes what was interrupted; what is quarantined is damaged and \
-             kept for people: look at it, then remove its directory",
+            "the next start of the daemon removes interrupted work; quarantined images are \
+             damaged: inspect them, then remove their directories",
         )
     }]
 }

@@ -48,7 +48,7 @@ fn encryption() -> Finding {
     Finding::warning(
         "encryption",
         found,
-        "encrypted clones of images cannot be made here",
+        "encrypted clones of images are not possible here",
     )
 }
 
@@ -123,8 +123,8 @@ fn ports() -> Finding {
     if taken.is_empty() {
         return Finding::ok(
             "ports",
-            "8000 and 8001 are free; whoever reaches them has all data of the disk: see that a network \
-             policy is enforced",
+            "8000 and 8001 are free; any client that reaches them has access to all data of the \
+             disk: make sure that a network policy is enforced",
         );
     }
     // A daemon that runs has them, and should.

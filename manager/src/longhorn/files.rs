@@ -118,7 +118,7 @@ impl Files {
         let (place, id) = self.disk.layout().parse_file_path(path, uuid)?;
         let catalog = self.catalog(place).ok_or_else(|| Error::InvalidField {
             field: "file-path",
-            why: format!("{} is made by another process of ours", path.display()),
+            why: format!("another process is creating {}", path.display()),
         })?;
         Ok((catalog, id))
     }

@@ -179,7 +179,7 @@ pub(super) async fn clone(files: &Files, query: &Query, body: Body) -> Result<()
     let credential = to_bytes(body, CREDENTIAL_MAX).await;
     let credential = credential.map_err(|_| Error::InvalidField {
         field: "credential",
-        why: format!("it did not come, or has more than {CREDENTIAL_MAX} bytes"),
+        why: format!("it is missing, or has more than {CREDENTIAL_MAX} bytes"),
     })?;
     let credential = if credential.is_empty() {
         BTreeMap::new()
@@ -219,7 +219,7 @@ pub fn clone_of(
         other => {
             return Err(Error::InvalidField {
                 field: "encryption",
-                why: format!("{other:?} is none of encrypt, decrypt, ignore"),
+                why: format!("{other:?} is not one of encrypt, decrypt, ignore"),
             });
         }
     };

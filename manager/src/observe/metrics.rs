@@ -55,7 +55,7 @@ pub(super) fn text(observed: &Observed, is_ready: bool) -> Result<String, fmt::E
     };
     writer.gauge(
         "longhorn_backing_image_manager_ready",
-        "1 while the disk can be used and new work is taken",
+        "1 while the disk can be used and new work is accepted",
         u64::from(is_ready),
     );
     let images = observed.catalog.list();
@@ -106,7 +106,7 @@ impl Writer {
         }
         let sizes = self.family(
             "longhorn_backing_image_actual_size_bytes",
-            "What an image takes of the disk",
+            "Disk space used by an image",
         );
         let states = self.family(
             "longhorn_backing_image_state",
@@ -118,11 +118,11 @@ impl Writer {
         );
         let used = self.family(
             "longhorn_backing_image_volumes",
-            "Volumes on this disk that were made from an image",
+            "Volumes on this disk that were created from an image",
         );
         let unused = self.family(
             "longhorn_backing_image_unused_since_seconds",
-            "Since when no volume was made from an image that is ready, in seconds since 1970",
+            "Time since which a ready image has no volume, in seconds since 1970",
         );
         let mut receiving = 0;
         for image in images {
@@ -160,7 +160,7 @@ impl Writer {
         for (name, help, value) in [
             (
                 "received_bytes",
-                "Bytes that came from sources and peers",
+                "Bytes received from sources and peers",
                 counts.received,
             ),
             (
@@ -208,7 +208,8 @@ impl Writer {
             for (name, help, value) in [
                 (
                     "promised_bytes",
-                    "Bytes of all volumes, which are thin, and what the images take",
+                    "Sizes of all volumes, which are thin, and disk space of the images, in \
+                     bytes",
                     promise.promised,
                 ),
                 (
@@ -287,7 +288,7 @@ impl Writer {
             ),
             (
                 "orphans_removed",
-                "Leftovers whose time was up",
+                "Expired leftovers that were removed",
                 &counters.orphans_removed,
             ),
             (

@@ -112,7 +112,7 @@ fn same_volumes(there: &[Status], asked: &[NewImage]) -> Result<bool> {
     match there.first() {
         Some(first) if !same && there.iter().all(is_ready) => Err(Error::ImageExists {
             id: first.id.clone(),
-            difference: "group: it was taken with other volumes".to_owned(),
+            difference: "group: it was created with other volumes".to_owned(),
         }),
         _ => Ok(same),
     }

@@ -104,15 +104,18 @@ impl Luks {
             return Err(wrong("CRYPTO_KEY_SIZE", why));
         }
         if !["pbkdf2", "argon2i", "argon2id"].contains(&luks.pbkdf.as_str()) {
-            let why = format!("{:?} is none of pbkdf2, argon2i, argon2id", luks.pbkdf);
+            let why = format!("{:?} is not one of pbkdf2, argon2i, argon2id", luks.pbkdf);
             return Err(wrong("CRYPTO_PBKDF", why));
         }
         if luks.pbkdf == "pbkdf2" && luks.iterations.is_some_and(|iterations| iterations < 1000) {
-            let why = "pbkdf2 takes at least 1000".to_owned();
+            let why = "pbkdf2 needs at least 1000".to_owned();
             return Err(wrong("CRYPTO_PBKDF_FORCE_ITERATIONS", why));
         }
         if luks.pbkdf == "pbkdf2" && luks.memory.is_some() {
-            return Err(wrong("CRYPTO_PBKDF_MEMORY", "pbkdf2 takes none".to_owned()));
+            return Err(wrong(
+                "CRYPTO_PBKDF_MEMORY",
+                "pbkdf2 does not use it".to_owned(),
+            ));
         }
         Ok(luks)
     }

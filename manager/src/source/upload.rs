@@ -54,7 +54,7 @@ pub fn upload(size: u64) -> Result<(Upload, Bringer)> {
     if size == 0 {
         return Err(Error::InvalidField {
             field: "size",
-            why: "an image has at least one sector; say how many bytes it has".to_owned(),
+            why: "an image has at least one sector; give its size in bytes".to_owned(),
         });
     }
     let (sender, receiver) = mpsc::channel(QUEUE);
@@ -135,7 +135,7 @@ fn receive(
                 return Err(short(ingest.size(), size, "then the client went away"));
             }
             Next::Idle => {
-                let why = format!("then nothing came for {} seconds", IDLE.as_secs());
+                let why = format!("then no data arrived for {} seconds", IDLE.as_secs());
                 return Err(short(ingest.size(), size, &why));
             }
         }

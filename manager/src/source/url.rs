@@ -114,8 +114,8 @@ impl Sources {
         let told = known || job.format.is_some();
         if let Some(what) = download.is_no_disk().filter(|_| !told) {
             return Err(Error::NotAnImage(format!(
-                "{url} answers with {what}; give the checksum or the format if it is an image all the \
-                 same"
+                "{url} answers with {what}; if it is an image nevertheless, give its checksum \
+                 or its format"
             )));
         }
         let (facts, job, wanted) = (job.facts(source), job.clone(), wanted.clone());

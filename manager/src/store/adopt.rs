@@ -128,7 +128,7 @@ impl ImageStore {
         let to = self.paths(id);
         if is_there(&to.backing)? {
             let aside = self.quarantine(id)?;
-            info!(image = %id, path = %aside.display(), "made way for the file that takes its place");
+            info!(image = %id, path = %aside.display(), "replaced by another file");
         }
         let looked = self.look_into(id, at, asked, reading); // 1
         let (image, manifest) = looked.map_err(|error| self.set_aside(place, name, error))?;
@@ -148,7 +148,7 @@ impl ImageStore {
         crash_point!("store.adopt.recorded");
         // 6: what cannot be removed now is void, and removed when its time is up.
         if let Err(error) = self.remove_beside(place, name, at) {
-            info!(image = %id, error = %report(&error), "what was beside its file is still there");
+            info!(image = %id, error = %report(&error), "the files beside it are left behind");
         }
         Ok(image)
     }
@@ -176,14 +176,14 @@ impl ImageStore {
         }
         match self.quarantine_entry(place, name) {
             Ok(path) => {
-                error!(name, path = %path.display(), error = %report(&error), "damaged: set aside");
+                error!(name, path = %path.display(), error = %report(&error), "damaged: quarantined");
                 Error::SetAside {
                     why: Box::new(error),
                     path,
                 }
             }
             Err(second) => {
-                error!(name, error = %report(&second), "damaged, and cannot be set aside");
+                error!(name, error = %report(&second), "damaged, and cannot be quarantined");
                 error
             }
         }
@@ -255,7 +255,7 @@ impl ImageStore {
         }
         if let Some(told) = sum.filter(|told| *told != actual && asked.expected.is_none()) {
             return Err(damaged(format!(
-                "its SHA-512 is {actual} and its backing.cfg says {told}"
+                "its SHA-512 is {actual}, and its backing.cfg says {told}"
             )));
         }
         file.sync_all().context("sync", &at.backing)?;

@@ -143,7 +143,7 @@ impl Orphans {
         {
             return Ok(());
         }
-        info!(path = %dir.display(), files = stale.len(), "what nobody came back for is removed");
+        info!(path = %dir.display(), files = stale.len(), "removed an expired leftover");
         for path in &stale {
             durable::remove_file(path)?;
             crash_point!("store.orphans.removed");
@@ -195,10 +195,7 @@ impl Orphans {
         let Some(lock) = try_lock(&lock_path)? else {
             return Ok(());
         };
-        info!(
-            name = stem,
-            "a work file that nobody came back for is removed"
-        );
+        info!(name = stem, "removed an expired work file");
         // The bytes first: they have the shortest name. The lock last.
         files.retain(|path| *path != lock_path);
         files.sort_by_key(|path| path.as_os_str().len());
@@ -257,7 +254,7 @@ impl Orphans {
     }
 
     fn remove_quarantined(&self, path: &Path, why: &str) {
-        info!(path = %path.display(), why, "an image that was set aside is removed");
+        info!(path = %path.display(), why, "removed an expired quarantined image");
         remove_leftover(path);
         self.count();
     }

@@ -96,7 +96,7 @@ impl ImageStore {
         crash_point!("store.raw.renamed");
         let stamp = Stamp::of(&paths.raw)?.ok_or_else(|| Error::Damaged {
             id: image.id.clone(),
-            what: "its raw form vanished while it was made".to_owned(),
+            what: "its raw form disappeared while it was being created".to_owned(),
         })?;
         let seal = serde_json::to_vec(&RawSeal {
             version: VERSION,

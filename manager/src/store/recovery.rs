@@ -41,7 +41,7 @@ impl ImageStore {
             match EntryName::of(name.to_str().unwrap_or(".")) {
                 EntryName::Leftover => remove_leftover(&entry.path()),
                 EntryName::Quarantined(of) => {
-                    warn!(of, path = %entry.path().display(), "a damaged image is set aside here");
+                    warn!(of, path = %entry.path().display(), "a damaged image is quarantined here");
                 }
                 EntryName::Foreign => {
                     info!(path = %entry.path().display(), "not ours: left alone");
@@ -134,7 +134,7 @@ impl ImageStore {
 /// of itself.
 pub(crate) fn remove_leftover(path: &Path) {
     match durable::remove_dir(path) {
-        Ok(()) => info!(path = %path.display(), "removed what a crash left"),
+        Ok(()) => info!(path = %path.display(), "removed leftovers of a crash"),
         Err(error) => warn!(error = %report(&error), "a leftover cannot be removed"),
     }
 }

@@ -69,7 +69,7 @@ impl Roster {
         let path = layout.known_disks();
         let disks = read(&path).unwrap_or_else(|failure| {
             error!(path = %path.display(), error = %report(&failure),
-                "the list of other disks cannot be read and is begun anew");
+                "the list of other disks cannot be read; starting a new one");
             Disks::new()
         });
         let disks = Mutex::new(disks);

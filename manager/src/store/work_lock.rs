@@ -87,7 +87,7 @@ mod tests {
         one.take(&lock, &of).unwrap();
         let refused = other.take(&lock, &of).unwrap_err();
         assert!(
-            refused.to_string().contains("already being made"),
+            refused.to_string().contains("already being created"),
             "{refused}"
         );
         one.give_back(&lock).unwrap();

@@ -157,7 +157,7 @@ impl<C: Connect> Asked<C> {
         let expected = protocol::content_range(&bytes, geometry.size);
         if response.status() != 206 || text(response.headers(), CONTENT_RANGE.as_str()) != expected
         {
-            return Err(self.broken("it sends another range than it was asked for"));
+            return Err(self.broken("it sends a different range than requested"));
         }
         let length = bytes.end - bytes.start;
         let answer = match text(response.headers(), protocol::ENCODING) {
@@ -167,7 +167,7 @@ impl<C: Connect> Asked<C> {
                 let most = length + heads as u64;
                 self.body(response, sender, most, true)
             }
-            _ => return Err(self.broken("it packs chunks in a way that was not asked for")),
+            _ => return Err(self.broken("it compresses chunks in a way that was not requested")),
         };
         Ok((answer, told))
     }
@@ -315,7 +315,7 @@ impl<C: Connect> Asked<C> {
         let geometry = size
             .zip(chunk)
             .and_then(|(size, chunk)| Geometry::new(size, chunk))
-            .ok_or_else(|| self.broken("it does not say what size the image has"))?;
+            .ok_or_else(|| self.broken("it does not report the size of the image"))?;
         let seal = Seal::from_etag(text(headers, ETAG.as_str()))
             .ok_or_else(|| self.broken("its answer has no entity tag"))?;
         let peers = text(headers, protocol::PEERS)

@@ -132,10 +132,10 @@ impl<C: Connect> Receiver<C> {
             what: what.to_owned(),
         };
         if wanted.size.is_some_and(|size| size != manifest.size) {
-            return Err(other("its size is not the one that was asked for"));
+            return Err(other("its size differs from the requested one"));
         }
         if wanted.expected.is_some_and(|sum| sum != manifest.checksum) {
-            return Err(other("its SHA-512 is not the one that was asked for"));
+            return Err(other("its SHA-512 differs from the requested one"));
         }
         if lies.contains(&told.seal) {
             return Err(other("its manifest was found to be false"));

@@ -94,10 +94,10 @@ impl ManifestReader {
         let (magic, rest) = self.field.split_at(MAGIC.len());
         let (size, checksum) = rest.split_at(8);
         if magic != MAGIC {
-            return Err("what it sent is not a manifest");
+            return Err("it sent no valid manifest");
         }
         if size != self.geometry.size.to_le_bytes() {
-            return Err("its manifest is of another size than it said");
+            return Err("its manifest has another size than announced");
         }
         let checksum = checksum.try_into().expect("the header is so long");
         self.checksum = Some(Sha512::from_bytes(checksum));

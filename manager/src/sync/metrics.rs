@@ -59,12 +59,12 @@ impl Metrics {
             ),
             (
                 "sync_chunks_refetched",
-                "Chunks that came damaged and were fetched again",
+                "Chunks that were damaged and fetched again",
                 self.chunks_refetched.get(),
             ),
             (
                 "sync_peers_dropped",
-                "Peers dropped for what they sent",
+                "Peers dropped because of wrong data",
                 self.peers_dropped.get(),
             ),
             (

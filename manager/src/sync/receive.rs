@@ -145,7 +145,7 @@ impl<C: Connect> Receiver<C> {
             match target.finish(part).await {
                 // Each chunk was what the manifest says, and the whole is not: the manifest lied.
                 Err(error @ Error::Checksum { .. }) => {
-                    warn!(peer = %source, error = %report(&error), "the manifest was a lie");
+                    warn!(peer = %source, error = %report(&error), "the manifest does not match the image");
                     self.swarm.metrics().peers_dropped.add(1);
                     target.discard().await?;
                     lies.insert(seal);
@@ -278,7 +278,7 @@ impl<C: Connect, P: Part> Leading<'_, C, P> {
                         self.receiver.swarm.metrics().received_bytes.add(length);
                     }
                     Event::Damaged { index, .. } => {
-                        warn!(image = %self.id, index, "a chunk came damaged: fetched again");
+                        warn!(image = %self.id, index, "a chunk was damaged: fetching it again");
                         self.receiver.swarm.metrics().chunks_refetched.add(1);
                     }
                     Event::Ended { request, .. } => {

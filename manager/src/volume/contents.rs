@@ -41,8 +41,8 @@ pub(super) fn can_grow(file: &File, size: ByteSize, path: &Path) -> Result<()> {
         Some(most) if size.bytes() > most => Err(Error::Size {
             asked: size,
             why: format!(
-                "the file system in it, with the blocks that it has, cannot grow beyond {most} bytes; ask for \
-                 no more, or make it anew with larger blocks"
+                "its file system, with the present block size, cannot grow beyond {most} bytes; \
+                 request less, or build the image with larger blocks"
             ),
         }),
         _ => Ok(()),

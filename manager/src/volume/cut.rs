@@ -49,8 +49,7 @@ impl Volumes {
             })
         };
         if !self.disk.reflink() {
-            let why = "this disk cannot share extents, and a copy would mix what was before with \
-                       what came after";
+            let why = "this disk cannot share extents, and a copy would mix old and new data";
             return refused(why.to_owned());
         }
         let extents = image::extents::count(&source)?.unwrap_or(0);

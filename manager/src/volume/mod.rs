@@ -399,7 +399,8 @@ impl Volumes {
         info!(
             file_system = self.disk.file_system(),
             needed,
-            "the disk cannot share extents: the image is copied; XFS or btrfs would not need to"
+            "the disk cannot share extents: the image is copied; use XFS or btrfs to avoid the \
+             copy"
         );
         image::extents::copy_sparse(source, file, &mut |_| true)?;
         Ok(MadeBy::SparseCopy)

@@ -47,7 +47,8 @@ impl Owner {
         for (field, name) in [("owner.namespace", &namespace), ("owner.claim", &claim)] {
             let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-.".contains(&byte);
             if name.len() > NAME_MAX || !name.bytes().all(fits) {
-                let why = "it is no name of Kubernetes: at most 253 letters, digits, `-` and `.`";
+                let why = "it is not a name of Kubernetes: at most 253 letters, digits, `-` and \
+                           `.`";
                 let why = why.to_owned();
                 return Err(Error::InvalidField { field, why });
             }

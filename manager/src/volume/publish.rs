@@ -121,7 +121,7 @@ impl Volumes {
                 .get(&name)
                 .and_then(|mut volume| self.write_published(&mut volume))
             {
-                Ok(()) => info!(volume = %name, "that it is unpublished is taken down"),
+                Ok(()) => info!(volume = %name, "recorded as unpublished"),
                 Err(Error::VolumeNotFound(_)) => drop(self.unpublished().remove(&name)),
                 Err(_) => {}
             }

@@ -55,7 +55,7 @@ pub(super) fn size_of(new: &NewVolume, content: Option<ByteSize>) -> Result<Byte
     if let Some(content) = content.filter(|content| asked < *content) {
         return Err(Error::Size {
             asked,
-            why: format!("what it is made from has {content}; ask for at least that"),
+            why: format!("its source has {content}; request at least that"),
         });
     }
     let size = rounded(asked)?;

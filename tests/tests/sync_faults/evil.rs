@@ -49,7 +49,7 @@ impl Lie {
     pub(crate) fn said(self) -> &'static str {
         match self {
             Self::Version => "speaks version",
-            Self::OtherBytes => "came damaged",
+            Self::OtherBytes => "is damaged",
             Self::OtherImage => "checksum mismatch",
             Self::LongManifest
             | Self::BrokenSeal
@@ -57,7 +57,7 @@ impl Lie {
             | Self::ChunksBehindTheEnd
             | Self::WrongRange
             | Self::Oversized
-            | Self::Whole => "breaks the protocol",
+            | Self::Whole => "violates the protocol",
         }
     }
 }

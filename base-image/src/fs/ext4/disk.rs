@@ -56,7 +56,7 @@ impl<'a> Disk<'a> {
         // Extents, 64-bit and flexible groups, and nothing that moves tables or checksums.
         let (incompatible, descriptor) = (u32_at(96), u16_at(254));
         if incompatible != 0x2C2 || descriptor != 64 || u32_at(100) & 0x400 == 0 {
-            return Err(unknown("a file system with other features than asked for"));
+            return Err(unknown("a file system with other features than requested"));
         }
         if u32_at(92) & 4 == 0 {
             return Err(unknown("a file system without a journal"));

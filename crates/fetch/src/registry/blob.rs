@@ -177,7 +177,7 @@ impl Blob {
                 }),
             },
             StatusCode::PARTIAL_CONTENT if self.offset == 0 => {
-                refuse("a part came where the whole was asked for")
+                refuse("the server sent a part of the file, and the whole was requested")
             }
             StatusCode::PARTIAL_CONTENT => {
                 let range = response
@@ -188,7 +188,7 @@ impl Blob {
                     Some(range) if range.fits(self.offset, Some(self.size)) => {
                         Ok(Transfer { response, skip: 0 })
                     }
-                    _ => refuse("another range came than was asked for"),
+                    _ => refuse("the server sent a different range than requested"),
                 }
             }
             _ => Err(refused(&self.name, response, self.network.tuning()).await),

@@ -78,7 +78,7 @@ impl Pusher {
             .await?;
         let bad = |_| Error::Answer {
             what: what.clone(),
-            why: "the media type makes no header",
+            why: "the media type is not valid in a header",
         };
         let media_type = HeaderValue::from_str(media_type).map_err(bad)?;
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, media_type)]);

@@ -79,7 +79,7 @@ impl Session {
     pub(super) async fn url(&self, what: &str, rest: &str) -> Result<Url> {
         let base = self.base.get_or_try_init(|| self.find_base(what)).await?;
         let path = format!("{}/{rest}", self.endpoint.repository);
-        let why = "the registry's name makes no URL";
+        let why = "the name of the registry is not valid in a URL";
         base.join(&path).map_err(|_| Error::Answer {
             what: what.to_owned(),
             why,
@@ -90,7 +90,7 @@ impl Session {
     async fn find_base(&self, what: &str) -> Result<Url> {
         let bad = || Error::Answer {
             what: what.to_owned(),
-            why: "the registry's name makes no URL",
+            why: "the name of the registry is not valid in a URL",
         };
         let base = |scheme: &str| {
             Url::parse(&format!("{scheme}://{}/v2/", self.endpoint.host)).map_err(|_| bad())
@@ -164,7 +164,11 @@ impl Session {
         drop(response);
         let response = self.send(what, &exchange, Some(header)).await?;
         if response.status() == StatusCode::UNAUTHORIZED {
-            return Err(self.refused(what, "the registry refuses what it just asked for"));
+            return Err(self.refused(
+                what,
+                "the registry rejects the authentication that it \
+                                           requested",
+            ));
         }
         Ok(response)
     }
@@ -220,7 +224,13 @@ impl Session {
             (Some(Challenge::Basic), _) => {
                 return Err(self.refused(what, "it wants a user and a password"));
             }
-            (None, _) => return Err(self.refused(what, "it does not say what it wants")),
+            (None, _) => {
+                return Err(self.refused(
+                    what,
+                    "it does not say which authentication it \
+                                                        requires",
+                ));
+            }
         };
         match header {
             None => Err(self.refused(what, "our credentials cannot be sent in a header")),

@@ -185,7 +185,7 @@ impl<'a> Upload<'a> {
             return Err(self.broken());
         }
         if self.at > end {
-            let why = "it says that it has more bytes than were sent to it";
+            let why = "it reports more bytes than it was sent";
             let what = self.what.to_owned();
             return Err(Error::Answer { what, why });
         }

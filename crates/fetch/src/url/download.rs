@@ -207,9 +207,10 @@ impl Download {
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         if self.offset > 0 {
             let Some(validator) = &self.validator else {
-                return Err(
-                    self.changed("the server gives neither an ETag nor a date to tell versions by")
-                );
+                return Err(self.changed(
+                    "the server sends neither an ETag nor a date to distinguish \
+                                  versions",
+                ));
             };
             let last = self
                 .size
@@ -256,8 +257,8 @@ impl Download {
             return Err(status_error(&self.name, &response));
         }
         if !is_as_it_is(response.headers(), self.source.options().takes_gzip()) {
-            let why = "it is compressed (Content-Encoding) though that was not asked for; if it is a .gz \
-                       file that is called so, say --decompress gzip";
+            let why = "it is compressed (Content-Encoding) although the request did not ask for \
+                       it; if the file itself is a .gz, use --decompress gzip";
             return Err(Error::Answer {
                 what: self.name.clone(),
                 why,
@@ -272,7 +273,7 @@ impl Download {
 
     fn accept_first(&mut self, response: Response) -> Result<()> {
         if response.status() != StatusCode::OK {
-            let why = "a part came where the whole was asked for";
+            let why = "the server sent a part of the file, and the whole was requested";
             return Err(Error::Answer {
                 what: self.name.clone(),
                 why,
@@ -315,7 +316,7 @@ impl Download {
         }
         let range = headers.get(CONTENT_RANGE).and_then(ContentRange::parse);
         let Some(range) = range.filter(|range| range.fits(self.offset, self.size)) else {
-            return Err(self.changed("another range came than was asked for"));
+            return Err(self.changed("the server sent a different range than requested"));
         };
         self.size = self.size.or(range.total);
         self.skip = 0;

@@ -243,7 +243,8 @@ fn effect(flag: &str, fs_type: Option<FsType>) -> Result<Effect> {
     let Some((_, _, effect)) = named.clone().find(|(_, types, _)| fits(types)) else {
         let is_known = named.next().is_some();
         let why = if is_known {
-            "this file system does not have it; docs/parameters.md lists what each has"
+            "this file system does not have it; docs/parameters.md lists the flags of each file \
+             system"
         } else {
             NOT_LISTED
         };
@@ -253,7 +254,7 @@ fn effect(flag: &str, fs_type: Option<FsType>) -> Result<Effect> {
         (Effect::Refused(why), _) => Err(invalid(flag, why)),
         (Effect::Value(_, is_allowed), Some(value)) if is_allowed(value) => Ok(*effect),
         (Effect::Value(..), _) => Err(invalid(flag, "its value is not allowed")),
-        (_, Some(_)) => Err(invalid(flag, "it takes no value")),
+        (_, Some(_)) => Err(invalid(flag, "it has no value")),
         (effect, None) => Ok(*effect),
     }
 }

@@ -162,7 +162,7 @@ fn hint(device: &Path, fs_type: FsType, errno: Errno) -> Option<String> {
             "another btrfs with the same UUID is mounted on this node; Linux 6.7 or newer can mount both"
         }
         (FsType::Btrfs, Errno::NOENT) => {
-            "it names a device that is not there; use it as a raw block volume"
+            "it names a device that does not exist; use it as a raw block volume"
         }
         (_, Errno::NODEV) => "the kernel of this node has no such file system; load its module",
         (_, Errno::ROFS | Errno::ACCESS) => {
@@ -183,11 +183,11 @@ fn lacking(device: &Path, fs_type: FsType) -> String {
         .and_then(|disk| probe::features(&disk, fs_type))
         .unwrap_or_default();
     if features.is_empty() {
-        return "the kernel's log of this node (dmesg) says why".to_owned();
+        return "the kernel log of this node (dmesg) says why".to_owned();
     }
     format!(
-        "it has {}, which the kernel of this node may lack; use a node with a newer kernel, or make the image \
-         without (the kernel's log of this node says more)",
+        "it has {}, which the kernel of this node may lack; use a node with a newer kernel, or \
+         build the image without it (the kernel log of this node says more)",
         features.join(", ")
     )
 }

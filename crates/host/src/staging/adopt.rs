@@ -21,7 +21,7 @@ impl Stage<'_> {
             AtPlace::Foreign(mount) => Err(inspect::foreign(&mount)),
             AtPlace::Ours(found) if inspect::is_dead(&found)? => {
                 tracing::warn!(volume = %self.name(), path = %self.place.path().display(),
-                    "dead mount is taken away");
+                    "dead mount is removed");
                 mounts::unmount(&self.place, Unmount::Lazy)?;
                 // A new device beside the old one could see late writes of the old one.
                 found.device.wait_gone(found.status.file)?;

@@ -80,7 +80,7 @@ pub(super) fn of_file(here: &Here, mounts: &[Mount]) -> Vec<String> {
         && metadata.len() < start.saturating_add(size)
     {
         all.push(format!(
-            "the volume's file was cut to {} bytes while it is in use: what was behind them is lost",
+            "the volume's file was truncated to {} bytes while it is in use: the rest is lost",
             metadata.len()
         ));
     }

@@ -70,10 +70,11 @@ pub(super) fn decide(
             }
             Ok(Plan::Mount(*found))
         }
-        Content::Blank if volume.has_source || volume.part.is_some() => {
-            blank("it was made from a source that has no file system; use it as a raw block volume")
-        }
-        Content::Blank if read_only => blank("it is asked for read-only"),
+        Content::Blank if volume.has_source || volume.part.is_some() => blank(
+            "it was created from a source without a file system; use it as a raw block \
+                   volume",
+        ),
+        Content::Blank if read_only => blank("the request is read-only"),
         Content::Blank => {
             let fs_type = asked.unwrap_or(DEFAULT);
             if can_format(fs_type) {

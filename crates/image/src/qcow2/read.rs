@@ -65,7 +65,7 @@ impl Qcow2 {
         let (header, geometry) = (&self.header, self.header.geometry);
         let index = usize::try_from(guest.0 >> geometry.l1_bits()).unwrap_or(usize::MAX);
         let entry = *self.l1.get(index).ok_or(Error::Damaged {
-            what: "an offset lies behind the virtual size",
+            what: "an offset lies beyond the virtual size",
             value: guest.0,
         })?;
         let table_end = ((guest.0 >> geometry.l1_bits()) + 1) << geometry.l1_bits();
@@ -162,7 +162,7 @@ impl Qcow2 {
             .read_exact_at(buf, host.0)
             .map_err(|source| match source.kind() {
                 io::ErrorKind::UnexpectedEof => Error::Damaged {
-                    what: "a cluster lies behind the file's end",
+                    what: "a cluster lies beyond the end of the file",
                     value: host.0,
                 },
                 _ => Error::Io {
@@ -185,7 +185,9 @@ impl Qcow2 {
         let in_file = self.file_size.saturating_sub(at.0).min(len.into());
         let len = usize::try_from(in_file).expect("less than a u32");
         if len == 0 {
-            return Err(damaged("a compressed cluster lies behind the file's end"));
+            return Err(damaged(
+                "a compressed cluster lies beyond the end of the file",
+            ));
         }
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = idle.pop();

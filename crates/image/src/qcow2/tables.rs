@@ -175,7 +175,7 @@ pub(super) fn read_words(file: &File, len: u64, offset: HostOffset) -> Result<Ar
     file.read_exact_at(&mut bytes, offset.0)
         .map_err(|source| match source.kind() {
             std::io::ErrorKind::UnexpectedEof => Error::Damaged {
-                what: "a table lies behind the file's end",
+                what: "a table lies beyond the end of the file",
                 value: offset.0,
             },
             _ => Error::Io {

@@ -201,7 +201,8 @@ impl DataSource {
         NOT_BEGUN.clone_into(&mut info.file.message);
         *self.last() = Some(info);
         if let Err(error) = self.inner.files.delete(&self.inner.path).await {
-            warn!(error = %report(&error), "what did not begin cannot be removed");
+            warn!(error = %report(&error), "cannot remove a file whose preparation did not \
+                                            start");
         }
     }
 
@@ -266,7 +267,7 @@ impl DataSource {
     /// The process ends: nobody is to find its lock.
     pub(super) fn let_go(&self) {
         if let Err(error) = self.inner.store.tidy_after(&self.inner.work.id) {
-            warn!(error = %report(&error), "what described the file is left behind");
+            warn!(error = %report(&error), "the record of the file is left behind");
         }
         if let Err(error) = self.inner.store.release(&self.inner.work.id) {
             warn!(error = %report(&error), "a lock is left behind");

@@ -185,7 +185,7 @@ impl Receiver {
                 () = sleep_until(until) => {
                     let seconds = patience.as_secs();
                     if now.received > 0 {
-                        return Ok(format!("then nothing came for {seconds} seconds"));
+                        return Ok(format!("then no data arrived for {seconds} seconds"));
                     }
                     let hint = hint.get().map(|hint| format!(": {hint}")).unwrap_or_default();
                     return Err(Error::NothingCame { seconds, hint });

@@ -62,7 +62,7 @@ impl From<Error> for Fault {
     fn from(error: Error) -> Self {
         match error {
             Error::NotOfImage(why) => {
-                warn!(why, "refused what a sender sent");
+                warn!(why, "rejected data from a sender");
                 Self::Refused(Refusal::conflict(why))
             }
             error => Self::Fatal(error),

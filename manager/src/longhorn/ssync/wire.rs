@@ -97,7 +97,7 @@ impl Call {
         if method != expected {
             return Err(Refusal {
                 status: 405,
-                why: format!("{name} is asked for with {expected}"),
+                why: format!("the request for {name} needs {expected}"),
             });
         }
         match name {

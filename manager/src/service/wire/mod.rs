@@ -47,7 +47,7 @@ pub(super) fn new_image(request: pb::CreateBackingImageRequest) -> Result<NewIma
     let source = request
         .source
         .and_then(|source| source.source)
-        .ok_or_else(|| invalid("source", "it is missing; say where the image comes from"))?;
+        .ok_or_else(|| invalid("source", "it is missing; give the source of the image"))?;
     let mut source = new_source(source)?;
     let expected = checksum(&request.expected_checksum, &mut source)?;
     Ok(NewImage {
@@ -75,7 +75,7 @@ fn checksum(text: &str, source: &mut Source) -> Result<Option<Sha512>> {
         }
         (Some(Checksum::Sha256(_)), _) => Err(invalid(
             "expected_checksum",
-            "a SHA-256 is taken for downloads only; give the SHA-512",
+            "a SHA-256 is accepted for downloads only; give the SHA-512",
         )),
     }
 }
@@ -232,7 +232,7 @@ pub(super) fn image(status: &Status, has_raw_form: bool, usage: Option<Usage>) -
             image.current_checksum.clone_from(&sidecar.current_checksum);
             image.unverified = sealed.seal.unverified;
             if sealed.seal.checksum_told {
-                "its checksum is what its source says; its bytes are still to be read"
+                "its checksum comes from its source and is not verified yet"
                     .clone_into(&mut image.message);
             }
             image

@@ -65,7 +65,9 @@ impl Coverage {
         }
         self.0.splice(first..last, std::iter::once(whole));
         if self.0.len() > PIECES_MAX {
-            return Err(Error::NotOfImage("it comes in too small pieces".to_owned()));
+            return Err(Error::NotOfImage(
+                "it arrives in too small pieces".to_owned(),
+            ));
         }
         Ok(())
     }
@@ -86,7 +88,7 @@ impl Partials {
         }
         if self.0.len() > PARTIALS_MAX {
             return Err(Error::NotOfImage(
-                "it comes from too many places at once".to_owned(),
+                "it arrives at too many offsets at once".to_owned(),
             ));
         }
         Ok(())

@@ -267,7 +267,9 @@ impl Assembly {
     /// The bytes of a complete chunk, for others who want the image.
     pub fn read_chunk(&self, index: u32) -> Result<Vec<u8>> {
         if !self.has(index) {
-            return Err(Error::NotOfImage(format!("chunk {index} has not come yet")));
+            return Err(Error::NotOfImage(format!(
+                "chunk {index} has not arrived yet"
+            )));
         }
         self.shared
             .read(index as usize, 0..chunk_len(self.size(), index as usize))

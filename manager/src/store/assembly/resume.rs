@@ -90,11 +90,7 @@ fn look(
         there.push((found == *chunk).then_some(found));
     }
     if kept > 0 {
-        info!(
-            kept,
-            size = known.size,
-            "goes on from what an earlier attempt left"
-        );
+        info!(kept, size = known.size, "resumes an earlier attempt");
     }
     Ok(Ok(there))
 }

@@ -148,7 +148,7 @@ impl Shared {
                 let same = bytes.map_or_else(|| is_zero(&there), |bytes| bytes == there);
                 if !same {
                     return Err(Error::NotOfImage(format!(
-                        "bytes of chunk {index} came twice, and differ"
+                        "bytes of chunk {index} arrived twice and differ"
                     )));
                 }
             } else if let Some(bytes) = bytes.filter(|bytes| !is_zero(bytes)) {

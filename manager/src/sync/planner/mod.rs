@@ -242,12 +242,12 @@ impl Planner {
         let known = self.peer(peer);
         known.refuse(index);
         known.strikes += 1;
-        known.last_fault = format!("chunk {index} came damaged");
+        known.last_fault = format!("chunk {index} was damaged");
         known.checking += 1;
         let strikes = known.strikes;
         self.decided.push(Action::Check { peer, index });
         if strikes >= strikes_max {
-            self.drop_peer(peer, format!("{strikes} chunks came damaged from it"));
+            self.drop_peer(peer, format!("{strikes} chunks from it were damaged"));
         }
     }
 

@@ -74,7 +74,7 @@ async fn data<L: Library>(
     };
     let chunks = geometry
         .chunks(&bytes)
-        .ok_or_else(|| Refused::request("a range must be made of whole chunks"))?;
+        .ok_or_else(|| Refused::request("a range must consist of whole chunks"))?;
     if let Some(have) = asked.offer.have()
         && !chunks.clone().all(|index| have.contains(index))
     {
@@ -111,7 +111,7 @@ async fn check<L: Library>(
         .parse()
         .ok()
         .filter(|index: &u32| *index < asked.offer.geometry().count())
-        .ok_or_else(|| Refused::request("say which chunk: ?chunk=N"))?;
+        .ok_or_else(|| Refused::request("name the chunk: ?chunk=N"))?;
     if !asked.offer.has(index) {
         return Err(Refused::new(Refusal::NoChunk, "the chunk is not here"));
     }

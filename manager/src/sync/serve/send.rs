@@ -164,7 +164,7 @@ impl Sending<'_> {
         let stall = self.swarm.settings().send_stall;
         timeout(stall, self.pieces.reserve())
             .await
-            .map_err(|_| "the receiver takes nothing".to_owned())?
+            .map_err(|_| "the receiver accepts no data".to_owned())?
             .map_err(|_| "the receiver is gone".to_owned())
     }
 }

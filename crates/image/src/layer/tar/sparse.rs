@@ -39,7 +39,7 @@ impl Map {
             sum += length;
         }
         if end > self.size {
-            return Err("a piece of a sparse file lies past its end");
+            return Err("a piece of a sparse file lies beyond its end");
         }
         if sum != stored {
             return Err("the pieces of a sparse file are not as many bytes as are stored");
