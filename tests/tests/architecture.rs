@@ -285,6 +285,42 @@ fn the_list_of_faults_has_every_promised_row_once_and_says_the_promise() {
     }
 }
 
+/// The edges of the graph in docs/architecture.md: `a --> b & c`.
+fn drawn_edges(text: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let (_, graph) = text.split_once("## Crates").unwrap();
+    let (_, graph) = graph.split_once("```mermaid").unwrap();
+    let (graph, _) = graph.split_once("```").unwrap();
+    let edges = graph.lines().filter_map(|line| line.split_once("-->"));
+    edges
+        .map(|(from, to)| {
+            let to = to.split('&').map(|name| name.trim().to_owned());
+            (from.trim().to_owned(), to.collect())
+        })
+        .collect()
+}
+
+#[test]
+fn the_graph_and_the_table_of_crates_are_what_is_allowed() {
+    let text = read(&sources().join("docs/architecture.md"));
+    let allowed: BTreeMap<String, BTreeSet<String>> = EDGES
+        .iter()
+        .filter(|(_, to)| !to.is_empty())
+        .map(|(from, to)| {
+            let to = to.iter().map(|name| (*name).to_owned());
+            ((*from).to_owned(), to.collect())
+        })
+        .collect();
+    assert_eq!(drawn_edges(&text), allowed);
+    let rows = text.lines().skip_while(|line| !line.starts_with("| crate |"));
+    let rows = rows.skip(2).take_while(|line| line.starts_with('|'));
+    let listed = rows.filter_map(|line| Some(line.split('`').nth(1)?.to_owned()));
+    let crates = EDGES.iter().map(|(name, _)| (*name).to_owned());
+    assert_eq!(
+        listed.collect::<BTreeSet<_>>(),
+        crates.collect::<BTreeSet<_>>()
+    );
+}
+
 /// Rows `| kind | code | …` of docs/errors.md.
 fn error_table() -> BTreeMap<String, String> {
     read(&sources().join("docs/errors.md"))
