@@ -247,7 +247,7 @@ fn row_30_row_31_uploads_that_are_not_what_they_say() {
     let other = format!("file=@{}", image.display());
     for (number, (part, size, why)) in [
         (&form, "4096", "bytes"),
-        (&form, "16384", "8192 of 16384 bytes came"),
+        (&form, "16384", "received 8192 of 16384 bytes"),
         (&other, "8192", "no part"),
     ]
     .into_iter()
@@ -316,7 +316,7 @@ fn row_30_a_client_that_dies_is_cleared_up_after() {
     let file = source.wait_state("failed", MINUTE);
     let message = file["message"].as_str().unwrap();
     assert!(
-        message.contains("bytes came, then the client went away"),
+        message.contains("bytes, then the client went away"),
         "{message}"
     );
     assert_eq!(std::fs::read_dir(disk.join("tmp")).unwrap().count(), 0);
@@ -451,7 +451,7 @@ fn row_47_a_broken_export_is_never_the_truth() {
     let replica = Peer::new(&volume, std::slice::from_ref(&whole), broken);
     let address = replica.serve_as_replica();
     for (name, snapshot, why) in [
-        ("cut", "snap", "of 33554432 bytes came, then"),
+        ("cut", "snap", "of 33554432 bytes, then"),
         ("gone", "no-such-snapshot", "cannot find snapshot"),
     ] {
         let parameters = [

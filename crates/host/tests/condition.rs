@@ -113,7 +113,7 @@ fn row_142_a_file_that_is_cut_or_deleted_in_use_is_told() {
         assert_eq!(trouble(&request), None);
         let file = File::options().write(true).open(&volume.file).unwrap();
         file.set_len(48 * MIB).unwrap();
-        assert_says(&request, &["cut to 50331648 bytes"]);
+        assert_says(&request, &["truncated to 50331648 bytes"]);
         file.set_len(64 * MIB).unwrap();
         assert_eq!(trouble(&request), None);
         fs::remove_file(&volume.file).unwrap();

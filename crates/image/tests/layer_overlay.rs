@@ -100,7 +100,7 @@ fn row_19_no_file_or_two_files_are_refused_clearly() {
         assert!(
             error
                 .to_string()
-                .contains("exactly one file, but holds a, b"),
+                .contains("exactly one file, but contains a, b"),
             "{error}"
         );
     }

@@ -57,7 +57,7 @@ async fn row_47_a_sender_that_closes_early_has_sent_nothing() {
                 ask(address, "POST", "close?checksum=&checksumMethod=", b"").await;
             assert_eq!(status, 409);
             assert!(
-                words.contains(&format!("{} of 409600 bytes came", percent * 4096)),
+                words.contains(&format!("received {} of 409600 bytes", percent * 4096)),
                 "{words}"
             );
         }
@@ -176,7 +176,7 @@ async fn a_sender_with_another_file_is_told_at_once() {
     let (status, words) = ask(to, "GET", "open?begin=0&end=4096", b"").await;
     assert_eq!(status, 500);
     assert!(
-        words.contains("4096 bytes and 8192 were expected"),
+        words.contains("4096 bytes, expected 8192"),
         "{words}"
     );
     let error = receiving.await.unwrap().unwrap_err();
