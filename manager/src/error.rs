@@ -38,8 +38,7 @@ pub enum Error {
     },
     /// The name is taken by an image from elsewhere.
     #[error(
-        "backing image {id} exists with another {difference}; delete it or choose \
-         another name"
+        "backing image {id} exists with another {difference}; delete it or choose another name"
     )]
     ImageExists {
         /// The image that has the name.

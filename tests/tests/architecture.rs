@@ -311,7 +311,9 @@ fn the_graph_and_the_table_of_crates_are_what_is_allowed() {
         })
         .collect();
     assert_eq!(drawn_edges(&text), allowed);
-    let rows = text.lines().skip_while(|line| !line.starts_with("| crate |"));
+    let rows = text
+        .lines()
+        .skip_while(|line| !line.starts_with("| crate |"));
     let rows = rows.skip(2).take_while(|line| line.starts_with('|'));
     let listed = rows.filter_map(|line| Some(line.split('`').nth(1)?.to_owned()));
     let crates = EDGES.iter().map(|(name, _)| (*name).to_owned());

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use e2e::documents::{rust_sources, read};
+use e2e::documents::{read, rust_sources};
 use e2e::programs::{self, sources};
 
 /// The documents that users read.
@@ -45,7 +45,10 @@ fn first_cells<'a>(text: &'a str, headers: &'a [&str]) -> Vec<&'a str> {
     let mut lines = text.lines();
     while let Some(line) = lines.next() {
         if headers.contains(&line) {
-            let rows = lines.by_ref().skip(1).take_while(|line| line.starts_with('|'));
+            let rows = lines
+                .by_ref()
+                .skip(1)
+                .take_while(|line| line.starts_with('|'));
             cells.extend(rows.filter_map(|row| row.split('|').nth(1)));
         }
     }
@@ -124,9 +127,12 @@ fn every_option_of_the_daemon_is_documented_and_no_other() {
     let help = e2e::command::run(&program.display().to_string(), ["daemon", "--help"]);
     let options = help.lines().filter_map(|line| {
         let line = line.trim_start();
-        let line = line.split_once(", ").map_or(line, |(short, long)| {
-            if short.len() == 2 { long } else { line }
-        });
+        let line = line.split_once(", ").map_or(
+            line,
+            |(short, long)| {
+                if short.len() == 2 { long } else { line }
+            },
+        );
         let name = line.strip_prefix("--")?;
         Some(format!("--{}", name.split([' ', '=']).next()?))
     });

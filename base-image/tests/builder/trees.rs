@@ -185,7 +185,10 @@ fn row_187_what_a_file_system_cannot_hold_is_refused_by_the_name_of_the_file() {
             fs::hard_link(it, it.with_extension(i.to_string())).unwrap();
         }
     };
-    with(&links, &[("ext4", "supports 65000"), ("btrfs", "supports 65535")]);
+    with(
+        &links,
+        &[("ext4", "supports 65000"), ("btrfs", "supports 65535")],
+    );
     fs::create_dir(dir.join("s")).unwrap();
     fs::write(dir.join("s/lost+found"), "").unwrap();
     for file_system in ["ext4", "xfs"] {

@@ -27,7 +27,7 @@ pub enum Format {
 /// A text that is not the name of a format.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "image format {0:?} is not stored; use raw or qcow2. Convert any other first: make a base image of it \
+    "image format {0:?} is not supported; use raw or qcow2. Convert other formats first: build a base image \
      with 'base-image build --from FILE --output PLACE', or a file with 'qemu-img convert -O qcow2 FILE NEW'"
 )]
 pub struct UnknownFormat(String);

@@ -127,8 +127,8 @@ fn told(head: &[u8], size: u64) -> Option<(&'static str, &'static str)> {
     }
     let is_zero = head.iter().take(SECTOR).all(|byte| *byte == 0);
     if !is_zero && begins_tar(head) {
-        let next = "take the disk image out of it first (tar -xf); of an OVA with one disk, \
-                    'base-image build --from FILE --output PLACE' makes a base image";
+        let next = "extract the disk image first (tar -xf); from an OVA with one disk, \
+                    'base-image build --from FILE --output PLACE' builds a base image";
         return Some(("a tar archive", next));
     }
     let is_framed = head.iter().take(100).position(|byte| *byte == b';');

@@ -80,7 +80,7 @@ pub(super) struct CreateArgs {
     /// before decompression
     #[arg(long, value_name = "SUM")]
     checksum: Option<String>,
-    /// Format of the disk image: raw or qcow2 [default: told by its first bytes, once]
+    /// Format of the disk image: raw or qcow2 [default: detected once from its first bytes]
     #[arg(long)]
     format: Option<String>,
     /// Wait until the image is ready, and show progress

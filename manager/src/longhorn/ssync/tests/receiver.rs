@@ -66,10 +66,13 @@ async fn row_47_a_sender_that_closes_early_has_sent_nothing() {
         let expected = match (percent, close) {
             (0, false) => "failed to wait for processing begin".to_owned(),
             (_, true) => format!(
-                "{} of 409600 bytes came, then its sender closed",
+                "received {} of 409600 bytes, then its sender closed",
                 percent * 4096
             ),
-            (_, false) => format!("{} of 409600 bytes came, then nothing came", percent * 4096),
+            (_, false) => format!(
+                "received {} of 409600 bytes, then no data arrived",
+                percent * 4096
+            ),
         };
         assert!(text.starts_with(&expected), "{percent} {close}: {text}");
         let left = site.job.store.paths(&site.job.id).backing_tmp;
@@ -175,10 +178,7 @@ async fn a_sender_with_another_file_is_told_at_once() {
     let (to, receiving) = site.receive(8192);
     let (status, words) = ask(to, "GET", "open?begin=0&end=4096", b"").await;
     assert_eq!(status, 500);
-    assert!(
-        words.contains("4096 bytes, expected 8192"),
-        "{words}"
-    );
+    assert!(words.contains("4096 bytes, expected 8192"), "{words}");
     let error = receiving.await.unwrap().unwrap_err();
     assert!(
         matches!(
