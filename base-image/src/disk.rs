@@ -1,4 +1,4 @@
-//! The disk image: a file system made from a directory, a disk of zeros, or an image that is there.
+//! The disk image: a file system created from a directory, a disk of zeros, or an existing image.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

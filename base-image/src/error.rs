@@ -1,4 +1,4 @@
-//! What can go wrong while a base image is built or inspected, and what the user can do about it.
+//! The errors of building and inspecting a base image, and what the user can do about each.
 
 use std::path::PathBuf;
 

@@ -1,8 +1,8 @@
-//! Disks that this program does not read itself: images of other hypervisors, OVA archives and block
-//! devices. `qemu-img` on the user's machine reads them into a raw file of ours.
+//! Disks that this program does not read itself: images of other hypervisors, OVA archives and
+//! block devices. The installed `qemu-img` converts them to a raw file.
 //!
-//! The format is told by our own look at the bytes and given to `qemu-img` by name: it guesses nothing,
-//! and an image that names other files is refused before it is opened.
+//! We detect the format from the bytes and pass it to `qemu-img` by name, so `qemu-img` guesses
+//! nothing. An image that names other files is rejected before it is opened.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;

@@ -1,4 +1,4 @@
-//! `base-image inspect`: what is in a base image, as text or JSON.
+//! `base-image inspect`: the content of a base image, as text or JSON.
 
 use std::fmt::Write as _;
 use std::fs::File;

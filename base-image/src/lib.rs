@@ -1,4 +1,4 @@
-//! Builds base images, and says what is in one: the product's tool for whoever makes the data.
+//! Builds and inspects base images: the tool for authors of base images.
 //!
 //! Owns everything from a directory to a container image: the scan of the directory, the file
 //! system, the disk image, its packaging and the outputs. It knows nothing of the daemon's store,

@@ -1,8 +1,9 @@
 //! Container images as files: OCI layouts, OCI archives and `docker load`-able archives.
 //!
-//! An archive is one image; a layout is a place for several, so an image is added to what is there, or
-//! takes the place of the one of its name. Everything is written under another name, synced and renamed; of a layout, the index last. A crash
-//! leaves the old image or the new one, and perhaps a file whose name starts with `.base-image-`.
+//! An archive holds one image. A layout can hold several, so an image is added, or replaces the
+//! image with the same name. Everything is written under a temporary name, synced and renamed; the
+//! index of a layout is last. A crash leaves the old image or the new one, and possibly a file
+//! whose name starts with `.base-image-`.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};

@@ -1,5 +1,5 @@
-//! Says what is being done: a bar on a terminal, plain lines elsewhere. Results go to standard
-//! output; this goes to standard error.
+//! Shows progress on standard error: a bar on a terminal, plain lines elsewhere. Results go to
+//! standard output.
 
 use std::io::{IsTerminal, Read, Write};
 

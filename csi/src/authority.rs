@@ -1,9 +1,9 @@
 //! Callers that name the socket where the name of a host belongs.
 //!
-//! gRPC for Go put the path of a unix socket, plain or percent-encoded, into `:authority` for years
-//! (kubelets before 1.26, and every sidecar of their time); HTTP/2 servers that are strict reset such
-//! a stream before any handler sees it. On a unix socket the authority tells nothing, so its value
-//! is overwritten, byte for byte, before the HTTP/2 layer reads it.
+//! For years, gRPC for Go put the path of a unix socket, plain or percent-encoded, into
+//! `:authority` (kubelets before 1.26, and all sidecars of that time). Strict HTTP/2 servers reset
+//! such a stream before any handler sees it. The authority has no meaning on a unix socket, so its
+//! value is overwritten, byte for byte, before the HTTP/2 layer reads it.
 //!
 //! [`Filter`] walks frames (RFC 9113, §4) and, in header blocks, the representations of fields (RFC
 //! 7541, §6). It decodes nothing: no length changes, so frames stay where they are. Huffman coding

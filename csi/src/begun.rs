@@ -1,7 +1,7 @@
-//! Calls that were begun go on when their caller goes away, as they do for the node's own work.
+//! Started calls continue when their caller disconnects, as the work of the node does.
 //!
-//! A call that is dropped drops what it asked of a manager, and a manager takes many dropped calls for an
-//! attack and ends the connection, which all callers share.
+//! Dropping a call would also drop its request to a manager. A manager takes many dropped requests
+//! for an attack and closes the connection, which all callers share.
 
 use std::convert::Infallible;
 use std::pin::Pin;

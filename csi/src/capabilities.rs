@@ -1,6 +1,6 @@
-//! What the plugin advertises: the one table. A call that is not in it answers UNIMPLEMENTED, and a
-//! test holds the two together. GetSnapshot alone is served and not told of: its capability is alpha,
-//! and csi-sanity 5.4.0 fails a plugin that has one it does not know.
+//! The advertised capabilities, in one table. A call without a capability answers UNIMPLEMENTED,
+//! and a test compares the two. Only GetSnapshot is implemented and not advertised: its capability
+//! is alpha, and csi-sanity 5.4.0 fails a plugin with an unknown one.
 
 use csi::controller_service_capability::rpc::Type as Controller;
 use csi::group_controller_service_capability::rpc::Type as Group;

@@ -1,5 +1,5 @@
-//! Whether what an image holds fits how its volume is going to be used: the matrix of fsType and
-//! base image (csi-and-flexvolume.md §7), as far as it can be told before there is a device.
+//! Whether the contents of an image fit the intended use of a volume: the matrix of fsType and base
+//! image (csi-and-flexvolume.md §7), as far as it is known before a device exists.
 //!
 //! The node looks again, at the device itself, when it stages the volume.
 

@@ -1,7 +1,7 @@
-//! Everything that can go wrong in the plugin, and what it means to the caller.
+//! The errors of the plugin, and their meaning for the caller.
 //!
-//! What the manager and the node say passes through unchanged; what is said here is what only the
-//! plugin knows: the request, the parameters, the fit between an image and what is asked of it.
+//! Errors of the manager and the node pass through unchanged. This file has only those of the
+//! plugin: the request, the parameters, and the fit between an image and its use.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! The group controller service: snapshots of several volumes, of one moment. A group's id is its name,
-//! and what belongs to it is told by its snapshots.
+//! The group controller service: consistent snapshots of several volumes. The id of a group is its
+//! name, and its snapshots record that they belong to it.
 
 use client::wire;
 use proto::csi::v1 as csi;

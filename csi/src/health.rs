@@ -1,5 +1,5 @@
-//! Health and metrics over HTTP: `/healthz`, `/readyz`, `/metrics`. No credentials are needed and
-//! nothing of a volume is told.
+//! Health and metrics over HTTP: `/healthz`, `/readyz`, `/metrics`. They need no credentials and
+//! reveal nothing about volumes.
 //!
 //! `/healthz` fails when only a new start helps: the plugin's socket is gone. `/readyz` fails while
 //! the plugin is of no use: the manager does not answer, the node lacks something, the kubelet has not

@@ -1,4 +1,4 @@
-//! The identity service: who the plugin is, and whether it can work.
+//! The identity service: the name of the plugin, and whether it can work.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! One call at a time for each volume, or snapshot: a second one is told so at once and never waits.
+//! One call at a time for each volume or snapshot: a second call fails immediately and never waits.
 //!
 //! The CSI specification lets the caller try again after ABORTED; waiting here would only pile up
 //! calls behind one that hangs.

@@ -10,8 +10,9 @@
 //!  managers ─ volumes ─ client ─▶ manager       location ── host::staging ──▶ this node's kernel
 //! ```
 //!
-//! It keeps no state: what exists the manager's disk knows, what is mounted the kernel knows. It
-//! parses neither images nor layers. `capabilities` is the one table of what is offered.
+//! It keeps no state: the disk of the manager knows which volumes exist, and the kernel knows what
+//! is mounted. It parses neither images nor layers. `capabilities` is the only table of
+//! capabilities.
 
 mod authority;
 mod begun;

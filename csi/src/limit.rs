@@ -1,5 +1,5 @@
-//! How many volumes a node takes. The scheduler keeps to what NodeGetInfo says, but neither two of
-//! them nor a person who writes the name of a node into a pod do: the last word is here.
+//! The maximum number of volumes per node. The scheduler respects NodeGetInfo, but two schedulers
+//! together, or a person who sets the node of a pod, do not: this check is final.
 
 use client::wire;
 use tokio::sync::{Mutex, MutexGuard};

@@ -1,5 +1,5 @@
-//! Where a volume's file is: what the controller tells the node through the contexts, and how the
-//! node finds the file from that.
+//! The location of a volume's file: what the controller passes to the node in the contexts, and how
+//! the node finds the file.
 //!
 //! A context passes through the hands of others, so a node believes little of it: no path in it is
 //! ever opened ([`host::disks`]).

@@ -1,8 +1,8 @@
 //! Which manager a call is for: each disk has its own, and a cluster has many.
 //!
-//! A volume is where it is: the first that has it answers for it, and there is none only when every disk
-//! that is known has said so. A new one goes where its topology, its source and the room lead it, among
-//! the disks that answer, and to the same place when the call is repeated.
+//! The first manager that has a volume answers for it; a volume does not exist only if every known
+//! disk says so. Topology, source and free space choose a disk for a new volume among the disks
+//! that answer, and the same one when the call is repeated.
 
 mod listing;
 

@@ -1,5 +1,5 @@
-//! What is counted: the calls, and what this process holds. Metrics are of the process, so they are
-//! the one thing here that is global.
+//! Counters of calls and gauges of this process. Metrics belong to the process, so they are the
+//! only global here.
 
 use std::fs;
 use std::sync::LazyLock;

@@ -1,10 +1,10 @@
 //! Registers the plugin with the kubelet, which finds plugins by their sockets in a directory: no
 //! registrar beside the plugin is needed.
 //!
-//! The kubelet connects to `<directory>/<driver>-reg.sock` when it appears there, and again after
-//! each start of its own; it asks who this is, calls the plugin's own socket, and tells what came of
-//! it. A kubelet that is set up anew clears the directory, so the socket is looked after: when it is
-//! gone it is made again.
+//! The kubelet connects to `<directory>/<driver>-reg.sock` when it appears, and again after each
+//! restart of its own; it requests the plugin's information, calls the plugin's own socket, and
+//! reports the result. A new installation of the kubelet clears the directory, so the plugin
+//! watches the socket and creates it again.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! What the controller has seen of disks and volumes. It saves questions, and it tells of the volumes of
-//! a disk that is silent. It is lost with the process and nothing is believed by it alone: above all not
+//! What the controller has seen of disks and volumes. It saves requests, and describes the volumes
+//! of a silent disk. It is lost with the process, and no decision rests on it alone, above all not
 //! that a volume is gone.
 
 use std::collections::BTreeMap;

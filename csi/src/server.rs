@@ -1,4 +1,4 @@
-//! Serves the services on the socket, and lets calls under way finish when it is told to stop.
+//! Serves the services on the socket, and lets running calls finish when it stops.
 
 use std::time::Duration;
 

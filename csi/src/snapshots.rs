@@ -1,5 +1,5 @@
-//! What the controller service does with snapshots. A snapshot is a backing image whose source is a
-//! volume; its id is the image's name.
+//! The snapshots of the controller service. A snapshot is a backing image whose source is a volume;
+//! its id is the name of the image.
 
 use std::time::Duration;
 

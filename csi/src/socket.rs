@@ -1,9 +1,10 @@
-//! The plugin's socket: nobody but the plugin's own user may connect, replace or find it replaced.
+//! The socket of the plugin: only its own user may connect to it or replace it.
 //!
-//! 1 the directory is made (0700), or narrowed to 0700 where the socket is all it holds; one that is
-//! shared with other plugins is left as it is · 2 it is locked, so that of two plugins that start at once one sees the other's socket · 3 what lies at
-//! the path is removed only if it is a socket of ours that nobody serves · 4 the socket is bound
-//! with the mode 0600, which it has from its first moment.
+//! 1 the directory is created (0700), or restricted to 0700 if it contains only the socket; a
+//! directory shared with other plugins is not changed · 2 it is locked, so that of two plugins that
+//! start at once, one sees the socket of the other · 3 an existing file is removed only if it is a
+//! socket of ours that nobody serves · 4 the socket is bound with mode 0600, which it has from the
+//! first moment.
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;

@@ -1,5 +1,5 @@
-//! The configuration. The kubelet passes no flags, so it lies in a file: `longhorn.toml` beside the
-//! executable, else `/etc/longhorn/flexvolume.toml`; without either, the defaults.
+//! The configuration. The kubelet passes no flags, so it is in a file: `longhorn.toml` next to the
+//! executable, or else `/etc/longhorn/flexvolume.toml`; without either, the defaults apply.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read as _};

@@ -1,5 +1,5 @@
-//! What an image holds, as the manager tells it, in the words of the node: so that whether a volume
-//! could be mounted is decided before it is made, by the same rules.
+//! Converts the manager's description of an image's contents for the node, so that the same rules
+//! decide, before a volume is created, whether it can be mounted.
 
 use client::wire;
 use client::wire::content::Kind;

@@ -1,7 +1,7 @@
-//! Everything that can go wrong in a call, and what it means.
+//! The errors of a call, and their meaning.
 //!
-//! What the manager and the node say passes through unchanged; what is said here is what only the
-//! driver knows: the command line, the options, the pods.
+//! Errors of the manager and the node pass through unchanged. This file has only those of the
+//! driver: the command line, the options, the pods.
 
 use std::io;
 use std::path::{Path, PathBuf};

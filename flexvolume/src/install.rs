@@ -1,9 +1,9 @@
 //! Putting the executable where the kubelet looks for drivers, and taking it away again.
 //!
-//! Kubelets watch the directory and run whatever appears there under the driver's name, so nothing
-//! half-made ever has that name: 1 the copy is written under a name that begins with a dot, which
-//! kubelets pass over · 2 it is synced and read back · 3 it is renamed · 4 the directory is synced.
-//! A call that runs meanwhile goes on with the file it was started from.
+//! Kubelets watch the directory and run every file with the name of the driver, so an incomplete
+//! file never has that name: 1 the copy is written under a name that starts with a dot, which
+//! kubelets ignore · 2 it is synced and read back · 3 it is renamed · 4 the directory is synced. A
+//! running call continues with its own file.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};

@@ -7,10 +7,10 @@
 //!                                    reply ◀───┘             one JSON object, one place that prints
 //! ```
 //!
-//! The contract: exactly one JSON object on standard output, whatever happens; nothing on standard
-//! error, for the kubelet reads both as one; an exit code that agrees with the status; every call may
-//! be repeated, killed anywhere and called again. The process keeps nothing in memory; what it needs
-//! later lies in its state directory ([`config::Config::state_dir`]).
+//! The contract: exactly one JSON object on standard output in every case; nothing on standard
+//! error, because the kubelet reads both as one; an exit code that agrees with the status; every
+//! call may be repeated, and killed at any point and called again. The process keeps nothing in
+//! memory; its state is in its state directory ([`config::Config::state_dir`]).
 
 mod call;
 pub mod config;

@@ -1,4 +1,4 @@
-//! `longhorn`, the FlexVolume executable `rancher.io/longhorn`: see the library for what it does.
+//! `longhorn`, the FlexVolume executable `rancher.io/longhorn`: see the library.
 
 use std::process::ExitCode;
 

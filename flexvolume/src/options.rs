@@ -1,9 +1,9 @@
 //! The options of a volume: the JSON object that the kubelet passes to nearly every call.
 //!
-//! It mixes three origins: the kubelet's own keys (`kubernetes.io/…`), the keys of the secret
-//! (`kubernetes.io/secret/…`, base64) and whatever the author of the pod wrote. Nothing of it is
-//! believed before it is checked here, and nothing of it is ever a path or an argument of a command.
-//! Secrets are taken apart here and are in no type that can be printed.
+//! It combines three sources: the kubelet's own keys (`kubernetes.io/…`), the keys of the secret
+//! (`kubernetes.io/secret/…`, base64) and the options of the author of the pod. Nothing is trusted
+//! before it is checked here, and nothing becomes a path or an argument of a command. Secrets are
+//! extracted here and are in no printable type.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;

@@ -1,5 +1,5 @@
-//! What a later call must know: `unmount` is told a directory and nothing else, and the machine may
-//! have been started anew since `mount`.
+//! State for later calls: `unmount` gets only a directory, and the machine may have rebooted since
+//! `mount`.
 //!
 //! ```text
 //! <state>/targets/<hash of the directory>.json   the record of one mounted directory
@@ -8,10 +8,10 @@
 //! <state>/locks/…                                held only while a call works
 //! ```
 //!
-//! A record is written (temporary file, fsync, rename, fsync of the directory) before anything of its
-//! mount happens and removed after the last step of its unmount, so that a process killed anywhere
-//! leaves a record of whatever there is. It lies outside of the pod's directory: the kubelet takes
-//! every name there for a volume.
+//! A record is written (temporary file, fsync, rename, fsync of the directory) before the first
+//! step of its mount and removed after the last step of its unmount, so that a killed process
+//! leaves a record of all its leftovers. It is outside the directory of the pod, where the kubelet
+//! takes every name for a volume.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};

@@ -1,4 +1,4 @@
-//! The directory of a call: where the kubelet wants the volume.
+//! The directory of a call, where the kubelet expects the volume.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! What the driver asks of the manager: a volume that is there, and for which node.
+//! The driver's requests to the manager: for an existing volume, and its node.
 
 use std::collections::HashMap;
 use std::time::Duration;

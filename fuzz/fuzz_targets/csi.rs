@@ -1,8 +1,8 @@
 //! Requests to the CSI plugin with any content: no panic, and a refusal is one of the codes that the
 //! specification has for it.
 //!
-//! The first byte says how the rest is read: as a message in its wire form, or as the parameters of a
-//! volume, one `key=value` a line, which finds its way to the values much sooner.
+//! The first byte selects how the rest is read: as a message in wire format, or as the parameters
+//! of a volume, one `key=value` per line, which reaches the values much sooner.
 
 #![no_main]
 

@@ -1,9 +1,9 @@
-//! Options of FlexVolume calls and configurations with any content: no panic, a refusal is the caller's
-//! fault and says so shortly, and what is taken is within its bounds.
+//! Options of FlexVolume calls and configurations with any content: no panic, every rejection is
+//! the caller's fault with a short reason, and accepted values are within their limits.
 //!
-//! The first byte says how the rest is read: as the JSON object itself, as a configuration file, or as
-//! options, one `key=value` a line, laid over those of the kubelet as the kubelet does it, which finds
-//! its way to the values much sooner.
+//! The first byte selects how the rest is read: as the JSON object, as a configuration file, or as
+//! options, one `key=value` per line, merged with those of the kubelet as the kubelet does, which
+//! reaches the values much sooner.
 
 #![no_main]
 

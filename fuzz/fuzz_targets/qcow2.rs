@@ -1,8 +1,8 @@
-//! The qcow2 reader on any bytes: it never panics, never reads past the disk it tells of, and what it
-//! calls a hole is zeros.
+//! The qcow2 reader on any bytes: it never panics, never reads past the end of the disk, and its
+//! holes are zeros.
 //!
-//! With `FUZZ_DIFFERENTIAL` in the environment, each image that it takes is given to `qemu-img convert`
-//! too, which must make the same bytes of it. That is slow: `run` does it for the corpus alone.
+//! With `FUZZ_DIFFERENTIAL` in the environment, `qemu-img convert` also reads each accepted image
+//! and must produce the same bytes. This is slow: `run` does it only for the corpus.
 
 #![no_main]
 

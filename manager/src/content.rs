@@ -1,4 +1,4 @@
-//! What a disk holds, in the words of the sidecar and of the wire.
+//! The contents of a disk, in the vocabulary of the sidecar and of the wire.
 
 use serde::{Deserialize, Serialize};
 

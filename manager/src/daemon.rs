@@ -1,9 +1,9 @@
-//! The daemon: opens the disk, wires the parts, serves until it is told to stop.
+//! The daemon: opens the disk, connects the parts, and serves until it is stopped.
 //!
-//! Start: lock the disk, read what it holds, listen; only then is it ready. Stop (SIGTERM, SIGINT):
-//! begin nothing new (UNAVAILABLE, and not ready) but let images on their way arrive for some seconds;
-//! then end running work at its next chunk, wait for it within a grace period, exit. What can be gone on
-//! with is kept, whatever else was not sealed by then is removed by the next start.
+//! Start: lock the disk, read its contents, listen; only then is it ready. Stop (SIGTERM, SIGINT):
+//! reject new work (UNAVAILABLE, and not ready), but let incoming images complete for some seconds;
+//! then end running work at its next chunk, wait for it within a grace period, exit. Resumable work
+//! is kept; the next start removes everything else that was not sealed.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! The manager's error: what was asked, what is wrong, what to do next.
+//! The error of the manager: the request, the problem, the next step.
 
 mod context;
 mod kind;

@@ -1,9 +1,10 @@
 //! The backing image manager: one daemon per disk that stores, verifies and serves images, and makes
 //! volumes from them; and the command line that drives it.
 //!
-//! From the bottom up: [`store`] keeps bytes, [`source`] brings them, [`catalog`] leads each image
-//! through its life, [`volume`] clones, [`service`] answers gRPC in our own words and [`longhorn`] in
-//! Longhorn's, [`listen`] keeps peers within bounds, [`daemon`] wires it all, [`cli`] is what people type.
+//! From the bottom up: [`store`] keeps bytes, [`source`] fetches them, [`catalog`] leads each image
+//! through its life cycle, [`volume`] clones, [`service`] serves our own gRPC API and [`longhorn`]
+//! Longhorn's, [`listen`] limits peers, [`daemon`] connects everything, [`cli`] is the command
+//! line.
 
 pub mod catalog;
 pub mod cli;

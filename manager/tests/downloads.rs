@@ -1,4 +1,4 @@
-//! Downloads that are compressed, of odd sizes, or in other people's formats: what is stored of them.
+//! Downloads that are compressed, of odd sizes, or in foreign formats, and the stored results.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,

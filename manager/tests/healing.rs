@@ -1,4 +1,4 @@
-//! Damage of ready images: found by the scrubber, set aside, and made good where that is possible.
+//! Damage of ready images: detected by the scrubber, quarantined, and repaired if possible.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 use std::fs::{self, File};

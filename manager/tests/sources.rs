@@ -1,5 +1,5 @@
-//! Images from servers that lie: the catalog with a real disk directory, real HTTP, and a server that
-//! says what each test wants.
+//! Images from misbehaving servers: the catalog with a real disk directory, real HTTP, and a
+//! scripted server.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 use std::collections::BTreeMap;

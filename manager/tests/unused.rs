@@ -1,4 +1,4 @@
-//! What nobody asks for any more comes to an end, and nothing else does.
+//! Unrequested images are removed, and nothing else is.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! Other people's programs: run one, and say what it said when it fails.
+//! External programs: runs one, and reports its output when it fails.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};

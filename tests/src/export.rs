@@ -1,4 +1,4 @@
-//! A disk whose every read and write goes through a block driver of QEMU.
+//! A disk whose reads and writes all go through a block driver of QEMU.
 //!
 //! ```text
 //! file system — loop device — FUSE file of qemu-storage-daemon — driver — disk file

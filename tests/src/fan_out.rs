@@ -1,4 +1,4 @@
-//! One image and many disks that want it at once, each behind a link of its own.
+//! One image and many disks that fetch it at once, each behind its own link.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

@@ -1,5 +1,4 @@
-//! A FlexVolume driver and its caller: what the kubelet does with the executable, and how it reads
-//! the answer.
+//! A FlexVolume driver and its caller: how the kubelet calls the executable and reads the answer.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;

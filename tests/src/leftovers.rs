@@ -1,6 +1,7 @@
 //! Mounts and loop devices below a directory: how many there are, and how they end.
 //!
-//! Loop devices belong to the whole machine. What is not below the directory is somebody else's.
+//! Loop devices belong to the whole machine. Devices outside the directory belong to other
+//! programs.
 
 use std::fs;
 use std::os::unix::ffi::OsStringExt;

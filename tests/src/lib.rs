@@ -4,8 +4,8 @@
 //! by the files on a disk. It knows nothing of their insides: of our crates it uses only the
 //! generated protocol and the vocabulary.
 //!
-//! A harness has nobody to hand an error to: where the machine does not do what it must, it panics
-//! with the operation and the object, and every guard cleans up behind it.
+//! A harness has no caller for its errors: if the machine does not do what it must, it panics with
+//! the operation and the object, and every guard cleans up.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,

@@ -1,5 +1,5 @@
-//! The life of an image and its volumes as a list of requests, and what the disk must hold after
-//! each: the measure of every crash, power cut and full disk.
+//! The life of an image and its volumes as a list of requests, and the required state of the disk
+//! after each: the measure of every crash, power cut and full disk.
 //!
 //! ```text
 //! state 0 ──request 1──▶ state 1 ──request 2──▶ state 2 … state 12 = state 0

@@ -1,4 +1,4 @@
-//! What a test needs of the machine, and how to see whether it is there.
+//! The requirements of a test on the machine, and how to detect them.
 
 use std::fmt;
 use std::fs;

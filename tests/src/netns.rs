@@ -1,5 +1,4 @@
-//! Several machines in one: network namespaces on a bridge, each with a link of its own whose rate is
-//! limited in both directions.
+//! Several machines in one: network namespaces on a bridge, each with its own rate-limited link.
 
 use std::net::Ipv4Addr;
 

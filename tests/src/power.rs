@@ -1,5 +1,5 @@
-//! Power cuts: a disk whose every write and flush is recorded, and the same disk as it was after
-//! any number of them.
+//! Power cuts: a disk whose writes and flushes are all recorded, and the same disk after any number
+//! of them.
 //!
 //! ```text
 //! file system — … (see `export`) — blklogwrites — disk file

@@ -1,4 +1,4 @@
-//! A program of ours (or a server that it needs) as a child process.
+//! One of our programs, or a server that it needs, as a child process.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};

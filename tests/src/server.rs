@@ -1,4 +1,4 @@
-//! An HTTP server that lies, cuts and stalls as it is told.
+//! A scripted HTTP server that lies, aborts and stalls.
 
 use std::fmt;
 use std::io::{BufRead, BufReader, Read, Write};

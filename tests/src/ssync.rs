@@ -1,5 +1,5 @@
-//! Longhorn's own ends of ssync, as the recorded session shows them: a sender that gives a request 5 s
-//! and closes whether it succeeded or not, and a receiver that takes a close for success.
+//! Longhorn's own ends of ssync, as in the recorded session: a sender that gives a request 5 s and
+//! closes in any case, and a receiver that treats a close as success.
 
 use std::collections::VecDeque;
 use std::fs::File;

@@ -1,5 +1,5 @@
-//! Holds the house together: who may depend on whom, how long a file may be, and that the documents
-//! say what is so.
+//! Checks the structure of the workspace: the edges between crates, the length of files, and that
+//! the documents describe both.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,5 +1,5 @@
-//! The plugin with blank volumes: names, sizes and parameters; calls repeated, out of order and at
-//! once; hostile targets and mount flags; its socket.
+//! The plugin with blank volumes: names, sizes and parameters; repeated, reordered and concurrent
+//! calls; hostile targets and mount flags; its socket.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::collections::HashMap;

@@ -1,5 +1,5 @@
-//! Two nodes: who has a volume answers for it, one that is silent changes nothing for the other, and
-//! nothing is gone because somebody is silent.
+//! Two nodes: the manager that has a volume answers for it, a silent manager does not affect the
+//! other, and no volume counts as deleted because a manager is silent.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::collections::HashMap;

@@ -1,5 +1,5 @@
-//! The plugin with base images: sizes, images that are missing, malformed or no images, and file
-//! systems that are not what is asked.
+//! The plugin with base images: sizes, missing and malformed images, other files, and file systems
+//! that differ from the request.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::fs;

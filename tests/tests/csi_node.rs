@@ -1,5 +1,5 @@
-//! The plugin and what callers hand it: paths (150), flags (147), the context that a PersistentVolume gives back
-//! (152); and what it says of a volume whose disk is nearly full (142).
+//! The plugin and the input of callers: paths (150), flags (147), the context that a
+//! PersistentVolume returns (152); and the condition of a volume whose disk is nearly full (142).
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 

@@ -1,4 +1,4 @@
-//! Snapshots and clones: what they hold, whom they depend on, and what is refused.
+//! Snapshots and clones: their contents, their independence, and rejected requests.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::fs::{self, File};

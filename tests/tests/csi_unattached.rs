@@ -1,5 +1,5 @@
-//! The plugin in a cluster that attaches nothing (`attachRequired: false`): nobody tells the manager
-//! that a volume is used, and the kernel knows it all the same.
+//! The plugin in a cluster that attaches nothing (`attachRequired: false`): the manager is not
+//! informed that a volume is in use, and still knows it from the kernel.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::fs::File;

@@ -1,4 +1,4 @@
-//! The manifests say what the programs take: flags, versions, names.
+//! The manifests agree with the programs: flags, versions, names.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! A node that had a disk takes no other in its place until somebody says so.
+//! A node that had a disk accepts no other in its place until an operator permits it.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::ffi::OsString;

@@ -1,5 +1,6 @@
-//! Eight disks want one image, each behind a link of its own: they get it from each other. That it takes
-//! at most twice the time of one is the benchmark's to say (`fan-out`): here it is what must be so for it.
+//! Eight disks fetch one image, each behind its own link, from each other. The benchmark
+//! (`fan-out`) checks that this takes at most twice the time of one; this test checks its
+//! preconditions.
 
 use e2e::fan_out::FanOut;
 use e2e::{Need, needs};

@@ -1,4 +1,4 @@
-//! What a node takes away for itself needs no manager: FlexVolume without one, and on a full disk.
+//! Cleanup on a node needs no manager: FlexVolume without one, and on a full disk.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::fs::File;

@@ -1,5 +1,5 @@
-//! Rows 102 and 103: the executable killed at every place where its sources say that a step is done,
-//! the machine started anew, and many calls at once.
+//! Rows 102 and 103: the executable is killed at every marked step, the machine reboots, and many
+//! calls run at once.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::ffi::OsStr;

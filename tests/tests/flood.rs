@@ -1,5 +1,5 @@
-//! Strangers who open connections and say nothing, on every port of both daemons: probes and requests
-//! of others are answered all the same, and nothing of the daemon's is used up.
+//! Clients that open idle connections on every port of both daemons: probes and requests of others
+//! are still answered, and the resources of the daemons are not exhausted.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::fs;

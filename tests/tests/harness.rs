@@ -1,4 +1,4 @@
-//! The harness itself: what the other tests trust.
+//! Tests of the harness that the other tests rely on.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::fs::{self, File};

@@ -1,5 +1,4 @@
-//! Two tenants on one node: what one of them has, the other does not get, whichever driver is asked
-//! and by whatever name.
+//! Two tenants on one node: neither gets the data of the other, with any driver and under any name.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::collections::HashMap;

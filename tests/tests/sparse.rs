@@ -1,5 +1,5 @@
-//! Images take no more of the disk than what is in them: a block of zeros is a hole, whichever way an image
-//! comes. The measure is `cp --sparse=always` on the same file system.
+//! Images use no more space than their data: a block of zeros is a hole, whatever the source. The
+//! measure is `cp --sparse=always` on the same file system.
 #![allow(
     clippy::unwrap_used,
     reason = "tests: a panic with its cause is the result"

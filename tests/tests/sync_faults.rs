@@ -1,5 +1,5 @@
-//! Copies between real managers, with what goes wrong between them: wires that lie, peers that break
-//! the protocol, freeze, die, hold something else, or hold it damaged.
+//! Copies between real managers under faults: corrupting connections, and peers that violate the
+//! protocol, freeze, die, or have other or damaged data.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod sync_faults {

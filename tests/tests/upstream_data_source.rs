@@ -1,5 +1,5 @@
-//! The cases of Longhorn's own `pkg/datasource` tests, under their names, and what they leave out:
-//! clients that break off, forms as browsers make them, uploads that go on, exports, clones.
+//! The cases of Longhorn's own `pkg/datasource` tests, under their names, and cases that they lack:
+//! interrupted clients, forms from browsers, resumed uploads, exports, clones.
 #![allow(
     non_snake_case,
     clippy::unwrap_used,

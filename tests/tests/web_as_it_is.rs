@@ -1,5 +1,5 @@
-//! Servers of the web as they are: they break, lie about what they send, and have mirrors. What a user
-//! of `backing-image create` gets from them, by the built programs.
+//! Real-world web servers: they break, lie about their data, and have mirrors. What a user of
+//! `backing-image create` gets from them, with the built programs.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::sync::atomic::{AtomicUsize, Ordering};

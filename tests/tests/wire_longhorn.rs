@@ -1,7 +1,7 @@
-//! The recorded session of the incumbent, played against our daemon: the same requests, the same
-//! answers. What is aside: times, `realSize`, `virtualSize` (the incumbent had no `qemu-img` there),
-//! and that ours may be further on by the time it is asked. The image's own bytes were not recorded,
-//! so its checksums are ours.
+//! The recorded session of the incumbent, replayed against our daemon: the same requests, the same
+//! answers. Exceptions: times, `realSize`, `virtualSize` (the incumbent had no `qemu-img` there),
+//! and that our state may be further ahead. The bytes of the image were not recorded, so its
+//! checksums are ours.
 #![allow(
     clippy::unwrap_used,
     reason = "tests: a panic with its cause is the result"

@@ -1,4 +1,4 @@
-//! A file system that was made, looked at by its own tool before anybody else gets it.
+//! Checks a new file system with its own tool before it is published.
 
 use std::ffi::OsStr;
 use std::path::Path;

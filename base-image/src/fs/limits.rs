@@ -1,4 +1,4 @@
-//! What each kind of file system cannot hold: told with the name of the file before its tool runs.
+//! The limits of each type of file system, reported with the name of the file before its tool runs.
 
 use std::ops::RangeInclusive;
 use std::os::unix::ffi::OsStrExt;

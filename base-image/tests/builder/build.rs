@@ -1,4 +1,4 @@
-//! What is built, and what is refused.
+//! Successful builds and rejected input.
 
 use std::fs;
 

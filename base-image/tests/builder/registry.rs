@@ -1,4 +1,4 @@
-//! Pushing to a real registry with TLS and a password, and looking into what is there.
+//! Pushes to a real registry with TLS and a password, and inspects the result.
 
 use std::fs;
 use std::net::TcpStream;

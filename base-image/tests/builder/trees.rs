@@ -1,5 +1,5 @@
-//! Directories of every shape: what a file system can hold comes out as it went in, and what it cannot
-//! hold is refused with the name of the file.
+//! Directories of every shape: supported contents are preserved, and unsupported contents are
+//! rejected with the name of the file.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};

@@ -1,4 +1,5 @@
-//! Who of a cluster's disks has answered, and who ought to have: what "nobody has it" is believed by.
+//! The disks of a cluster that have answered, and those that should have: the basis of every "not
+//! found".
 //!
 //! Every manager keeps a list of the other disks on its own. All lists together name the disks that
 //! have to answer. A wrong entry makes a caller wait; it never makes a missing answer count.

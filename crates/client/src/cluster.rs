@@ -1,8 +1,8 @@
 //! The managers of a cluster: addresses, or names out of which the network makes all of them.
 //!
-//! Every disk has its manager, and none of them knows the others' volumes. Who looks for a volume asks
-//! all, and the first that has it ends the search; that nobody has it is believed by [`Census`]. One
-//! manager that is silent costs the others' callers nothing: it is asked, and not waited for.
+//! Every disk has its own manager, and no manager knows the volumes of others. A search asks all of
+//! them, and the first that has the volume ends the search; [`Census`] decides when no disk has it.
+//! A silent manager does not delay calls about other disks: it is asked, and nobody waits for it.
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;

@@ -1,5 +1,5 @@
-//! A typed client of the backing image manager: one address in, one method per call out; and what
-//! both node programs must read alike to make its requests: [`parameters`], [`PullSecret`], [`owner`].
+//! A typed client of the backing image manager, with one address and one method per call, and the
+//! parts that both node programs need to form requests: [`parameters`], [`PullSecret`], [`owner`].
 //!
 //! It owns the connection, the deadline of each call and the one table between error kinds and gRPC
 //! codes, both ways. Names are checked before they are sent. It decides nothing: what an answer means

@@ -1,8 +1,8 @@
-//! The parameters of a volume as users write them, in a StorageClass or in the options of a
-//! FlexVolume: their names and what each may say.
+//! The parameters of a volume in a StorageClass or in the options of a FlexVolume: their names and
+//! permitted values.
 //!
-//! The keys are Longhorn's of old. What is wrong is told in words that end a sentence; the caller
-//! names the key and repeats the value.
+//! The keys are those of Longhorn v0.3. A reason completes a sentence; the caller adds the key and
+//! the value.
 
 /// The container image that holds the volume's first contents.
 pub const BASE_IMAGE: &str = "baseImage";

@@ -1,4 +1,4 @@
-//! The pull secret of a volume: what the registry of its base image wants to hear.
+//! The pull secret of a volume: the credentials for the registry of its base image.
 
 use std::collections::HashMap;
 

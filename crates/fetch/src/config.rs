@@ -1,6 +1,7 @@
 //! The registry configuration: mirrors, private certificate authorities, explicit distrust of TLS.
 //!
-//! A TOML file spelled like `containers-registries.conf(5)`, version 2, with two keys of ours:
+//! A TOML file in the format of `containers-registries.conf(5)`, version 2, with two additional
+//! keys:
 //!
 //! ```toml
 //! [[registry]]
@@ -13,8 +14,8 @@
 //! location = "mirror.example.com/proxy"
 //! ```
 //!
-//! `insecure` means that nobody vouches for the registry: who stands between can read the password that
-//! is sent to it, and change what no digest names, such as a tag.
+//! `insecure` means that the identity of the registry is not verified: an attacker in the network
+//! can read the password and change everything that no digest names, such as a tag.
 //!
 //! A key that is not known is refused: a misspelled `insecure` must not go unnoticed.
 

@@ -1,7 +1,7 @@
 //! Registry credentials, from the bytes of a Docker `config.json`.
 //!
-//! A `kubernetes.io/dockerconfigjson` secret holds the same bytes. Credential helpers are programs:
-//! they are never run, and an error says so when one would have been needed.
+//! A `kubernetes.io/dockerconfigjson` secret contains the same bytes. Credential helpers are
+//! programs: they are never run, and the error says so if one would be needed.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! What can go wrong between us and the network, and what it means to who asked.
+//! The errors between this program and the network, and their meaning for the caller.
 
 use std::error::Error as StdError;
 use std::io;

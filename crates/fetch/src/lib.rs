@@ -1,12 +1,12 @@
 //! Bytes from the network: OCI registries and URLs, with bounded trust in them.
 //!
-//! Owns the whole way from a reference or a URL that somebody typed to a stream of bytes: addresses
-//! that may be connected to, TLS, credentials and tokens, redirects, retries and resumption, and the
-//! digests of what a registry sends. It must not know where the bytes go, nor what is in a layer.
+//! Owns the way from a reference or a URL to a stream of bytes: permitted addresses, TLS,
+//! credentials and tokens, redirects, retries and resumption, and the digests of a registry's data.
+//! It must not know the destination of the bytes or the content of a layer.
 //!
-//! Everything that the other side says is hostile until a digest vouches for it: sizes are bounded
-//! before they are believed, bodies of errors are never read into a message, and secrets go only
-//! where [`Config`] and the rules of [`registry`] let them.
+//! All input is hostile until a digest covers it: sizes are limited before they are trusted, bodies
+//! of errors never become part of a message, and secrets go only where [`Config`] and the rules of
+//! [`registry`] permit.
 
 mod address;
 mod answer;

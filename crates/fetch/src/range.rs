@@ -1,4 +1,4 @@
-//! `Content-Range` (RFC 9110 section 14.4): what part of a thing came.
+//! `Content-Range` (RFC 9110 section 14.4): which part of a resource was sent.
 
 use reqwest::header::HeaderValue;
 

@@ -1,4 +1,4 @@
-//! Who gets the credentials, and who does not: rows 7, 9 and 10 of the faults, and bearer tokens.
+//! Which servers receive credentials: rows 7, 9 and 10 of the faults, and bearer tokens.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test")]
 
 mod rig;

@@ -1,4 +1,5 @@
-//! Downloads from URLs that lie, change and lead inside: rows 22 to 29 of the faults.
+//! Downloads from URLs with false lengths, changed files and internal addresses: rows 22 to 29 of
+//! the faults.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test")]
 
 mod rig;

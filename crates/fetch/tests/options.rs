@@ -1,4 +1,4 @@
-//! What one download may want besides its URL, and who gets to see it.
+//! The options of a download, and which servers see them.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test")]
 
 mod rig;

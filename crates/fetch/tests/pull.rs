@@ -1,4 +1,4 @@
-//! Registries that lie, break off and stall: rows 1 to 6, 8, 12, 13 and 20 of the faults.
+//! Registries that lie, abort and stall: rows 1 to 6, 8, 12, 13 and 20 of the faults.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test")]
 
 mod rig;

@@ -1,5 +1,5 @@
-//! Runs the few external tools: by absolute path, without a shell, with a deadline, and with their
-//! own words in the error.
+//! Runs the external tools: by absolute path, without a shell, with a deadline, and with their
+//! output in the error.
 
 use std::ffi::OsStr;
 use std::io::Read;

@@ -1,7 +1,7 @@
-//! The disks of this node, and where the file of a volume lies on them.
+//! The disks of this node, and the files of volumes on them.
 //!
-//! A disk is found by its uuid among the directories that the program was started with, and a file
-//! by the volume's own name. No path that comes from outside is ever opened.
+//! A disk is found by its UUID among the directories given at start, and a file by the name of the
+//! volume. No path from outside is ever opened.
 
 use std::fs::File;
 use std::io::Read as _;

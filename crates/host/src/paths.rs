@@ -1,5 +1,4 @@
-//! Places to mount at, opened once so that nobody can swap them afterwards (CVE-2021-25741 is what
-//! happens otherwise).
+//! Mount points, opened once so that they cannot be swapped afterwards (as in CVE-2021-25741).
 //!
 //! A [`Place`] is an open parent directory and a name in it. Everything is done relative to that
 //! directory and never follows a symbolic link in the last component. Links in the parent's path are

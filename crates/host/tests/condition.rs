@@ -1,4 +1,4 @@
-//! What the condition of a volume tells (142), and what it means to have grown (145, 148).
+//! The condition of a volume (142), and when it counts as grown (145, 148).
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! Disks that fail or cannot do what is usual: read errors, large sectors, no direct I/O, no write.
+//! Disks that fail or lack features: read errors, large sectors, no direct I/O, read-only.
 
 #![allow(
     clippy::unwrap_used,

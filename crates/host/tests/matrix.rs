@@ -1,4 +1,5 @@
-//! What is asked for against what is there, with images made by the real tools (rows 73 and 74).
+//! The requested file system against the actual one, with images created by the real tools (rows 73
+//! and 74).
 
 #![allow(
     clippy::unwrap_used,

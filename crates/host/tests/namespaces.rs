@@ -1,5 +1,5 @@
-//! Other mount namespaces and shared mounts: containers that share kubelet's directory see what we mount there, and
-//! so does every other place where that directory is mounted (143).
+//! Other mount namespaces and shared mounts: containers that share the directory of the kubelet see
+//! our mounts there, and so does every other location where that directory is mounted (143).
 
 #![allow(
     clippy::unwrap_used,

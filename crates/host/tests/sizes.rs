@@ -1,4 +1,4 @@
-//! Sizes that blank volumes have: what mkfs takes is asked of mkfs.
+//! The sizes of blank volumes, compared with the limits of mkfs.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::fs::File;

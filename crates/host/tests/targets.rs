@@ -1,4 +1,4 @@
-//! Where volumes appear: one or many targets, read-only ones, bad ones, dead mounts.
+//! Targets of volumes: one or many, read-only, invalid, dead mounts.
 
 #![allow(
     clippy::unwrap_used,

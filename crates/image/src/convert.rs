@@ -6,10 +6,10 @@
 //!  space given in order                                          └─ long ones: hole again
 //! ```
 //!
-//! The layout comes from the planner alone: it gives space in guest order, ahead of the writers, so
-//! that workers may finish in any order. What the image's file holds in one large piece, as the guest
-//! has it, is not copied where the file system can share extents: it is given to the raw form as it
-//! is, at once and for no space. Nothing is synced: that is the store's recipe.
+//! Only the planner decides the layout: it allocates space in guest order, ahead of the writers, so
+//! that workers may finish in any order. A large piece that the file of the image holds in guest
+//! order is not copied if the file system can share extents: the raw form shares it, immediately
+//! and without using space. Nothing is synced; the recipe of the store does that.
 
 use std::fs::File;
 use std::io;

@@ -1,4 +1,4 @@
-//! What can be wrong with an image, and what that means to the caller.
+//! The errors of disk images, and their meaning for the caller.
 
 use std::fmt;
 use std::io;

@@ -1,6 +1,7 @@
 //! The extents of files: how many there are, where the data is, and moving it without filling holes.
 //!
-//! Cloning a file costs by the extent, so few and large ones are worth work (docs/architecture.md).
+//! The cost of cloning a file depends on its number of extents, so few and large ones are worth the
+//! work (docs/architecture.md).
 
 use std::fs::File;
 use std::io;

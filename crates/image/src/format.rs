@@ -1,8 +1,8 @@
 //! The formats that are taken, and telling them by their first bytes.
 //!
-//! Telling happens once, when an image is imported without a declared format, and the answer is
-//! recorded. It never happens again: a guest can write any bytes at the start of its own raw disk,
-//! and whoever asks a second time obeys the guest (CVE-2015-1850, CVE-2026-24708).
+//! The format is detected once, when an image is imported without a declared format, and the result
+//! is recorded. It is never detected again: a guest can write any bytes to the start of its own raw
+//! disk, and repeated detection would obey the guest (CVE-2015-1850, CVE-2026-24708).
 
 use std::fmt;
 use std::fs::File;

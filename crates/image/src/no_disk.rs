@@ -1,9 +1,9 @@
-//! What is surely no disk image, though nothing but a raw disk could be told of its bytes: archives,
-//! compressed files, pages, pointers to the file that was meant.
+//! Data that is certainly not a disk image, although any bytes could be a raw disk: archives,
+//! compressed files, pages, pointers to other files.
 //!
-//! A raw disk may begin with any bytes, so this is asked of new images alone, when nobody declared
-//! their format, and never of a disk that was stored before. A boot sector, a partition table or a file
-//! system that is known says that it is a disk, whatever else it looks like.
+//! A raw disk may start with any bytes, so this check applies only to new images without a declared
+//! format, and never to a stored disk. A boot sector, a partition table or a known file system
+//! identifies a disk, whatever else it resembles.
 
 use std::fs::File;
 

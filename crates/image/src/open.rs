@@ -1,4 +1,4 @@
-//! Opening an image whose format is known, as a disk that can be read.
+//! Opens an image with a known format as a readable disk.
 
 use std::fs::File;
 use std::io;

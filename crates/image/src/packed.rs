@@ -1,8 +1,8 @@
-//! Disk images that come as one compressed file: `.gz`, `.xz`, `.zst`. They are unpacked while they
-//! come, and never stored as they are.
+//! Disk images in one compressed file: `.gz`, `.xz`, `.zst`. They are unpacked as they arrive and
+//! never stored compressed.
 //!
-//! Every byte is hostile: memory is bounded by the windows that are taken, and what comes out by what
-//! went in. Zeros do not count: a blank disk packs 1:30,000, takes no room and is a fair thing to send.
+//! Every byte is hostile: the permitted windows limit the memory, and the input limits the output.
+//! Zeros do not count: a blank disk compresses 1:30,000, uses no space, and is legitimate.
 
 mod peeked;
 

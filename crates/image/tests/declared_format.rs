@@ -1,4 +1,5 @@
-//! Formats, rows 44 to 46 of the list of faults: what is declared holds; what is told is told once.
+//! Formats, rows 44 to 46 of the list of faults: a declared format is kept, and a format is
+//! detected only once.
 
 #![allow(
     clippy::unwrap_used,

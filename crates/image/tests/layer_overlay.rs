@@ -1,4 +1,4 @@
-//! Which file is the disk image when layers lie over each other: row 19 of the faults.
+//! Which file is the disk image in stacked layers: row 19 of the faults.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test")]
 
 mod layers;

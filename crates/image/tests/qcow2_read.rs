@@ -1,4 +1,4 @@
-//! Reading what the real tools write: every legal kind of qcow2 image, byte for byte.
+//! Reads the output of the real tools: every legal kind of qcow2 image, byte for byte.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! Who is connected, counted by address, so that one peer cannot take what is there for all.
+//! Connections per address, so that one peer cannot occupy all of them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;

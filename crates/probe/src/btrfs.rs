@@ -1,7 +1,7 @@
 //! btrfs: its superblock, and which devices that names.
 //!
-//! A mount of a btrfs takes every device that the kernel has seen of the same file system, and writes to
-//! them. So one that is not all on its own device is never mounted, whoever else may have the rest.
+//! A mount of a btrfs uses every device of the same file system that the kernel has seen, and
+//! writes to them. So a btrfs that is not entirely on its own device is never mounted.
 
 use std::io;
 

@@ -1,4 +1,4 @@
-//! ext2, ext3 and ext4: which of them it is, and what their superblock asks of the node that mounts it.
+//! ext2, ext3 and ext4: how to distinguish them, and what their superblock requires of a node.
 
 use std::io;
 

@@ -1,4 +1,4 @@
-//! FAT12, FAT16 and FAT32 (`vfat`), and the test that tells a FAT boot sector from an MBR.
+//! FAT12, FAT16 and FAT32 (`vfat`), and the test that distinguishes a FAT boot sector from an MBR.
 //!
 //! Both end in `55 aa`. What makes a boot sector FAT is a BIOS parameter block that makes sense, as
 //! Microsoft's FAT specification 1.03 defines it.

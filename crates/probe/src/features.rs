@@ -1,5 +1,5 @@
-//! What of a file system not every kernel has: for the words of an error, never for a decision. A kernel that
-//! is newer than this program may know more.
+//! File system features that some kernels lack: used only in error texts, never for a decision. A
+//! kernel newer than this program may support more.
 
 use std::io;
 

@@ -1,8 +1,8 @@
-//! Tells what a disk or a disk image holds by its superblocks, reading only.
+//! Detects the contents of a disk or a disk image from its superblocks, without writing.
 //!
-//! The names are those of `blkid`, and so are the decisions where it has an opinion: this crate is
-//! what stands between a volume and `mkfs`. It knows nothing of image formats (a qcow2 image is a
-//! [`Disk`] that the `image` crate makes), of devices, mounts or Kubernetes.
+//! The names, and the decisions where it has one, are those of `blkid`: this crate protects volumes
+//! from `mkfs`. It knows nothing of image formats (a qcow2 image is a [`Disk`] from the `image`
+//! crate), of devices, mounts or Kubernetes.
 //!
 //! | file | holds |
 //! |---|---|

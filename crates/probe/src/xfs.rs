@@ -1,4 +1,4 @@
-//! XFS: its superblock, and what that asks of the node that mounts it.
+//! XFS: its superblock, and what it requires of a node.
 
 use std::io;
 use std::ops::RangeInclusive;

@@ -1,4 +1,4 @@
-//! Reads a regular file of the tree once, in order, and leaves out what is zero.
+//! Reads a regular file of the tree once, in order, and skips zeros.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

@@ -1,10 +1,10 @@
 //! What goes into the file system: a directory of this machine, read once into memory (without the
 //! contents of its files).
 //!
-//! The tree holds only what the copy shall hold: names, types, owners, modes, modification times,
-//! link targets, device numbers and extended attributes. What differs from one run to the next
-//! (access and change times, inode numbers, the order of `readdir`, the place of the directory) is
-//! not in it, so that the same input gives the same bytes.
+//! The tree contains only what the copy keeps: names, types, owners, modes, modification times,
+//! link targets, device numbers and extended attributes. It excludes what differs between runs
+//! (access and change times, inode numbers, the order of `readdir`, the location of the directory),
+//! so that the same input produces the same bytes.
 
 mod data;
 mod error;

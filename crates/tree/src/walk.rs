@@ -1,5 +1,5 @@
-//! The way through a directory of any depth: by descriptors, so that no path is longer than the kernel
-//! takes. Owns which directories are open. It must not know what is kept of a file.
+//! Walks a directory of any depth by file descriptors, so that no path exceeds the limit of the
+//! kernel. It owns the open directories, and must not know which properties of a file are kept.
 
 use std::fs::{File, Metadata};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};

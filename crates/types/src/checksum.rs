@@ -1,5 +1,5 @@
-//! SHA-512: the checksum that Longhorn gives a backing image, over the whole file as stored. And
-//! SHA-256, which is what most vendors publish of their images.
+//! SHA-512, Longhorn's checksum of a backing image over the whole file as stored, and SHA-256,
+//! which most vendors publish.
 
 use std::fmt;
 use std::str::FromStr;

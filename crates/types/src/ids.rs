@@ -1,8 +1,8 @@
-//! Names that come from outside and end up in paths: each type is proof that the text is safe there.
+//! Names from outside that become part of paths: each type proves that the text is safe there.
 //!
-//! A safe name is one path component that is never hidden, never an option of a command and never
-//! `.` or `..`: it starts with a letter or a digit and goes on with letters, digits, `_`, `.`, `-`.
-//! That is Longhorn's own rule for names (backing-image-manager.md §1.13).
+//! A safe name is one path component that is never hidden, never an option of a command, and never
+//! `.` or `..`: it starts with a letter or a digit and continues with letters, digits, `_`, `.` and
+//! `-`. This is Longhorn's own rule for names (backing-image-manager.md §1.13).
 
 use std::fmt;
 use std::str::FromStr;

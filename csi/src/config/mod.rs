@@ -1,4 +1,4 @@
-//! The command line: what the user typed, and what the program needs, checked.
+//! The command line: the arguments, and the checked configuration.
 
 mod checks;
 

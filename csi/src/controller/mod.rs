@@ -1,5 +1,5 @@
-//! The controller service: each call is checked, guarded, done by the manager whose it is and put on the
-//! wire.
+//! The controller service: each call is checked, guarded, and executed by the responsible manager,
+//! and the answer is converted to protobuf.
 
 mod show;
 

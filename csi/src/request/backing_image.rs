@@ -1,5 +1,5 @@
-//! The parameters that Longhorn's StorageClasses name a backing image with today. They say what
-//! `baseImage` says in another way: which image the volume begins with, and where it comes from.
+//! The parameters with which Longhorn's StorageClasses name a backing image today. Like
+//! `baseImage`, they name the image of a volume and its source.
 
 use std::collections::BTreeMap;
 

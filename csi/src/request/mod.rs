@@ -1,7 +1,7 @@
-//! Requests as they come in, turned into requests that are checked: the only validation site.
+//! Converts incoming requests to checked requests: the only place of validation.
 //!
-//! A handler gets either one of these types or an error that names the field. Nothing behind them
-//! sees a proto message. Secrets are taken apart here and are in no type that can be printed.
+//! A handler gets one of these types, or an error that names the field. No code behind it sees a
+//! proto message. Secrets are extracted here and are in no printable type.
 
 mod backing_image;
 mod capability;

@@ -1,5 +1,6 @@
-//! The names that callers give to volumes, snapshots and groups. CSI takes nearly every text; here a name
-//! is a directory's and the id. A name that can be neither gets an id made from it, always the same.
+//! The names that callers give to volumes, snapshots and groups. CSI accepts nearly any text; here
+//! a name is also a directory name and the id. A name that cannot be either gets an id derived from
+//! it, always the same.
 
 use types::{ImageName, Sha512, VolumeName};
 

@@ -1,5 +1,5 @@
-//! Requests to the node service. Paths are checked where they are opened, in `host::paths`; here
-//! only what is missing is told.
+//! Requests to the node service. `host::paths` checks paths where it opens them; only missing
+//! fields are reported here.
 
 use std::collections::HashMap;
 use std::path::PathBuf;

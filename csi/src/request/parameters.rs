@@ -1,4 +1,4 @@
-//! The parameters of a StorageClass, strictly: whoever misspells one learns it now, not in a year.
+//! The parameters of a StorageClass, parsed strictly: a misspelt parameter is an error immediately.
 //!
 //! The keys are Longhorn's of old (csi-and-flexvolume.md §6.1). An empty value is an unset one; the
 //! text `null`, which some templates write, is neither.

@@ -1,4 +1,4 @@
-//! Making a volume: what it is made from, and whether that suits how it is going to be used.
+//! Creates a volume: its source, and whether the source suits the intended use.
 
 use client::{ImageOutcome, PullSecret, is_blank_copy, wire};
 use types::{Classify as _, ErrorKind, ImageName, report};

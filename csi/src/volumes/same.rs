@@ -1,4 +1,4 @@
-//! Whether a volume that is there is the one that a request asks for.
+//! Whether an existing volume is the requested one.
 
 use std::collections::HashMap;
 

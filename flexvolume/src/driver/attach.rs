@@ -1,8 +1,8 @@
 //! The calls of deployments in which a controller attaches volumes to nodes (`attach = true`).
 //!
-//! To attach is to make the volume and to record for which node it is; the node's own `mountdevice`
-//! makes the device. The device that these calls tell is therefore a name, `/dev/longhorn/VOLUME` as
-//! the first driver had it, and no node of the host.
+//! Attaching creates the volume and records its node; `mountdevice` on the node creates the device.
+//! The device in the answers is therefore only a name, `/dev/longhorn/VOLUME` as in the first
+//! driver, and not a device of the host.
 
 use std::path::Path;
 use std::sync::atomic::Ordering;

@@ -1,8 +1,8 @@
 //! The calls on volumes.
 //!
-//! Each call locks what it works on first: its target, then its volume, always in this order. The
-//! volume is staged once per node, in the state directory, and bound to each target from there;
-//! staging and binding are [`host::staging`]'s.
+//! Each call first locks its target and then its volume, always in this order. The volume is staged
+//! once per node, in the state directory, and bound to each target from there; [`host::staging`]
+//! stages and binds.
 
 mod attach;
 mod mount;

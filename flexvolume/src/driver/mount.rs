@@ -1,9 +1,9 @@
 //! Mounting: `mount` and `mountdevice`.
 //!
-//! Steps of `mount`, in order, each with a crash point after it: 1 the image, then the volume · 2 the
-//! record · 3 the publication · 4 staging · 5 the bind mount at the target. A failure undoes them in
-//! the other direction; a crash leaves the record, by which the next `mount` goes on and `unmount`
-//! undoes.
+//! The steps of `mount`, in order, each with a crash point after it: 1 the image, then the volume ·
+//! 2 the record · 3 the publication · 4 staging · 5 the bind mount at the target. A failure undoes
+//! them in reverse order. A crash leaves the record, with which the next `mount` continues and
+//! `unmount` undoes.
 
 use client::wire;
 use host::staging::{self, Access, Check, NodeVolume, PublishRequest, StageRequest};

@@ -1,8 +1,8 @@
 //! Unmounting: `unmount` and `unmountdevice`, and undoing a mount that failed.
 //!
-//! Steps, in order: 1 the mount at the target · 2 with the volume's last target, what staging made ·
-//! 3 the publication · 4 the record. The record goes last: a call that is killed is finished by the
-//! next one, also after a reboot, when only the record is left.
+//! The steps, in order: 1 the mount at the target · 2 with the last target of the volume, the
+//! results of staging · 3 the publication · 4 the record. The record is last: the next call
+//! finishes a killed one, also after a reboot, when only the record is left.
 //!
 //! Steps 1 and 2 are all that the kubelet waits for. Where the manager does not take the publication
 //! back, the record becomes that of a debt, which later calls pay.

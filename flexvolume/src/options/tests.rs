@@ -1,4 +1,4 @@
-//! Tables of options: what the documentation writes, what kubelets add, what nobody should.
+//! Tables of options: those in the documentation, those that kubelets add, and invalid ones.
 
 use types::Classify as _;
 

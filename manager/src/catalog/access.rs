@@ -1,5 +1,5 @@
-//! Who gets an image that is there already: one that was pulled with credentials is given only to who
-//! proves to its registry that he may have it, as the registry itself would do.
+//! Access to existing images: an image that was pulled with credentials is given only to callers
+//! that prove access to its registry, as the registry itself would decide.
 //!
 //! A proof is remembered beside the image ([`Proofs`]), so that the registry is asked once and may be
 //! gone afterwards. The pull itself is the first proof. What a proof shows to be open to everybody is

@@ -1,4 +1,4 @@
-//! Deleting an image: nobody works on it, nobody uses it, then it is gone.
+//! Deletes an image: ends all work on it, makes sure that nothing uses it, then removes it.
 
 use std::sync::Arc;
 

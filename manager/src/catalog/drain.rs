@@ -1,5 +1,5 @@
-//! The end of a manager, in two steps: nothing new is begun while what is on its way may still arrive;
-//! then all work is called off.
+//! Stops a manager in two steps: first it rejects new work while incoming images may complete, then
+//! it cancels all work.
 
 use std::sync::atomic::Ordering;
 

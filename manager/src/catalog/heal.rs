@@ -1,8 +1,8 @@
-//! Damaged images become good again, where that is possible: the chunks that are still good are kept
-//! and the others come from peers, or the image is made anew from its own source.
+//! Repairs damaged images if possible: intact chunks are kept and the others come from peers, or
+//! the image is fetched again from its own source.
 //!
-//! Where neither works the image stays failed and says so: its bytes are in quarantine, and whoever has
-//! them elsewhere can sync, upload or create it again.
+//! If neither works, the image stays failed and says so: the damaged file is quarantined, and the
+//! image can be synced, uploaded or created again.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -10,9 +10,9 @@
 //!        Retry                                  Failed ──▶ failed
 //! ```
 //!
-//! A `pending` image becomes `ready` at once when the bytes that were asked for are on the disk.
-//! `ready` holds a [`SealedImage`], which only the store makes: it cannot be said early. This file
-//! knows neither time nor files nor tasks.
+//! A `pending` image becomes `ready` immediately if the requested bytes are on the disk. `ready`
+//! holds a [`SealedImage`], which only the store creates, so it cannot be announced early. This
+//! file knows neither time nor files nor tasks.
 
 use types::{ErrorKind, Sha512};
 

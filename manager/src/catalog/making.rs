@@ -1,4 +1,4 @@
-//! Making images, and reading again the ones in doubt: the catalog's tasks.
+//! Creates images and verifies doubtful ones: the tasks of the catalog.
 //!
 //! A task is a fallible body (`make`, `look_again`) and a thin wrapper that turns its outcome into the
 //! image's state. Dropping a caller never ends a task; deleting the image or stopping the daemon does.

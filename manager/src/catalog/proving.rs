@@ -1,5 +1,6 @@
-//! Checksums that were told, by a peer's manifest or by Longhorn's sidecar, are computed once the image is
-//! ready: it need not wait until gigabytes are hashed, and a wrong sum is found all the same.
+//! Computes checksums that a peer's manifest or Longhorn's sidecar claimed, once the image is
+//! ready: the image does not wait until gigabytes are hashed, and a wrong checksum is still
+//! detected.
 
 use std::sync::Arc;
 

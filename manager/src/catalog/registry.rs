@@ -1,8 +1,8 @@
 //! Images as Longhorn's faces ask for them: by the path of their file, each once.
 //!
-//! Longhorn's registry lives in memory and a second request for a path or a uuid is refused until the
-//! first is deleted or forgotten, whatever came of it. Ours is filled from the disk as well: the first
-//! request for an image that was found there takes it over as it is.
+//! Longhorn's registry is in memory, and a second request for a path or a UUID is rejected until
+//! the first is deleted or forgotten, whatever its result. Ours is also filled from the disk: the
+//! first request for an image found there takes it over.
 
 use std::path::PathBuf;
 use std::sync::Arc;

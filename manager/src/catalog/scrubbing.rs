@@ -1,7 +1,7 @@
 //! The scrubber: reads every ready image again, one after the other, at a bounded rate.
 //!
-//! Nothing of it outlives the process: a start begins with any of the images. It waits while images
-//! are made, and holds an image's files for no longer than a few MiB take.
+//! Its state does not outlive the process: a start begins with any image. It waits while images are
+//! being created, and holds the files of an image only as long as a few MiB take.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,5 +1,5 @@
-//! Reading an image's bytes for somebody else: the files stay in place meanwhile, a deletion ends the
-//! reading first, and only so many copies are sent at once.
+//! Reads an image for a receiver: the files stay in place meanwhile, a deletion ends the reading
+//! first, and the number of concurrent copies is limited.
 
 use std::path::PathBuf;
 

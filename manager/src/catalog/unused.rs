@@ -1,9 +1,9 @@
-//! What nobody asks for any more: images that failed for a driver, and images that drivers had made and
-//! no volume uses.
+//! Removes unrequested images: images that failed for a driver, and images that only drivers
+//! requested and no volume uses.
 //!
-//! Only images that drivers alone asked for come to an end here. What Longhorn's control plane, a person
-//! or another program asked for stays, and so do snapshots. Times are those that this process has
-//! watched, so that a clock that is set removes nothing.
+//! Only images that drivers alone requested are removed here. Images that Longhorn's control plane,
+//! a person or another program requested stay, and so do snapshots. Times are those that this
+//! process has observed, so changing the clock removes nothing.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};

@@ -1,4 +1,5 @@
-//! `backing-image-manager doctor`. Its exit code says how bad it is: 0 fine, 1 warnings, 2 errors.
+//! `backing-image-manager doctor`. The exit code shows the worst result: 0 fine, 1 warnings, 2
+//! errors.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

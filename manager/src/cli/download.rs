@@ -1,7 +1,7 @@
 //! The options of `backing-image create --download-url`.
 //!
-//! Secrets come from files, or from the environment: what is on a command line can be read by everyone
-//! on the machine.
+//! Secrets come from files or from the environment, because every user of the machine can read a
+//! command line.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! The command line: what people and scripts type.
+//! The command line for people and scripts.
 //!
 //! Results go to standard output, as JSON in Longhorn's shape unless `-o table` is asked for; progress
 //! and errors go to standard error. Exit codes: 0 done, 1 it failed, 2 the command line is wrong.

@@ -1,4 +1,4 @@
-//! The directory itself: whether it is a disk, who serves it, how much room it has.
+//! The directory itself: whether it is a disk, which process serves it, how much space it has.
 
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;

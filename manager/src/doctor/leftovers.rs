@@ -1,4 +1,4 @@
-//! What lies on the disk and is no image, no volume, and no part of one.
+//! Files on the disk that are no part of an image or a volume.
 
 use std::fs;
 use std::path::Path;

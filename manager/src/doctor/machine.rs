@@ -1,4 +1,4 @@
-//! The machine around the disk: what the kernel has, what this process may use, which ports are free.
+//! The machine around the disk: kernel features, limits of this process, free ports.
 
 use std::fs;
 use std::net::TcpListener;

@@ -1,4 +1,4 @@
-//! `backing-image-manager doctor`: what this disk and this kernel can do, and what they cannot.
+//! `backing-image-manager doctor`: what this disk and this kernel support.
 //!
 //! Everything is found out by doing it once, in files without names that vanish by themselves; nothing
 //! on the disk is changed. It runs beside a daemon that serves the disk.

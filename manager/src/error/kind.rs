@@ -1,4 +1,4 @@
-//! What each of the manager's errors means to a caller: the only place that says it.
+//! The kind of each error of the manager, defined only here.
 
 use types::{Classify, ErrorKind};
 

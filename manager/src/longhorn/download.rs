@@ -1,7 +1,8 @@
 //! `GET /v1/files/{id}/download`: the bytes of a ready image, packed with gzip, or as they are.
 //!
-//! Longhorn's server packs them always and knows no ranges, unless `forV2Creation=true` asks for the
-//! bytes themselves. These we also give in parts, so that a broken download goes on where it broke.
+//! Longhorn's server always compresses them and supports no ranges, unless `forV2Creation=true`
+//! requests the bytes themselves. We also serve those in ranges, so that an interrupted download
+//! can be resumed.
 
 use std::fs::File;
 use std::io::{self, Write};

@@ -1,7 +1,7 @@
 //! The operations behind Longhorn's faces: files known by their path, each held by a catalog.
 //!
-//! A manager has the images of its disk; a data source has the work files. A path that is none of a
-//! file of theirs is refused before anything is looked at on the disk.
+//! A manager has the images of its disk; a data source has the work files. A path that belongs to
+//! none of their files is rejected before the disk is accessed.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

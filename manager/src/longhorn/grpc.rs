@@ -1,7 +1,7 @@
-//! `bimrpc.BackingImageManagerService`, version 3: what Longhorn's control plane calls.
+//! `bimrpc.BackingImageManagerService`, version 3: the interface for Longhorn's control plane.
 //!
-//! Longhorn's manager passes every call on to its own sync server by HTTP, and its errors look like it;
-//! ours come from the same operations without the way round, in the same words.
+//! Longhorn's manager forwards every call to its own sync server over HTTP, and its errors show
+//! this. Ours come directly from the same operations, in the same words.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

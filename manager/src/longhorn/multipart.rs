@@ -1,5 +1,5 @@
-//! The form of an upload: multipart/form-data whose part `chunk` holds the image. Browsers, curl and
-//! Longhorn's own clients send it. Other parts are skipped.
+//! The form of an upload: multipart/form-data whose part `chunk` contains the image. Browsers, curl
+//! and Longhorn's own clients send it. Other parts are skipped.
 
 use axum::body::Body;
 use axum::http::HeaderMap;

@@ -1,4 +1,4 @@
-//! What a REST request says in its path and its query, as Go's server reads them.
+//! The path and query of a REST request, parsed as Go's server does.
 
 use std::path::PathBuf;
 

@@ -1,5 +1,5 @@
-//! The REST face of the sync server: `/v1/files…`, as Longhorn's managers, data sources and users call
-//! it. Answers are JSON, or nothing, or plain text that says what is wrong.
+//! The REST interface of the sync server: `/v1/files…`, for Longhorn's managers, data sources and
+//! users. Answers are JSON, empty, or plain text with the reason.
 
 use std::path::PathBuf;
 

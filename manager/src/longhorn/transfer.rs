@@ -1,5 +1,5 @@
-//! Files that come and go: receiving and sending by ssync, uploads, clones, as Longhorn's faces ask
-//! for them.
+//! Incoming and outgoing files: receiving and sending by ssync, uploads and clones, as Longhorn's
+//! interfaces request them.
 
 use std::collections::BTreeMap;
 use std::fs::File;

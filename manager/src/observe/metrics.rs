@@ -1,8 +1,8 @@
 //! The metrics, in the OpenMetrics text format. Docs: docs/operations.md, which lists each of them.
 //!
 //! Names and labels are Longhorn's where it has them (`longhorn_backing_image_actual_size_bytes`,
-//! `longhorn_backing_image_state`, with `backing_image`, `disk` and `node`). Everything is read when it
-//! is asked for; only what happened since the start is counted as it happens.
+//! `longhorn_backing_image_state`, with `backing_image`, `disk` and `node`). Gauges are read on
+//! request; only events since the start are counted as they happen.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};

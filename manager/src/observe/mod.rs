@@ -1,8 +1,8 @@
 //! Health and metrics over HTTP: `/healthz`, `/readyz`, `/metrics`.
 //!
-//! They say how the daemon is, never what is in an image, and need no credentials. `/healthz` answers
-//! while the daemon does: a new start would help otherwise. `/readyz` fails while it cannot be used: the
-//! disk that was opened is gone or silent, or it is about to stop.
+//! They describe the state of the daemon, never the contents of an image, and need no credentials.
+//! `/healthz` answers while the daemon does; otherwise a restart helps. `/readyz` fails while the
+//! daemon cannot be used: its disk is gone or silent, or it is stopping.
 
 pub mod counters;
 mod metrics;

@@ -1,4 +1,4 @@
-//! What the kernel says of this process, in the names that Prometheus' own clients give it.
+//! The kernel's data about this process, with the names that Prometheus' own clients use.
 
 use std::fs;
 

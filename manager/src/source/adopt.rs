@@ -1,7 +1,7 @@
-//! A file that is on the disk already: what a data source prepared, or another image's file.
+//! A file that is already on the disk: prepared by a data source, or the file of another image.
 //!
-//! Nothing is copied: the store takes the file over by a rename (see [`crate::store::adopt`]). So
-//! nothing may be removed either when it does not work out.
+//! Nothing is copied: the store takes the file over by renaming it (see [`crate::store::adopt`]).
+//! So nothing may be removed if this fails.
 
 use std::path::Path;
 

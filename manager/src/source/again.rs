@@ -1,5 +1,5 @@
-//! Reading the source of an image again when its bytes were damaged: only where it says the same thing
-//! twice, or the checksum proves that it did.
+//! Reads the source of a damaged image again: only if the source returns the same data twice, or
+//! the checksum proves it.
 
 use fetch::Reference;
 

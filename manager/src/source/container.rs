@@ -1,7 +1,7 @@
 //! A disk image inside a container image: from a registry, an OCI image layout or an archive.
 //!
-//! Layers are unpacked as they come, from the top down, and the one file under `/base_image/` goes
-//! straight into the store: no layer is stored on the way.
+//! Layers are unpacked as they arrive, from the top down, and the only file in `/base_image/` goes
+//! directly into the store: no layer is stored on the way.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

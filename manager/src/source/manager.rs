@@ -1,5 +1,5 @@
-//! An image of another manager, which is asked how it gives images: a manager of ours in our own
-//! protocol, one of Longhorn's by pushing.
+//! An image of another manager. The manager is asked how it sends images: ours by our own protocol,
+//! Longhorn's by pushing.
 
 use std::time::Duration;
 

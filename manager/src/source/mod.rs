@@ -1,5 +1,5 @@
-//! Where the bytes of an image come from. Every source ends in the same door: an [`Ingest`] that is
-//! finished, and the facts that vouch for it.
+//! The sources of images. Every source ends in the same way: with a finished [`Ingest`] and the
+//! provenance of its bytes.
 
 mod access;
 mod adopt;

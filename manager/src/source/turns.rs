@@ -1,7 +1,7 @@
-//! Turns: how many images are made at once. Each making holds buffers, threads and connections.
+//! Slots: how many images are created at once. Each of them holds buffers, threads and connections.
 //!
-//! Every kind of source has turns of its own, and a source that comes over the network takes one when its
-//! first byte is there: registries that do not answer, or peers that never send, keep nobody else waiting.
+//! Every kind of source has its own slots, and a network source takes one when its first byte
+//! arrives: registries that do not answer, or peers that never send, block nobody else.
 
 use std::sync::Arc;
 

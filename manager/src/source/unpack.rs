@@ -1,5 +1,5 @@
-//! Disk images that lie packed in a container image, as `.xz`, `.gz` or `.zst`: unpacked from the work
-//! file that they came in, which has lost its name by then, so that a crash leaves nothing of it.
+//! Compressed disk images in a container image, `.xz`, `.gz` or `.zst`: unpacked from a work file
+//! that has no name by then, so that a crash leaves nothing of it.
 
 use std::io::{Read, Seek};
 

@@ -1,7 +1,7 @@
-//! Bytes that somebody brings: the way in for uploads.
+//! Bytes from a client: the entry for uploads.
 //!
-//! One end is an image's source; the other is held by whoever has the bytes. The pipe between them is
-//! short, so that a client is as fast as the disk and no more is in memory than a few pieces.
+//! One end is the source of an image; the client holds the other. The pipe between them is short,
+//! so that a client is as fast as the disk and only a few pieces are in memory.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

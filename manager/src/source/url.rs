@@ -1,4 +1,4 @@
-//! A disk image behind an http or https URL, unpacked as it comes where it is compressed.
+//! A disk image at an http or https URL, decompressed as it arrives.
 //!
 //! The one checksum that a request gives may be that of the file as it is downloaded, or of the disk
 //! image in it: vendors publish either, and both vouch for the same bytes.

@@ -1,7 +1,8 @@
 //! A volume of this disk, as it is at one moment: the image is a snapshot.
 //!
-//! The moment lies between the request and the image's being ready. A crash before that leaves
-//! nothing, and the request made again takes a later moment: nobody was told of the first.
+//! The moment of the snapshot is between the request and the time the image is ready. A crash
+//! before that leaves nothing, and the repeated request uses a later moment: the first was never
+//! announced.
 
 use std::fmt;
 

@@ -1,10 +1,10 @@
-//! Images whose bytes are on the disk already: found there by a start, left by a data source, or
+//! Images whose bytes are already on the disk: found there at a start, left by a data source, or
 //! written by Longhorn's own manager.
 //!
-//! Bytes are believed without being read when our seal, our chunk manifest and stat(2) agree, or when
-//! Longhorn's sidecar has the file's size and modification time; those are read and proven once they are
-//! an image (see [`told`](super::told)). All others are read and hashed here. Whatever is found, no byte is
-//! removed: what is not as it should be is set aside by the caller.
+//! Bytes are trusted without being read if our seal, our chunk manifest and stat(2) agree, or if
+//! Longhorn's sidecar has the size and modification time of the file; the latter are read and
+//! verified once they are an image (see [`told`](super::told)). All others are read and hashed
+//! here. In no case is a byte removed: the caller quarantines what is wrong.
 //!
 //! A file is taken over from elsewhere on the disk in these steps:
 //!

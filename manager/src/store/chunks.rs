@@ -1,6 +1,6 @@
 //! The chunk manifest: a digest for each MiB of an image, bound to its SHA-512.
 //!
-//! It lets a reader check any part without the whole, and it tells where an image is damaged. A chunk
+//! With it, a reader can check any part without the whole, and locate damage in an image. A chunk
 //! of zeros has no digest and no blocks on disk: it is a hole.
 //!
 //! ```text

@@ -1,8 +1,8 @@
 //! Writes past the kernel's cache (open(2), `O_DIRECT`), and the memory that they want.
 //!
-//! The cache costs a large image more than the copy itself, and the node its memory; nobody reads the
-//! bytes soon, because volumes do direct I/O too. Such writes are durable no sooner than others: the file
-//! still has to be synced.
+//! The page cache costs a large image more time than the copy itself, and costs the node memory.
+//! Nobody reads the bytes soon, because volumes use direct I/O too. Such writes do not become
+//! durable sooner: the file still has to be synced.
 
 use std::fs::{File, OpenOptions};
 use std::io;

@@ -1,9 +1,9 @@
 //! One disk: its identity, its lock and its free space.
 //!
-//! A directory is a disk when it holds `longhorn-disk.cfg`; that file is written by `disk init` (or
-//! by Longhorn) and by nothing else, so an empty mount point whose disk is not mounted is never
-//! mistaken for one. One process serves a disk: it holds an exclusive flock(2) on a file of it, which
-//! also holds against a second mount of the same file system.
+//! A directory is a disk if it contains `longhorn-disk.cfg`. Only `disk init` (or Longhorn) writes
+//! that file, so an empty mount point whose disk is not mounted is never mistaken for a disk. One
+//! process serves a disk: it holds an exclusive flock(2) on a file of it, which also applies to a
+//! second mount of the same file system.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _};

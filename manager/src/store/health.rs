@@ -1,4 +1,4 @@
-//! How a disk is doing: errors of the medium, what was found on it, and the room that is promised.
+//! The state of a disk: its I/O errors, the problems found on it, and the promised space.
 
 use std::error::Error as StdError;
 use std::fs::File;

@@ -1,4 +1,4 @@
-//! Holes of files: where they are, which bytes become one, and how one is made.
+//! Holes in files: where they are, which bytes become one, and how to create one.
 
 use std::fs::File;
 use std::io;

@@ -1,4 +1,5 @@
-//! Sealed images: how received bytes become one, how it is read, checked, set aside and deleted.
+//! Sealed images: how received bytes become one, and how it is read, checked, quarantined and
+//! deleted.
 //!
 //! Blocking. Knows nothing of sources, tasks or the wire.
 

@@ -1,4 +1,5 @@
-//! Takes in the bytes of an image in one pass: written and hashed as they come, holes kept.
+//! Ingests an image in one pass: its bytes are written and hashed as they arrive, and holes are
+//! kept.
 //!
 //! The caller's thread cuts the stream into chunks, digests and writes them; a second thread computes
 //! the SHA-512, which is the slowest part of all (docs/architecture.md, "Ingest"). Memory is bounded

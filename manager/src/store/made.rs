@@ -1,5 +1,5 @@
-//! A work file that something else than a stream of bytes fills: a clone that shares extents, a
-//! converter, cryptsetup. It becomes an image like any other: through what is received and sealed.
+//! A work file that is not filled by a stream of bytes, but by a clone that shares extents, a
+//! converter, or cryptsetup. It becomes an image like any other: it is received and sealed.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

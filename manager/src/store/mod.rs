@@ -1,4 +1,4 @@
-//! The store: what a disk holds, and how it gets there.
+//! The store: the contents of a disk, and how they become durable.
 //!
 //! # The durability recipe
 //!
@@ -16,7 +16,7 @@
 //! 10. write `backing.cfg` again, with what stat says of the file under its name
 //! 11. only now: announce `ready`
 //!
-//! What a crash leaves, and what the next start does with it:
+//! What a crash leaves, and how the next start handles it:
 //!
 //! | leftover | then |
 //! |---|---|
@@ -33,17 +33,18 @@
 //! | a sidecar of a newer version | nothing is touched |
 //! | any other name | left alone and logged |
 //!
-//! Deleting removes what may be believed or gone on with (the part, the raw form), then `backing`: from
-//! here on the image is gone. The rest of the directory follows. Nothing is renamed and nothing written:
-//! on a full disk there is no room for it.
+//! Deletion first removes everything that could be trusted or resumed (the part, the raw form),
+//! then `backing`: from here on the image is gone. The rest of the directory follows. Nothing is
+//! renamed or written, because a full disk has no space for it.
 //!
 //! # Work files
 //!
-//! What a data source prepares goes the same way under `tmp/`, where an image is a file
-//! `<name>-<uuid>` with others beside it (`.tmp`, `.part`, `.part.chunks`, `.cfg`, `.chunks`) instead of a
-//! directory. Data sources are processes of their own, so a start leaves all of this alone; who works on
-//! one holds the lock `<name>-<uuid>.lock`. Bytes are removed, or set aside, before what describes them:
-//! a description without bytes is void, bytes without a description would be believed.
+//! A data source prepares images in the same way in `tmp/`, where an image is a file
+//! `<name>-<uuid>` with others beside it (`.tmp`, `.part`, `.part.chunks`, `.cfg`, `.chunks`)
+//! instead of a directory. Data sources are separate processes, so a start leaves all of this
+//! alone; the process that works on one holds the lock `<name>-<uuid>.lock`. Data is removed or
+//! quarantined before its description: a description without data is void, but data without a
+//! description would be trusted.
 
 pub mod adopt;
 pub mod assembly;

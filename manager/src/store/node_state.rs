@@ -1,5 +1,5 @@
-//! Which disk was at which path of a node: a record beside the disks, which is there also when a disk is
-//! not. Without it the empty directory under a mount point is as good as a new disk.
+//! Which disk was at which path of a node: a record beside the disks, which exists even if a disk
+//! is missing. Without it, the empty directory under a mount point would look like a new disk.
 //!
 //! 1. a disk is made, or found
 //! 2. its uuid is recorded for its path

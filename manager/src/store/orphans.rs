@@ -1,4 +1,4 @@
-//! Files that nobody waits for any more, and when they go.
+//! Orphans: files that nobody waits for any more, and when they are removed.
 //!
 //! | orphan | goes |
 //! |---|---|
@@ -8,9 +8,9 @@
 //! | `backing.part`, `*.tmp` in an image's directory | [`PART`] after their last change |
 //! | `.quarantine-*` | [`QUARANTINE`] after it was seen first; sooner, the oldest first, while all of them take more than a tenth of the disk, but then only those whose image is ready again |
 //!
-//! Time is the monotonic clock of this process: an orphan's time runs from when it was first seen as it
-//! is now, so that no jump of the wall clock removes anything, and a start begins to count anew. What
-//! somebody holds a lock on is alive, whatever its age.
+//! Time is the monotonic clock of this process: the time of an orphan starts when it is first seen
+//! in its present state, so no change of the wall clock removes anything, and a restart starts to
+//! count again. A file with a lock is in use, whatever its age.
 
 use std::collections::HashMap;
 use std::fs;

@@ -1,7 +1,7 @@
-//! Who owns a disk: the user that the manager runs as, who then needs no privilege at all.
+//! The owner of a disk: the user of the manager, who then needs no privilege.
 //!
-//! Only what a layout names is given away: a directory that holds other things as well, as a disk of
-//! Longhorn's does, keeps their owners.
+//! Only the names of the layout change their owner: other files in the directory, as on a disk of
+//! Longhorn's, keep theirs.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd};

@@ -1,9 +1,9 @@
-//! Raw images that are no whole number of sectors: what stands for them in the store.
+//! Raw images whose size is not a multiple of a sector, and how they are stored.
 //!
-//! The rule: a raw image whose size is not a multiple of 512 is stored with zeros up to the next one,
-//! and that is the image from then on: its size, its SHA-512, its chunks. What somebody expects of it
-//! is compared with the bytes as they came, whose sum stays in the sidecar. A qcow2 image is never
-//! padded: a guest does not see how long its file is.
+//! The rule: a raw image whose size is not a multiple of 512 is stored with zeros up to the next
+//! multiple, and that is the image from then on: its size, its SHA-512, its chunks. An expected
+//! checksum is compared with the bytes as received, whose checksum stays in the sidecar. A qcow2
+//! image is never padded, because a guest does not see the size of the file.
 
 use image::Format;
 use types::{SECTOR, Sha512};

@@ -1,6 +1,7 @@
-//! `backing.access`: who has proven to a registry that he may have an image that was pulled with
-//! credentials. Only salted hashes of what was sent are kept, so that the proof holds while the registry
-//! cannot be asked, and nothing of it opens the registry.
+//! `backing.access`: the callers that proved to a registry that they may have an image that was
+//! pulled with credentials. Only salted hashes of the credentials are kept, so that the proof
+//! remains valid while the registry does not answer, and nothing of it gives access to the
+//! registry.
 
 use std::fs;
 use std::io;

@@ -1,5 +1,5 @@
-//! Computing a SHA-512 that was only told, by a peer's manifest or by Longhorn's sidecar, once the image is
-//! ready. What Longhorn's manager sealed gets its chunk manifest here.
+//! Computes a SHA-512 that a peer's manifest or Longhorn's sidecar only claimed, once the image is
+//! ready. Images sealed by Longhorn's manager get their chunk manifest here.
 
 use std::fs::File;
 

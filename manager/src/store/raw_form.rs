@@ -1,16 +1,16 @@
-//! The raw form: what volumes are cloned from.
+//! The raw form, from which volumes are cloned.
 //!
-//! Cloning a file costs time for each of its extents, so the raw form has few: it is written in order
-//! with large holes kept, or shares with the image what that holds in large pieces. A raw image whose
-//! own layout is that good is its own raw form; for the others it is made once per disk, when the first
-//! volume needs it, and can be dropped at any time.
+//! Cloning a file costs time for each of its extents, so the raw form has few: it is written in
+//! order with only large holes, or shares large pieces with the image. A raw image with a suitable
+//! layout is its own raw form; for other images it is created once per disk, when the first volume
+//! needs it, and can be removed at any time.
 //!
 //! 1. write `raw.tmp`
 //! 2. sync it
 //! 3. rename it to `raw`, sync the directory
 //! 4. write `raw.cfg` with its stamp (temp, sync, rename)
 //!
-//! A `raw` whose stamp does not agree is void: it is made again.
+//! A `raw` whose stamp does not agree is void: it is created again.
 
 use std::fs::File;
 use std::path::PathBuf;

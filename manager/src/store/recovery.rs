@@ -1,4 +1,4 @@
-//! What a start finds on the disk and what it does with it: the table in [`super`].
+//! How a start handles the contents of the disk: the table in [`super`].
 
 use std::fs;
 use std::path::Path;

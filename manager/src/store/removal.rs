@@ -1,4 +1,4 @@
-//! How images leave their place: set aside, deleted, or given up on.
+//! How images are removed: quarantined, deleted, or abandoned.
 
 use std::path::PathBuf;
 

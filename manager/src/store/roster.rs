@@ -1,9 +1,9 @@
-//! The other disks of the cluster, as far as this one has been told of them: what can be known of a
-//! disk while its own manager is silent.
+//! The other disks of the cluster, as far as this one was informed of them: what is known of a disk
+//! while its own manager does not answer.
 //!
-//! Whoever looks for a volume believes "there is none" only when every disk of these lists has said so.
-//! An entry can therefore make an answer wait, and can never make a wrong one. It lies on the disk, so
-//! that it outlives pods; where it cannot be written it holds until the next start.
+//! A search concludes that a volume does not exist only if every disk in these lists says so. An
+//! entry can therefore delay an answer, but never make it wrong. The list is on the disk, so that
+//! it outlives pods; if it cannot be written, it is kept until the next start.
 
 use std::collections::BTreeMap;
 use std::fs;

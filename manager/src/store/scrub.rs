@@ -1,7 +1,7 @@
-//! Reading ready images again, a few chunks at a time, and comparing them with what was sealed.
+//! Reads ready images again, a few chunks at a time, and compares them with their seals.
 //!
-//! The kernel's copy in memory is dropped before, so that it is the disk that is read. A raw form needs
-//! no digests of its own: it is compared with what the image, just found good, converts to.
+//! The copy in the page cache is dropped first, so that the disk itself is read. A raw form needs
+//! no digests: it is compared with the conversion of its image, which was just verified.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

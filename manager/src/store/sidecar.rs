@@ -1,8 +1,8 @@
-//! `backing.cfg`: what is known about a sealed image, in Longhorn's keys and a few of ours.
+//! `backing.cfg`: the record of a sealed image, in Longhorn's keys and a few of ours.
 //!
-//! Longhorn's keys are `name` (which holds the *path*), `uuid`, `size`, `virtualSize`, `realSize`,
-//! `expectedChecksum`, `currentChecksum` and `modificationTime` (Go's text of a time in UTC). Both
-//! programs ignore keys that they do not know, so each can adopt what the other wrote.
+//! Longhorn's keys are `name` (which contains the *path*), `uuid`, `size`, `virtualSize`,
+//! `realSize`, `expectedChecksum`, `currentChecksum` and `modificationTime` (Go's text of a time in
+//! UTC). Both programs ignore unknown keys, so each can adopt the files of the other.
 
 use std::fs;
 use std::io;

@@ -1,11 +1,11 @@
-//! Images that Longhorn's own manager sealed: its sidecar says what they are, and no manifest of ours is
-//! there yet.
+//! Images sealed by Longhorn's own manager: its sidecar describes them, and they have no manifest
+//! of ours yet.
 //!
-//! A file whose size and modification time are those of Longhorn's sidecar is an image at once, as it is
-//! for Longhorn's manager: no byte of it is read, as volumes wait for it. Its checksum counts as told (see
-//! [`Seal::checksum_told`](super::sidecar::Seal)) until [`prove`](super::prove) has read the file, which
-//! makes the chunk manifest as well. A power cut can leave such a sidecar with a file that is not what it
-//! says: the reading finds that, and the file is set aside then.
+//! A file with the size and modification time of Longhorn's sidecar becomes an image immediately,
+//! as in Longhorn's manager: no byte of it is read, because volumes wait for it. Its checksum
+//! counts as claimed (see [`Seal::checksum_told`](super::sidecar::Seal)) until
+//! [`prove`](super::prove) has read the file and created the chunk manifest. A power cut can leave
+//! such a sidecar with a different file: the reading detects this, and the file is quarantined.
 
 use std::fs::File;
 

@@ -1,5 +1,5 @@
-//! Takes in an image's file whole, as somebody fills it, and reads it back to hash it: for files that
-//! the kernel clones, where no byte passes through us.
+//! Ingests a complete file, for example a clone by the kernel where no byte passes through this
+//! program, and reads it back to hash it.
 
 use std::fs::File;
 use std::path::PathBuf;

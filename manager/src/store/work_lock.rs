@@ -1,9 +1,9 @@
 //! Who works on which work file: a lock per file, because data sources are processes of their own on a
 //! disk that a manager serves.
 //!
-//! The lock is flock(2) on `tmp/<name>-<uuid>.lock`. It is taken before the first byte and kept until
-//! the work file is deleted, handed over or its process ends, however it ends. Its file means nothing
-//! without the lock on it, so a leftover is harmless and removed by whoever comes by.
+//! The lock is flock(2) on `tmp/<name>-<uuid>.lock`. It is taken before the first byte and kept
+//! until the work file is deleted or handed over, or its process ends in any way. Its file has no
+//! meaning without the lock, so a leftover is harmless, and the next process removes it.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};

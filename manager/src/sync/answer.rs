@@ -1,4 +1,4 @@
-//! The body of a peer's answer, as it comes.
+//! The body of a peer's answer, as it arrives.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! A set of chunks, one bit each: what a peer has, what is still wanted.
+//! A set of chunks, one bit each: those of a peer, or those still missing.
 //!
 //! On the wire: bit `n` of the set is bit `n % 8` (the lowest first) of byte `n / 8`.
 

@@ -1,8 +1,8 @@
 //! The memory that all syncs of a manager share: a fixed number of chunk buffers that go round.
 //!
-//! Who wants to receive waits for a buffer; meanwhile the bytes stay in the sender's kernel. So the
-//! memory of eight syncs is that of one. What a buffer holds begins at a page, so that it can be written past
-//! the kernel's cache.
+//! A receiver without a buffer waits; meanwhile the bytes stay in the sender's kernel. So eight
+//! copies need the memory of one. The contents of a buffer are page-aligned, so that they can
+//! bypass the page cache.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};

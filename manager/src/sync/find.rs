@@ -1,4 +1,4 @@
-//! The first step of a sync: a manifest that is what was asked for, from the first peer that has one.
+//! The first step of a copy: a manifest that matches the request, from the first peer that has one.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

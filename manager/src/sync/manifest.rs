@@ -1,7 +1,7 @@
-//! A manifest as it comes over the wire: the file format of the store, read as it arrives, so that
-//! the manifest of a large image is in memory once and not twice.
+//! A manifest as it arrives over the wire: the file format of the store, parsed as it arrives, so
+//! that the manifest of a large image is in memory only once.
 //!
-//! It is bound by its own seal: a manifest that was damaged on the way is none.
+//! Its own seal covers it: a damaged manifest is rejected.
 
 use types::Sha512;
 

@@ -8,14 +8,14 @@
 //!             POST …/check    ───────────────────▶  is your copy of that chunk right?
 //! ```
 //!
-//! The manifest is the contract: every chunk is verified by its BLAKE3 when it arrives, whoever it is
-//! from, and the whole by its SHA-512 before it is an image. A receiver serves what it has got to the
-//! others while it receives, and each answer names the others: so N receivers take from the source
-//! little more than one image, and from each other the rest.
+//! The manifest is the contract: every chunk is verified by its BLAKE3 digest on arrival, whatever
+//! peer sent it, and the whole by its SHA-512 before it becomes an image. A receiver serves its
+//! chunks to others while it receives, and each answer names the others: so N receivers fetch
+//! little more than one image from the source, and the rest from each other.
 //!
-//! [`planner`] decides and does no I/O. [`ask`] speaks to one peer, [`receive`] carries a sync out,
-//! [`serve`] answers. None of them knows the store: [`offer`] and [`receive::Target`] say what they
-//! need from it, and [`part`] and [`Images`] give it. docs/sync.md describes the protocol.
+//! [`planner`] decides and performs no I/O. [`ask`] speaks to one peer, [`receive`] executes a
+//! copy, [`serve`] answers. [`offer`] and [`receive::Target`] define what they need from the store;
+//! [`part`] and [`Images`] provide it. docs/sync.md describes the protocol.
 
 pub mod address;
 mod answer;

@@ -1,4 +1,4 @@
-//! An image that is on its way into the store: where chunks are put, and what is served meanwhile.
+//! An incoming image: where chunks are written, and what is served meanwhile.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

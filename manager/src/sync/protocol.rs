@@ -1,5 +1,5 @@
-//! The words of the protocol: paths, headers, versions, sizes. docs/sync.md explains them to whoever
-//! writes another peer. No I/O here.
+//! The vocabulary of the protocol: paths, headers, versions, sizes. docs/sync.md explains it for
+//! implementers of other peers. No I/O here.
 
 use std::fmt;
 use std::ops::Range;

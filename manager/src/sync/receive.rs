@@ -1,8 +1,8 @@
 //! Receiving an image from its peers: the planner's decisions carried out.
 //!
-//! One task leads a sync. It asks the planner, starts a task for each request, and tells the planner
-//! what came of it. A chunk is in memory only between its first byte and its write, in one of the
-//! buffers that all syncs share.
+//! One task leads a copy. It asks the planner, starts a task for each request, and reports the
+//! result to the planner. A chunk is in memory only between its first byte and its write, in one of
+//! the buffers that all copies share.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, Hasher};

@@ -1,5 +1,5 @@
-//! What all syncs of a manager share, receiving and sending: memory, limits, counters, the images that
-//! are on their way, and who else is known to want which image.
+//! The shared state of all copies of a manager, receiving and sending: memory, limits, counters,
+//! incoming images, and the peers known to want an image.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};

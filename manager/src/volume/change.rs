@@ -1,4 +1,4 @@
-//! What changes of a volume that is there: its size, and what its owner wants of it.
+//! Changes of an existing volume: its size, and the settings of its owner.
 
 use std::fs::File;
 

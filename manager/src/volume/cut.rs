@@ -1,9 +1,9 @@
 //! What a volume holds at one moment, while a node may be writing to it: for snapshots and clones.
 //!
-//! `FICLONE` waits for the I/O that is under way and holds up what comes, so that the clone is what a
-//! power cut at that moment would leave; the file is synced first, so that no byte that a node was
-//! told to be durable is missing. It costs by the extent, and the volume's I/O stands still for as
-//! long: beyond [`EXTENTS_MAX`] a volume that is being written to is not cloned.
+//! `FICLONE` waits for running I/O and delays new I/O, so that the clone is the state that a power
+//! cut at that moment would leave. The file is synced first, so that no byte that a node considers
+//! durable is missing. The cost depends on the number of extents, and the I/O of the volume stops
+//! for as long: beyond [`EXTENTS_MAX`], a volume under writes is not cloned.
 
 use std::fs::File;
 use std::time::Instant;

@@ -1,7 +1,7 @@
 //! Volumes: made as clones of images, grown, published, deleted.
 //!
-//! Nothing is kept in memory but who works on which volume, and what groups of snapshots are made of:
-//! each answer is read from the disk.
+//! Memory holds only the running operations of volumes, and the members of snapshot groups in
+//! progress: every answer is read from the disk.
 //!
 //! A volume becomes visible in one step:
 //!
@@ -11,7 +11,7 @@
 //! 4. rename the directory to `<name>`, sync the parent
 //! 5. only now: answer
 //!
-//! A crash before 4 leaves a directory whose name says that it is void.
+//! A crash before 4 leaves a directory whose name marks it as void.
 
 mod change;
 mod contents;

@@ -1,9 +1,9 @@
 //! What several volumes hold at one moment, while nodes may be writing to them: for groups of snapshots.
 //!
-//! Volumes are cut one after the other (see `cut`). Their cuts are of one moment, that of the last one,
-//! when nothing was written to the others since theirs: every write changes the time of its file, and
-//! when one did, all are cut again. The volume that was written to last is cut last: that one may be
-//! written to all the time.
+//! Volumes are cloned one after the other (see `cut`). The clones are consistent, with the state at
+//! the last one, if nothing was written to the other volumes since their own clones: every write
+//! changes the time of its file, and if one did, all are cloned again. The volume with the latest
+//! write is cloned last: that one may be written to all the time.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

@@ -1,5 +1,5 @@
-//! Whose a volume is: the driver that made it, and for whom. Who may use whose volumes is the drivers'
-//! to say; here it is remembered, and changed when an operator says so.
+//! The owner of a volume: the driver that created it, and for whom. Drivers decide who may use
+//! which volumes; this file records the owner, and changes it on request of an operator.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! One partition of a volume: where it lies, and what it holds. The table comes from an image and is
-//! hostile: it is read here, where there are no privileges, and the node is told two numbers.
+//! One partition of a volume: its location and its contents. The table comes from an image and is
+//! hostile: it is parsed here, without privileges, and the node gets two numbers.
 
 use std::fs::File;
 use std::path::Path;

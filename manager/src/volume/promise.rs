@@ -1,8 +1,9 @@
-//! How much the volumes of a disk may be promised: they are thin, and take what is written to them.
+//! How much may be promised to the volumes of a disk: volumes are thin, and use space only for
+//! written data.
 //!
-//! The sizes of all volumes and what the images take are held against the disk, less what images leave
-//! free, times `--overcommit`. The same figures are told by GetDisk, so that what is offered is what can be
-//! made.
+//! The sizes of all volumes and the space of the images are compared with the disk, minus the
+//! reserve of images, times `--overcommit`. GetDisk reports the same figures, so that the reported
+//! capacity can be created.
 
 use std::collections::HashMap;
 use std::sync::{MutexGuard, PoisonError};

@@ -1,9 +1,10 @@
-//! Who may use a volume: recorded in a file beside the record, which is there while somebody may.
+//! Which node may use a volume: recorded in a file beside the record, which exists while a node
+//! may.
 //!
-//! To take a publication back is to remove that file: this works on a disk that has no room for a new
-//! one. Where not even that can be done (a disk that became read-only), it is remembered until it can,
-//! and the caller is told that it is done: the kernel's lock on a volume's file, which a node that uses
-//! the volume holds, guards its deletion all the same.
+//! Unpublishing removes that file, which works on a disk without space for a new one. If even that
+//! is impossible (a disk that became read-only), it is remembered until it is possible, and the
+//! caller gets success: the kernel's lock on the file of a volume, which a node that uses the
+//! volume holds, still prevents its deletion.
 
 use std::path::Path;
 use std::sync::PoisonError;

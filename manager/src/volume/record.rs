@@ -1,7 +1,7 @@
 //! `volume.cfg`: all that is known of a volume besides its bytes.
 //!
-//! Replicas are a list from the start, though one manager makes one: what a volume is made of is told
-//! by its record, never assumed.
+//! Replicas are a list from the start, though one manager creates one: the record says what a
+//! volume consists of; nothing is assumed.
 
 use std::collections::BTreeMap;
 use std::fs;

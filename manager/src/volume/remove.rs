@@ -3,7 +3,7 @@
 //! 1. remove its file and sync the directory: from here on the volume is gone
 //! 2. remove what else is in its directory, and the directory
 //!
-//! A crash after 1 leaves a directory whose record is of no bytes: the next start removes it.
+//! A crash after 1 leaves a directory whose record has no data: the next start removes it.
 
 use std::fs::{self, File};
 use std::path::Path;

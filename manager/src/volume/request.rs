@@ -1,4 +1,4 @@
-//! What is asked of a volume: the size it gets, and whether an existing one is it.
+//! The request for a volume: the size it gets, and whether an existing volume matches.
 
 use std::collections::{BTreeMap, BTreeSet};
 

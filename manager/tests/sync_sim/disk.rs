@@ -1,4 +1,4 @@
-//! A disk in memory. What was put on it outlives a crash of its host, but for what was put last.
+//! A disk in memory. Its contents survive a crash of its host, except for the latest writes.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -1,10 +1,11 @@
 //! Row 106: the sync protocol and the life of an image, simulated.
 //!
-//! Hosts run the real server, the real receiver and the real state machine, over a network and disks
-//! that fail as a seed says: cuts, stalls, partitions, crashes, damaged copies, lying peers, full
-//! disks. Whatever happens nothing wrong may ever be ready; once all is healed everything must be.
+//! Hosts run the real server, the real receiver and the real state machine, over a network and
+//! disks that fail as the seed says: broken connections, stalls, partitions, crashes, damaged
+//! copies, lying peers, full disks. Wrong data must never be ready; when all faults have ended,
+//! everything must be ready.
 //!
-//! `SEED=n` plays one seed and prints what happened; `SEEDS=n` plays so many. The same seed gives the
+//! `SEED=n` runs one seed and prints the events; `SEEDS=n` runs that many. The same seed gives the
 //! same run, event for event.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 

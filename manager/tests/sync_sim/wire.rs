@@ -1,8 +1,9 @@
 //! The simulated network, and the end of a host's connections.
 //!
-//! A crash drops the tasks of a host in an order that depends on how many tasks the whole process has
-//! had. Each connection that is dropped tells its peer, and each such message draws from the random
-//! numbers of the run: so the connections of a crashed host are closed in the order of their making.
+//! A crash drops the tasks of a host in an order that depends on how many tasks the whole process
+//! has had. Each dropped connection notifies its peer, and each such message draws from the random
+//! numbers of the run: so the connections of a crashed host are closed in the order of their
+//! creation.
 
 use std::io;
 use std::pin::Pin;

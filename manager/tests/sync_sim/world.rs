@@ -1,4 +1,4 @@
-//! A run: which hosts there are, what fails when, and what must hold at its end.
+//! A run: its hosts, its faults and their times, and the conditions at its end.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,6 +1,6 @@
 //! `make demo`: the main job, from a directory to two pods' volumes, with nothing faked but the pods.
 //!
-//! It says what it does in a dozen lines, and ends with an error at the first thing that is not so.
+//! It reports its steps in a dozen lines, and ends with an error at the first failed expectation.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,

@@ -1,4 +1,4 @@
-//! The recorded session of the incumbent: what was asked, what was answered.
+//! The recorded session of the incumbent: its requests and answers.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! gRPC calls whose messages are plain bytes: nothing of our own encoder is between the test and the
+//! gRPC calls whose messages are plain bytes: none of our own encoders is between the test and the
 //! wire.
 
 use bytes::{Buf, BufMut};

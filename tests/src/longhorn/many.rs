@@ -1,4 +1,4 @@
-//! A disk with very many small images: made by copying what the daemon wrote for one.
+//! A disk with very many small images: copies of one that the daemon wrote.
 
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};

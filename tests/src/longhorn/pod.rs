@@ -1,5 +1,5 @@
-//! The two pods that Longhorn's control plane starts: their argument lists to the word, their environment,
-//! their mounts, and what it takes for ready.
+//! The two pods that Longhorn's control plane starts: their exact argument lists, their
+//! environment, their mounts, and its readiness check.
 
 use std::ffi::OsString;
 use std::net::TcpStream;

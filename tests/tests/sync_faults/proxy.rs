@@ -1,4 +1,4 @@
-//! A wire that spoils what goes over it: a proxy of TCP between a receiver and a sender.
+//! A corrupting connection: a TCP proxy between a receiver and a sender.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};

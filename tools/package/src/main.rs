@@ -1,9 +1,9 @@
 //! Packs programs into container images: from recipes, without a container engine, and the same bytes
 //! from the same files.
 //!
-//! An image is one layer with exactly what its recipe names: programs of this project, files and
-//! programs of the distribution with the libraries that they load, and a list of what is in it
-//! (SPDX). It knows nothing of Kubernetes, and never runs what it packs.
+//! An image is one layer with exactly the contents of its recipe: programs of this project, files
+//! and programs of the distribution with the libraries that they load, and a bill of materials
+//! (SPDX). It knows nothing of Kubernetes, and never runs what it packages.
 
 mod error;
 mod layer;

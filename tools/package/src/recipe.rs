@@ -1,4 +1,4 @@
-//! Recipes: what an image holds and how it starts, as a person writes it down.
+//! Recipes: the contents of an image and how it starts, written by a person.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! The list of what is in an image, as SPDX 2.3 in JSON: the crates that its program is built from
-//! and the packages of the distribution that its other files come from.
+//! The bill of materials of an image, SPDX 2.3 in JSON: the crates of its program and the packages
+//! of the distribution that provide its other files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

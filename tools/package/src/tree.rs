@@ -1,7 +1,7 @@
 //! The files of an image before they are packed: a map from path to content, in the order of paths.
 //!
-//! Distributions have merged /bin, /sbin and /lib into /usr: so has every image, and what is added
-//! under the old name lands where it is looked for.
+//! Distributions have merged /bin, /sbin and /lib into /usr: so does every image, and a file added
+//! under the old name is found at the new one.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;

@@ -1,10 +1,10 @@
 //! Extended attributes in the order of their names: in the inode as long as there is room, the others in
 //! one block.
 //!
-//! The tool puts them in the order in which the source lists them, which differs between file systems
-//! and with the order in which they were set. It gives a block to the same files as this does, since
-//! both fill the inode first; so only what is in the inode and in the block is written anew.
-//! Formats: the kernel's `ext4/xattr.h`.
+//! The tool writes attributes in the order of the source, which differs between file systems and
+//! depends on the order in which they were set. It gives a block to the same files as this code
+//! does, since both fill the inode first; so only the contents of the inode and the block are
+//! rewritten. Formats: the kernel's `ext4/xattr.h`.
 
 use super::Result;
 use super::disk::{BLOCK, Disk, INODE, unknown};

@@ -1,7 +1,7 @@
-//! What `mkfs.ext4` made, as it lies on the disk: where inodes are, and which names a directory holds.
+//! The result of `mkfs.ext4` on disk: the locations of inodes, and the names in directories.
 //!
-//! Reads the layout that was asked for and no other: blocks of 4096 bytes, inodes of 256, extents,
-//! checksums. Owns no decision of what an inode shall say.
+//! Reads only the requested layout: blocks of 4096 bytes, inodes of 256, extents, checksums. It
+//! does not decide the contents of inodes.
 
 use std::os::unix::fs::FileExt;
 

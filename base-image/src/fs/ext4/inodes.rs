@@ -1,5 +1,5 @@
-//! Sets every inode that `mkfs.ext4 -d` made to what the tree says. Each is found by its name: the
-//! directories that were made are read, from the root down.
+//! Sets every inode that `mkfs.ext4 -d` created to the values of the tree. It finds each inode by
+//! its name, by reading the new directories from the root down.
 
 use super::attr::Placed;
 use super::disk::{Disk, INODE, LINKS, MODE};

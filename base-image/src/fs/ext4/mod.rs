@@ -1,4 +1,4 @@
-//! ext4: `mkfs.ext4 -d`, then every inode set to what the tree says.
+//! ext4: `mkfs.ext4 -d`, after which every inode is set to the values of the tree.
 //!
 //! The tool copies access and change times from the source, stamps creation times from the clock,
 //! drops the nanoseconds, does not copy the root's owner, mode and time, and puts extended attributes

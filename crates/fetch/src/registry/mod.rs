@@ -1,8 +1,8 @@
 //! The registry protocol (OCI distribution specification 1.1, Docker registry API v2).
 //!
-//! Pulling is two steps: [`Client::resolve`] follows a reference to one image manifest and pins it by
-//! digest; [`Client::blob`] streams a layer of it. A tag is looked at once and never again: whatever
-//! it names a second later, the pull goes on with the digest.
+//! A pull has two steps: [`Client::resolve`] resolves a reference to one image manifest and pins it
+//! by digest; [`Client::blob`] streams a layer of it. A tag is resolved only once: if it moves
+//! later, the pull continues with the digest.
 //!
 //! Trust: every manifest, config and blob is named by a digest and refused when it does not hash to
 //! it. Credentials go to the registry's own host over TLS, to its token server by the rules of

@@ -1,7 +1,8 @@
-//! Why a registry refuses, in its own words as far as they are words that everybody knows.
+//! The reason of a registry for a rejection, limited to well-known codes.
 //!
-//! The body of a refusal is never shown: whoever may name a registry could read by it what only this
-//! program reaches. A code of the list below tells nothing but what the registry's authors meant.
+//! The body of a rejection is never shown: otherwise a user who can name a registry could read data
+//! that only this program can reach. The codes in the list below reveal only what the authors of
+//! the registry intended.
 
 use reqwest::Response;
 use serde::Deserialize;

@@ -1,8 +1,8 @@
 //! Bearer tokens: where credentials may be sent for one, and the exchange itself.
 //!
-//! The realm comes from whoever answered, so it is believed only so far: over TLS, on the registry's
-//! own host or on one that the configuration lists as its token server. A registry that is opted in
-//! as insecure and speaks plain HTTP may name itself, port and all, and nobody else.
+//! The realm comes from an unverified answer, so it is trusted only within limits: over TLS, on the
+//! registry's own host or on a host that the configuration lists as its token server. A registry
+//! that is configured as insecure and speaks plain HTTP may name only itself, including the port.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

@@ -1,4 +1,4 @@
-//! The upload of one blob: whole in one request, or in pieces that go on where they broke off (OCI
+//! The upload of one blob: in one request, or in pieces that resume after an interruption (OCI
 //! distribution specification 1.1, "Pushing blobs").
 
 use std::fs::File;

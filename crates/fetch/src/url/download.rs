@@ -1,4 +1,4 @@
-//! One transfer: where it is, whether it may go on, and when it is over.
+//! One transfer: its position, whether it may be resumed, and when it is complete.
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};

@@ -1,10 +1,10 @@
 //! Downloads from http and https URLs.
 //!
-//! Nothing vouches for such bytes but a checksum that the caller may have. So a transfer that breaks
-//! is resumed only when the server proves, by the same strong `ETag` or the same `Last-Modified`, that
-//! it still is the same thing; else it says [`crate::Error::Changed`] and the caller starts from the
-//! first byte. Two versions are never spliced. `HEAD` is never asked: servers of presigned URLs refuse
-//! it.
+//! Only an optional checksum of the caller covers such bytes. An interrupted transfer is therefore
+//! resumed only if the server proves, by the same strong `ETag` or the same `Last-Modified`, that
+//! the resource is unchanged; otherwise the result is [`crate::Error::Changed`], and the caller
+//! starts from the first byte. Two versions are never combined. `HEAD` is not used, because servers
+//! of presigned URLs reject it.
 //!
 //! | file | holds |
 //! |---|---|

@@ -1,4 +1,5 @@
-//! What one download wants besides its URL. Nothing of it is ever shown: most of it can be a secret.
+//! The options of a download besides its URL. They are never shown, because most of them can be
+//! secret.
 
 use std::fmt;
 use std::sync::Arc;

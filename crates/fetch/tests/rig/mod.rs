@@ -1,4 +1,4 @@
-//! A small HTTP server that lies as it is told to, an image to serve, and a network to reach it.
+//! A small HTTP server with scripted faults, an image to serve, and a network to reach it.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(
     clippy::unwrap_used,

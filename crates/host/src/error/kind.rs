@@ -1,4 +1,4 @@
-//! What each error of the host means to a caller: the only place that says it.
+//! The kind of each error of the host, defined only here.
 
 use std::io;
 

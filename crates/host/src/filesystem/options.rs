@@ -1,5 +1,5 @@
-//! Options for mkfs that a user may give: those that shape the file system. None of them names a file
-//! or a device, changes what was proven about the volume, or reaches a shell.
+//! The mkfs options that a user may set: those that affect the layout of the file system. None of
+//! them names a file or a device, invalidates a proof about the volume, or reaches a shell.
 
 use probe::FsType;
 

@@ -1,8 +1,8 @@
 //! How large the sectors of a file system's device may be.
 //!
-//! A disk that shares extents (XFS with reflinks) takes direct I/O in whole blocks only, so that its files
-//! want loop devices with sectors of a block. What lies in the file was made for some sector size, and a
-//! kernel refuses to mount it on larger ones.
+//! A disk that shares extents (XFS with reflinks) supports direct I/O only in whole blocks, so its
+//! files need loop devices whose sectors are one block. The contents of a file were created for a
+//! certain sector size, and the kernel refuses to mount them on larger sectors.
 
 use std::fs::File;
 use std::io;

@@ -1,9 +1,9 @@
-//! Loop devices: a volume's file becomes a block device, with direct I/O, and with 512-byte sectors unless
-//! its disk and its user both want larger ones.
+//! Loop devices: the file of a volume becomes a block device with direct I/O, and with 512-byte
+//! sectors unless both its disk and its user require larger ones.
 //!
-//! Loop devices are global to the machine. A device is known by the device and inode number of its
-//! file, never by a file name alone, and a device of ours carries a *mark* in the driver's name
-//! field, so that it can be told from one that somebody else attached. Nothing else is ever detached.
+//! Loop devices are global to the machine. A device is identified by the device and inode number of
+//! its file, never by a file name alone. Our devices carry a *mark* in the driver's name field,
+//! which distinguishes them from devices of other programs. No other device is ever detached.
 
 mod ioctl;
 mod users;

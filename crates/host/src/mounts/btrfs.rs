@@ -1,8 +1,8 @@
-//! Whether the kernel takes a btrfs for one of a single device.
+//! Whether the kernel considers a btrfs to have a single device.
 //!
-//! Linux before 6.7 joins what its scans (udev makes one for each new device) found under one UUID when it
-//! mounts, whatever the superblock says of the number. The superblock is somebody else's word; this is the
-//! kernel's own, asked for before the mount.
+//! At mount, Linux before 6.7 combines all scanned devices with one UUID (udev scans each new
+//! device), whatever number the superblock states. The superblock is untrusted; this asks the
+//! kernel itself before the mount.
 
 use std::fs::{File, OpenOptions};
 use std::io;

@@ -1,4 +1,4 @@
-//! What a stage finds of an earlier one: a mount, a device, or what a crash left of them.
+//! The state that an earlier stage left: a mount, a device, or leftovers of a crash.
 
 use std::fs::File;
 use std::path::Path;

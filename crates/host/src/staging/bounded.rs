@@ -1,8 +1,8 @@
 //! Calls that a hung file system may never return from.
 //!
-//! Such a call runs in a thread of its own. If it does not return in time the thread is left behind,
-//! for there is no way to end it; while it is there no other is started for the same path, so that a
-//! hung volume costs one thread however often it is asked about.
+//! Such a call runs in its own thread. If it does not return in time, the thread is left behind,
+//! because it cannot be ended. While it exists, no other thread is started for the same path, so
+//! that a hung volume occupies one thread however often it is queried.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! What the kernel says about a volume: which mounts and loop devices are ours.
+//! The state of a volume according to the kernel: which mounts and loop devices are ours.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

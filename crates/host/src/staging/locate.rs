@@ -1,4 +1,4 @@
-//! Which volume is at a path, and what it is there.
+//! Which volume is at a path, and in which role.
 
 use std::path::Path;
 

@@ -1,10 +1,10 @@
 //! The node side life of a volume: stage, publish, unpublish, unstage; expand and stats besides.
 //!
-//! Every call is idempotent: after a crash anywhere the same call converges, and nothing is held in
-//! memory between calls. What the kernel says (mountinfo and loop devices) is the truth; the record
-//! beside the staging path ([`record`]) only tells what was asked for, so losing it loses nothing
-//! that cannot be found again. A loop device of ours carries the volume's mark, which is how a mount
-//! is known to be ours.
+//! Every call is idempotent: after a crash at any point the same call converges, and nothing is
+//! kept in memory between calls. The kernel (mountinfo and loop devices) is the truth; the record
+//! beside the staging path ([`record`]) contains only the request, so losing it loses nothing that
+//! cannot be found again. Our loop devices carry the mark of the volume, which identifies our
+//! mounts.
 //!
 //! ```text
 //!            stage                         publish

@@ -1,4 +1,4 @@
-//! The decision what to do with what a volume holds (the matrix of the CSI reference, §7). Pure.
+//! Decides what to do with the contents of a volume (the matrix of the CSI reference, §7). Pure.
 
 use probe::{Content, FsType};
 

@@ -1,12 +1,13 @@
-//! The record beside a staging path: what was asked for, and the lock of the volume.
+//! The record beside a staging path: the request, and the lock of the volume.
 //!
-//! It is `<parent of the staging path>/<volume>.longhorn.json`, outside of what is mounted, and in
-//! a directory that kubelet gives every volume and removes after unstage, when the record is gone.
-//! The file itself is locked (flock), so that two processes never work on one volume at once; an
-//! empty or unreadable record is a lock and no more.
+//! The file is `<parent of the staging path>/<volume>.longhorn.json`, outside of the mount, in a
+//! directory that the kubelet gives every volume and removes after unstage, when the record is
+//! gone. The file itself is locked (flock), so that two processes never work on one volume at once.
+//! An empty or unreadable record serves only as a lock.
 //!
 //! Replacing the record keeps the lock: the new file is locked before it is renamed over the old
-//! one. Whoever then gets the lock of the old file sees that it no longer lies at the path.
+//! one. A process that then gets the lock of the old file detects that the file is no longer at the
+//! path.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};

@@ -1,4 +1,4 @@
-//! Staging: the steps of [`super::stage`], and what is undone when one fails.
+//! Staging: the steps of [`super::stage`], and how a failure undoes them.
 
 use std::fs::File;
 use std::io;

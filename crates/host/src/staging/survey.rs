@@ -1,7 +1,7 @@
 //! What an earlier process left: for the start of a node plugin.
 //!
-//! Nothing has to be undone at start: each call finishes what a crash interrupted, and kubelet calls
-//! again. This only tells what is there, and removes what nobody will ask for: empty records.
+//! A start undoes nothing: each call finishes what a crash interrupted, and the kubelet repeats its
+//! calls. This only reports the present state, and removes empty records, which nobody will use.
 
 use std::fs;
 use std::path::Path;

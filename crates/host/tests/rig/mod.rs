@@ -1,5 +1,5 @@
-//! The ground that the tests of this crate stand on: a directory of their own, images made by the
-//! real tools, and a look at what is left on the machine.
+//! The fixtures of this crate's tests: a directory, images created by the real tools, and a check
+//! for leftovers on the machine.
 
 #![allow(
     dead_code,

@@ -1,4 +1,4 @@
-//! What can be wrong with layers and with what is in them.
+//! The errors of layers and their contents.
 
 use std::error::Error as StdError;
 use std::io;

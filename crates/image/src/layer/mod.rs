@@ -1,16 +1,16 @@
 //! Finds the one disk image in the layers of a container image, while the layers stream by.
 //!
-//! Layers are read from the top down, unpacked on a thread of their own and never stored. The one
-//! regular file under `/base_image/`, else the one under `/disk/` (KubeVirt's container disks), is
-//! handed to a [`Sink`] as it passes. Layers lie over each other as overlayfs lays them: an upper file
-//! hides a lower one, whiteouts (`.wh.NAME`) and opaque marks (`.wh..wh..opq`) hide what is below, and
-//! what replaces a directory hides all that was in it (OCI image specification, "layer").
+//! Layers are read from the top down, unpacked in their own thread and never stored. The only
+//! regular file in `/base_image/`, or else in `/disk/` (KubeVirt's container disks), goes to a
+//! [`Sink`] as it passes. Layers are stacked as in overlayfs: an upper file hides a lower one,
+//! whiteouts (`.wh.NAME`) and opaque marks (`.wh..wh..opq`) hide everything below, and a file that
+//! replaces a directory hides its contents (OCI image specification, "layer").
 //!
-//! Everything in a layer is hostile: names count only when they are exactly the expected ones, only
-//! regular files count at all, and unpacking is bounded by [`Limits`]. Nothing is created, linked or
-//! followed here: bytes go to the sink and nowhere else.
+//! Everything in a layer is hostile: only exactly the expected names count, only regular files
+//! count, and [`Limits`] bounds the unpacking. Nothing is created, linked or followed here: bytes
+//! go only to the sink.
 //!
-//! This module must not know where layers come from or where the bytes go.
+//! This module must not know the source of layers or the destination of the bytes.
 
 mod error;
 mod overlay;

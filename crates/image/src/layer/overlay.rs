@@ -1,4 +1,4 @@
-//! What remains visible of a directory when layers lie over each other, told from the top down.
+//! The visible contents of a directory in stacked layers, determined from the top down.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! Goes through the layers, decides what each entry means and hands the disk image on.
+//! Walks the layers, interprets each entry, and passes the disk image on.
 
 use std::io::BufRead as _;
 

@@ -1,7 +1,7 @@
 //! Unpacks a layer on a thread of its own, so that unpacking and storing use two cores.
 //!
-//! The thread reads, decodes, bounds and hashes; what it unpacked comes over a short queue of buffers
-//! that go back and forth, so that memory is bounded and nothing is allocated in the steady state.
+//! The thread reads, decodes, limits and hashes. Unpacked data passes through a short queue of
+//! reused buffers, so that memory is limited and nothing is allocated in the steady state.
 
 use std::io::{self, BufRead, BufReader, Chain, Cursor, Read};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};

@@ -1,8 +1,9 @@
 //! Indexes, manifests and configs of container images: bounded, and of one shape only.
 //!
-//! The fields that we need are read strictly (a field that comes twice is refused), the rest is not
-//! looked at, nor are the entries of an index that cannot be meant. What a document is follows from three witnesses, and all that speak must agree: the
-//! media type it was announced with, the one it carries, and the fields it has.
+//! The required fields are parsed strictly (a duplicate field is rejected). Other fields are
+//! ignored, and so are index entries that cannot be selected. Three sources determine the type of a
+//! document, and those that are present must agree: the announced media type, the media type
+//! inside, and the fields.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! Fields of other people's documents that are not needed: what is `null`, as writers in Go leave it, is
-//! not there, and what cannot be read is passed over.
+//! Optional fields of foreign documents: `null`, as programs in Go write it, counts as absent, and
+//! unreadable values are skipped.
 
 use std::collections::BTreeMap;
 

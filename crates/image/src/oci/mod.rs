@@ -1,11 +1,11 @@
 //! Container images as documents and files: digests, manifests, layouts and archives.
 //!
-//! Owns the OCI vocabulary ([`Digest`], [`Platform`], [`Document`]) that the network side shares, the
-//! readers of images that lie on a disk ([`Package`]) and the writers of them ([`write`]). It must not
-//! know the network, nor what is inside a layer: that is [`crate::layer`].
+//! Owns the OCI vocabulary ([`Digest`], [`Platform`], [`Document`]), which the network side shares,
+//! and the readers ([`Package`]) and writers ([`write`]) of images on a disk. It must not know the
+//! network or the content of layers: that is [`crate::layer`].
 //!
-//! Documents come from anywhere: each is bounded in size, checked against the digest that named it,
-//! and refused when its media type and its content disagree (CVE-2021-41190).
+//! Documents are untrusted: each is limited in size, verified with the digest that named it, and
+//! rejected if its media type and its content disagree (CVE-2021-41190).
 
 mod document;
 mod error;

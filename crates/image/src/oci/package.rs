@@ -1,4 +1,4 @@
-//! An image in an OCI layout, an OCI archive or what `docker save` writes.
+//! An image in an OCI layout, in an OCI archive or in the output of `docker save`.
 
 use std::fs::File;
 use std::io::{self, Read};

@@ -1,4 +1,4 @@
-//! The files that an image lies in: a directory, or a tar archive that is not unpacked.
+//! The files of an image: in a directory, or in a tar archive that is not unpacked.
 //!
 //! A name leads only to a regular file inside: in a directory the kernel resolves it beneath
 //! (openat2(2), RESOLVE_BENEATH), in an archive links are followed by name among its own entries.

@@ -1,4 +1,4 @@
-//! Layers made by hand, and a sink that keeps what it is given.
+//! Handmade layers, and a sink that records its input.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test")]
 

@@ -1,4 +1,4 @@
-//! What a data source is told to do: its type and its parameters, checked before anything is done.
+//! The task of a data source: its type and its parameters, checked before any work.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -1,9 +1,9 @@
 //! The data source: a short-lived process that prepares the first copy of one image as a work file of
 //! the disk, beside the daemon that serves it, and hands it over.
 //!
-//! It serves two faces: its own ([`server`]), with which the control plane asks how far it is, clients
-//! upload, and the daemon takes the file over; and the sync server's, over its one file. What it is to
-//! do is said on its command line ([`kind`]).
+//! It has two interfaces: its own ([`server`]), with which the control plane queries the progress,
+//! clients upload, and the daemon takes the file over; and that of the sync server, for its one
+//! file. Its task is on its command line ([`kind`]).
 
 pub mod kind;
 mod resumable;

@@ -1,14 +1,14 @@
-//! `/v2/upload`: an upload in pieces, which goes on where it broke off.
+//! `/v2/upload`: a resumable upload in pieces.
 //!
 //! ```text
 //! PUT  /v2/upload?size=N&offset=K   body: bytes from K on       → 200, Upload-Offset: where it is now
 //! HEAD /v2/upload                                               → 200, Upload-Offset, Upload-Length
 //! ```
 //!
-//! The first request begins the upload, at offset 0. A request may carry any part of the rest; one
-//! that breaks off keeps what has come of it. Who does not know where it is asks with HEAD, or is told
-//! in the answer to a wrong offset (409). When offset and length are equal all has come, and
-//! `GET /v1/file` tells what becomes of it.
+//! The first request starts the upload at offset 0. A request may carry any part of the rest; the
+//! received part of an interrupted request is kept. A client gets its position from HEAD, or from
+//! the answer to a wrong offset (409). When offset and length are equal, the upload is complete,
+//! and `GET /v1/file` shows its state.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

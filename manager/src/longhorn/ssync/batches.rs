@@ -1,5 +1,5 @@
-//! The memory of what is sent: batches that all sends share, and one more of its own for each, so that
-//! a receiver that takes nothing holds up nobody else.
+//! The memory for sending: batches that all sends share, and one additional batch for each, so that
+//! a receiver that accepts no data blocks no other.
 
 use std::sync::Arc;
 

@@ -1,8 +1,9 @@
 //! ssync, Longhorn's way to copy a file from one process to another, in both directions.
 //!
-//! A *sender* pushes the file over plain HTTP to a *receiver* that lives for this one copy: a manager to
-//! a manager (`Sync` and `Send`), or a replica of a volume to a data source (export). Between two
-//! managers of ours `sync` is used instead; this is for Go's, and for replicas.
+//! A *sender* pushes the file over plain HTTP to a *receiver* that exists only for this copy: a
+//! manager to a manager (`Sync` and `Send`), or a replica of a volume to a data source (export).
+//! Our own managers use `sync` between each other; this protocol is for Go's managers and for
+//! replicas.
 //!
 //! | file | holds |
 //! |---|---|

@@ -1,7 +1,7 @@
 //! The ports of receivers: a range to choose from, and one that is held.
 //!
-//! The kernel is the list of the ports in use: one is taken by listening on it and is free again when
-//! the listener is closed, whatever becomes of the copy. None can be leaked.
+//! The kernel is the list of used ports: a port is reserved by listening on it and released when
+//! the listener is closed, whatever the result of the copy. None can leak.
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::str::FromStr;

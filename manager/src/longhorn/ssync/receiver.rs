@@ -1,8 +1,8 @@
 //! The receiving end of ssync: an HTTP server for one file, which lives as long as its copy.
 //!
-//! What the incumbent takes for success is not success here: `close` alone says nothing, because a
-//! sender closes whether it succeeded or not. A copy is complete when every byte came or was declared
-//! a hole, and good when its checksum is the expected one.
+//! Success for the incumbent is not success here: `close` alone proves nothing, because a sender
+//! closes in both cases. A copy is complete when every byte arrived or was declared a hole, and
+//! correct when its checksum is the expected one.
 
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::pin::pin;

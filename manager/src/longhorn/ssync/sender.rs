@@ -1,11 +1,11 @@
 //! The sending end of ssync: pushes one file to a receiver.
 //!
-//! The receiver may be Go's, which cannot be told of a failure: it takes `close`, 300 s of silence, and
-//! even its own deletion for success, and only an expected checksum saves it from a file that is not
-//! complete. So `close` is sent on success alone. After a failure the file is first announced anew
-//! with a single byte, which leaves the Go receiver with a file that no engine opens (its size is no
-//! multiple of 512) instead of one that looks right, and tells ours that the copy is over. When even
-//! that does not reach it, silence is all that is left.
+//! The receiver may be Go's, which cannot be informed of a failure: it treats `close`, 300 s of
+//! silence, and even its own deletion as success, and only an expected checksum protects it from an
+//! incomplete file. So `close` is sent only after success. After a failure, the file is announced
+//! again with a single byte. This leaves the Go receiver with a file that no engine opens (its size
+//! is not a multiple of 512) instead of one that looks right, and tells ours that the copy is over.
+//! If even that does not reach the receiver, nothing more can be done.
 
 use std::fs::File;
 use std::path::PathBuf;

@@ -1,7 +1,8 @@
-//! What a receiver knows of the file that comes, and its judgement of each request. Blocking.
+//! The state of the incoming file at a receiver, and its decision on each request. Blocking.
 //!
-//! A byte that has come stays as it is: the same byte again is no harm (a sender that lost an answer
-//! repeats its request), another one is refused. The store's assembly sees to that.
+//! A received byte does not change: receiving the same byte again is harmless (a sender that lost
+//! an answer repeats its request), and a different one is rejected. The assembly of the store
+//! ensures this.
 
 use std::ops::Range;
 use std::sync::{PoisonError, RwLock, RwLockWriteGuard};

@@ -1,4 +1,4 @@
-//! Both ends against each other, and each against a peer that does what it should not.
+//! Both ends against each other, and each against a misbehaving peer.
 
 mod receiver;
 mod sender;

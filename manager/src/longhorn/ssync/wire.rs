@@ -9,7 +9,7 @@
 //! | `GET getRecordedMetadata` | of snapshots only |
 //! | `POST close?checksum=&checksumMethod=` | the sender is done, whether it succeeded or not |
 //!
-//! Parameters come in any order. This file knows neither sockets nor files.
+//! Parameters arrive in any order. This file knows neither sockets nor files.
 
 use std::fmt::Write as _;
 use std::ops::Range;

@@ -1,4 +1,4 @@
-//! Which bytes of a chunk have come.
+//! Which bytes of a chunk have arrived.
 
 use std::collections::HashMap;
 use std::ops::Range;

@@ -1,6 +1,7 @@
-//! Computes the SHA-512 of an image while its bytes come: chunk after chunk from the front, each as
-//! soon as it is complete. It reads them back, from memory as a rule: when it is far behind, who brings
-//! bytes is held up, or, where a manifest tells the sum, the hash is given up until the image is ready.
+//! Computes the SHA-512 of an image while its bytes arrive: chunk after chunk from the front, each
+//! as soon as it is complete. It reads them back, usually from memory. When it is far behind, it
+//! slows the writers down, or, if a manifest claims the checksum, postpones the hash until the
+//! image is ready.
 
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;

@@ -1,9 +1,9 @@
-//! Takes in the bytes of an image in any order, from several threads at once.
+//! Accepts the bytes of an image in any order, from several threads at once.
 //!
-//! Each chunk is digested when its last byte comes; with a manifest known beforehand a chunk that is
-//! not the one it says is refused at once, and what came before a crash or a cut is kept. Zeros are
-//! not written: what has not come is a hole. The SHA-512 follows on a thread of its own
-//! ([`follower`]). Bytes that come twice must be the same.
+//! Each chunk is hashed when its last byte arrives. With a known manifest, a wrong chunk is
+//! rejected immediately, and chunks from before a crash or an interruption are kept. Zeros are not
+//! written: missing data is a hole. The SHA-512 follows in its own thread ([`follower`]). Bytes
+//! that arrive twice must be the same.
 //!
 //! ```text
 //! without a manifest   backing.tmp                          removed on drop and by a start

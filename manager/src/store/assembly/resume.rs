@@ -1,4 +1,5 @@
-//! A work file that survives: what an attempt to assemble an image left, taken over by the next.
+//! A persistent work file: the leftovers of an attempt to assemble an image, taken over by the next
+//! attempt.
 //!
 //! The manifest is written before the file is created, so a file without it means nothing. What the
 //! file holds is believed by its digests alone.

@@ -1,4 +1,4 @@
-//! Images that come in, and what is made of them.
+//! Incoming images and their results.
 
 use super::*;
 

@@ -1,13 +1,13 @@
-//! Who is asked for what: the decisions of a receiver, without any I/O.
+//! Which peer is asked for which chunks: the decisions of a receiver, without any I/O.
 //!
 //! Events come in, requests go out. The same events at the same times with the same seed give the
-//! same requests. It knows neither sockets nor files nor clocks: time is what the caller says.
+//! same requests. It knows neither sockets nor files nor clocks: the caller supplies the time.
 //!
-//! The plan in short. From a single peer chunks are taken in order. As soon as others are getting the
-//! image too, each receiver takes its own part from the source and the rest from the others: so the
-//! source sends each chunk about once. Requests begin small and grow while all goes well. A peer that
-//! fails is asked again later and later; one that lies is dropped. At the end, chunks that wait for a
-//! slow peer are asked from a second one.
+//! The plan in short: chunks are fetched in order from a single peer. As soon as others fetch the
+//! image too, each receiver takes its own share from the source and the rest from the others, so
+//! the source sends each chunk about once. Requests start small and grow while all goes well. A
+//! failing peer is retried with growing pauses; a lying one is dropped. At the end, chunks that
+//! wait for a slow peer are requested from a second one.
 
 mod choose;
 mod peer;

@@ -1,4 +1,4 @@
-//! What goes into the plan and what comes out of it.
+//! The inputs and outputs of the plan.
 
 use std::ops::Range;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What a peer asks, looked at once, and the heads of the answers.
+//! The request of a peer, parsed once, and the heads of the answers.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

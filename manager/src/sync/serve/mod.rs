@@ -1,7 +1,7 @@
 //! The server: images, whole or on their way, in answers to plain HTTP/1.1 requests.
 //!
-//! docs/sync.md is the reference of what is answered here. [`asked`] looks at a request once, [`send`]
-//! fills the bodies.
+//! docs/sync.md is the reference for these answers. [`asked`] parses a request, [`send`] writes the
+//! bodies.
 
 mod asked;
 mod send;

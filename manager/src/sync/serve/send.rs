@@ -1,5 +1,5 @@
-//! The bodies: a range is sent in pieces by a task of its own that is never more than a few pieces
-//! ahead of the socket, gives up a receiver that takes nothing, and ends when the image is deleted.
+//! The bodies: a separate task sends a range in pieces. It is never more than a few pieces ahead of
+//! the socket, gives up a receiver that accepts no data, and ends when the image is deleted.
 
 use std::io;
 use std::ops::Range;

@@ -1,4 +1,5 @@
-//! The FlexVolume executable: what the kubelet waits for at each call, and what lies on each host.
+//! The FlexVolume executable: how long the kubelet waits for each call, and what is installed on
+//! each host.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

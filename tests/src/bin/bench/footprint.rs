@@ -1,4 +1,4 @@
-//! What the manager itself takes: memory, and the time to start.
+//! The footprint of the manager: memory, and the time to start.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

@@ -1,7 +1,8 @@
-//! `make bench`: what the programs do, beside the nearest thing that other people's tools do, in one
-//! run on one machine: ratios, never bare times.
+//! `make bench`: our programs and the closest tool of other projects, in one run on one machine:
+//! ratios, never bare times.
 //!
-//! `bench [CASE]…` runs the cases whose name begins with one of these; none: all of them.
+//! `bench [CASE]…` runs the cases whose names start with one of these; without arguments, all of
+//! them.
 #![allow(
     clippy::unwrap_used,
     clippy::cast_precision_loss,

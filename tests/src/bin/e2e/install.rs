@@ -1,4 +1,4 @@
-//! Installs the project as an operator does, and takes it away again.
+//! Installs the project as an operator does, and uninstalls it.
 
 use std::path::PathBuf;
 

@@ -1,8 +1,8 @@
 //! The examples on a real Kubernetes: `e2e [--one-node] [--keep] [--running] [STEP…]`.
 //!
-//! It brings up a cluster, installs what `deploy/` says with images that it packs itself, runs every
-//! example exactly as printed, and checks what a user would see. `--running` uses the cluster that a
-//! run with `--keep` left.
+//! It starts a cluster, installs `deploy/` with images that it builds itself, runs every example
+//! exactly as printed, and checks what a user would see. `--running` uses the cluster that a run
+//! with `--keep` left.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,

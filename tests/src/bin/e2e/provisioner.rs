@@ -1,4 +1,5 @@
-//! The documentation's example, and how long it takes beside what people do without base images.
+//! The example of the documentation, and its duration compared with the usual way without base
+//! images.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,5 @@
-//! Who may do what: the programs on their nodes, their accounts in the API, and who sees a secret.
+//! Permissions: of the programs on their nodes, of their accounts in the API, and of readers of
+//! secrets.
 
 use e2e::cluster::Cluster;
 use e2e::programs::sources;

@@ -1,5 +1,5 @@
-//! The commands of the README and of docs/install.md, run to the letter on a cluster as a stranger has it:
-//! without the CRDs of snapshots, without the alias of old classes, with nothing of ours.
+//! The commands of the README and of docs/install.md, run unchanged on a new cluster: without the
+//! CRDs of snapshots, without the alias for old classes, and without anything of this project.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};

@@ -1,7 +1,8 @@
 //! Reads a tar archive as a stream of entries: POSIX ustar, PAX, GNU, and their sparse files.
 //!
-//! Only what is needed of the format is read (IEEE Std 1003.1 "pax", GNU tar manual "Basic Tar
-//! Format"). Headers are checked by their checksum, extended headers are bounded, numbers never wrap.
+//! Reads only the required part of the format (IEEE Std 1003.1 "pax", GNU tar manual "Basic Tar
+//! Format"). Checksums of headers are verified, extended headers are limited, and numbers never
+//! wrap.
 
 mod header;
 mod records;

@@ -1,4 +1,4 @@
-//! Extended headers: what PAX records say of the next entry.
+//! Extended headers: the PAX records of the next entry.
 
 use super::sparse::{Map, number};
 use super::{BAD_MAP, TarError};

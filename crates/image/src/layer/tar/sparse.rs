@@ -1,7 +1,7 @@
 //! Maps of sparse files in tar archives: GNU's old form and the three PAX ones.
 //!
-//! A map is believed only when its pieces come in order, do not overlap, lie inside the file and add
-//! up to the bytes that are stored.
+//! A map is accepted only if its pieces are in order, do not overlap, lie inside the file, and add
+//! up to the stored bytes.
 
 /// The most pieces of a map: 16 MiB of memory, a 8 GiB file with a hole in every other 4 KiB.
 const SEGMENTS_MAX: usize = 1 << 20;

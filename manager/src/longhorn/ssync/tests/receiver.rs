@@ -1,4 +1,4 @@
-//! The receiving end, beside ours and beside a peer that does what it should not.
+//! The receiving end, against our sender and against a misbehaving one.
 
 use super::*;
 

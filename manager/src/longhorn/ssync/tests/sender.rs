@@ -1,4 +1,4 @@
-//! The sending end, beside a receiver that does what it should not.
+//! The sending end, against a misbehaving receiver.
 
 use super::*;
 
