@@ -40,7 +40,7 @@ pub(super) fn from_registry(
     progress: &Progress,
 ) -> Result<Brought> {
     let failed = |source| Error::Fetch {
-        what: "look into the image",
+        what: "read the image",
         source,
     };
     let resolving = registry

@@ -205,7 +205,7 @@ pub(super) fn to_raw(kind: Foreign, path: &Path, directory: &Path, raw: &Path) -
             unpack(path, &disk)?;
             let file = File::open(&disk).map_err(io("open", &disk))?;
             if look(path, &file)? != Some(Foreign::Vmdk) {
-                return Err(unsupported(path, "the disk in this OVA is no VMDK"));
+                return Err(unsupported(path, "the disk in this OVA is not a VMDK"));
             }
             return convert("driver=vmdk,file.driver=file", &disk, raw);
         }

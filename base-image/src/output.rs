@@ -126,7 +126,7 @@ fn existing(path: &Path) -> Result<Vec<Value>> {
         }
         _ => {
             return Err(refused(
-                "is not empty and is no OCI layout; name another directory",
+                "is not empty and not an OCI layout; name another directory",
             ));
         }
     };

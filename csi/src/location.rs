@@ -122,7 +122,9 @@ impl Location {
         };
         let disk_uuid = entry(DISK_UUID)
             .and_then(|uuid| DiskUuid::new(uuid).ok())
-            .ok_or_else(|| invalid("diskUUID is missing or no uuid; publish the volume first"))?;
+            .ok_or_else(|| {
+                invalid("diskUUID is missing or not a UUID; publish the volume first")
+            })?;
         if entry(PATH).map(String::as_str) != volume_path(volume).to_str() {
             return Err(invalid("path is not volumes/<volume_id>/volume"));
         }
@@ -130,7 +132,7 @@ impl Location {
         let has_source = entry(HAS_SOURCE).is_none_or(|text| text != "false");
         let size = match entry(SIZE) {
             None => None,
-            Some(text) => Some(text.parse().map_err(|_| invalid("size is no number"))?),
+            Some(text) => Some(text.parse().map_err(|_| invalid("size is not a number"))?),
         };
         let readonly = Self::is_readonly(publish_context);
         let number = |key| entry(key).map(|text| text.parse::<u64>()).transpose();
@@ -148,7 +150,7 @@ impl Location {
                 .or(entry(PARTITION_LENGTH))
                 .is_some()
         {
-            return Err(invalid("the place of a partition is not one"));
+            return Err(invalid("the location of a partition is not valid"));
         }
         Ok(Self {
             disk_uuid,

@@ -344,7 +344,7 @@ impl Managers {
     pub(crate) async fn keep(self) {
         for round in 0_u32.. {
             if let Err(error) = self.look_around(round % LIST_EVERY == 0).await {
-                tracing::debug!("cannot look around: {}", report(&error));
+                tracing::debug!("cannot survey the node: {}", report(&error));
             }
             tokio::time::sleep(LOOK_AROUND).await;
         }

@@ -62,11 +62,11 @@ static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
         gauge
     };
     let ready = gauge("csi_plugin_ready", "1 if /readyz answers 200");
-    let memory = gauge("process_resident_memory_bytes", "Memory that is held");
+    let memory = gauge("process_resident_memory_bytes", "Resident memory");
     let descriptors = gauge("process_open_fds", "Open file descriptors");
     let threads = gauge(
         "process_threads",
-        "Threads, those that hang in a dead disk included",
+        "Threads, including those that wait for a failed disk",
     );
     Metrics {
         registry,

@@ -136,7 +136,7 @@ async fn look_after(socket: &Path, service: &Service) {
                 // Once for each trouble, not once a second.
                 let text = report(&error).to_string();
                 if trouble != text {
-                    tracing::warn!("cannot offer the plugin to the kubelet yet: {text}");
+                    tracing::warn!("cannot register with the kubelet yet: {text}");
                     trouble = text;
                 }
             }
@@ -153,7 +153,7 @@ async fn serve(path: &Path, service: &Service) -> Result<()> {
     let (listener, socket) = bound.await.map_err(|_| Error::Lost)??;
     let listener =
         tokio::net::UnixListener::from_std(listener).map_err(Error::io("serve on", path))?;
-    tracing::info!(socket = %path.display(), "offered to the kubelet");
+    tracing::info!(socket = %path.display(), "waiting for the kubelet to register the plugin");
     let streams = UnixListenerStream::new(listener).map(|stream| stream.map(Lenient::new));
     let gone = async {
         while socket.is_in_place() {

@@ -47,7 +47,7 @@ impl Socket {
             .map_err(Error::io("lock", directory))?;
         remove_stale(path)?;
         let listener = bind_private(path).map_err(Error::io("bind", path))?;
-        let meta = fs::symlink_metadata(path).map_err(Error::io("look at", path))?;
+        let meta = fs::symlink_metadata(path).map_err(Error::io("inspect", path))?;
         Ok((
             listener,
             Self {
@@ -126,7 +126,7 @@ fn private_directory(directory: &Path, socket: &Path, whose: Directory) -> Resul
             .map_err(Error::io("create the directory", directory))?;
     }
     let opened = File::open(directory).map_err(Error::io("open", directory))?;
-    let meta = opened.metadata().map_err(Error::io("look at", directory))?;
+    let meta = opened.metadata().map_err(Error::io("inspect", directory))?;
     let ours = meta.uid() == rustix::process::geteuid().as_raw();
     let mode = meta.permissions().mode();
     let may_narrow = ours && whose == Directory::Own;
@@ -175,7 +175,7 @@ fn remove_stale(path: &Path) -> Result<()> {
     };
     let meta = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        other => other.map_err(Error::io("look at", path))?,
+        other => other.map_err(Error::io("inspect", path))?,
     };
     if meta.file_type().is_symlink() {
         return refuse("it is a symbolic link; remove it");

@@ -9,8 +9,7 @@ use crate::error::{Error, Result, shown};
 use crate::install::Install;
 
 /// The end of every error about the command line.
-pub(crate) const USAGE: &str =
-    "this program is run by the kubelet, and by people for `longhorn help`";
+pub(crate) const USAGE: &str = "the kubelet runs this program; see `longhorn help`";
 
 /// The answer to `longhorn help`.
 pub(crate) const HELP: &str = "\
@@ -239,7 +238,7 @@ impl Arguments {
         let text = self.text("the new size")?;
         let size = text.parse().ok().filter(|_| !text.starts_with('+'));
         size.map(ByteSize).ok_or_else(|| Error::Usage {
-            why: format!("{:?} is no number of bytes", shown(&text)),
+            why: format!("{:?} is not a number of bytes", shown(&text)),
         })
     }
 }

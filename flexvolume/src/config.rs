@@ -123,7 +123,7 @@ impl Config {
         let paths = config.disks.iter().chain([&config.state_dir]).chain(logged);
         if let Some(relative) = paths.into_iter().find(|path| !path.is_absolute()) {
             return Err(invalid(format!(
-                "{} is no absolute path",
+                "{} is not an absolute path",
                 relative.display()
             )));
         }

@@ -48,5 +48,5 @@ fn known(text: &str) -> &'static str {
         "bcache",
     ];
     let name = NAMES.into_iter().find(|name| *name == text);
-    name.unwrap_or("something that is no file system")
+    name.unwrap_or("data that is not a file system")
 }

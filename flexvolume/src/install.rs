@@ -84,7 +84,7 @@ impl Install {
         }
         // It becomes a part of a path: the same shape as every name.
         types::NodeId::new(&install.vendor)
-            .map_err(|_| usage(format!("--vendor {:?} is no name", install.vendor)))?;
+            .map_err(|_| usage(format!("--vendor {:?} is not a valid name", install.vendor)))?;
         Ok(install)
     }
 

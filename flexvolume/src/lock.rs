@@ -38,7 +38,7 @@ impl Lock {
                 Err(errno) => return Err(Error::io("lock", path)(errno)),
             }
             // Its last holder may have removed it between our two steps.
-            if is_at(&file, path).map_err(Error::io("look at the lock", path))? {
+            if is_at(&file, path).map_err(Error::io("inspect the lock", path))? {
                 return Ok(Some(Self {
                     path: path.to_owned(),
                     _file: file,

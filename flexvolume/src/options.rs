@@ -210,7 +210,7 @@ impl Options {
             FRONTEND => return Err(refuse_why("there is only blockdev; leave it out")),
             FROM_BACKUP => {
                 return Err(refuse_why(
-                    "restoring a backup is not supported yet; leave it empty",
+                    "restoring a backup is not implemented yet; leave it empty",
                 ));
             }
             _ => {
@@ -303,7 +303,7 @@ fn object(json: &str) -> Result<BTreeMap<String, String>> {
     }
     // What is something else whole, a text for one, would be repeated whole by the reader below.
     if !json.trim_start().starts_with('{') {
-        return Err(invalid("they are no JSON object".to_owned()));
+        return Err(invalid("they are not a JSON object".to_owned()));
     }
     let mut reader = serde_json::Deserializer::from_str(json);
     let map = reader
@@ -314,7 +314,7 @@ fn object(json: &str) -> Result<BTreeMap<String, String>> {
         let at = format!("line {} column {}", error.line(), error.column());
         let why = match error.classify() {
             serde_json::error::Category::Data => error.to_string(),
-            _ => format!("they are no JSON object, at {at}"),
+            _ => format!("they are not a JSON object, at {at}"),
         };
         invalid(why)
     })

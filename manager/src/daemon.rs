@@ -203,7 +203,7 @@ pub async fn run(args: DaemonArgs) -> Result<()> {
     };
     stop.cancel();
     if tokio::time::timeout(GRACE, catalog.stop()).await.is_err() {
-        warn!("some work did not end in time; the next start clears up after it");
+        warn!("some work did not end in time; the next start cleans up");
     }
     if let Some(metrics) = metrics {
         metrics.abort();

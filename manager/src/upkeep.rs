@@ -43,7 +43,7 @@ pub struct UpkeepArgs {
 
 /// A whole number of seconds, minutes, hours or days.
 fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is no duration; write for example 90m, 36h or 30d");
+    let wrong = || format!("{text:?} is not a duration; write for example 90m, 36h or 30d");
     let unit = text.chars().last().ok_or_else(wrong)?;
     let seconds = match unit {
         's' => 1,
@@ -90,7 +90,7 @@ pub fn spawn(
                 Err(error) => {
                     // A bug of ours: it is said and counted, and the next pass begins anew.
                     Counters::count(&disk.counters().tidy_panics);
-                    error!(%error, "the look for leftovers broke off");
+                    error!(%error, "the search for leftovers broke off");
                     Orphans::new(disk.clone())
                 }
             };
@@ -137,7 +137,7 @@ fn tidy_up(orphans: &mut Orphans, catalog: &Catalog, volumes: &Volumes, disk: &D
     };
     if let Err(error) = orphans.pass(Instant::now(), &is_ready) {
         disk.note(&error);
-        warn!(error = %report(&error), "orphans cannot be looked for");
+        warn!(error = %report(&error), "cannot search for orphans");
     }
     match catalog::users(volumes) {
         Ok(users) => catalog.note_users(&users),

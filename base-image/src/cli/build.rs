@@ -94,8 +94,8 @@ fn source(args: &BuildArgs) -> Result<Source> {
     if metadata.is_dir() {
         let file_system = args.fs.unwrap_or(FileSystem::Ext4);
         if file_system == FileSystem::None {
-            let problem = "none keeps nothing of a directory: leave --from out for an empty disk, \
-                           or choose ext4, xfs or btrfs";
+            let problem = "none keeps no files of a directory: leave --from out for an empty \
+                           disk, or choose ext4, xfs or btrfs";
             return Err(option("--fs", problem));
         }
         let label = args.label.clone().unwrap_or_default();

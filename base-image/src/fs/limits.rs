@@ -119,7 +119,7 @@ impl Limits {
         let found = if self.lost_found && !directory && tree.top(LOST_FOUND) == Some(id) {
             let name = self.name;
             Some(format!(
-                "on {name} this name at the top is for a directory; rename it"
+                "on {name} this name in the root directory must be a directory; rename it"
             ))
         } else {
             self.refuses(node).or_else(|| (self.other)(node))

@@ -239,7 +239,7 @@ fn a_layout_keeps_its_other_images_and_replaces_the_one_of_the_name() {
             "oci-layout:other",
         ],
     );
-    assert!(said.contains("no OCI layout"), "{said}");
+    assert!(said.contains("not an OCI layout"), "{said}");
 }
 
 #[test]

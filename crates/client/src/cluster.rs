@@ -148,7 +148,7 @@ impl Cluster {
             }
         };
         if found.is_empty() {
-            let none = std::io::Error::other("its name stands for no address");
+            let none = std::io::Error::other("its name resolves to no address");
             return Err(unreachable(name, &none));
         }
         Ok(found)

@@ -293,7 +293,7 @@ impl Network {
             let response = self.send_by(what, request, &trust, way).await?;
             // What another host asks for is not the first one's challenge to answer.
             if response.status() == StatusCode::UNAUTHORIZED && url.origin() != first.origin() {
-                return Err(refuse("the place that it redirects to wants credentials"));
+                return Err(refuse("the redirect target requires credentials"));
             }
             if !is_redirect(&method, response.status()) {
                 return Ok(response);

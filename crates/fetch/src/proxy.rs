@@ -33,7 +33,7 @@ impl FromStr for Proxy {
         }
         proxy_url(text).map(Self::Through).ok_or(Error::Option {
             option: "proxy",
-            why: "it is not http://host:port or https://host:port, nor the word direct",
+            why: "it must be http://host:port, https://host:port or direct",
         })
     }
 }

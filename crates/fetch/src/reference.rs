@@ -137,7 +137,7 @@ fn parse(text: &str) -> Result<Reference, &'static str> {
             }
             let digest = digest
                 .parse::<Digest>()
-                .map_err(|_| "its digest is not a valid one")?;
+                .map_err(|_| "its digest is not valid")?;
             (rest, Some(digest))
         }
     };
@@ -194,7 +194,7 @@ fn split_host(name: &str) -> (&str, &str) {
 
 /// A DNS name, an IPv4 address or an IPv6 one in brackets, with an optional port.
 pub(crate) fn check_host(host: &str) -> Result<(), &'static str> {
-    const BAD: &str = "its registry host is not a valid one";
+    const BAD: &str = "its registry host is not valid";
     let (name, port) = if let Some(rest) = host.strip_prefix('[') {
         let (address, after) = rest.split_once(']').ok_or(BAD)?;
         address.parse::<std::net::Ipv6Addr>().map_err(|_| BAD)?;
@@ -230,7 +230,7 @@ pub(crate) fn check_host(host: &str) -> Result<(), &'static str> {
         None => Ok(()),
         Some(port) => match port.parse::<u16>() {
             Ok(1..) if port.bytes().all(|b| b.is_ascii_digit()) => Ok(()),
-            _ => Err("its port is not a valid one"),
+            _ => Err("its port is not valid"),
         },
     }
 }
@@ -253,7 +253,8 @@ pub(crate) fn check_repository(path: &str) -> Result<(), &'static str> {
         Ok(())
     } else {
         Err(
-            "its path may only hold lower-case letters and digits, parted by '.', '_', '__', '-' or '/'",
+            "its path may contain only lower-case letters and digits, separated by '.', '_', \
+             '__', '-' or '/'",
         )
     }
 }

@@ -129,7 +129,7 @@ fn regular_file(directory: &Path, volume: &VolumeName) -> Result<ByteSize> {
         }
         Err(source) => return Err(Error::io("open", &path)(source)),
     };
-    let stat = rustix::fs::fstat(&file).map_err(Error::io("look at", &path))?;
+    let stat = rustix::fs::fstat(&file).map_err(Error::io("inspect", &path))?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(Error::Occupied {
             path,

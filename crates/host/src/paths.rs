@@ -93,7 +93,7 @@ impl Place {
         match rustix::fs::statat(&self.parent, &self.name, flags) {
             Ok(stat) => Ok(occupant(FileType::from_raw_mode(stat.st_mode))),
             Err(Errno::NOENT) => Ok(Occupant::Nothing),
-            Err(errno) => Err(Error::io("look at", &self.path)(errno)),
+            Err(errno) => Err(Error::io("inspect", &self.path)(errno)),
         }
     }
 
@@ -134,7 +134,7 @@ impl Place {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(&self.parent, &self.name, flags, Mode::empty())
             .map_err(Error::io("open", &self.path))?;
-        let stat = rustix::fs::fstat(&fd).map_err(Error::io("look at", &self.path))?;
+        let stat = rustix::fs::fstat(&fd).map_err(Error::io("inspect", &self.path))?;
         let found = occupant(FileType::from_raw_mode(stat.st_mode));
         if found == wanted {
             Ok(fd)
@@ -185,7 +185,7 @@ impl Place {
     fn is_empty_file(&self) -> Result<bool> {
         rustix::fs::statat(&self.parent, &self.name, AtFlags::SYMLINK_NOFOLLOW)
             .map(|stat| stat.st_size == 0)
-            .map_err(Error::io("look at", &self.path))
+            .map_err(Error::io("inspect", &self.path))
     }
 
     /// The error for something that lies here and has to go first.
@@ -302,7 +302,7 @@ fn open_regular_at(at: BorrowedFd<'_>, name: &Path, path: &Path, writable: bool)
     let file = rustix::fs::openat(at, name, flags, Mode::empty())
         .map(File::from)
         .map_err(Error::io("open", path))?;
-    let metadata = file.metadata().map_err(Error::io("look at", path))?;
+    let metadata = file.metadata().map_err(Error::io("inspect", path))?;
     if metadata.is_file() {
         return Ok(file);
     }

@@ -164,7 +164,7 @@ fn data_bytes(image: &dyn Disk, cancelled: &dyn Fn() -> bool) -> Result<u64> {
 /// Refuses before the first byte is written what cannot fit. A few kilobytes of tables can claim
 /// terabytes of data, and a disk that such an image has filled is full for every volume on it.
 fn check_room(out: &File, total: u64) -> Result<()> {
-    const FIND_ROOM: &str = "find room for the raw form";
+    const FIND_ROOM: &str = "reserve space for the raw form";
     let system = rustix::fs::fstatvfs(out).map_err(Error::io(FIND_ROOM))?;
     let free = system.f_bavail.saturating_mul(system.f_frsize);
     // What the target holds already is given back first.
@@ -177,7 +177,7 @@ fn check_room(out: &File, total: u64) -> Result<()> {
     })
 }
 
-const FIND: &str = "look for the image's data";
+const FIND: &str = "find the data of the image";
 
 /// What the workers share.
 struct Job<'a> {

@@ -72,7 +72,7 @@ fn fiemap(file: &File, map: &mut Fiemap) -> rustix::io::Result<()> {
 pub fn allocated(file: &File) -> Result<u64> {
     Ok(file
         .metadata()
-        .map_err(Error::io("look at the file"))?
+        .map_err(Error::io("inspect the file"))?
         .blocks()
         * 512)
 }
@@ -89,7 +89,7 @@ pub struct DataRanges<'a> {
 pub fn data_ranges(file: &File) -> Result<DataRanges<'_>> {
     let size = file
         .metadata()
-        .map_err(Error::io("look at the file"))?
+        .map_err(Error::io("inspect the file"))?
         .len();
     Ok(DataRanges {
         file,
@@ -112,7 +112,7 @@ impl Iterator for DataRanges<'_> {
                 // An iterator that goes on failing would hold its caller for ever.
                 self.offset = self.size;
                 Some(Err(Error::Io {
-                    operation: "look for the file's data",
+                    operation: "find the data of the file",
                     source,
                 }))
             }
@@ -198,7 +198,7 @@ pub fn copy_sparse(
     const PREPARE: &str = "prepare the copy of the file";
     let size = source
         .metadata()
-        .map_err(Error::io("look at the file to copy"))?
+        .map_err(Error::io("inspect the file to copy"))?
         .len();
     // Emptied first: what the target held must not show through the holes.
     target.set_len(0).map_err(Error::io(PREPARE))?;

@@ -98,7 +98,7 @@ pub fn refuse_no_disk(file: &File) -> Result<()> {
     let head = read_at(file, 0, HEAD).map_err(failed)?;
     let size = file
         .metadata()
-        .map_err(Error::io("look at the image"))?
+        .map_err(Error::io("inspect the image"))?
         .len();
     // A foreign format of one file of text is refused by its own name.
     let Some((what, next)) = told(&head, size).filter(|_| !is_vmdk_descriptor(&head)) else {

@@ -36,7 +36,7 @@ fn parse(text: &str) -> Result<u64, &'static str> {
         return Err("it does not start with a number");
     }
     if fraction.contains('.') {
-        return Err("it holds two points");
+        return Err("it contains '..'");
     }
     // The value is digits × 10^-places × 2^binary × 10^decimal.
     let digits = format!("{whole}{fraction}");

@@ -51,7 +51,9 @@ impl ControllerService {
         let (_, volume) = self.managers.of_volume(&request.volume).await?;
         let expected = location::volume_context(&volume);
         if !location::is_context(&request.context, &expected) {
-            return Ok(Some("volume_context is not that of the volume".to_owned()));
+            return Ok(Some(
+                "volume_context does not belong to the volume".to_owned(),
+            ));
         }
         let checked =
             Capability::parse_all(request.capabilities.clone()).and_then(|capabilities| {
@@ -70,7 +72,7 @@ impl ControllerService {
             });
         Ok(match checked {
             Ok(true) => None,
-            Ok(false) => Some("parameters are not those of the volume".to_owned()),
+            Ok(false) => Some("parameters differ from those of the volume".to_owned()),
             Err(error) => Some(types::report(&error).to_string()),
         })
     }

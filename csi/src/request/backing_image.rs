@@ -84,7 +84,7 @@ impl Raw {
                 Some(ImageSource::Volume(volume))
             }
             _ => {
-                let why = "download and export-from-volume are offered";
+                let why = "use download or export-from-volume";
                 return Err(refuse(SOURCE_TYPE, &self.source_type, why));
             }
         };

@@ -240,7 +240,12 @@ impl Parameters {
                 recorded = minutes.to_string();
                 self.stale_replica_timeout = Some(minutes);
             }
-            FROM_BACKUP => return Err(refuse("restoring a backup is not offered; leave it empty")),
+            FROM_BACKUP => {
+                return Err(refuse(
+                    "restoring a backup is not implemented yet; leave \
+                                              it empty",
+                ));
+            }
             FS_TYPE | CSI_FS_TYPE => self.take_fs_type(key, value)?,
             _ => {}
         }

@@ -91,7 +91,7 @@ impl Catalog {
             healed = self.make_again(entry, lost, aside, source).await;
             match &healed {
                 Ok(_) => break,
-                Err(error) => info!(from, error = %report(error), "it is not good again"),
+                Err(error) => info!(from, error = %report(error), "it is not repaired"),
             }
         }
         match healed {

@@ -75,7 +75,7 @@ impl Catalog {
         for entry in entries {
             if let Lifecycle::Ready(image) = entry.status().state {
                 match self.scrub_one(&entry, &image, rate).await {
-                    Ok(()) => debug!(image = %entry.id, "read again, and good"),
+                    Ok(()) => debug!(image = %entry.id, "read again, and intact"),
                     Err(Error::Cancelled(_)) => {}
                     Err(error) => {
                         self.inner.store.disk().note(&error);

@@ -94,7 +94,7 @@ fn file_system(dir: &Path) -> Finding {
     const NAME: &str = "file-system";
     let magic = match rustix::fs::statfs(dir) {
         Ok(stat) => u64::try_from(stat.f_type).unwrap_or(0) & 0xffff_ffff,
-        Err(error) => return Finding::warning(NAME, error.to_string(), "look at the mount"),
+        Err(error) => return Finding::warning(NAME, error.to_string(), "inspect the mount"),
     };
     match KNOWN.iter().find(|(known, ..)| *known == magic) {
         Some((_, name, "")) => Finding::ok(NAME, *name),

@@ -50,7 +50,7 @@ impl DataSourceClient {
     pub async fn get(&self) -> Result<DataSourceInfo> {
         let answer = self.ask(self.http.get(self.url("file"))).await?;
         serde_json::from_slice(&answer)
-            .map_err(|error| self.failed(format!("this is no data source: {error}")))
+            .map_err(|error| self.failed(format!("this is not a data source: {error}")))
     }
 
     /// Tells the data source that its file is taken over: it lets go of it.

@@ -80,7 +80,7 @@ pub(super) fn receive(files: &Files, query: &Query) -> Result<()> {
     let port = query.required("port")?;
     let port = port.parse::<u16>().map_err(|_| Error::InvalidField {
         field: "port",
-        why: format!("{port:?} is no port"),
+        why: format!("{port:?} is not a port"),
     })?;
     let registration = rest::registration(query, id)?;
     let transfers = files.transfers();
@@ -187,7 +187,7 @@ pub(super) async fn clone(files: &Files, query: &Query, body: Body) -> Result<()
         // What it says must not be repeated in an error.
         serde_json::from_slice(&credential).map_err(|_| Error::InvalidField {
             field: "credential",
-            why: "the body is no JSON object of texts".to_owned(),
+            why: "the body is not a JSON object of texts".to_owned(),
         })?
     };
     let source = clone_of(

@@ -110,7 +110,7 @@ impl Writer {
         );
         let states = self.family(
             "longhorn_backing_image_state",
-            "1 for the state that an image is in",
+            "1 for the current state of an image",
         );
         let sending = self.family(
             "longhorn_backing_image_sending",
@@ -150,7 +150,7 @@ impl Writer {
         }
         self.gauge(
             "longhorn_backing_image_receiving",
-            "Images that are on their way in",
+            "Images that are being received",
             receiving,
         );
     }
@@ -163,11 +163,7 @@ impl Writer {
                 "Bytes received from sources and peers",
                 counts.received,
             ),
-            (
-                "sent_bytes",
-                "Bytes that went to peers and clients",
-                counts.sent,
-            ),
+            ("sent_bytes", "Bytes sent to peers and clients", counts.sent),
             ("made", "Images that became ready", counts.made),
             (
                 "damaged",
@@ -238,12 +234,12 @@ impl Writer {
         );
         self.gauge(
             "longhorn_backing_image_disk_suspect",
-            "1 while the disk fails again and again",
+            "1 while I/O errors keep occurring",
             u64::from(observed.disk.is_suspect()),
         );
         self.gauge(
             "longhorn_backing_image_disk_reflink",
-            "1 when volumes share their image's extents on this disk",
+            "1 if volumes share the extents of their image on this disk",
             u64::from(observed.disk.reflink()),
         );
         let names = std::fs::read_dir(observed.disk.layout().images());
@@ -255,7 +251,7 @@ impl Writer {
             });
             self.gauge(
                 "longhorn_backing_image_quarantined",
-                "Damaged images that are kept for people to look at",
+                "Damaged images that are kept for inspection",
                 aside.count() as u64,
             );
         }
@@ -273,7 +269,7 @@ impl Writer {
             ),
             (
                 "scrub_passes",
-                "Times that all images were read again",
+                "Complete passes over all images",
                 &counters.scrub_passes,
             ),
             (
@@ -283,7 +279,7 @@ impl Writer {
             ),
             (
                 "healed",
-                "Damaged images that are good again",
+                "Damaged images that were repaired",
                 &counters.healed,
             ),
             (
@@ -293,12 +289,12 @@ impl Writer {
             ),
             (
                 "tidy_panics",
-                "Looks for leftovers that ended in a bug of this program",
+                "Searches for leftovers that ended because of a bug in this program",
                 &counters.tidy_panics,
             ),
             (
                 "disk_io_errors",
-                "Errors of the medium",
+                "I/O errors of the disk",
                 &counters.io_errors,
             ),
         ] {
@@ -308,12 +304,12 @@ impl Writer {
         for (name, help, counter) in [
             (
                 "scrub_images",
-                "Images that the scrubber's pass goes over",
+                "Images in the scrubber's current pass",
                 &counters.scrub_images,
             ),
             (
                 "scrub_images_done",
-                "Images of the scrubber's pass that it is done with",
+                "Images that the scrubber's current pass has finished",
                 &counters.scrub_images_done,
             ),
         ] {
@@ -331,7 +327,11 @@ impl Writer {
                 "Open file descriptors",
                 process.open_fds,
             ),
-            ("process_max_fds", "The most of them", process.max_fds),
+            (
+                "process_max_fds",
+                "Maximum number of open file descriptors",
+                process.max_fds,
+            ),
             (
                 "process_resident_memory_bytes",
                 "Resident memory",

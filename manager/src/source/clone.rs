@@ -178,7 +178,7 @@ fn keep(id: &ImageId, paths: &ImagePaths, job: &Job) -> Result<(Received, Option
             .try_clone()
             .context("keep open", &paths.backing)?,
     )
-    .context("look at", &paths.backing)?;
+    .context("inspect", &paths.backing)?;
     let received = ingest(&disk, &paths.backing, job)?;
     original.require(received.manifest.checksum)?;
     Ok((received, format))
@@ -250,12 +250,12 @@ fn decrypt(original: &Original<'_>, luks: &Luks, job: &Job) -> Result<Received> 
     if original.format()? != Format::Raw {
         return Err(Error::InvalidField {
             field: "backing-image",
-            why: format!("{} is no LUKS container: it is qcow2", original.id),
+            why: format!("{} is not a LUKS container: it is qcow2", original.id),
         });
     }
     let mapping = Mapping::open(luks, &original.paths.backing, &job.id, true)?;
     let device = File::open(mapping.device()).context("open", mapping.device())?;
-    let disk = probe::FileDisk::new(device).context("look at", mapping.device())?;
+    let disk = probe::FileDisk::new(device).context("inspect", mapping.device())?;
     let received = ingest(&disk, mapping.device(), job)?;
     drop(disk);
     mapping.close()?;

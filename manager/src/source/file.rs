@@ -28,7 +28,7 @@ impl Sources {
 }
 
 fn take_in(file: File, path: &Path, job: &Job) -> Result<Received> {
-    let blocks = file.metadata().context("look at", path)?.blocks();
+    let blocks = file.metadata().context("inspect", path)?.blocks();
     let disk = FileDisk::new(file).context("open", path)?;
     let size = disk.size();
     let mut ingest = job.store.begin(&job.id, job.cancel.clone())?;

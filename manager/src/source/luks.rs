@@ -100,7 +100,7 @@ impl Luks {
         word("CRYPTO_KEY_CIPHER", &luks.cipher)?;
         word("CRYPTO_KEY_HASH", &luks.hash)?;
         if !luks.key_size.is_multiple_of(8) {
-            let why = format!("{} is no multiple of 8 bits", luks.key_size);
+            let why = format!("{} is not a multiple of 8 bits", luks.key_size);
             return Err(wrong("CRYPTO_KEY_SIZE", why));
         }
         if !["pbkdf2", "argon2i", "argon2id"].contains(&luks.pbkdf.as_str()) {
@@ -176,7 +176,7 @@ fn number(
         Ok(number) if range.contains(&number) => Ok(Some(number)),
         _ => {
             let why = format!(
-                "{text:?} is no number from {} to {}",
+                "{text:?} is not a number from {} to {}",
                 range.start(),
                 range.end()
             );

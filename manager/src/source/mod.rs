@@ -341,7 +341,7 @@ impl Sources {
     /// Opens a regular file below an import directory. Opening a pipe does not wait for its writer.
     fn open_import_file(&self, path: &Path) -> Result<File> {
         let file = self.open_import(path, OFlags::NONBLOCK | OFlags::NOCTTY)?;
-        if !file.metadata().context("look at", path)?.is_file() {
+        if !file.metadata().context("inspect", path)?.is_file() {
             let why = format!("{} is not a regular file", path.display());
             return Err(Error::InvalidField { field: "path", why });
         }

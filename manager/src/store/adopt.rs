@@ -317,7 +317,7 @@ fn is_there(path: &Path) -> Result<bool> {
     match fs::symlink_metadata(path) {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error).context("look at", path),
+        Err(error) => Err(error).context("inspect", path),
     }
 }
 

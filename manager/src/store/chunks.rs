@@ -159,7 +159,7 @@ impl Manifest {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error).context("open", path),
         };
-        let length = file.metadata().context("look at", path)?.len();
+        let length = file.metadata().context("inspect", path)?.len();
         if Self::encoded_len(size) != Some(length) {
             return Ok(None);
         }
@@ -200,7 +200,7 @@ impl Manifest {
         path: &Path,
         reading: Reading<'_>,
     ) -> Result<Option<Mismatch>> {
-        let length = file.metadata().context("look at", path)?.len();
+        let length = file.metadata().context("inspect", path)?.len();
         if length != self.size {
             return Ok(Some(Mismatch::Size(length)));
         }

@@ -210,8 +210,8 @@ impl Disk {
     /// another one mounted over it. Called before anything is written.
     pub fn check(&self) -> Result<()> {
         let path = self.layout.root();
-        let opened = self.root.metadata().context("look at the disk", path)?;
-        let now = fs::metadata(path).context("look at the disk", path)?;
+        let opened = self.root.metadata().context("inspect the disk", path)?;
+        let now = fs::metadata(path).context("inspect the disk", path)?;
         if (opened.dev(), opened.ino()) != (now.dev(), now.ino())
             || read_config(&self.layout)? != self.uuid
         {
@@ -222,7 +222,7 @@ impl Disk {
 
     /// How much room there is.
     pub fn space(&self) -> Result<Space> {
-        let stat = statvfs(self.layout.root()).context("look at the disk", self.layout.root())?;
+        let stat = statvfs(self.layout.root()).context("inspect the disk", self.layout.root())?;
         Ok(Space {
             size: stat.f_blocks.saturating_mul(stat.f_frsize),
             available: stat.f_bavail.saturating_mul(stat.f_frsize),

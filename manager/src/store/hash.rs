@@ -21,7 +21,7 @@ const QUEUE: usize = 4;
 
 /// Computes every digest of a file. Its holes are not read, but they count.
 pub(super) fn hash_file(file: &File, path: &Path, reading: Reading<'_>) -> Result<Manifest> {
-    let size = file.metadata().context("look at", path)?.len();
+    let size = file.metadata().context("inspect", path)?.len();
     let mut hash = HashThread::start().context("start a thread for", path)?;
     let mut chunks = Vec::new();
     let (mut offset, mut data) = (0, 0);

@@ -118,7 +118,7 @@ impl Disk {
         let row = counters.errors_in_a_row.fetch_add(1, Ordering::Relaxed) + 1;
         if row == SUSPECT_AFTER {
             error!(disk = %self.uuid(), errors = row, error = %report(error),
-                "the disk is suspect: it fails again and again");
+                "the disk is suspect: I/O errors keep occurring");
         }
     }
 
@@ -170,7 +170,7 @@ impl Disk {
 
 /// Refuses to go on with a file whose disk is all but full.
 pub(super) fn leave_reserve(file: &File, path: &Path) -> Result<()> {
-    let stat = rustix::fs::fstatvfs(file).context("look at the disk of", path)?;
+    let stat = rustix::fs::fstatvfs(file).context("inspect the disk of", path)?;
     let needed = floor(stat.f_blocks.saturating_mul(stat.f_frsize));
     let available = stat.f_bavail.saturating_mul(stat.f_frsize);
     if available < needed {

@@ -104,7 +104,7 @@ impl SealedImage {
             .parse()
             .map_err(|_| Error::Damaged {
                 id: self.id.clone(),
-                what: "its recorded checksum is not one".to_owned(),
+                what: "its recorded checksum is not valid".to_owned(),
             })
     }
 }
@@ -380,7 +380,7 @@ pub(super) struct Examined {
 impl Examined {
     /// Step 4: refuses what is no disk image, or one that reaches outside itself.
     pub(super) fn of(file: &File, path: &Path, declared: Option<Format>) -> Result<Self> {
-        let meta = file.metadata().context("look at", path)?;
+        let meta = file.metadata().context("inspect", path)?;
         if meta.len() == 0 {
             return Err(Error::NotAnImage("it is empty".to_owned()));
         }
@@ -400,7 +400,7 @@ impl Examined {
         let content = probe::probe(&disk).context("probe", path)?.into();
         // A file system that does not tell is one without reflink: the cost of cloning is no matter.
         let extents = u64::from(image::extents::count(file)?.unwrap_or(1));
-        let real_size = fs::metadata(path).context("look at", path)?.blocks() * types::SECTOR;
+        let real_size = fs::metadata(path).context("inspect", path)?.blocks() * types::SECTOR;
         Ok(Self {
             format,
             virtual_size,

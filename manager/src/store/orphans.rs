@@ -130,7 +130,7 @@ impl Orphans {
         for (name, path) in entries(dir)? {
             let passing = name.ends_with("tmp") || name.starts_with("backing.part");
             if passing {
-                look.add(&fs::symlink_metadata(&path).context("look at", &path)?);
+                look.add(&fs::symlink_metadata(&path).context("inspect", &path)?);
                 stale.push(path);
             } else {
                 others += 1;
@@ -227,10 +227,10 @@ impl Orphans {
                 };
                 let mut look = Look::default();
                 for (_, file) in entries(&path)? {
-                    look.add(&fs::symlink_metadata(&file).context("look at", &file)?);
+                    look.add(&fs::symlink_metadata(&file).context("inspect", &file)?);
                 }
                 if self.age(now, &path, look, present) >= QUARANTINE {
-                    self.remove_quarantined(&path, "its time is up");
+                    self.remove_quarantined(&path, "it has expired");
                 } else {
                     let image = of.rsplit_once('.').map_or(of, |(image, _)| image);
                     kept.push((look, path, is_ready(image)));
@@ -247,7 +247,7 @@ impl Orphans {
             if total <= most {
                 break;
             }
-            self.remove_quarantined(path, "its image is ready again, and room is short");
+            self.remove_quarantined(path, "its image is ready again, and space is short");
             total -= look.blocks * types::SECTOR;
         }
         Ok(())

@@ -37,7 +37,7 @@ impl Proofs {
             Ok(meta) if meta.is_file() && meta.len() <= FILE_MAX => {}
             Ok(_) => return Ok(Some(Self::none())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error).context("look at", path),
+            Err(error) => return Err(error).context("inspect", path),
         }
         let bytes = fs::read(path).context("read", path)?;
         Ok(Some(

@@ -108,7 +108,7 @@ impl ImageStore {
                 }
                 return Ok(None);
             }
-            Err(error) => return Err(error).context("look at", &paths.backing),
+            Err(error) => return Err(error).context("inspect", &paths.backing),
         }
         let sealed = sidecar.as_ref().and_then(|sidecar| {
             let seal = sidecar.seal.clone()?;

@@ -94,7 +94,8 @@ impl Roster {
             changed |= take(&mut disks, disk, now);
         }
         if changed && let Err(failure) = self.write(&disks) {
-            warn!(error = %report(&failure), "the list of other disks holds until the next start only");
+            warn!(error = %report(&failure), "the list of other disks is kept only until the \
+                                              next start");
         }
     }
 

@@ -133,7 +133,7 @@ impl Stamp {
             Ok(meta) if meta.is_file() => Ok(Some(Self::from(&meta))),
             Ok(_) => Ok(None),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).context("look at", path),
+            Err(error) => Err(error).context("inspect", path),
         }
     }
 

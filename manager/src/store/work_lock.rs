@@ -64,12 +64,12 @@ pub(super) fn try_lock(path: &Path) -> Result<Option<File>> {
             return Ok(None);
         }
         // Its last holder may have removed it between the opening and the locking.
-        let opened = file.metadata().context("look at", path)?.ino();
+        let opened = file.metadata().context("inspect", path)?.ino();
         match fs::symlink_metadata(path) {
             Ok(meta) if meta.ino() == opened => return Ok(Some(file)),
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error).context("look at", path),
+            Err(error) => return Err(error).context("inspect", path),
         }
     }
 }

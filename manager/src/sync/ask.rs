@@ -335,7 +335,7 @@ impl<C: Connect> Asked<C> {
     fn same(&self, headers: &HeaderMap, geometry: Geometry, seal: Seal) -> Result<Told, Error> {
         let told = self.told(headers)?;
         if told.geometry != geometry || told.seal != seal {
-            return Err(self.other_image("its manifest is another one".to_owned()));
+            return Err(self.other_image("its manifest differs".to_owned()));
         }
         Ok(told)
     }

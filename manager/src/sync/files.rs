@@ -39,7 +39,7 @@ impl ImageFiles {
         );
         let chunk = u32::try_from(CHUNK).expect("a MiB");
         let geometry = Geometry::new(size, chunk).ok_or_else(damaged)?;
-        let length = chunks_file.metadata().context("look at", chunks)?.len();
+        let length = chunks_file.metadata().context("inspect", chunks)?.len();
         if length != manifest_length(geometry) {
             return Err(damaged());
         }

@@ -54,7 +54,7 @@ impl Metrics {
             ),
             (
                 "sync_saved_bytes",
-                "Bytes of sent images that compression kept off the wire",
+                "Bytes of sent images that compression saved",
                 self.saved_bytes.get(),
             ),
             (
@@ -74,7 +74,7 @@ impl Metrics {
             ),
             (
                 "sync_own_chunks_damaged",
-                "Chunks of this disk that a peer's doubt found damaged",
+                "Damaged chunks of this disk that a check for a peer found",
                 self.own_damaged.get(),
             ),
         ]

@@ -49,7 +49,7 @@ impl Volumes {
             can_grow(&file, size, &paths.data)?;
         }
         // The file first: a record that promises more than there is would be wrong.
-        if file.metadata().context("look at", &paths.data)?.len() < size.bytes() {
+        if file.metadata().context("inspect", &paths.data)?.len() < size.bytes() {
             set_size(&file, size, &paths.data)?;
             file.sync_all().context("sync", &paths.data)?;
         }

@@ -183,7 +183,7 @@ impl Volumes {
                 self.disk.check()?;
                 return Err(Error::VolumeNotFound(name.to_string()));
             }
-            Err(error) => return Err(error).context("look at", &paths.data),
+            Err(error) => return Err(error).context("inspect", &paths.data),
         };
         let mut record = Record::read(&paths.record, name)?;
         // A disk may have moved to another node, or its node may have got another name.
@@ -394,7 +394,7 @@ impl Volumes {
         if self.disk.reflink() && image::extents::reflink(source, file)? {
             return Ok(MadeBy::Reflink);
         }
-        let needed = source.metadata().context("look at", path)?.blocks() * types::SECTOR;
+        let needed = source.metadata().context("inspect", path)?.blocks() * types::SECTOR;
         self.disk.require_space(needed)?;
         info!(
             file_system = self.disk.file_system(),

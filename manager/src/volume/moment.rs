@@ -69,8 +69,8 @@ impl Volumes {
                 Err(_) if started.elapsed() < PATIENCE => sleep(PAUSE),
                 Err(name) => {
                     let why = format!(
-                        "so is another volume of the group, and for {} s there was no moment at which \
-                         either was left alone",
+                        "so is another volume of the group, and within {} s there was no moment \
+                         without writes to one of them",
                         PATIENCE.as_secs()
                     );
                     let node = self.node_id.clone();
@@ -144,7 +144,7 @@ impl Volumes {
         let path = self.disk.layout().volume(name).data;
         let file = File::open(&path).context("open", &path)?;
         file.sync_all().context("sync", &path)?;
-        let metadata = file.metadata().context("look at", &path)?;
+        let metadata = file.metadata().context("inspect", &path)?;
         Ok((metadata.ctime(), metadata.ctime_nsec()))
     }
 }

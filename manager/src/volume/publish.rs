@@ -102,7 +102,7 @@ impl Volumes {
             Err(error @ (Error::Io { .. } | Error::Full { .. })) if nobody => {
                 self.disk.note(&error);
                 warn!(volume = %name, error = %report(&error),
-                    "unpublished, but the disk does not take it down yet");
+                    "unpublished, but not recorded on the disk yet");
                 self.unpublished().insert(name.clone());
             }
             other => other?,

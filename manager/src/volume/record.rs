@@ -189,7 +189,7 @@ impl Record {
 
 /// Reads one of the files that describe a volume. NotFound is the caller's to interpret.
 pub(super) fn read_json<T: DeserializeOwned>(path: &Path, known: u32) -> Result<T> {
-    let meta = fs::symlink_metadata(path).context("look at", path)?;
+    let meta = fs::symlink_metadata(path).context("inspect", path)?;
     if !meta.is_file() || meta.len() > RECORD_MAX {
         return Err(std::io::Error::from(std::io::ErrorKind::InvalidData)).context("read", path);
     }

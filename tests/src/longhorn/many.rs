@@ -30,7 +30,7 @@ pub fn fill(manager: &Manager, disk: &Path, count: u32) {
     for n in 1..count {
         let dir = images.join(format!("image-{n:08x}"));
         write_image(&dir.join("backing"));
-        let meta = fs::metadata(dir.join("backing")).expect("look at an image");
+        let meta = fs::metadata(dir.join("backing")).expect("inspect an image");
         let mut sidecar = sidecar.clone();
         sidecar["uuid"] = json!(format!("{n:08x}"));
         sidecar["name"] = json!(dir.join("backing").display().to_string());

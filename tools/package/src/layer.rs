@@ -106,7 +106,7 @@ fn entries<W: Write>(tree: &Tree, out: W) -> Result<W> {
             }
             Node::File { from, mode } => {
                 let file = File::open(from).map_err(failed("open", from))?;
-                let size = file.metadata().map_err(failed("look at", from))?.len();
+                let size = file.metadata().map_err(failed("inspect", from))?.len();
                 let header = header(EntryType::Regular, *mode, size);
                 // A file that grows meanwhile must not make a tar file that lies.
                 append(&mut tar, header, path, file.take(size))

@@ -58,7 +58,7 @@ impl Tree {
 
     /// Adds a file of this machine; whether it is a program is all that is kept of its mode.
     pub(crate) fn add_file(&mut self, path: &str, from: &Path) -> Result<()> {
-        let metadata = std::fs::metadata(from).map_err(io("look at", from))?;
+        let metadata = std::fs::metadata(from).map_err(io("inspect", from))?;
         let program = metadata.permissions().mode() & 0o111 != 0;
         let mode = if program { 0o755 } else { 0o644 };
         let from = from.to_owned();

@@ -147,14 +147,14 @@ fn explain(request: &Request, error: Error) -> Error {
         };
         let largest = tree.nodes().max_by_key(|(_, node)| -> usize { size(node) });
         let path = tree.path(largest.map_or(ROOT, |(id, _)| id));
-        let why = "mkfs.ext4 finds no room for its extended attributes; use --fs btrfs".into();
+        let why = "mkfs.ext4 has no space for its extended attributes; use --fs btrfs".into();
         return Error::Unsupported { path, why };
     }
     let (deepest, length) = tree.deepest();
     if length > LONG_PATH && status.contains("signal") {
         let why = format!(
-            "mkfs.ext4 ended by a fault of its own ({status}), as some versions do with paths so \
-             long; use --fs xfs"
+            "mkfs.ext4 crashed ({status}), as some versions do on paths of this length; use \
+             --fs xfs"
         );
         let path = tree.path(deepest);
         return Error::Unsupported { path, why };

@@ -133,7 +133,7 @@ impl Session {
     ) -> Result<Response> {
         let base = self.url(what, "").await?;
         if base.scheme() == "https" && url.scheme() != "https" {
-            let why = "the registry sends us from https to http";
+            let why = "the registry redirects from https to http";
             return Err(Error::Answer {
                 what: what.to_owned(),
                 why,
@@ -222,7 +222,7 @@ impl Session {
                 token::basic_header(user, password)
             }
             (Some(Challenge::Basic), _) => {
-                return Err(self.refused(what, "it wants a user and a password"));
+                return Err(self.refused(what, "it requires a user and a password"));
             }
             (None, _) => {
                 return Err(self.refused(

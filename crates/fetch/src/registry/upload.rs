@@ -117,7 +117,7 @@ impl<'a> Upload<'a> {
         }
         let place = place_of(&begun).ok_or_else(|| Error::Answer {
             what: what.to_owned(),
-            why: "it gives no place to upload to",
+            why: "it names no location for the upload",
         })?;
         let least = begun.headers().get(MIN_LENGTH);
         let least = least.and_then(|value| value.to_str().ok()?.trim().parse().ok());

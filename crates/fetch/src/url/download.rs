@@ -244,7 +244,7 @@ impl Download {
     fn accept(&mut self, response: Response) -> Result<()> {
         let status = response.status();
         if status == StatusCode::UNAUTHORIZED {
-            let why = "the server wants a user and a password".to_owned();
+            let why = "the server requires a user and a password".to_owned();
             return Err(Error::Unauthenticated {
                 what: self.name.clone(),
                 why,

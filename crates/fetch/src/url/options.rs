@@ -63,17 +63,14 @@ impl Options {
     /// Adds a header, which is sent to the URL's own host and nobody else.
     pub fn header(&mut self, name: &str, value: &str) -> Result<()> {
         let Ok(name) = name.parse::<HeaderName>() else {
-            return refuse("headers", "a header's name is not one");
+            return refuse("headers", "the name of a header is not valid");
         };
         if OURS.contains(&name.as_str()) {
             return refuse("headers", "one of them is set by the download itself");
         }
         // A line break in a value would be another header.
         let Ok(mut value) = HeaderValue::from_str(value.trim()) else {
-            return refuse(
-                "headers",
-                "a header's value has characters that no header can have",
-            );
+            return refuse("headers", "the value of a header has invalid characters");
         };
         if name == AUTHORIZATION && self.headers.contains_key(AUTHORIZATION) {
             return refuse("headers", "there are credentials already; give them once");
@@ -104,7 +101,10 @@ impl Options {
 
     fn authorize(&mut self, value: Option<HeaderValue>) -> Result<()> {
         let Some(mut value) = value else {
-            return refuse("bearer_token", "it has characters that no header can have");
+            return refuse(
+                "bearer_token",
+                "it has characters that are not valid in a header",
+            );
         };
         if self.headers.contains_key(AUTHORIZATION) {
             return refuse(

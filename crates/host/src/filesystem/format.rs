@@ -106,7 +106,7 @@ pub fn format(volume: &VolumeName, path: &Path, fs_type: FsType, more: &[String]
     let (tool, options) = mkfs(fs_type).ok_or(Error::UnsupportedFileSystem(fs_type))?;
     let blank = paths::open_regular(path, false)?;
     prove_blank(volume, path, &blank)?;
-    let metadata = blank.metadata().map_err(Error::io("look at", path))?;
+    let metadata = blank.metadata().map_err(Error::io("inspect", path))?;
     let min = *sizes(fs_type).start();
     if metadata.len() < min && more.is_empty() {
         let (size, min) = (ByteSize(metadata.len()), ByteSize(min));
@@ -192,7 +192,7 @@ fn prove_blank(volume: &VolumeName, path: &Path, file: &File) -> Result<()> {
             found,
         });
     }
-    let id = FileId::of(file).map_err(Error::io("look at", path))?;
+    let id = FileId::of(file).map_err(Error::io("inspect", path))?;
     match loopdev::find(|status| status.file == id)?.first() {
         None => Ok(()),
         Some((device, _)) => Err(Error::ForeignLoop {
@@ -210,7 +210,7 @@ fn prove_same(volume: &VolumeName, path: &Path, blank: &File) -> Result<()> {
         Ok(FileId::of(&now)? == FileId::of(blank)?
             && now.metadata()?.len() == blank.metadata()?.len())
     };
-    if !same().map_err(Error::io("look at", path))? {
+    if !same().map_err(Error::io("inspect", path))? {
         return Err(Error::Busy(volume.clone()));
     }
     prove_blank(volume, path, &now)

@@ -130,7 +130,8 @@ pub fn check(fs_type: FsType, device: &Path) -> Result<()> {
         _ => {
             let Outcome { status, said, .. } = outcome;
             let device = device.display();
-            tracing::warn!(%device, status, said, "e2fsck cannot judge the file system; it is mounted unchecked");
+            tracing::warn!(%device, status, said, "e2fsck cannot check the file system; it is \
+                                                   mounted unchecked");
             Ok(())
         }
     }

@@ -161,7 +161,7 @@ impl LoopDevice {
                 Err(errno) => return Err(no_loop("the kernel refused the file")(errno)),
             }
         }
-        Err(no_loop("others took every free device first; try again")(
+        Err(no_loop("other programs took every free device; try again")(
             Errno::BUSY,
         ))
     }
@@ -182,7 +182,7 @@ impl LoopDevice {
             Err(error) if gone(&error) => return Ok(None),
             Err(error) => return Err(Error::io("open", &path)(error)),
         };
-        let metadata = device.metadata().map_err(Error::io("look at", &path))?;
+        let metadata = device.metadata().map_err(Error::io("inspect", &path))?;
         let number = DeviceNumber::from_raw(metadata.rdev());
         let is_loop = metadata.file_type().is_block_device() && number.major == LOOP_MAJOR;
         Ok(is_loop.then(|| Self {
@@ -245,7 +245,7 @@ impl LoopDevice {
 
     /// Whether nothing can be written through the device: it is attached so, or see [`Self::protect`].
     pub fn is_protected(&self) -> Result<bool> {
-        ioctl::is_protected(&self.device).map_err(Error::io("look at", self.path()))
+        ioctl::is_protected(&self.device).map_err(Error::io("inspect", self.path()))
     }
 
     /// Lets nobody write through the device from now on, those who have opened it included; or lets them

@@ -119,7 +119,7 @@ impl Stage<'_> {
                     volume: self.name().clone(),
                     path: mount.point.clone(),
                     present: "staged".to_owned(),
-                    asked: format!("{} as a second place", self.place.path().display()),
+                    asked: format!("{} as a second mirror", self.place.path().display()),
                 });
             }
         }
@@ -175,7 +175,7 @@ fn cannot_grow(found: &Found) -> Result<bool> {
 }
 
 fn file_id(file: &File, path: &Path) -> Result<FileId> {
-    FileId::of(file).map_err(Error::io("look at", path))
+    FileId::of(file).map_err(Error::io("inspect", path))
 }
 
 fn writing(read_only: bool) -> &'static str {

@@ -200,7 +200,7 @@ fn source(
 fn mount_id(fd: &OwnedFd, place: &Place) -> Result<u64> {
     rustix::fs::statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)
         .map(|stat| stat.stx_mnt_id)
-        .map_err(Error::io("look at", place.path()))
+        .map_err(Error::io("inspect", place.path()))
 }
 
 /// The node of the volume's block device, proven by its number: a path in /dev proves nothing.
@@ -221,7 +221,7 @@ fn block_source(request: &PublishRequest, lock: &RecordLock) -> Result<Source> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd =
         rustix::fs::open(&path, flags, Mode::empty()).map_err(Error::io("open the node", &path))?;
-    let stat = rustix::fs::fstat(&fd).map_err(Error::io("look at the node", &path))?;
+    let stat = rustix::fs::fstat(&fd).map_err(Error::io("inspect the node", &path))?;
     if DeviceNumber::from_raw(stat.st_rdev) != device.number() {
         return Err(Error::Busy(request.volume.clone()));
     }

@@ -124,7 +124,7 @@ impl RecordLock {
                 Err(Errno::WOULDBLOCK) => break,
                 Err(errno) => return Err(Error::io("lock the record", &shown)(errno)),
             }
-            if is_at(&file, &path).map_err(Error::io("look at the record", &shown))? {
+            if is_at(&file, &path).map_err(Error::io("inspect the record", &shown))? {
                 let record = read(&file, &shown, volume)?;
                 return Ok(Self {
                     directory,

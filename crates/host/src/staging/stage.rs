@@ -323,7 +323,7 @@ impl Stage<'_> {
             Err(errno) => return Err(Error::io("lock", &volume.file)(errno)),
         }
         let metadata = file.metadata();
-        let metadata = metadata.map_err(Error::io("look at", &volume.file))?;
+        let metadata = metadata.map_err(Error::io("inspect", &volume.file))?;
         if metadata.nlink() == 0 {
             let (volume, file) = (volume.name.clone(), volume.file.clone());
             return Err(Error::VolumeMissing { volume, file });

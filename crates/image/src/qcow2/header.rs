@@ -187,7 +187,10 @@ impl RawHeader {
         let length = u64::from(self.header_length);
         let is_long_enough = self.version == 2 || self.header_length >= V3_LENGTH;
         if !is_long_enough || !length.is_multiple_of(8) || length > cluster_size {
-            return Err(damaged("its header_length cannot be", self.header_length));
+            return Err(damaged(
+                "its header_length is not valid",
+                self.header_length,
+            ));
         }
         Ok(cluster_size)
     }
@@ -255,7 +258,7 @@ impl RawHeader {
             ));
         }
         check_table(
-            "its L1 table cannot be there",
+            "the location of its L1 table is not valid",
             geometry,
             file_size,
             Table {
@@ -302,7 +305,7 @@ impl RawHeader {
             return Err(damaged("it has no refcount table", refcount_table_bytes));
         }
         check_table(
-            "its refcount table cannot be there",
+            "the location of its refcount table is not valid",
             geometry,
             file_size,
             Table {
@@ -315,7 +318,10 @@ impl RawHeader {
             .snapshots_offset
             .is_multiple_of(geometry.cluster_size());
         if self.nb_snapshots > SNAPSHOTS_MAX || (self.nb_snapshots > 0 && !is_aligned) {
-            return Err(damaged("its snapshot table cannot be", self.nb_snapshots));
+            return Err(damaged(
+                "its snapshot table is not valid",
+                self.nb_snapshots,
+            ));
         }
         Ok(())
     }

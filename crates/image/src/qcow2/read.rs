@@ -39,7 +39,7 @@ impl Qcow2 {
     pub fn open(file: File, limits: Limits) -> Result<Self> {
         let metadata = file
             .metadata()
-            .map_err(Error::io("look at the qcow2 image"))?;
+            .map_err(Error::io("inspect the qcow2 image"))?;
         let file_size = metadata.len();
         let header = Header::read(&file, file_size, limits)?;
         let l1 = tables::read_words(&file, header.l1_entries as u64 * 8, header.l1_offset)?;

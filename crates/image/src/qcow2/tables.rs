@@ -37,7 +37,7 @@ pub(super) fn l2_offset(header: &Header, entry: u64) -> Result<Option<HostOffset
     let offset = entry & OFFSET;
     if entry & !(OFFSET | COPIED) != 0 || !offset.is_multiple_of(header.geometry.cluster_size()) {
         return Err(Error::Damaged {
-            what: "an L1 entry cannot be",
+            what: "an L1 entry is not valid",
             value: entry,
         });
     }
@@ -69,7 +69,7 @@ pub(super) fn place(header: &Header, table: &[u64], guest: GuestOffset) -> Resul
     let (allocated, zero) = (bitmap & 0xffff_ffff, bitmap >> 32);
     if allocated & zero != 0 || (place == Place::Zero && allocated != 0) {
         return Err(Error::Damaged {
-            what: "a subcluster bitmap cannot be",
+            what: "a subcluster bitmap is not valid",
             value: bitmap,
         });
     }
@@ -87,7 +87,7 @@ fn data(header: &Header, entry: u64) -> Result<Place> {
     let offset = entry & OFFSET;
     if entry & !(OFFSET | COPIED) != 0 || !offset.is_multiple_of(header.geometry.cluster_size()) {
         return Err(Error::Damaged {
-            what: "an L2 entry cannot be",
+            what: "an L2 entry is not valid",
             value: entry,
         });
     }

@@ -108,7 +108,7 @@ impl<'a> Pieces<'a> {
     fn find_data(&mut self) -> Result<()> {
         let next = |offset| {
             let found = probe::next_data(self.file, self.size, offset);
-            found.context("look for data in", self.path)
+            found.context("find data in", self.path)
         };
         let Some(found) = next(self.at)? else {
             (self.at, self.data_end) = (self.size, self.size);

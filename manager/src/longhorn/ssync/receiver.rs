@@ -63,7 +63,7 @@ impl Receiver {
     pub fn new(listener: StdListener, size: u64, invite: Invite) -> Result<Self> {
         let address = listener
             .local_addr()
-            .context("look at the listener of", "a receiver".as_ref())?;
+            .context("inspect the listener of", "a receiver".as_ref())?;
         Ok(Self {
             listener: Arc::new(Mutex::new(Some(listener))),
             address,

@@ -77,7 +77,7 @@ pub struct Sent {
 impl Sending {
     /// Sends the whole file.
     pub async fn run(self) -> Result<Sent> {
-        let size = self.file.metadata().context("look at", &self.path)?.len();
+        let size = self.file.metadata().context("inspect", &self.path)?.len();
         let peer = Peer::new(&self.to)?;
         let opened = tokio::select! {
             opened = peer.open(size) => opened,
@@ -112,7 +112,7 @@ impl Sending {
         let reader = tokio::task::spawn_blocking(move || {
             let read = Pieces::new(&file, &path, size, share);
             queue_up(read, &pieces)?;
-            let actual = file.metadata().context("look at", &path)?.len();
+            let actual = file.metadata().context("inspect", &path)?.len();
             if actual != size {
                 // What was cut off has been taken for a hole.
                 let expected = size;

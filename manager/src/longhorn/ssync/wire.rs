@@ -182,7 +182,7 @@ fn range(query: &str) -> Result<Range<u64>, Refusal> {
     };
     let (begin, end) = (number("begin")?, number("end")?);
     if begin > end {
-        return Err(Refusal::bad(format!("{begin} to {end} is no range")));
+        return Err(Refusal::bad(format!("{begin} to {end} is not a range")));
     }
     Ok(begin..end)
 }

@@ -84,7 +84,7 @@ fn negotiated(theirs: &str) -> Result<u32, Refused> {
     }
     let theirs = theirs
         .parse()
-        .map_err(|_| Refused::request("its version of the protocol is no number"))?;
+        .map_err(|_| Refused::request("its protocol version is not a number"))?;
     protocol::negotiate(ours, theirs).ok_or_else(|| {
         let why = format!("this manager speaks version {ours} of the sync protocol");
         Refused::new(Refusal::Version, why)

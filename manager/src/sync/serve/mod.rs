@@ -68,7 +68,8 @@ async fn data<L: Library>(
         "" => (200, 0..geometry.size),
         range => {
             let bytes = protocol::parse_range(range, geometry.size);
-            let bytes = bytes.ok_or_else(|| Refused::request("that is no range of the image"))?;
+            let bytes =
+                bytes.ok_or_else(|| Refused::request("that is not a range of the image"))?;
             (206, bytes)
         }
     };

@@ -17,7 +17,7 @@ pub(super) fn check_sum(header: &[u8; BLOCK]) -> Result<(), TarError> {
 
 /// A number in a header: octal digits, or binary where the first bit is set.
 pub(super) fn numeric(field: &[u8]) -> Result<u64, TarError> {
-    const BAD: &str = "a number in a header is not one";
+    const BAD: &str = "a number in a header is not valid";
     if field[0] & 0x80 != 0 {
         let (first, rest) = (field[0] & 0x7f, &field[1..]);
         let mut digits = [first].into_iter().chain(rest.iter().copied());

@@ -414,4 +414,4 @@ impl<R: Skip> Tar<R> {
 /// After the end of the archive.
 pub(crate) const GARBAGE: &str = "other bytes follow its end";
 const TOO_LARGE: &str = "a file is larger than 8 EiB";
-const BAD_MAP: &str = "the map of a sparse file is not one";
+const BAD_MAP: &str = "the map of a sparse file is not valid";

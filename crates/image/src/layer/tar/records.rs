@@ -25,7 +25,7 @@ pub(super) struct SparseRecords {
 
 /// PAX records: `LENGTH KEY=VALUE\n`.
 pub(super) fn records(mut content: &[u8], extended: &mut Extended) -> Result<(), TarError> {
-    const BAD: &str = "an extended header is not one";
+    const BAD: &str = "an extended header is not valid";
     while !content.is_empty() {
         let space = content
             .iter()
@@ -55,7 +55,7 @@ fn apply(key: &[u8], value: &[u8], extended: &mut Extended) -> Result<(), TarErr
     let decimal = || {
         let number = std::str::from_utf8(value).ok().and_then(number);
         number.ok_or(TarError::Invalid(
-            "a number in an extended header is not one",
+            "a number in an extended header is not valid",
         ))
     };
     let sparse = &mut extended.sparse;

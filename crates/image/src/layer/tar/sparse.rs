@@ -49,7 +49,7 @@ impl Map {
 
     /// Reads GNU.sparse.map of PAX 0.1: `offset,length,offset,length…`.
     pub(crate) fn from_list(text: &str) -> Result<Self, &'static str> {
-        const BAD: &str = "the map of a sparse file is not one";
+        const BAD: &str = "the map of a sparse file is not valid";
         let mut map = Self::default();
         let mut numbers = text.split(',').filter(|text| !text.is_empty());
         while let Some(offset) = numbers.next() {
