@@ -214,6 +214,20 @@ pub fn members() -> Vec<String> {
         .collect()
 }
 
+/// The metrics that docs/operations.md lists, as Prometheus stores them, without their labels.
+pub fn documented_metrics() -> BTreeSet<String> {
+    let text = read(&sources().join("docs/operations.md"));
+    let rows = text
+        .lines()
+        .skip_while(|line| !line.starts_with("| metric |"));
+    let rows = rows.skip(2).take_while(|line| line.starts_with('|'));
+    let cells = rows.filter_map(|row| row.split('|').nth(1));
+    let names = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2));
+    names
+        .filter_map(|name| Some(name.split('{').next()?.to_owned()))
+        .collect()
+}
+
 /// The text of a file that must be there.
 pub fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("read {}: {error}", path.display()))

@@ -56,7 +56,7 @@ fn first_cells<'a>(text: &'a str, headers: &'a [&str]) -> Vec<&'a str> {
     cells
 }
 
-/// What stands between backquotes.
+/// The texts in backquotes.
 fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
@@ -143,6 +143,32 @@ fn every_option_of_the_daemon_is_documented_and_no_other() {
     assert_eq!(documented, options);
 }
 
+/// `upstream_e2e.rs` checks the other direction, against a running manager.
+#[test]
+fn every_metric_in_the_table_has_a_source() {
+    let code: Vec<String> = rust_sources()
+        .iter()
+        .filter(|path| !e2e::documents::is_test(path))
+        .map(|path| read(path))
+        .collect();
+    let documented = e2e::documents::documented_metrics();
+    assert!(documented.len() > 30, "{documented:?}");
+    for name in documented {
+        let name = name.trim_end_matches("_total");
+        let ends = [
+            "",
+            "longhorn_backing_image_",
+            "longhorn_backing_image_disk_",
+        ];
+        let mut ends = ends.iter().filter_map(|start| name.strip_prefix(start));
+        let known = ends.any(|end| {
+            let quoted = format!("\"{end}\"");
+            code.iter().any(|text| text.contains(&quoted))
+        });
+        assert!(known, "no program has the metric {name}");
+    }
+}
+
 #[test]
 fn links_lead_somewhere() {
     let mut wrong = Vec::new();
@@ -183,7 +209,7 @@ const FOREIGN: &[&str] = &[
     "permission denied",
 ];
 
-/// The parts of a message that are the same each time, long enough to be told from others.
+/// The constant parts of a message that are long enough to be distinctive.
 fn fixed_parts(message: &str) -> impl Iterator<Item = &str> {
     message
         .split(['…', '%'])
@@ -220,8 +246,7 @@ fn messages_that_the_documents_explain_are_messages_of_the_programs() {
     assert!(unknown.is_empty(), "no program says {unknown:#?}");
 }
 
-/// A text without line breaks, as the compiler joins a string that goes on behind a backslash; what is put in
-/// is left out of a format.
+/// A text with single spaces, and with the continued lines of strings joined.
 fn words(text: &str) -> String {
     let text = text.replace("\\\n", " ");
     text.split_whitespace().collect::<Vec<_>>().join(" ")

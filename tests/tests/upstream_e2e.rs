@@ -695,6 +695,14 @@ fn a_manager_that_is_told_to_stop_drains() {
         metrics.contains("longhorn_backing_image_manager_ready{"),
         "{metrics}"
     );
+    let documented = e2e::documents::documented_metrics();
+    let types = metrics
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE "));
+    for name in types.filter_map(|line| line.split(' ').next()) {
+        let known = documented.contains(name) || documented.contains(&format!("{name}_total"));
+        assert!(known, "docs/operations.md lacks {name}");
+    }
     server.release();
     assert!(manager.process.wait_end().success());
     manager = Manager::start(&sandbox, &options);
