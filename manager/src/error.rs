@@ -77,9 +77,7 @@ pub enum Error {
     #[error("can not find sync file {}", .0.display())]
     FileNotFound(PathBuf),
     /// An image is to be adopted, but its file is not there.
-    #[error(
-        "there is no file {} to adopt; fetch it from a data source, or copy it from another \
-         manager", .0.display())]
+    #[error("there is no file {} to adopt; fetch it from a data source or a manager", .0.display())]
     NothingToAdopt(PathBuf),
     /// The file has another length than was said.
     #[error("the file has {actual} bytes, expected {expected}")]
@@ -375,8 +373,7 @@ pub enum Error {
         what: String,
     },
     /// The disk fails again and again.
-    #[error(
-        "the disk at {} caused {errors} I/O errors; check the kernel log and replace the disk", path.display())]
+    #[error("the disk at {} caused {errors} I/O errors; check the kernel log and replace it", path.display())]
     DiskSuspect {
         /// Its directory.
         path: PathBuf,
