@@ -285,10 +285,7 @@ pub enum Error {
         actual: Box<Sha512>,
     },
     /// A chunk that came is not the one that the manifest says.
-    #[error(
-        "chunk {index} of the image does not match its manifest; fetch it again, preferably \
-         from another peer"
-    )]
+    #[error("chunk {index} does not match the manifest; fetch it from another peer")]
     ChunkMismatch {
         /// Which chunk, counted from 0 in units of 1 MiB.
         index: u32,
