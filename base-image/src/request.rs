@@ -61,7 +61,7 @@ pub(super) struct InspectRequest {
     pub(super) json: bool,
 }
 
-/// How a registry is reached.
+/// Access to a registry.
 #[derive(Debug)]
 pub(super) struct Access {
     pub(super) login: Login,
@@ -91,7 +91,7 @@ pub(super) enum Trust {
     Config(PathBuf),
 }
 
-/// The file systems that can be made.
+/// File systems that can be created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum FileSystem {
     /// ext4
@@ -121,7 +121,7 @@ impl FileSystem {
 pub(super) enum LayerCompression {
     /// Fast to unpack
     Zstd,
-    /// For registries and clients that know no zstd
+    /// For registries and clients without zstd
     Gzip,
     /// Plain tar
     None,

@@ -180,7 +180,7 @@ fn check_label(file_system: FileSystem, label: &str) -> Result<()> {
     };
     if label.len() > max {
         let problem = format!(
-            "has {} bytes; {} takes {max}",
+            "has {} bytes; {} supports {max}",
             label.len(),
             file_system.name()
         );

@@ -47,49 +47,51 @@ enum Command {
 /// The options of `base-image build`.
 #[derive(Debug, Clone, Args)]
 struct BuildArgs {
-    /// Directory whose contents become the file system, or a qcow2 or raw disk image to wrap as it is, or
-    /// a VMDK, VHD, VHDX, VDI, OVA or block device that qemu-img reads
+    /// Directory whose contents become the file system; or a qcow2 or raw disk image to package
+    /// unchanged; or a VMDK, VHD, VHDX, VDI, OVA or block device for qemu-img to read
     #[arg(long, value_name = "PATH")]
     from: Option<PathBuf>,
-    /// File system to make; `none` makes an empty disk [default: ext4 for a directory]
+    /// File system to create; `none` creates an empty disk [default: ext4 for a directory]
     #[arg(long, value_enum)]
     fs: Option<FileSystem>,
-    /// Virtual size of the disk, for example 64Mi [default: just large enough for a directory]
+    /// Virtual size of the disk, for example 64Mi [default: just large enough for the directory]
     #[arg(long, value_parser = types::parse_quantity)]
     size: Option<ByteSize>,
-    /// Format of the disk image inside the container image [default: qcow2, or that of the disk image]
+    /// Format of the disk image in the container image [default: qcow2, or that of the disk image]
     #[arg(long, value_enum)]
     format: Option<DiskFormat>,
-    /// Compress the clusters of the qcow2 image: smaller for every reader, slower to import
+    /// Compress the clusters of the qcow2 image, which makes it smaller but slower to import
     #[arg(long)]
     compress: bool,
     /// Label of the file system
     #[arg(long)]
     label: Option<String>,
-    /// UUID of the file system [default: made from what goes in, so the same input gives the same]
+    /// UUID of the file system [default: derived from the input, so that the same input gives the
+    /// same UUID]
     #[arg(long)]
     uuid: Option<String>,
-    /// Name of the one file under /base_image/ [default: from the name of --from]
+    /// Name of the file in /base_image/ [default: derived from the name of --from]
     #[arg(long, value_name = "FILE")]
     name: Option<String>,
-    /// Where the image goes: oci-layout:DIR, oci-archive:FILE, docker-archive:FILE or
-    /// docker://host/name:tag; may be given several times
+    /// Output: oci-layout:DIR, oci-archive:FILE, docker-archive:FILE or docker://host/name:tag; may
+    /// be given several times
     #[arg(long, required = true, value_name = "PLACE")]
     output: Vec<String>,
-    /// Name that the layout or archive records for the image, for example example:v1
+    /// Name of the image in the layout or archive, for example example:v1
     #[arg(long, value_name = "NAME:TAG")]
     tag: Option<String>,
-    /// Platform that the image says it is for; its data does not depend on one
+    /// Platform in the config of the image; the data does not depend on it
     #[arg(long, default_value = "linux/amd64", value_name = "OS/ARCH")]
     platform: String,
-    /// Compression of the layer; a docker-archive always holds a plain one, for old Docker
+    /// Compression of the layer; the layer of a docker-archive is never compressed, for old
+    /// versions of Docker
     #[arg(long, value_enum, default_value = "zstd")]
     layer_compression: LayerCompression,
-    /// Push to a registry in pieces of at most so many bytes, for a proxy that takes no more at once
-    /// [default: whole, and in pieces once that was refused as too large]
+    /// Push in pieces of at most this size, for a proxy that limits the size of requests [default:
+    /// in one request, then in pieces if the registry rejects it as too large]
     #[arg(long, value_parser = types::parse_quantity, value_name = "SIZE")]
     chunk_size: Option<ByteSize>,
-    /// How the registry is reached.
+    /// Access to the registry.
     #[command(flatten)]
     registry: RegistryArgs,
 }
@@ -99,16 +101,16 @@ struct BuildArgs {
 struct InspectArgs {
     /// docker://host/name:tag, oci-layout:DIR, oci-archive:FILE, docker-archive:FILE or file:FILE
     reference: String,
-    /// How the answer is printed
+    /// Output format
     #[arg(short, long, value_enum, default_value = "table")]
     output: OutputForm,
-    /// Image to take from a layout or archive that holds several
+    /// Image to select from a layout or archive with several images
     #[arg(long, value_name = "NAME:TAG")]
     tag: Option<String>,
-    /// Platform to take from a multi-platform image
+    /// Platform to select from a multi-platform image
     #[arg(long, default_value = "linux/amd64", value_name = "OS/ARCH")]
     platform: String,
-    /// How the registry is reached.
+    /// Access to the registry.
     #[command(flatten)]
     registry: RegistryArgs,
 }
@@ -116,23 +118,23 @@ struct InspectArgs {
 /// Access to a registry.
 #[derive(Debug, Clone, Default, Args)]
 struct RegistryArgs {
-    /// Credentials file as `docker login` writes it [default: $DOCKER_CONFIG/config.json, then
+    /// Credentials file in the format of `docker login` [default: $DOCKER_CONFIG/config.json, then
     /// ~/.docker/config.json]
     #[arg(long, value_name = "FILE")]
     auth_file: Option<PathBuf>,
-    /// User name at the registry, in place of a credentials file
+    /// User name for the registry, instead of a credentials file
     #[arg(long, conflicts_with = "auth_file", requires = "password_stdin")]
     username: Option<String>,
     /// Read the password from the first line of standard input
     #[arg(long, requires = "username")]
     password_stdin: bool,
-    /// PEM file of certificate authorities to trust besides the system's
+    /// PEM file of certificate authorities to trust in addition to those of the system
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
-    /// Allow plain HTTP and unverified certificates, for this registry only
+    /// Allow plain HTTP and unverified certificates for this registry
     #[arg(long)]
     insecure: bool,
-    /// Registries file of the daemon (certificate authorities, mirrors, insecure hosts)
+    /// Registries file, as for the daemon (certificate authorities, mirrors, insecure hosts)
     #[arg(long, value_name = "FILE")]
     registry_config: Option<PathBuf>,
 }
@@ -177,8 +179,7 @@ impl RegistryArgs {
             Some(_) if self.insecure || self.ca_file.is_some() => {
                 return Err(Error::Option {
                     option: "--registry-config",
-                    problem: "says itself what --insecure and --ca-file say: give one or the other"
-                        .into(),
+                    problem: "replaces --insecure and --ca-file; use one or the other".into(),
                 });
             }
             Some(path) => Trust::Config(path.clone()),

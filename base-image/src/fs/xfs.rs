@@ -33,7 +33,9 @@ pub(super) fn refuses(node: &Node) -> Option<String> {
     if let Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } = node.kind
         && (major >> MAJOR_BITS > 0 || minor >> mkfs_xfs::MINOR_BITS > 0)
     {
-        return Some(format!("XFS cannot say its device number, {major}:{minor}"));
+        return Some(format!(
+            "XFS cannot store its device number, {major}:{minor}"
+        ));
     }
     mkfs_xfs::refuses(&node.xattrs)
 }

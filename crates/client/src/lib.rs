@@ -1,9 +1,9 @@
 //! A typed client of the backing image manager, with one address and one method per call, and the
 //! parts that both node programs need to form requests: [`parameters`], [`PullSecret`], [`owner`].
 //!
-//! It owns the connection, the deadline of each call and the one table between error kinds and gRPC
-//! codes, both ways. Names are checked before they are sent. It decides nothing: what an answer means
-//! for CSI, FlexVolume or a person at a terminal is theirs to say.
+//! It owns the connection, the deadline of each call, and the table between error kinds and gRPC
+//! codes. It checks names before it sends them. It decides nothing: CSI, FlexVolume and the command
+//! line interpret the answers.
 #![warn(missing_docs)]
 
 mod address;

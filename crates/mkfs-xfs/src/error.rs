@@ -26,10 +26,10 @@ pub enum Error {
     #[error("the files do not fit into the file system; give a larger --size")]
     Full,
     /// A tree of inodes would need a third level.
-    #[error("one allocation group cannot list so many inodes; give a larger --size")]
+    #[error("one allocation group cannot hold so many inodes; set a larger --size")]
     TooManyInodes,
     /// The attributes of a file do not fit ([`refuses`](crate::refuses) tells it before).
-    #[error("cannot take {}: {why}", tree::shown(path))]
+    #[error("cannot use {}: {why}", tree::shown(path))]
     Attributes { path: PathBuf, why: String },
 }
 

@@ -17,11 +17,11 @@ pub enum Error {
         source: std::io::Error,
     },
     /// There is something in the directory that is not taken.
-    #[error("cannot take {}: {why}", shown(path))]
+    #[error("cannot use {}: {why}", shown(path))]
     Unsupported { path: PathBuf, why: String },
     /// A file changed while it was copied.
     #[error(
-        "{} changed while it was being read; build again when nothing writes to it",
+        "{} changed while it was being read; build again when no program writes to it",
         shown(path)
     )]
     Changed { path: PathBuf },
