@@ -31,7 +31,6 @@ pub(super) struct Brought {
     pub(super) layers: usize,
 }
 
-/// From a registry.
 pub(super) fn from_registry(
     registry: &Registry,
     reference: &Reference,

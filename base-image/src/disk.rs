@@ -50,7 +50,7 @@ pub(super) fn make(
                 label,
                 uuid: *uuid,
             };
-            let (count, name) = (tree.len(), file_system.name());
+            let (count, name) = (tree.count(), file_system.name());
             progress.say(&format!("making a file system ({name}) of {count} files"));
             if let Some(slow) = fs::slow(*file_system, &tree) {
                 progress.say(&slow);
@@ -134,7 +134,7 @@ fn uuid_of(tree: &Tree, wanted: &Wanted, size: u64) -> [u8; 16] {
     let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
     let (name, label) = (wanted.file_system.name(), wanted.label);
     hash.update(format!("base image uuid 1\0{name}\0{size}\0{label}\0").as_bytes());
-    tree.hash(&mut hash);
+    tree.digest(&mut hash);
     fs::uuid_from(hash)
 }
 

@@ -13,9 +13,7 @@ pub enum Error {
     Io {
         /// What was tried, as a verb: `open`, `read`.
         operation: &'static str,
-        /// On what.
         path: PathBuf,
-        /// Why it failed.
         #[source]
         source: std::io::Error,
     },
@@ -33,7 +31,6 @@ pub enum Error {
          {needed} bytes are needed; set a larger --size, or leave it out"
     )]
     TooSmall {
-        /// Which file system.
         file_system: &'static str,
         /// How large it was to be.
         size: u64,
@@ -47,7 +44,6 @@ pub enum Error {
         path.display()
     )]
     ScratchLimit {
-        /// The file.
         path: PathBuf,
         /// Its size in bytes.
         size: u64,
@@ -55,7 +51,6 @@ pub enum Error {
     /// A program that makes a file system is not installed.
     #[error("{tool} is not installed: install the package {package} and try again")]
     ToolMissing {
-        /// The program.
         tool: &'static str,
         /// The package of Debian and Ubuntu that has it.
         package: &'static str,
@@ -63,9 +58,7 @@ pub enum Error {
     /// A program that makes a file system failed.
     #[error("{tool} failed ({status}): {output}")]
     ToolFailed {
-        /// The program.
         tool: &'static str,
-        /// How it ended.
         status: String,
         /// The end of what it said.
         output: String,
@@ -78,9 +71,7 @@ pub enum Error {
     NotWhole {
         /// The program that looked.
         tool: &'static str,
-        /// How it ended.
         status: String,
-        /// What it said.
         output: String,
     },
     /// A program made something that this one does not know how to fill.
@@ -88,49 +79,33 @@ pub enum Error {
         "{tool} created {what}, which this program cannot fill; please report the version of \
          {tool}"
     )]
-    ToolUnknown {
-        /// The program.
-        tool: &'static str,
-        /// What is unexpected.
-        what: String,
-    },
+    ToolUnknown { tool: &'static str, what: String },
     /// A file cannot be put into the file system.
     #[error("cannot use {}: {why}", shown(path))]
-    Unsupported {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        why: String,
-    },
+    Unsupported { path: PathBuf, why: String },
     /// The registry, or its configuration.
     #[error("cannot {what}")]
     Fetch {
-        /// What was tried.
         what: &'static str,
-        /// Why it failed.
         #[source]
         source: fetch::Error,
     },
     /// A container image cannot be read or written as files.
     #[error("cannot use the container image")]
     Container {
-        /// Why not.
         #[source]
         source: image::oci::Error,
     },
     /// No disk image could be taken out of the layers.
     #[error("cannot extract the disk image from the container image")]
     Layers {
-        /// Why not.
         #[source]
         source: image::layer::Error,
     },
     /// A disk image cannot be read or made.
     #[error("cannot use the disk image {}", path.display())]
     Image {
-        /// The image.
         path: PathBuf,
-        /// Why not.
         #[source]
         source: image::Error,
     },

@@ -35,7 +35,6 @@ pub(super) enum Foreign {
     Vhd,
     /// The newer one.
     Vhdx,
-    /// VirtualBox's format.
     Vdi,
     /// A tar archive with a description and one VMDK.
     Ova,

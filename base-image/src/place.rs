@@ -12,7 +12,6 @@ use super::error::{Error, Result};
 /// A place of a base image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Place {
-    /// A registry.
     Registry(Reference),
     /// A directory in the form of the OCI image layout.
     OciLayout(PathBuf),

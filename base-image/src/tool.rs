@@ -16,7 +16,6 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 /// A program to run.
 #[derive(Debug)]
 pub(super) struct Tool {
-    /// Its name.
     pub(super) name: &'static str,
     /// The Debian package that has it.
     pub(super) package: &'static str,

@@ -116,7 +116,7 @@ pub(super) fn needed(tree: &Tree) -> ByteSize {
         _ => 0,
     };
     let data = tree.nodes().map(|(_, node)| size(node)).sum::<u64>();
-    let files = (tree.len() as u64).saturating_mul(20 << 10);
+    let files = (tree.count() as u64).saturating_mul(20 << 10);
     let all = data
         .saturating_add(data / 16)
         .saturating_add(files)

@@ -26,7 +26,6 @@ use crate::request::FileSystem;
 /// What is to be made.
 #[derive(Debug)]
 pub(super) struct Request<'a> {
-    /// What goes in.
     pub(super) tree: &'a Tree,
     /// The size of the disk in bytes; a multiple of 4096.
     pub(super) size: u64,

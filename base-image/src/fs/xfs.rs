@@ -96,7 +96,7 @@ pub(super) fn needed(tree: &Tree) -> types::ByteSize {
         _ => 1,
     });
     let data = blocks.sum::<u64>().saturating_mul(BLOCK);
-    let data = data.saturating_add((tree.len() as u64 + 64).saturating_mul(INODE));
+    let data = data.saturating_add((tree.count() as u64 + 64).saturating_mul(INODE));
     // xfsprogs 6.1: 64 MiB of log from 300 MiB on, 5.3 MiB below.
     let log = if data < 240 << 20 { 7 << 20 } else { 66 << 20 };
     let all = data

@@ -62,9 +62,7 @@ pub enum Error {
     /// A file of ours cannot be read.
     #[error("cannot {operation} {path}")]
     File {
-        /// What was tried.
         operation: &'static str,
-        /// On what.
         path: PathBuf,
         /// What the system says.
         #[source]
@@ -72,10 +70,7 @@ pub enum Error {
     },
     /// TLS cannot be set up.
     #[error("cannot set up TLS: {why}")]
-    Tls {
-        /// What is wrong.
-        why: String,
-    },
+    Tls { why: String },
     /// The host has an address that must not be connected to.
     #[error(
         "{host} is refused: its address {address} is {why}; if this is intended, allow it with \
@@ -103,11 +98,9 @@ pub enum Error {
     Untrusted {
         /// What was asked for.
         what: String,
-        /// Who was asked.
         host: String,
         /// What to do.
         why: &'static str,
-        /// What TLS says.
         #[source]
         source: Box<rustls::Error>,
     },
@@ -116,7 +109,6 @@ pub enum Error {
     Unreachable {
         /// What was asked for.
         what: String,
-        /// Who was asked.
         host: String,
         /// What failed; its text holds no URL.
         #[source]
@@ -146,7 +138,6 @@ pub enum Error {
     Unavailable {
         /// What was asked for.
         what: String,
-        /// HTTP status.
         status: u16,
         /// Of the body, which is not shown.
         length: Option<u64>,
@@ -160,7 +151,6 @@ pub enum Error {
     Status {
         /// What was asked for.
         what: String,
-        /// HTTP status.
         status: u16,
         /// Of the body, which is not shown.
         length: Option<u64>,
@@ -206,7 +196,6 @@ pub enum Error {
     /// An index, manifest or config is not one.
     #[error("{what}: the image is not usable")]
     Document {
-        /// The image.
         what: String,
         /// What is wrong with it.
         #[source]
@@ -215,27 +204,20 @@ pub enum Error {
     /// The bytes are not those that were asked for.
     #[error("{what}: the data is damaged: its digest is {actual}, expected {expected}")]
     DigestMismatch {
-        /// What was read.
         what: String,
-        /// As asked for.
         expected: Digest,
-        /// As computed.
         actual: Digest,
     },
     /// More or fewer bytes than there must be.
     #[error("{what}: the server sent or announced {actual} bytes, expected {expected}")]
     Size {
-        /// What was read.
         what: String,
-        /// As said before.
         expected: u64,
-        /// As found.
         actual: u64,
     },
     /// More bytes than we take.
     #[error("{what}: it exceeds the limit of {limit} bytes")]
     TooLarge {
-        /// What was read.
         what: String,
         /// The most we take.
         limit: u64,
@@ -243,7 +225,6 @@ pub enum Error {
     /// It cannot be gone on with, and must be read from the start.
     #[error("{what}: cannot resume after {received} bytes: {why}; it must be read from the start")]
     Changed {
-        /// What was read.
         what: String,
         /// How far it came.
         received: u64,
@@ -255,7 +236,6 @@ pub enum Error {
     Answer {
         /// What was asked for.
         what: String,
-        /// Which rule.
         why: &'static str,
     },
     /// None of the places that may have it gives it.
@@ -269,14 +249,12 @@ pub enum Error {
         #[source]
         source: Box<Error>,
     },
-    /// All attempts failed.
     #[error("{what}: given up after {attempts} attempts")]
     Exhausted {
         /// What was being read.
         what: String,
         /// How many there were.
         attempts: u32,
-        /// The last failure.
         #[source]
         source: Box<Error>,
     },

@@ -78,14 +78,14 @@ pub(crate) type MakeBody<'a> = dyn Fn() -> Option<Body> + Send + Sync + 'a;
 
 /// A request that may be redirected.
 pub(crate) struct Ask<'a> {
-    /// For messages.
+    /// What is asked for, in messages.
     pub(crate) what: &'a str,
     pub(crate) method: Method,
     pub(crate) url: Url,
     pub(crate) headers: HeaderMap,
     /// Sent to the first host alone.
     pub(crate) authorization: Option<HeaderValue>,
-    /// Likewise.
+    /// Sent to the first host alone, as well.
     pub(crate) private: &'a HeaderMap,
     pub(crate) trust: &'a Trust,
     pub(crate) proxy: &'a Proxy,

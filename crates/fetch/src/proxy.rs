@@ -18,7 +18,6 @@ pub(crate) enum Proxy {
     /// That of the environment, if this program heeds it.
     #[default]
     Environment,
-    /// None.
     Direct,
     /// This one, with its user and password.
     Through(Url),

@@ -25,10 +25,8 @@ const TAIL_MAX: usize = 2048;
 /// How long a killed tool is waited for: one that hangs in the kernel cannot be killed.
 const KILLED_WITHIN: Duration = Duration::from_secs(5);
 
-/// An external tool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tool {
-    /// Its name.
     pub name: &'static str,
     /// The Debian package that has it.
     pub package: &'static str,

@@ -6,7 +6,6 @@ use std::str::FromStr;
 /// The number of a device, as `major:minor`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeviceNumber {
-    /// The driver.
     pub major: u32,
     /// The device of that driver.
     pub minor: u32,

@@ -25,9 +25,7 @@ pub struct Disks(Vec<PathBuf>);
 /// The file of a volume on this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VolumeFile {
-    /// Its absolute path.
     pub path: PathBuf,
-    /// Its length.
     pub length: ByteSize,
 }
 

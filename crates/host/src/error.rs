@@ -21,9 +21,7 @@ pub enum Error {
     Io {
         /// What was tried: completes "cannot … PATH".
         what: &'static str,
-        /// On what.
         path: PathBuf,
-        /// Why not.
         #[source]
         source: io::Error,
     },
@@ -68,16 +66,10 @@ pub enum Error {
         "volume {volume} is on disk {disk}, which is not a disk of this node; add the directory \
          of that disk to the disks of this program"
     )]
-    NoSuchDisk {
-        /// The volume.
-        volume: VolumeName,
-        /// Its disk.
-        disk: DiskUuid,
-    },
+    NoSuchDisk { volume: VolumeName, disk: DiskUuid },
     /// The volume's file is not on this node.
     #[error("volume {volume} has no file {} on this node", file.display())]
     VolumeMissing {
-        /// The volume.
         volume: VolumeName,
         /// Where its file should be.
         file: PathBuf,
@@ -85,11 +77,8 @@ pub enum Error {
     /// The volume's file is not what the volume says.
     #[error("the file {} of volume {volume} is not usable: {why}", file.display())]
     VolumeDamaged {
-        /// The volume.
         volume: VolumeName,
-        /// Its file.
         file: PathBuf,
-        /// What is wrong.
         why: String,
     },
     /// Another process or thread works on the same volume.
@@ -97,16 +86,10 @@ pub enum Error {
     Busy(VolumeName),
     /// The volume is not staged where the request says it is.
     #[error("volume {volume} is not staged at {}; stage it first", path.display())]
-    NotStaged {
-        /// The volume.
-        volume: VolumeName,
-        /// The staging path.
-        path: PathBuf,
-    },
+    NotStaged { volume: VolumeName, path: PathBuf },
     /// Nothing of the volume is at the path.
     #[error("volume {volume} is not at {}", path.display())]
     NotHere {
-        /// The volume.
         volume: VolumeName,
         /// The path asked about.
         path: PathBuf,
@@ -114,9 +97,7 @@ pub enum Error {
     /// The same volume is there already, in a way that the request does not allow.
     #[error("volume {volume} is already at {} {present}, and the request is for {asked}", path.display())]
     Incompatible {
-        /// The volume.
         volume: VolumeName,
-        /// Where it is.
         path: PathBuf,
         /// How it is there.
         present: String,
@@ -126,19 +107,13 @@ pub enum Error {
     /// Something that is not ours is mounted at the path.
     #[error("{} holds a foreign mount of {mounted}; unmount it first", path.display())]
     ForeignMount {
-        /// Where.
         path: PathBuf,
         /// What is mounted: file system type and source.
         mounted: String,
     },
     /// What lies at the path cannot be mounted on.
     #[error("{} is {what}; remove it first", path.display())]
-    Occupied {
-        /// Where.
-        path: PathBuf,
-        /// What lies there.
-        what: &'static str,
-    },
+    Occupied { path: PathBuf, what: &'static str },
     /// A volume with a single writer is published already.
     #[error(
         "volume {volume} can have only one target and is published at {}; unpublish it there \
@@ -146,7 +121,6 @@ pub enum Error {
         other.display()
     )]
     SecondTarget {
-        /// The volume.
         volume: VolumeName,
         /// Its present target.
         other: PathBuf,
@@ -157,39 +131,24 @@ pub enum Error {
          leave it out"
     )]
     FsTypeMismatch {
-        /// The volume.
         volume: VolumeName,
-        /// What is asked.
         asked: FsType,
-        /// What is there.
         found: FsType,
     },
     /// The volume holds something that cannot be mounted, and that is never formatted.
     #[error("volume {volume} holds {found}, which cannot be mounted; use it as a raw block volume")]
-    NotAFileSystem {
-        /// The volume.
-        volume: VolumeName,
-        /// What it holds.
-        found: String,
-    },
+    NotAFileSystem { volume: VolumeName, found: String },
     /// The file system asks for more than its own device, or for what no node does for it.
     #[error("volume {volume} holds {fs_type} that this driver does not mount: {why}")]
     RefusedFileSystem {
-        /// The volume.
         volume: VolumeName,
-        /// What it holds.
         fs_type: FsType,
         /// Why, with what to do.
         why: String,
     },
     /// The file system cannot be written to, and the volume is asked for writing.
     #[error("volume {volume} holds {fs_type}, which is read-only; request the volume read-only")]
-    ReadOnlyFileSystem {
-        /// The volume.
-        volume: VolumeName,
-        /// What it holds.
-        fs_type: FsType,
-    },
+    ReadOnlyFileSystem { volume: VolumeName, fs_type: FsType },
     /// A raw block device is read-only at all of its targets, or at none.
     #[error(
         "volume {volume} is published {present} at {}, and all targets of a block device must \
@@ -197,7 +156,6 @@ pub enum Error {
         other.display()
     )]
     MixedBlock {
-        /// Which volume.
         volume: VolumeName,
         /// The target that is there.
         other: PathBuf,
@@ -207,39 +165,30 @@ pub enum Error {
     /// The volume is blank where a file system is needed and none may be made.
     #[error("volume {volume} is blank and is not formatted: {why}")]
     Blank {
-        /// The volume.
         volume: VolumeName,
-        /// Why not.
         why: &'static str,
     },
     /// What the volume holds could not be read.
     #[error("cannot read the contents of volume {volume} from {}", file.display())]
     Probe {
-        /// The volume.
         volume: VolumeName,
-        /// Its file.
         file: PathBuf,
-        /// Why not.
         #[source]
         source: io::Error,
     },
     /// The volume is too small for the file system, to be made or to be grown.
     #[error("{size} bytes are too small for {fs_type}, which needs at least {min} bytes")]
     TooSmall {
-        /// The file system.
         fs_type: FsType,
         /// The size of the volume.
         size: ByteSize,
-        /// The least size.
         min: ByteSize,
     },
     /// Somebody else attached the volume's file.
     #[error("{} is already attached as {} by another program{users}; detach it first",
             file.display(), device.display())]
     ForeignLoop {
-        /// The volume's file.
         file: PathBuf,
-        /// The loop device.
         device: PathBuf,
         /// Who uses the device: empty, or text that begins with ", ".
         users: String,
@@ -247,7 +196,6 @@ pub enum Error {
     /// A device of ours cannot be given back yet.
     #[error("{} is still in use{users}; end this use and try again", device.display())]
     StillInUse {
-        /// The loop device.
         device: PathBuf,
         /// Who uses it: empty, or text that begins with ", ".
         users: String,
@@ -264,11 +212,8 @@ pub enum Error {
     /// The kernel refused to mount.
     #[error("cannot mount {} as {fs_type} at {}{said}", device.display(), path.display())]
     Mount {
-        /// What.
         device: PathBuf,
-        /// As what.
         fs_type: FsType,
-        /// Where.
         path: PathBuf,
         /// The kernel's own words: empty, or text that begins with ": ".
         said: String,
@@ -286,9 +231,7 @@ pub enum Error {
     /// The mount cannot be taken away.
     #[error("cannot unmount {}", path.display())]
     Unmount {
-        /// Where.
         path: PathBuf,
-        /// Why not.
         #[source]
         source: io::Error,
     },
@@ -301,17 +244,13 @@ pub enum Error {
     /// A tool is not installed.
     #[error("{tool} is not installed; install the package {package} (Debian, Ubuntu)")]
     ToolMissing {
-        /// The tool.
         tool: &'static str,
         /// The package that has it.
         package: &'static str,
     },
-    /// A tool failed.
     #[error("{tool} failed with {status}: {said}")]
     Tool {
-        /// The tool.
         tool: &'static str,
-        /// How it ended.
         status: String,
         /// The end of its output.
         said: String,
@@ -319,7 +258,6 @@ pub enum Error {
     /// A tool did not end in time.
     #[error("{tool} did not finish within {} seconds and was killed", limit.as_secs())]
     ToolTimeout {
-        /// The tool.
         tool: &'static str,
         /// The time it had.
         limit: Duration,
@@ -327,7 +265,6 @@ pub enum Error {
     /// The file system is broken beyond what may be repaired without a person.
     #[error("the file system of {} needs a manual repair (e2fsck): {said}", device.display())]
     NeedsRepair {
-        /// Where.
         device: PathBuf,
         /// The end of the checker's output.
         said: String,
@@ -339,7 +276,6 @@ pub enum Error {
         device.display()
     )]
     NotJudged {
-        /// Where.
         device: PathBuf,
         /// The end of the checker's output.
         said: String,
@@ -350,9 +286,7 @@ pub enum Error {
          grow while it is mounted like this; stage it for writing, and it grows"
     )]
     NotGrown {
-        /// The volume.
         volume: VolumeName,
-        /// Its file system.
         fs_type: FsType,
         /// The size of that.
         present: ByteSize,
@@ -368,13 +302,11 @@ pub enum Error {
     CannotGrowInUse {
         /// Where it is mounted.
         path: PathBuf,
-        /// Its type.
         fs_type: FsType,
     },
     /// A file system call did not return in time.
     #[error("{} does not answer within {} seconds", path.display(), limit.as_secs())]
     Hung {
-        /// Where.
         path: PathBuf,
         /// The time it had.
         limit: Duration,

@@ -13,10 +13,8 @@ use crate::{DeviceNumber, Error, Result};
 /// (`fs.mount-max`) is 100,000.
 const SIZE_MAX: u64 = 64 << 20;
 
-/// One mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
-    /// Its id.
     pub id: u64,
     /// The id of the mount it lies on.
     pub parent: u64,
@@ -24,7 +22,6 @@ pub struct Mount {
     pub device: DeviceNumber,
     /// The directory or file of the file system that is seen at the mount point.
     pub root: PathBuf,
-    /// Where.
     pub point: PathBuf,
     /// Options of this mount, separated by commas.
     pub options: String,

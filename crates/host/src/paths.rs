@@ -22,11 +22,8 @@ const PATH_MAX: usize = 4095;
 /// What lies at a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Occupant {
-    /// Nothing.
     Nothing,
-    /// A directory.
     Directory,
-    /// A regular file.
     File,
     /// A symbolic link. Never used, never followed, never removed.
     Link,

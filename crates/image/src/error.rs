@@ -51,17 +51,11 @@ pub enum Error {
     TooLarge {
         /// The virtual size that the image claims.
         size: ByteSize,
-        /// The configured limit.
         max: ByteSize,
     },
     /// A field of a qcow2 image cannot be. `value` is the field or the place it stands for.
     #[error("the qcow2 image is damaged: {what} ({value:#x}); fetch it again from its source")]
-    Damaged {
-        /// What is wrong.
-        what: &'static str,
-        /// The offending value.
-        value: u64,
-    },
+    Damaged { what: &'static str, value: u64 },
     /// A packed file is damaged, cut, or packed beyond what is unpacked.
     #[error(
         "cannot unpack the {packing} file: it is damaged or truncated, or needs more memory \
@@ -94,7 +88,6 @@ pub enum Error {
     Trailing {
         /// How it is packed.
         packing: Packing,
-        /// Where that begins.
         at: u64,
     },
     /// A size that no qcow2 image of ours can have.

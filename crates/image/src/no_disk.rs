@@ -17,7 +17,6 @@ use crate::{Error, Result};
 const HEAD: usize = 4096;
 /// Text that is larger is rather a disk that somebody wrote text to.
 const TEXT_MAX: u64 = 64 << 10;
-/// A sector.
 const SECTOR: usize = 512;
 
 /// What stands at the start, what it is, and what to do with it.

@@ -6,7 +6,6 @@ use std::str::FromStr;
 /// How a file is packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Packing {
-    /// Not at all.
     Plain,
     /// RFC 1952.
     Gzip,

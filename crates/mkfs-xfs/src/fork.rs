@@ -11,7 +11,6 @@ pub(super) enum Format {
     Tree = 3,
 }
 
-/// The data fork.
 #[derive(Debug)]
 pub(super) struct Fork {
     pub(super) format: Format,

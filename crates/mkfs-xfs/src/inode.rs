@@ -15,7 +15,6 @@ const GENERATION: u32 = 1;
 /// `di_flags2`: times are 64-bit counts of nanoseconds.
 const BIGTIME: u64 = 1 << 3;
 
-/// A file's inode.
 pub(super) struct Inode {
     pub(super) number: u64,
     pub(super) mode: u16,

@@ -59,7 +59,7 @@ pub fn options(size: u64, uuid: &str) -> Vec<String> {
 pub fn fill(request: &Request) -> Result<()> {
     let tree = request.tree;
     let mut space = Space::open(request)?;
-    let numbers = space.allocate_inodes(tree.len())?;
+    let numbers = space.allocate_inodes(tree.count())?;
     let mut filler = Filler {
         tree,
         space,

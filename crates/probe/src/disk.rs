@@ -11,7 +11,6 @@ use std::path::Path;
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
-/// A readable disk.
 pub trait Disk {
     /// The size in bytes.
     fn size(&self) -> u64;
@@ -62,7 +61,6 @@ impl FileDisk {
         })
     }
 
-    /// The file itself.
     pub fn file(&self) -> &File {
         &self.file
     }

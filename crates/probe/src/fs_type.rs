@@ -29,15 +29,11 @@ fs_types! {
     Ext3 = "ext3",
     /// ext4: at least one feature that ext3 does not know.
     Ext4 = "ext4",
-    /// XFS.
     Xfs = "xfs",
-    /// Btrfs.
     Btrfs = "btrfs",
     /// FAT12, FAT16 or FAT32.
     Vfat = "vfat",
-    /// exFAT.
     Exfat = "exfat",
-    /// NTFS.
     Ntfs = "ntfs",
     /// Squashfs 4, little-endian.
     Squashfs = "squashfs",
@@ -47,31 +43,19 @@ fs_types! {
     Iso9660 = "iso9660",
     /// UDF, a DVD image.
     Udf = "udf",
-    /// F2FS.
     F2fs = "f2fs",
-    /// EROFS.
     Erofs = "erofs",
-    /// Bcachefs.
     Bcachefs = "bcachefs",
-    /// JFS.
     Jfs = "jfs",
     /// ReiserFS 3.
     Reiserfs = "reiserfs",
-    /// Reiser4.
     Reiser4 = "reiser4",
-    /// GFS2.
     Gfs2 = "gfs2",
-    /// OCFS2.
     Ocfs2 = "ocfs2",
-    /// Cramfs.
     Cramfs = "cramfs",
-    /// Romfs.
     Romfs = "romfs",
-    /// HFS+.
     Hfsplus = "hfsplus",
-    /// UFS.
     Ufs = "ufs",
-    /// APFS.
     Apfs = "apfs",
 }
 

@@ -46,7 +46,6 @@ use window::Window;
 pub enum Content {
     /// One file system over the whole disk.
     FileSystem {
-        /// Its type.
         fs_type: FsType,
         /// Its label; empty when there is none.
         label: String,
@@ -56,7 +55,6 @@ pub enum Content {
         /// against it. As a block device it can be used.
         refused: Option<String>,
     },
-    /// A partition table.
     PartitionTable {
         /// Its kind: `dos` or `gpt`.
         table: &'static str,

@@ -131,11 +131,10 @@ impl Tree {
     }
 
     /// How many files there are, the root included.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.nodes.len()
     }
 
-    /// One file.
     pub fn node(&self, id: NodeId) -> &Node {
         &self.nodes[id.0]
     }
@@ -212,7 +211,7 @@ impl Tree {
     }
 
     /// Feeds everything but the contents of the files to `hash`.
-    pub fn hash(&self, hash: &mut ring::digest::Context) {
+    pub fn digest(&self, hash: &mut ring::digest::Context) {
         let mut part = |bytes: &[u8]| {
             hash.update(&(bytes.len() as u64).to_le_bytes());
             hash.update(bytes);

@@ -10,7 +10,6 @@ pub const ROOT: NodeId = NodeId(0);
 /// A file, under one or more names.
 #[derive(Debug)]
 pub struct Node {
-    /// What it is.
     pub kind: Kind,
     /// The permission bits, with set-uid, set-gid and sticky.
     pub mode: u32,
@@ -29,7 +28,6 @@ pub struct Node {
     pub(crate) name: Vec<u8>,
 }
 
-/// An extended attribute.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Xattr {
     /// With its name space: `user.comment`.
@@ -55,7 +53,6 @@ pub enum Kind {
     Regular {
         size: u64,
     },
-    /// Where it points.
     Symlink {
         target: Vec<u8>,
     },

@@ -43,7 +43,6 @@ pub(super) fn unknown(what: &str) -> Error {
 }
 
 impl<'a> Disk<'a> {
-    /// Reads the headers.
     pub(super) fn open(request: &'a Request<'a>) -> Result<Self> {
         let superblock = read::<1024>(request, 1024)?;
         let u32_at = |at: usize| u32::from_le_bytes(array(&superblock, at));
@@ -81,7 +80,6 @@ impl<'a> Disk<'a> {
         })
     }
 
-    /// An inode.
     pub(super) fn inode(&self, number: u32) -> Result<[u8; INODE]> {
         read(self.request, self.place(number)?)
     }

@@ -13,9 +13,8 @@ const TYPE: u32 = 0o170_000;
 /// Where a size is, in two parts.
 const SIZE: (usize, usize) = (4, 108);
 
-/// Sets all inodes.
 pub(super) fn set(disk: &Disk, tree: &Tree) -> Result<()> {
-    let mut numbers = vec![0; tree.len()];
+    let mut numbers = vec![0; tree.count()];
     numbers[ROOT.0] = ROOT_INODE;
     for (id, node) in tree.nodes() {
         let changed = || {

@@ -88,7 +88,7 @@ fn run_mkfs(request: &Request) -> Result<()> {
     let source = tree.path(ROOT);
     let source = source.canonicalize().map_err(io("resolve", source))?;
     let uuid = uuid_text(&request.uuid);
-    let files = tree.len() as u64 + RESERVED_INODES;
+    let files = tree.count() as u64 + RESERVED_INODES;
     let inodes = (request.size / INODE_RATIO).max(files + files / 8);
     let inodes = inodes.to_string();
     let extended = format!("lazy_itable_init=0,lazy_journal_init=0,nodiscard,hash_seed={uuid}");
@@ -185,7 +185,7 @@ pub(super) fn needed(tree: &Tree) -> types::ByteSize {
         _ => 1,
     });
     let data = blocks.sum::<u64>().saturating_mul(BLOCK);
-    let inodes = (tree.len() as u64 + RESERVED_INODES).saturating_mul(256 + 64);
+    let inodes = (tree.count() as u64 + RESERVED_INODES).saturating_mul(256 + 64);
     let data = data.saturating_add(inodes);
     // e2fsprogs: 4 MiB of journal below 128 MiB, 16 below 1 GiB, up to 1 GiB beyond.
     let journal = match data >> 20 {

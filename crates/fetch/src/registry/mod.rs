@@ -30,7 +30,6 @@ pub use push::Pusher;
 use self::session::{Access, Session, Sessions};
 use crate::{Credentials, Network, Platform, Reference, Result};
 
-/// Talks to registries.
 #[derive(Debug, Clone)]
 pub struct Client {
     network: Network,

@@ -31,7 +31,6 @@ const MIN_LENGTH: HeaderName = HeaderName::from_static("oci-chunk-min-length");
 /// What an upload sends.
 #[derive(Debug, Clone)]
 pub(super) enum Content {
-    /// Bytes in memory.
     Bytes(Bytes),
     /// A file, and the bytes that it has.
     File(Arc<File>, u64),

@@ -38,7 +38,6 @@ pub const GONE_WITHIN: Duration = Duration::from_secs(10);
 pub struct FileId {
     /// The file system it lies on.
     pub device: DeviceNumber,
-    /// Its inode number.
     pub inode: u64,
 }
 
@@ -76,11 +75,9 @@ impl Mark {
 /// How to attach a file.
 #[derive(Debug, Clone)]
 pub struct AttachOptions {
-    /// Refuse writes.
     pub read_only: bool,
     /// Detach when the last user closes the device.
     pub autoclear: bool,
-    /// Whose it is.
     pub mark: Mark,
     /// The bytes of the file that the device shows; `None`: all of them, also when they become more.
     pub part: Option<Range<u64>>,
@@ -92,7 +89,6 @@ pub struct AttachOptions {
 /// What a device is attached to, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
-    /// Its file.
     pub file: FileId,
     /// Its mark; the path of its file when another tool attached it.
     pub mark: Mark,
@@ -202,12 +198,10 @@ impl LoopDevice {
         &self.name
     }
 
-    /// Its device number.
     pub fn number(&self) -> DeviceNumber {
         self.number
     }
 
-    /// The open device.
     pub fn file(&self) -> &File {
         &self.device
     }

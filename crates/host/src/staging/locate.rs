@@ -59,7 +59,6 @@ pub(super) fn find_among(mounts: &[Mount], volume: &VolumeName, path: &Path) -> 
     })
 }
 
-/// See [`super::is_at`].
 pub(super) fn is_at(volume: &VolumeName, path: &Path) -> Result<bool> {
     match Place::open(path) {
         Ok(place) => Ok(matches!(inspect::at(&place, volume)?, AtPlace::Ours(_))),
@@ -68,7 +67,6 @@ pub(super) fn is_at(volume: &VolumeName, path: &Path) -> Result<bool> {
     }
 }
 
-/// See [`super::volume_at`].
 pub(super) fn volume_at(path: &Path) -> Result<Option<VolumeName>> {
     let place = Place::open(path)?;
     let mounts = mountinfo::read()?;

@@ -44,7 +44,6 @@ pub use crate::filesystem::Check;
 /// A volume as this node sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeVolume {
-    /// Its name.
     pub name: VolumeName,
     /// The absolute path of its file on this node.
     pub file: PathBuf,
@@ -76,12 +75,10 @@ pub enum Access {
 /// Asks for a volume to be made ready on this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StageRequest {
-    /// Which volume.
     pub volume: NodeVolume,
     /// Where: an absolute path whose parent exists. The record lies in that parent. A missing
     /// directory is created. For [`Access::Block`] nothing is put there.
     pub staging_path: PathBuf,
-    /// As what.
     pub access: Access,
     /// Whether nothing may be written. The journal of a mounted file system is still replayed, into
     /// the volume and never into its image, unless a flag says `norecovery` or `noload`.
@@ -92,10 +89,8 @@ pub struct StageRequest {
     pub check: Check,
 }
 
-/// A staged volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Staged {
-    /// Its loop device.
     pub device: PathBuf,
     /// The mounted file system; `None` for a block device.
     pub fs_type: Option<FsType>,
@@ -107,7 +102,6 @@ pub struct Staged {
 /// Asks for a staged volume to appear at a target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublishRequest {
-    /// Which volume.
     pub volume: VolumeName,
     /// Where it is staged.
     pub staging_path: PathBuf,
@@ -125,9 +119,7 @@ pub struct PublishRequest {
 /// Amounts of one resource of a file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Amounts {
-    /// All.
     pub total: u64,
-    /// In use.
     pub used: u64,
     /// Free for an ordinary process.
     pub available: u64,
@@ -138,16 +130,12 @@ pub struct Amounts {
 pub enum Usage {
     /// A mounted file system.
     FileSystem {
-        /// Bytes.
         bytes: Amounts,
         /// Inodes; all zero where the file system has no fixed number of them.
         inodes: Amounts,
     },
     /// A raw block device.
-    Block {
-        /// Its size.
-        size: ByteSize,
-    },
+    Block { size: ByteSize },
 }
 
 /// Whether a volume is well.
@@ -159,12 +147,10 @@ pub struct Condition {
     pub message: String,
 }
 
-/// What [`stats`] tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stats {
     /// `None` when the file system does not answer or is dead: the condition says so.
     pub usage: Option<Usage>,
-    /// Health.
     pub condition: Condition,
 }
 
@@ -227,7 +213,6 @@ pub fn stats(volume: &VolumeName, path: &Path) -> Result<Stats> {
 /// A volume that an earlier process staged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Survivor {
-    /// The volume.
     pub volume: VolumeName,
     /// Where it was staged.
     pub staging_path: PathBuf,

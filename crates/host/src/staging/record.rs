@@ -38,7 +38,6 @@ pub(super) const SUFFIX: &str = ".longhorn.json";
 pub(super) struct Record {
     version: u32,
     pub(super) volume: VolumeName,
-    /// The volume's file.
     pub(super) file: PathBuf,
     pub(super) staging_path: PathBuf,
     pub(super) kind: Kind,

@@ -15,7 +15,6 @@ pub enum Error {
     /// The packed bytes could not be read.
     #[error("cannot read layer {layer}")]
     Read {
-        /// Which layer.
         layer: String,
         /// What its reader says.
         #[source]
@@ -24,7 +23,6 @@ pub enum Error {
     /// The packed bytes cannot be unpacked.
     #[error("layer {layer} is not a complete {packing:?} stream")]
     Unpack {
-        /// Which layer.
         layer: String,
         /// How it is packed.
         packing: Packing,
@@ -35,7 +33,6 @@ pub enum Error {
     /// The media type and the first bytes disagree.
     #[error("layer {layer} is declared as {declared:?} but is {found:?}")]
     Packing {
-        /// Which layer.
         layer: String,
         /// By its media type.
         declared: Packing,
@@ -44,54 +41,35 @@ pub enum Error {
     },
     /// Something follows the end of the tar or of the packed stream.
     #[error("layer {layer} has trailing data")]
-    Garbage {
-        /// Which layer.
-        layer: String,
-    },
+    Garbage { layer: String },
     /// The unpacked tar is another one than the config says.
     #[error(
         "layer {layer} unpacks to digest {actual}, and the config of the image says {expected}"
     )]
     DiffId {
-        /// Which layer.
         layer: String,
-        /// By the config.
         expected: Digest,
         /// As unpacked.
         actual: Digest,
     },
     /// The layers unpack to more than is accepted.
     #[error("the layers unpack to more than the limit of {limit} bytes")]
-    TooLarge {
-        /// The most.
-        limit: u64,
-    },
+    TooLarge { limit: u64 },
     /// A layer is a decompression bomb.
     #[error(
         "layer {layer} unpacks to more than {ratio} times its size: it looks like a \
          decompression bomb"
     )]
-    Bomb {
-        /// Which layer.
-        layer: String,
-        /// The most.
-        ratio: u64,
-    },
+    Bomb { layer: String, ratio: u64 },
     /// A layer is not a tar that can be read.
     #[error("layer {layer} is not a valid tar: {why}")]
-    Tar {
-        /// Which layer.
-        layer: String,
-        /// What is wrong.
-        why: &'static str,
-    },
+    Tar { layer: String, why: &'static str },
     /// A path with `..`.
     #[error(
         "layer {layer} holds the path {path:?}, which leaves the root directory: the image is \
          refused"
     )]
     Traversal {
-        /// Which layer.
         layer: String,
         /// The path, shortened.
         path: String,
@@ -99,11 +77,9 @@ pub enum Error {
     /// A file name that is not one.
     #[error("{path:?} in layer {layer} is not a usable name for a disk image: {why}")]
     Name {
-        /// Which layer.
         layer: String,
         /// The path, shortened.
         path: String,
-        /// What is wrong.
         why: &'static str,
     },
     /// Something else than a file in a directory.
@@ -111,40 +87,30 @@ pub enum Error {
         "/{path} is a {kind}; a disk image must be a regular file in a directory that is not a \
          link: copy it there"
     )]
-    NotRegular {
-        /// Where.
-        path: String,
-        /// What it is.
-        kind: &'static str,
-    },
+    NotRegular { path: String, kind: &'static str },
     /// More than one file.
     #[error(
         "/{directory}/ must contain exactly one file, but contains {names}; build the image \
          with one disk image"
     )]
     Several {
-        /// Which directory.
         directory: &'static str,
         /// What was found, as a list for people.
         names: String,
     },
-    /// No file.
     #[error("the container image has no file in /base_image/ or /disk/: it is not a base image")]
     Nothing,
     /// The disk image is larger than is accepted.
     #[error("{path} has {size} bytes, more than the limit of {limit}")]
     FileTooLarge {
-        /// Where.
         path: String,
         /// Its size, holes included.
         size: u64,
-        /// The most.
         limit: u64,
     },
     /// The sink does not take it.
     #[error("cannot store the disk image")]
     Sink {
-        /// What it means.
         kind: ErrorKind,
         /// What the sink says.
         #[source]

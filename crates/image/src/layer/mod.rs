@@ -120,7 +120,6 @@ pub trait Sink {
         name: &str,
         size: Option<u64>,
     ) -> Result<(), Self::Error>;
-    /// Its next bytes.
     fn write(&mut self, bytes: &[u8]) -> Result<(), Self::Error>;
     /// Its next `length` bytes are zeros, and were a hole.
     fn hole(&mut self, length: u64) -> Result<(), Self::Error>;
@@ -133,9 +132,7 @@ pub trait Sink {
 /// The disk image that was found and handed to the sink.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
-    /// Where it lay.
     pub directory: Directory,
-    /// Its file name.
     pub name: String,
     /// Its size in bytes, holes included.
     pub size: u64,

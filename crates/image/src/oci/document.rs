@@ -42,10 +42,8 @@ const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
-    /// What it is.
     #[serde(default, deserialize_with = "or_none")]
     pub media_type: String,
-    /// Its name.
     pub digest: Digest,
     /// Its length in bytes.
     pub size: u64,
@@ -83,7 +81,6 @@ pub struct LayerDescriptor {
 pub enum Document {
     /// A choice of images.
     Index(Index),
-    /// One image.
     Manifest(Manifest),
 }
 
@@ -97,7 +94,6 @@ pub struct Index {
 /// One image: its config and layers, lowest first.
 #[derive(Debug, Clone)]
 pub struct Manifest {
-    /// Names the config.
     pub config: Descriptor,
     /// The lowest first.
     pub layers: Vec<Descriptor>,
@@ -317,7 +313,6 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads a config.
     pub fn parse(bytes: &[u8]) -> Result<Self, Error> {
         #[derive(Deserialize)]
         struct RootFs {

@@ -17,7 +17,6 @@ pub enum Error {
     /// A document is not the JSON it must be.
     #[error("the {what} is not valid")]
     Json {
-        /// Which document.
         what: &'static str,
         /// What the parser says.
         #[source]
@@ -26,7 +25,6 @@ pub enum Error {
     /// A document is larger than we read.
     #[error("the {what} has {size} bytes, more than the limit of {limit}")]
     TooLarge {
-        /// Which document.
         what: &'static str,
         /// Its size in bytes.
         size: u64,
@@ -39,7 +37,6 @@ pub enum Error {
          could interpret it differently; push the image again with another tool"
     )]
     MediaType {
-        /// Which document.
         what: &'static str,
         /// What was said outside of it.
         declared: String,
@@ -54,10 +51,7 @@ pub enum Error {
     TwoFaced,
     /// A kind of document or layer that is not an image's.
     #[error("{media_type:?} is not supported: an OCI or Docker (schema 2) image is expected")]
-    Unsupported {
-        /// What was found.
-        media_type: String,
-    },
+    Unsupported { media_type: String },
     /// More parts than any image has.
     #[error("the image has {count} {what}, more than the limit of {limit}")]
     TooMany {
@@ -87,16 +81,10 @@ pub enum Error {
     },
     /// The config and the manifest disagree on how many layers there are.
     #[error("the manifest has {layers} layers but its config has {diff_ids} diff_ids")]
-    LayerCount {
-        /// Of the manifest.
-        layers: usize,
-        /// Of the config.
-        diff_ids: usize,
-    },
+    LayerCount { layers: usize, diff_ids: usize },
     /// The bytes are not those that the digest names.
     #[error("the content of {expected} is damaged: its digest is {actual}")]
     DigestMismatch {
-        /// The name.
         expected: Digest,
         /// The truth.
         actual: Digest,
@@ -104,11 +92,8 @@ pub enum Error {
     /// The bytes are more or fewer than the descriptor says.
     #[error("the content of {digest} has {actual} bytes, and its descriptor says {expected}")]
     SizeMismatch {
-        /// Its name.
         digest: Digest,
-        /// Said.
         expected: u64,
-        /// There.
         actual: u64,
     },
     /// The layout or archive holds other images.
@@ -138,7 +123,6 @@ pub enum Error {
     /// The archive is not a plain tar file that can be read.
     #[error("{path} is not a readable tar archive: {why}")]
     Archive {
-        /// The archive.
         path: PathBuf,
         /// What is wrong, and what to do.
         why: &'static str,
@@ -146,9 +130,7 @@ pub enum Error {
     /// An operation on a file failed.
     #[error("cannot {operation} {path}")]
     Io {
-        /// What was tried.
         operation: &'static str,
-        /// On what.
         path: PathBuf,
         /// What the system says.
         #[source]

@@ -22,7 +22,6 @@ const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 pub struct Contents<'a> {
     /// An OCI manifest that names `config` and `layers`.
     pub manifest: &'a [u8],
-    /// The config.
     pub config: &'a [u8],
     /// The lowest first.
     pub layers: &'a [LayerFile<'a>],
@@ -36,9 +35,7 @@ pub struct Contents<'a> {
 /// A packed layer in a file.
 #[derive(Debug, Clone, Copy)]
 pub struct LayerFile<'a> {
-    /// Where it is.
     pub path: &'a Path,
-    /// Names its bytes.
     pub digest: &'a Digest,
     /// Its length in bytes.
     pub size: u64,

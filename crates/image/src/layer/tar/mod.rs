@@ -60,7 +60,6 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// For messages.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::File => "regular file",
