@@ -266,7 +266,7 @@ fn what_cannot_work_is_refused_with_what_to_do() {
         ),
         (
             &["--from", "web", "--fs", "xfs", "--label", "thirteen char"],
-            "has 13 bytes; xfs takes 12",
+            "has 13 bytes; xfs supports 12",
         ),
         (&["--from", "web", "--uuid", "1234"], "123e4567"),
         (&["--from", "web", "--name", "../x"], "visible ASCII"),

@@ -136,7 +136,7 @@ fn row_187_what_a_file_system_cannot_hold_is_refused_by_the_name_of_the_file() {
     };
     let link = |length| move |it: &Path| symlink("t".repeat(length), it).unwrap();
     with(&link(1024), &[("xfs", "supports 1023")]);
-    with(&link(4095), &[("btrfs", "takes 4094")]);
+    with(&link(4095), &[("btrfs", "supports 4094")]);
     let at = |time: &'static str| {
         move |it: &Path| {
             fs::write(it, "").unwrap();
