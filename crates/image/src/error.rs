@@ -24,13 +24,14 @@ pub enum Error {
     },
     /// The bytes are those of another format.
     #[error(
-        "the image is {format}, and only qcow2 and raw images are supported; build a base image from it with \
-         'base-image build --from FILE --output PLACE', or convert it with 'qemu-img convert -O qcow2 FILE \
-         NEW'; if these bytes are the disk nevertheless, declare it raw (--format raw)"
+        "the image is {format}, and only qcow2 and raw images are supported; {next}; if these bytes are \
+         the disk nevertheless, declare it raw (--format raw)"
     )]
     ForeignFormat {
         /// The format, with its article: "a VMDK image".
         format: &'static str,
+        /// What to do with it.
+        next: &'static str,
     },
     /// The bytes are surely no disk.
     #[error(

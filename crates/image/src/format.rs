@@ -35,29 +35,35 @@ pub struct UnknownFormat(String);
 /// What every qcow image starts with, of any version.
 pub(crate) const QCOW_MAGIC: [u8; 4] = *b"QFI\xfb";
 
-/// Formats that hold a disk and are not taken: what stands where. QEMU would open each of them by
+/// What to do with a format that the builder reads, and with others.
+const BUILD: &str = "build a base image from it with 'base-image build --from FILE --output PLACE', or convert \
+                     it with 'qemu-img convert -O qcow2 FILE NEW'";
+const CONVERT: &str = "convert it with 'qemu-img convert -O qcow2 FILE NEW'";
+const DECOMPRESS: &str = "decompress it";
+
+/// Formats that hold a disk and are not taken: what stands where, and what to do. QEMU would open each of them by
 /// itself, and some of them name other files to open.
-const FOREIGN: &[(&str, u64, &[u8])] = &[
-    ("a VMDK image", 0, b"KDMV"),
-    ("a VMDK image", 0, b"COWD"),
-    ("a VHDX image", 0, b"vhdxfile"),
-    ("a VHD image", 0, b"conectix"),
-    ("a QED image", 0, b"QED\0"),
-    ("a VDI image", 0x40, b"\x7f\x10\xda\xbe"),
-    ("a Parallels image", 0, b"WithoutFreeSpace"),
-    ("a Parallels image", 0, b"WithouFreSpacExt"),
-    ("a Bochs image", 0, b"Bochs Virtual HD Image"),
-    ("a cloop image", 0, b"#!/bin/sh\n#V2.0 Format\n"),
-    ("compressed with gzip", 0, b"\x1f\x8b\x08"),
-    ("compressed with xz", 0, b"\xfd7zXZ\0"),
-    ("compressed with zstd", 0, b"\x28\xb5\x2f\xfd"),
-    ("compressed with bzip2", 0, b"BZh"),
+const FOREIGN: &[(&str, u64, &[u8], &str)] = &[
+    ("a VMDK image", 0, b"KDMV", BUILD),
+    ("a VMDK image", 0, b"COWD", CONVERT),
+    ("a VHDX image", 0, b"vhdxfile", BUILD),
+    ("a VHD image", 0, b"conectix", BUILD),
+    ("a QED image", 0, b"QED\0", CONVERT),
+    ("a VDI image", 0x40, b"\x7f\x10\xda\xbe", BUILD),
+    ("a Parallels image", 0, b"WithoutFreeSpace", CONVERT),
+    ("a Parallels image", 0, b"WithouFreSpacExt", CONVERT),
+    ("a Bochs image", 0, b"Bochs Virtual HD Image", CONVERT),
+    ("a cloop image", 0, b"#!/bin/sh\n#V2.0 Format\n", CONVERT),
+    ("compressed with gzip", 0, b"\x1f\x8b\x08", DECOMPRESS),
+    ("compressed with xz", 0, b"\xfd7zXZ\0", DECOMPRESS),
+    ("compressed with zstd", 0, b"\x28\xb5\x2f\xfd", DECOMPRESS),
+    ("compressed with bzip2", 0, b"BZh", DECOMPRESS),
 ];
 
 /// Formats told by their last 512 bytes.
-const FOREIGN_FOOTERS: &[(&str, &[u8])] = &[
-    ("a VHD image", b"conectix"),
-    ("an Apple disk image", b"koly"),
+const FOREIGN_FOOTERS: &[(&str, &[u8], &str)] = &[
+    ("a VHD image", b"conectix", BUILD),
+    ("an Apple disk image", b"koly", CONVERT),
 ];
 
 /// A VMDK descriptor is text; its comments are skipped up to here, as QEMU does.
@@ -80,24 +86,25 @@ impl Format {
             // Which versions are read is the reader's to say: raw it is not.
             return Ok(Self::Qcow2);
         }
-        if let Some((format, ..)) = FOREIGN
+        let found = FOREIGN
             .iter()
-            .find(|(_, offset, magic)| has(*offset, magic))
-        {
-            return Err(Error::ForeignFormat { format });
+            .find(|(_, offset, magic, _)| has(*offset, magic));
+        if let Some((format, .., next)) = found {
+            return Err(Error::ForeignFormat { format, next });
         }
         if is_vmdk_descriptor(&head) {
             return Err(Error::ForeignFormat {
                 format: "a VMDK descriptor",
+                next: CONVERT,
             });
         }
         if let Some(offset) = size.checked_sub(512) {
             let footer = read_at(file, offset, 512).map_err(Error::io("read the image's end"))?;
             let found = FOREIGN_FOOTERS
                 .iter()
-                .find(|(_, magic)| footer.starts_with(magic));
-            if let Some((format, _)) = found {
-                return Err(Error::ForeignFormat { format });
+                .find(|(_, magic, _)| footer.starts_with(magic));
+            if let Some((format, _, next)) = found {
+                return Err(Error::ForeignFormat { format, next });
             }
         }
         Ok(Self::Raw)
