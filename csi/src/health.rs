@@ -13,7 +13,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use listen::Listener;
+use listen::{BoundAddresses, Listener};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Result};
@@ -28,12 +28,13 @@ pub(crate) struct Health {
     pub(crate) socket: Place,
 }
 
-/// Listens at `address` and answers in a task that goes on for as long as the process.
-pub(crate) async fn serve(address: SocketAddr, health: Health) -> Result<()> {
+/// Listens at `address` and answers in a task that goes on for as long as the process. Returns what was bound.
+pub(crate) async fn serve(address: SocketAddr, health: Health) -> Result<BoundAddresses> {
     let listener = Listener::for_probes(address)
         .await
         .map_err(Error::io("listen on", address.to_string()))?;
-    tracing::info!(%address, "health and metrics");
+    let bound = BoundAddresses::default().with("http", &listener);
+    tracing::info!(address = %bound, "health and metrics");
     let router = Router::new()
         .route("/healthz", get(alive))
         .route("/readyz", get(ready))
@@ -41,7 +42,7 @@ pub(crate) async fn serve(address: SocketAddr, health: Health) -> Result<()> {
         .fallback(|| async { (StatusCode::NOT_FOUND, "/healthz, /readyz, /metrics\n") })
         .with_state(Arc::new(health));
     tokio::spawn(listener.serve(router, CancellationToken::new()));
-    Ok(())
+    Ok(bound)
 }
 
 async fn alive(State(health): State<Arc<Health>>) -> Response {

@@ -46,6 +46,8 @@ mod volumes;
 pub use config::{Args, Config, DriverName, LogFormat, Mode};
 pub use error::{Error, Result};
 
+use std::path::Path;
+
 use client::Cluster;
 use controller::ControllerService;
 use group::GroupService;
@@ -63,14 +65,20 @@ use tokio::sync::oneshot;
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<()> {
     let (listener, socket) = Socket::bind(&config.socket, Directory::Own)?;
     let (stop, stopped) = oneshot::channel::<()>();
-    let http_listen = config.http_listen;
+    let (http_listen, address_file) = (config.http_listen, config.address_file.clone());
     let (services, registration) = services(config, stopped)?;
     if let Some(node) = &services.node {
         node.report().await;
     }
     if let Some(address) = http_listen {
         let (readiness, socket) = (services.identity.readiness.clone(), socket.place());
-        health::serve(address, Health { readiness, socket }).await?;
+        let bound = health::serve(address, Health { readiness, socket }).await?;
+        let file = address_file.as_deref();
+        let written = bound.write(file);
+        written.map_err(Error::io(
+            "write the addresses to",
+            file.unwrap_or(Path::new("")),
+        ))?;
     }
     tracing::info!(socket = %socket.path().display(), version = env!("CARGO_PKG_VERSION"), "serving");
     let served = server::serve(listener, services, async {

@@ -6,7 +6,7 @@
 //! is kept; the next start removes everything else that was not sealed.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,10 +14,9 @@ use clap::Args;
 use client::Address;
 use fetch::{AddressPolicy, Credentials, Network, Proxies, Tuning};
 use ipnet::IpNet;
-use listen::{Listener, Protocol, calls};
+use listen::{BoundAddresses, Listener, Protocol, calls};
 use proto::bimrpc::backing_image_manager_service_server::BackingImageManagerServiceServer;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tracing::{info, warn};
@@ -98,6 +97,10 @@ pub struct DaemonArgs {
     /// Address of /healthz, /readyz and /metrics [default: not served]
     #[arg(long, value_name = "HOST:PORT", value_parser = listen::socket_address)]
     pub metrics_listen: Option<SocketAddr>,
+    /// File that the daemon writes the bound addresses to when it listens, for callers that ask for
+    /// port 0: one line NAME=ADDRESS for each of grpc, sync and metrics
+    #[arg(long, value_name = "FILE")]
+    pub address_file: Option<PathBuf>,
     /// Limit for the total size of volumes and images, in percent of the disk; volumes are thin,
     /// and clones share their image; 0: no limit
     #[arg(long, default_value_t = OVERCOMMIT, value_name = "PERCENT",
@@ -153,15 +156,13 @@ pub async fn run(args: DaemonArgs) -> Result<()> {
     let store = ImageStore::new(disk.clone(), Place::Images);
     let sources = sources.with_volumes(volumes.clone());
     let catalog = Catalog::load(store, sources, stop.child_token())?;
-    info!(disk = %disk.layout().root().display(), uuid = %disk.uuid(), node = %volumes.node_id(),
-        listen = %args.listen, "serving");
     upkeep::spawn(
         args.upkeep,
         (catalog.clone(), volumes.clone()),
         disk.clone(),
         stop.child_token(),
     );
-    let metrics = observed(&args, &catalog, &disk, (&volumes, &swarm), &stop).await?;
+    let metrics_server = probes(args.metrics_listen).await?;
     let sync_server = bound(&args.sync_listen, Protocol::Http1).await?;
     let sync_address = sync_server
         .local_address()
@@ -170,6 +171,17 @@ pub async fn run(args: DaemonArgs) -> Result<()> {
             why: "it must be HOST:PORT: others copy images from there".to_owned(),
         })?;
     let grpc_server = bound(&args.listen, Protocol::Grpc).await?;
+    let mut addresses = BoundAddresses::default()
+        .with("grpc", &grpc_server)
+        .with("sync", &sync_server);
+    let metrics = metrics_server.map(|server| {
+        addresses = std::mem::take(&mut addresses).with("metrics", &server);
+        let observed = observed(&catalog, &disk, (&volumes, &swarm));
+        observe::serve(server, observed, stop.child_token())
+    });
+    tell(&addresses, args.address_file.as_deref())?;
+    info!(disk = %disk.layout().root().display(), uuid = %disk.uuid(), node = %volumes.node_id(),
+        listen = %addresses, "serving");
     let images = sync::Images::new(swarm.clone(), vec![catalog.clone()]);
     let transfers = Transfers {
         ports: args.port_range.clone(),
@@ -217,6 +229,23 @@ pub(crate) async fn bound(address: &Address, protocol: Protocol) -> Result<Liste
     listener.context("listen on", address.to_string().as_ref())
 }
 
+/// The listener of health and metrics, if an address is given.
+async fn probes(address: Option<SocketAddr>) -> Result<Option<Listener>> {
+    let Some(address) = address else {
+        return Ok(None);
+    };
+    let listener = Listener::for_probes(address).await;
+    listener
+        .map(Some)
+        .context("listen on", address.to_string().as_ref())
+}
+
+/// Writes the file of `--address-file`, where that is asked for.
+pub(crate) fn tell(addresses: &BoundAddresses, file: Option<&Path>) -> Result<()> {
+    let written = addresses.write(file);
+    written.context("write the addresses to", file.unwrap_or(Path::new("")))
+}
+
 /// Locks the disk and reads what volumes it holds.
 async fn open_disk(args: &DaemonArgs, node_id: NodeId) -> Result<(Arc<Disk>, Volumes)> {
     let (path, uuid, overcommit) = (args.disk.clone(), args.disk_uuid.clone(), args.overcommit);
@@ -261,26 +290,19 @@ fn swarm(args: &DaemonArgs) -> sync::Swarm {
     })
 }
 
-/// Starts to tell health and metrics, where that is asked for. It answers while the manager drains.
-async fn observed(
-    args: &DaemonArgs,
+/// What health and metrics are about.
+fn observed(
     catalog: &Catalog,
     disk: &Arc<Disk>,
     (volumes, swarm): (&Volumes, &sync::Swarm),
-    stop: &CancellationToken,
-) -> Result<Option<JoinHandle<()>>> {
-    let Some(address) = args.metrics_listen else {
-        return Ok(None);
-    };
-    let observed = Observed {
+) -> Observed {
+    Observed {
         catalog: catalog.clone(),
         volumes: volumes.clone(),
         disk: disk.clone(),
         node: volumes.node_id().clone(),
         swarm: swarm.clone(),
-    };
-    let serving = observe::serve(address, observed, stop.child_token());
-    serving.await.map(Some)
+    }
 }
 
 /// Takes as many descriptors as the process may have: the soft limit is for programs that use select(2).

@@ -7,6 +7,7 @@
 //! What a request means is not known here.
 
 mod body;
+mod bound;
 pub mod calls;
 mod peers;
 
@@ -30,6 +31,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 use tracing::{debug, warn};
 
+pub use self::bound::BoundAddresses;
 pub use self::peers::Peer;
 use self::peers::{Admission, Peers, Room};
 
@@ -65,11 +67,21 @@ pub enum Protocol {
 }
 
 /// Reads where to listen: `HOST:PORT`, `unix:/path`, or `:PORT` for every address of the machine, which
-/// is how Longhorn's control plane says it.
+/// is how Longhorn's control plane says it. With a host, the port may be 0: the system chooses one.
 pub fn address(text: &str) -> Result<Address, client::Error> {
-    match text.strip_prefix(':') {
-        Some(port) => format!("[::]:{port}").parse(),
-        None => text.parse(),
+    if let Some(port) = text.strip_prefix(':') {
+        return format!("[::]:{port}").parse();
+    }
+    // A client has nothing to connect to at port 0, so its addresses never have it: the host is checked.
+    let Some(host) = text.strip_suffix(":0") else {
+        return text.parse();
+    };
+    match format!("{host}:1").parse() {
+        Ok(Address::Tcp(checked)) => {
+            let host = checked.strip_suffix(":1").unwrap_or(&checked);
+            Ok(Address::Tcp(format!("{host}:0")))
+        }
+        _ => text.parse(),
     }
 }
 
@@ -145,6 +157,20 @@ impl Listener {
             protocol: Protocol::Http1,
             probes: true,
         })
+    }
+
+    /// The address that was bound, for people: `127.0.0.1:8000` or `unix:/path`.
+    pub fn bound_address(&self) -> String {
+        match &self.socket {
+            Socket::Tcp(listener) => listener
+                .local_addr()
+                .map_or_else(|error| error.to_string(), |address| address.to_string()),
+            Socket::Unix(listener) => listener
+                .local_addr()
+                .ok()
+                .and_then(|address| Some(format!("unix:{}", address.as_pathname()?.display())))
+                .unwrap_or_default(),
+        }
     }
 
     /// The address that was bound, where it is one of TCP.

@@ -9,6 +9,8 @@ fn row_110_where_to_listen_is_said_with_and_without_a_host() {
         (":8000", "[::]:8000"),
         ("0.0.0.0:8000", "0.0.0.0:8000"),
         ("localhost:8000", "localhost:8000"),
+        ("localhost:0", "localhost:0"),
+        ("[::1]:0", "[::1]:0"),
         ("unix:/run/manager.sock", "unix:/run/manager.sock"),
     ] {
         assert_eq!(address(text).unwrap().to_string(), shown);
@@ -17,7 +19,18 @@ fn row_110_where_to_listen_is_said_with_and_without_a_host() {
         socket_address(":9100").unwrap(),
         SocketAddr::from((Ipv6Addr::UNSPECIFIED, 9100))
     );
-    for wrong in ["", ":", ":0", ":x", ":65536", "::8000", ":8000:", ": 8000"] {
+    for wrong in [
+        "",
+        ":",
+        ":0",
+        "host name:0",
+        "::1:0",
+        ":x",
+        ":65536",
+        "::8000",
+        ":8000:",
+        ": 8000",
+    ] {
         assert!(address(wrong).is_err(), "{wrong:?} was taken");
     }
 }

@@ -118,6 +118,10 @@ pub struct Args {
     #[arg(long, value_name = "HOST:PORT")]
     http_listen: Option<SocketAddr>,
 
+    /// File that the plugin writes the bound address to (the line http=ADDRESS), for --http-listen with port 0.
+    #[arg(long, value_name = "FILE", requires = "http_listen")]
+    address_file: Option<PathBuf>,
+
     /// Messages to log: error, warn, info, debug, or a filter per module as in tracing.
     #[arg(long, env = "LOG_LEVEL", default_value = "info", value_name = "FILTER")]
     pub log_level: String,
@@ -211,6 +215,7 @@ pub struct Config {
     pub(crate) controller: Option<ControllerConfig>,
     pub(crate) node: Option<NodeConfig>,
     pub(crate) http_listen: Option<SocketAddr>,
+    pub(crate) address_file: Option<PathBuf>,
 }
 
 impl Args {
@@ -257,6 +262,7 @@ impl Args {
             controller,
             node,
             http_listen: self.http_listen,
+            address_file: self.address_file,
         })
     }
 }

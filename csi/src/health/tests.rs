@@ -31,12 +31,13 @@ async fn health_readiness_and_metrics_are_told_apart() {
         node: None,
         registration: None,
     };
-    let address = e2e::ports::free();
     let health = Health {
         readiness,
         socket: socket.place(),
     };
-    serve(address, health).await.unwrap();
+    let bound = serve("127.0.0.1:0".parse().unwrap(), health);
+    let bound = bound.await.unwrap().to_string();
+    let address = bound.strip_prefix("http=").unwrap().parse().unwrap();
 
     assert!(
         get(address, "GET /healthz")

@@ -8,7 +8,6 @@ pub mod counters;
 mod metrics;
 mod process;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +22,6 @@ use tokio_util::sync::CancellationToken;
 use types::{NodeId, report};
 
 use crate::catalog::Catalog;
-use crate::error::{IoContext, Result};
 use crate::store::Disk;
 use crate::sync::Swarm;
 use crate::volume::Volumes;
@@ -46,21 +44,14 @@ pub struct Observed {
     pub swarm: Swarm,
 }
 
-/// Listens at `address` and answers until `stop`.
-pub async fn serve(
-    address: SocketAddr,
-    observed: Observed,
-    stop: CancellationToken,
-) -> Result<JoinHandle<()>> {
-    let listener = Listener::for_probes(address)
-        .await
-        .context("listen on", address.to_string().as_ref())?;
+/// Answers until `stop`.
+pub fn serve(listener: Listener, observed: Observed, stop: CancellationToken) -> JoinHandle<()> {
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .with_state(observed);
-    Ok(tokio::spawn(listener.serve(router, stop)))
+    tokio::spawn(listener.serve(router, stop))
 }
 
 /// Asks the disk in a thread of its own: a disk that hangs must not hang who asks about it.

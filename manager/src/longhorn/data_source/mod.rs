@@ -18,7 +18,7 @@ use clap::Args;
 use client::Address;
 use fetch::{AddressPolicy, Credentials, Network, Proxies, Tuning};
 use ipnet::IpNet;
-use listen::Protocol;
+use listen::{BoundAddresses, Protocol};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -29,7 +29,7 @@ use self::server::DataSource;
 use super::transfer::Transfers;
 use super::{Files, address, rest};
 use crate::catalog::{Catalog, Registration};
-use crate::daemon::bound;
+use crate::daemon::{bound, tell};
 use crate::error::{Error, IoContext, Result};
 use crate::source::Sources;
 use crate::store::{Disk, ImageStore, Place};
@@ -73,6 +73,10 @@ pub struct DataSourceArgs {
     /// may be given several times
     #[arg(long, value_name = "CIDR")]
     allow_address: Vec<IpNet>,
+    /// File that says which addresses were bound, for a caller that asks for port 0: one line NAME=ADDRESS for
+    /// each of http and sync, written when both listen
+    #[arg(long, value_name = "FILE")]
+    address_file: Option<PathBuf>,
 }
 
 impl std::fmt::Debug for DataSourceArgs {
@@ -131,7 +135,11 @@ pub async fn run(args: DataSourceArgs) -> Result<()> {
     let store = ImageStore::new(disk.clone(), Place::Work);
     let catalog = Catalog::load(store.clone(), sources, stop.child_token())?;
     let files = Files::new(disk, vec![catalog.clone()], None).with_transfers(transfers);
-    info!(image = %id, source = args.source_type, listen = %args.listen, "a data source");
+    let addresses = BoundAddresses::default()
+        .with("http", &own)
+        .with("sync", &sync);
+    tell(&addresses, args.address_file.as_deref())?;
+    info!(image = %id, source = args.source_type, listen = %addresses, "a data source");
     let what = Work { id, expected, kind };
     let source = DataSource::begin(files.clone(), store, what, (args.source_type, parameters))?;
     let answering = async {
