@@ -101,7 +101,7 @@ impl Fixture {
             .watch(&self.id.name, Some(&self.id.uuid))
             .unwrap();
         let waiting = watch.wait_for(wanted);
-        tokio::time::timeout(Duration::from_secs(30), waiting)
+        tokio::time::timeout(Duration::from_mins(5), waiting)
             .await
             .expect("in time")
             .unwrap()
@@ -250,7 +250,7 @@ async fn row_61_a_damaged_raw_form_is_dropped_and_made_again() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), dropped)
+    tokio::time::timeout(Duration::from_mins(5), dropped)
         .await
         .expect("in time");
     fixture.store.make_raw_form(&sealed, &cancel).unwrap();
@@ -331,7 +331,7 @@ async fn row_201_what_is_deleted_while_a_pass_is_under_way_is_not_damaged() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        let waited = tokio::time::timeout(Duration::from_mins(1), waiting).await;
+        let waited = tokio::time::timeout(Duration::from_mins(5), waiting).await;
         waited.expect("in time");
     };
     until(&|| counters.scrub_images_done.load(Ordering::Relaxed) >= 1).await;

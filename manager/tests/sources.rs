@@ -434,12 +434,18 @@ async fn a_refused_deletion_leaves_the_image_ready_and_a_granted_one_nothing() {
     let refuse = || Err(manager::Error::Cancelled("it is in use"));
     assert!(fixture.catalog.delete(&id, refuse).await.is_err());
     let (image, files) = fixture.catalog.ready(&id.name, None).await.unwrap();
+    // A deletion asks twice whether the image is in use: first, and when nobody has the files any more.
+    let (asks, mut asked) = tokio::sync::mpsc::unbounded_channel();
     let deleting = tokio::spawn({
         let (catalog, id) = (fixture.catalog.clone(), id.clone());
-        async move { catalog.delete(&id, || Ok(())).await }
+        let unused = move || {
+            asks.send(()).expect("the test waits for it");
+            Ok(())
+        };
+        async move { catalog.delete(&id, unused).await }
     });
+    asked.recv().await.unwrap();
     // Who has the files keeps them for as long as it needs them.
-    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     assert!(
         fixture
             .catalog
@@ -448,7 +454,9 @@ async fn a_refused_deletion_leaves_the_image_ready_and_a_granted_one_nothing() {
             .unwrap()
             .exists()
     );
+    assert!(asked.try_recv().is_err(), "it went on without the files");
     drop(files);
+    asked.recv().await.unwrap();
     deleting.await.unwrap().unwrap();
     assert!(fixture.catalog.ready(&id.name, None).await.is_err());
     assert_eq!(fixture.left(), 0);

@@ -83,7 +83,7 @@ impl Fixture {
         for image in self.catalog.list() {
             let mut watch = self.catalog.watch(&image.id.name, None).unwrap();
             let failed = watch.wait_for(|image| matches!(image.state, Lifecycle::Failed(_)));
-            tokio::time::timeout(Duration::from_mins(1), failed)
+            tokio::time::timeout(Duration::from_mins(5), failed)
                 .await
                 .expect("in time")
                 .unwrap();
@@ -195,7 +195,7 @@ async fn row_202_failed_images_of_drivers_are_forgotten_and_few_at_any_time() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_mins(1), few)
+    tokio::time::timeout(Duration::from_mins(5), few)
         .await
         .expect("in time");
     let names = fixture.names();
@@ -213,7 +213,7 @@ async fn row_202_failed_images_of_drivers_are_forgotten_and_few_at_any_time() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_mins(1), forgotten)
+    tokio::time::timeout(Duration::from_mins(5), forgotten)
         .await
         .expect("in time");
     assert_eq!(fixture.names(), ["longhorns"]);

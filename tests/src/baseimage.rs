@@ -2,10 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::{Registry, Sandbox, command, gif, programs};
+use crate::{Registry, Sandbox, command, programs};
 
 /// The path of the file that the original documentation fetches, in the base image.
 pub const WIZARD: &str = "guests/hd/party-wizard.gif";
+
+/// What is in that file: an animation of 64 × 64 pixels.
+pub const PARTY_WIZARD: &[u8] = include_bytes!("../fixtures/party-wizard.gif");
 
 /// A directory with the documentation's web page: `index.html` and the wizard.
 pub fn web_page(sandbox: &Sandbox) -> PathBuf {
@@ -13,7 +16,7 @@ pub fn web_page(sandbox: &Sandbox) -> PathBuf {
         "web/index.html",
         "<h1>Hello from a base image</h1><img src=guests/hd/party-wizard.gif>\n",
     );
-    sandbox.write(format!("web/{WIZARD}"), gif::party_wizard());
+    sandbox.write(format!("web/{WIZARD}"), PARTY_WIZARD);
     sandbox.path("web")
 }
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use proto::bimrpc;
 use proto::bimrpc::backing_image_manager_service_server::{
@@ -17,23 +17,20 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
 
 use crate::ssync::{Connection, Misbehave, push};
-use crate::{Process, Sandbox, block_on, ports, programs, wait};
+use crate::{AddressFile, Process, Sandbox, block_on, programs, wait};
 
 /// A running data source.
 #[derive(Debug)]
 pub struct DataSource {
     /// The process.
     pub process: Process,
-    /// Its own API.
-    pub address: SocketAddr,
-    /// Its sync server.
-    pub sync: SocketAddr,
+    addresses: AddressFile,
     /// The work file that it prepares.
     pub file: PathBuf,
 }
 
 /// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = wait::LONG;
 
 impl DataSource {
     /// Starts one for the image `name` with the uuid `uuid-NAME` and waits until it answers.
@@ -75,7 +72,9 @@ impl DataSource {
     }
 
     fn wait_answering(&mut self) {
-        let address = self.address.to_string();
+        let addresses = &self.addresses;
+        self.process.wait_ready(|| addresses.written());
+        let address = addresses.get("http").to_string();
         self.process.wait_ready(|| {
             let asked = Connection::new(&address, PATIENCE).ask("GET", "/v1/file", &[], b"");
             asked.is_ok()
@@ -103,15 +102,17 @@ impl DataSource {
         more: &[&str],
         environment: &[(&str, String)],
     ) -> Self {
-        let (address, sync) = (ports::free(), ports::free());
-        let (listen, sync_listen) = (address.to_string(), sync.to_string());
+        let addresses = AddressFile::new(sandbox);
+        let address_file = addresses.path().display().to_string();
         let (uuid, disk_text) = (format!("uuid-{name}"), disk.display().to_string());
         let mut arguments = vec![
             "data-source",
             "--listen",
-            &listen,
+            "127.0.0.1:0",
             "--sync-listen",
-            &sync_listen,
+            "127.0.0.1:0",
+            "--address-file",
+            &address_file,
             "--disk",
             &disk_text,
             "--name",
@@ -137,10 +138,21 @@ impl DataSource {
         );
         Self {
             process,
-            address,
-            sync,
+            addresses,
             file: disk.join(format!("tmp/{name}-{uuid}")),
         }
+    }
+
+    /// Where it listens.
+    #[track_caller]
+    pub fn address(&self) -> SocketAddr {
+        self.addresses.get("http")
+    }
+
+    /// Where its sync server listens.
+    #[track_caller]
+    pub fn sync(&self) -> SocketAddr {
+        self.addresses.get("sync")
     }
 
     /// One request.
@@ -151,7 +163,7 @@ impl DataSource {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> (u16, String) {
-        let mut connection = Connection::new(&self.address.to_string(), PATIENCE);
+        let mut connection = Connection::new(&self.address().to_string(), PATIENCE);
         let asked = connection.ask(method, target, headers, body);
         let (status, body) = asked.unwrap_or_else(|error| panic!("{method} {target}: {error}"));
         (status, String::from_utf8_lossy(&body).into_owned())
@@ -167,18 +179,13 @@ impl DataSource {
 
     /// Waits for a state of its file.
     #[track_caller]
-    pub fn wait_state(&self, state: &str, within: Duration) -> Value {
-        let began = Instant::now();
+    pub fn wait_state(&self, state: &str) -> Value {
         wait::until(&format!("the data source is {state}"), || {
             let file = self.file();
             if file["state"] == state {
                 return Some(file);
             }
-            assert!(
-                began.elapsed() < within && (state == "failed" || file["state"] != "failed"),
-                "{:?}: {file}",
-                began.elapsed()
-            );
+            assert!(state == "failed" || file["state"] != "failed", "{file}");
             None
         })
     }

@@ -8,10 +8,6 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// What the programs say of a device that a mount namespace of somebody else keeps busy: a copy of all
-/// mounts, as `unshare` makes it, which no unmount reaches. It says nothing of the programs.
-pub const HELD_ELSEWHERE: &str = "in the mount namespace of process";
-
 /// Mount points and loop devices that live below a directory, described for people.
 pub fn below(dir: &Path) -> Vec<String> {
     let mounts = mounts_below(dir)

@@ -13,6 +13,7 @@
     reason = "a harness: a broken machine ends the test, and what it says is its result"
 )]
 
+pub mod addresses;
 pub mod baseimage;
 pub mod churn;
 pub mod cluster;
@@ -24,7 +25,6 @@ pub mod documents;
 pub mod export;
 pub mod fan_out;
 pub mod flexvolume;
-pub mod gif;
 pub mod leftovers;
 pub mod life;
 pub mod longhorn;
@@ -39,12 +39,15 @@ pub mod power;
 pub mod process;
 pub mod programs;
 pub mod registry;
+pub mod requests;
 pub mod sandbox;
 pub mod server;
+pub mod sockets;
 pub mod ssync;
 pub mod wait;
 pub mod web;
 
+pub use addresses::AddressFile;
 pub use disk::{Disk, FileSystem};
 pub use manager::Manager;
 pub use needs::Need;

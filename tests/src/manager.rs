@@ -13,7 +13,9 @@ use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::netns::Machine;
-use crate::{Process, Registry, Sandbox, block_on, command, ports, programs, wait};
+use crate::{AddressFile, Process, Registry, Sandbox, block_on, command, programs, wait};
+
+pub use crate::requests::{from_file, from_peers, from_registry, from_url, from_volume};
 
 /// The node that every manager of the tests is on, unless it is told otherwise.
 pub const NODE: &str = "node-1";
@@ -122,8 +124,16 @@ pub fn init_disk(disk: &Path) {
 pub struct Manager {
     /// The daemon.
     pub process: Process,
-    address: SocketAddr,
-    sync_address: SocketAddr,
+    addresses: AddressFile,
+    /// `None` until it serves.
+    serving: Option<Serving>,
+}
+
+/// A manager that listens.
+#[derive(Debug)]
+struct Serving {
+    grpc: SocketAddr,
+    sync: SocketAddr,
     channel: Channel,
 }
 
@@ -138,14 +148,12 @@ impl Manager {
 
     /// Starts one without waiting: it may be meant to end.
     pub fn spawn(sandbox: &Sandbox, options: &Options) -> Self {
-        let (address, sync_address) = match &options.machine {
-            Some(machine) => {
-                let at = |port| SocketAddr::from((machine.address, port));
-                (at(8000), at(8001))
-            }
-            None => (ports::free(), ports::free()),
+        let at = |port| match &options.machine {
+            Some(machine) => SocketAddr::from((machine.address, port)).to_string(),
+            None => "127.0.0.1:0".to_owned(),
         };
-        let (listen, sync) = (address.to_string(), sync_address.to_string());
+        let (listen, sync) = (at(8000), at(8001));
+        let addresses = AddressFile::new(sandbox);
         let mut arguments: Vec<OsString> = [
             "daemon",
             "--listen",
@@ -157,6 +165,7 @@ impl Manager {
         .map(OsString::from)
         .to_vec();
         arguments.push(options.disk.clone().into());
+        arguments.extend(["--address-file".into(), addresses.path().into()]);
         arguments.extend(options.arguments.iter().cloned());
         let more = options.environment.iter();
         let environment: Vec<_> = [
@@ -176,58 +185,80 @@ impl Manager {
             program = "nsenter".into();
         }
         let process = Process::spawn(sandbox, &options.name, &program, arguments, &environment);
-        let channel = block_on(async {
-            Endpoint::from_shared(format!("http://{listen}"))
-                .expect("an address makes a URI")
-                .connect_timeout(wait::LONG)
-                .connect_lazy()
-        });
         Self {
             process,
-            address,
-            sync_address,
-            channel,
+            addresses,
+            serving: None,
         }
     }
 
     /// Waits until it serves.
     #[track_caller]
     pub fn wait_ready(&mut self) {
-        let disks = DisksClient::new(self.channel.clone());
+        let addresses = &self.addresses;
+        self.process.wait_ready(|| addresses.written());
+        let grpc = addresses.get("grpc");
+        let channel = block_on(async {
+            Endpoint::from_shared(format!("http://{grpc}"))
+                .expect("an address makes a URI")
+                .connect_timeout(wait::LONG)
+                .connect_lazy()
+        });
+        let disks = DisksClient::new(channel.clone());
+        self.serving = Some(Serving {
+            grpc,
+            sync: addresses.get("sync"),
+            channel,
+        });
         self.process.wait_ready(|| {
             let mut disks = disks.clone();
             block_on(disks.get_disk(pb::GetDiskRequest::default())).is_ok()
         });
     }
 
+    #[track_caller]
+    fn serving(&self) -> &Serving {
+        let serving = self.serving.as_ref();
+        serving.expect("a manager is asked when it serves: wait_ready")
+    }
+
     /// Where it listens.
+    #[track_caller]
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.serving().grpc
     }
 
     /// Where its sync server listens.
+    #[track_caller]
     pub fn sync_address(&self) -> SocketAddr {
-        self.sync_address
+        self.serving().sync
+    }
+
+    /// Where it tells health and metrics, when it was asked to by `--metrics-listen`.
+    #[track_caller]
+    pub fn metrics_address(&self) -> SocketAddr {
+        self.addresses.get("metrics")
     }
 
     /// The connection, for other services than those that have a method here.
+    #[track_caller]
     pub fn channel(&self) -> Channel {
-        self.channel.clone()
+        self.serving().channel.clone()
     }
 
     /// The client of images, for callers that are many.
     pub fn images(&self) -> BackingImagesClient<Channel> {
-        BackingImagesClient::new(self.channel.clone())
+        BackingImagesClient::new(self.channel())
     }
 
     /// The client of volumes.
     pub fn volumes(&self) -> VolumesClient<Channel> {
-        VolumesClient::new(self.channel.clone())
+        VolumesClient::new(self.channel())
     }
 
     /// The disk, as the manager sees it.
     pub fn disk(&self) -> Result<pb::Disk, Status> {
-        let mut disks = DisksClient::new(self.channel.clone());
+        let mut disks = DisksClient::new(self.channel());
         block_on(disks.get_disk(pb::GetDiskRequest::default())).map(tonic::Response::into_inner)
     }
 
@@ -371,65 +402,10 @@ impl Manager {
     /// Runs the command line against this manager: `cli(["backing-image"], ["list"])` is
     /// `backing-image-manager backing-image --url … list`.
     pub fn cli(&self, noun: &str, rest: &[&str]) -> Output {
-        let url = self.address.to_string();
+        let url = self.address().to_string();
         let arguments = [noun, "--url", &url]
             .into_iter()
             .chain(rest.iter().copied());
         command::output(&programs::manager().display().to_string(), arguments)
-    }
-}
-
-/// The request for an image from a container image of a registry.
-pub fn from_registry(name: &str, reference: &str) -> pb::CreateBackingImageRequest {
-    let registry = pb::RegistrySource {
-        reference: reference.into(),
-        ..Default::default()
-    };
-    request(name, pb::source::Source::Registry(registry))
-}
-
-/// The request for an image from a disk image in a file of an import directory.
-pub fn from_file(name: &str, path: &Path) -> pb::CreateBackingImageRequest {
-    let path = path.display().to_string();
-    request(name, pb::source::Source::File(pb::FileSource { path }))
-}
-
-/// The request for a snapshot of a volume.
-pub fn from_volume(name: &str, volume: &str) -> pb::CreateBackingImageRequest {
-    let name_of = volume.into();
-    request(
-        name,
-        pb::source::Source::Volume(pb::VolumeSource { name: name_of }),
-    )
-}
-
-/// The request for an image from a URL.
-pub fn from_url(name: &str, url: &str) -> pb::CreateBackingImageRequest {
-    request(
-        name,
-        pb::source::Source::Url(pb::UrlSource {
-            url: url.into(),
-            ..Default::default()
-        }),
-    )
-}
-
-/// The request for a copy of an image that other managers have, by the addresses of their sync servers.
-pub fn from_peers(name: &str, uuid: &str, peers: &[SocketAddr]) -> pb::CreateBackingImageRequest {
-    let addresses = peers.iter().map(ToString::to_string).collect();
-    let peers = pb::PeersSource { addresses, size: 0 };
-    pb::CreateBackingImageRequest {
-        uuid: uuid.into(),
-        ..request(name, pb::source::Source::Peers(peers))
-    }
-}
-
-fn request(name: &str, source: pb::source::Source) -> pb::CreateBackingImageRequest {
-    pb::CreateBackingImageRequest {
-        name: name.into(),
-        source: Some(pb::Source {
-            source: Some(source),
-        }),
-        ..Default::default()
     }
 }

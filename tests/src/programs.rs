@@ -91,8 +91,10 @@ fn build(profile_dir: &std::path::Path) {
     cargo
         .args(["build", "--quiet", "--workspace", "--bins", "--target-dir"])
         .arg(target);
-    if profile_dir.ends_with("release") {
-        cargo.arg("--release");
+    if !profile_dir.ends_with("debug")
+        && let Some(profile) = profile_dir.file_name()
+    {
+        cargo.arg("--profile").arg(profile);
     }
     if cfg!(feature = "failpoints") {
         cargo.args(["--features", "failpoints"]);

@@ -6,11 +6,9 @@ use std::fs;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
-use e2e::baseimage::{Build, WIZARD, web_page};
+use e2e::baseimage::{Build, PARTY_WIZARD, WIZARD, web_page};
 use e2e::csi::{Claim, block, claim, mounted, refused};
-use e2e::{
-    Disk, FileSystem, Need, Node, Registry, Sandbox, block_on, command, gif, needs, registry,
-};
+use e2e::{Disk, FileSystem, Need, Node, Registry, Sandbox, block_on, command, needs, registry};
 use proto::csi::v1 as csi;
 use tonic::Code;
 
@@ -124,7 +122,7 @@ fn row_71_a_volume_is_at_least_as_large_as_its_image() {
     let stat = rustix::fs::statvfs(&target).unwrap();
     let total = stat.f_blocks * stat.f_frsize;
     assert!(total > 2 * SIZE, "{total} bytes");
-    assert!(fs::read(target.join(WIZARD)).unwrap() == gif::party_wizard());
+    assert!(fs::read(target.join(WIZARD)).unwrap() == PARTY_WIZARD);
     rig.node.plugin.end_pod(&larger, "pod").unwrap();
     for claim in [&natural, &larger] {
         rig.node.plugin.delete(claim).unwrap();
@@ -345,7 +343,7 @@ fn row_73_a_base_image_is_never_formatted_whatever_is_asked() {
     );
     claim.request.volume_capabilities = vec![mounted("")];
     let target = rig.node.plugin.run_pod(&mut claim, "pod").unwrap();
-    assert!(fs::read(target.join(WIZARD)).unwrap() == gif::party_wizard());
+    assert!(fs::read(target.join(WIZARD)).unwrap() == PARTY_WIZARD);
     rig.node.plugin.end_pod(&claim, "pod").unwrap();
     rig.node.plugin.delete(&claim).unwrap();
     rig.node.assert_empty(&sandbox);
@@ -500,7 +498,7 @@ fn a_partition_of_an_image_is_mounted_by_its_number() {
     let another = rig.node.plugin.provision(&of_partition("pvc", "1"));
     refused(another, Code::AlreadyExists, &["partition"]);
     let target = rig.node.plugin.run_pod(&mut claim, "pod").unwrap();
-    assert!(fs::read(target.join(WIZARD)).unwrap() == gif::party_wizard());
+    assert!(fs::read(target.join(WIZARD)).unwrap() == PARTY_WIZARD);
     let grown = rig.node.plugin.expand(&claim, "pod", 2 * SIZE);
     refused(grown, Code::OutOfRange, &["partition"]);
     rig.node.plugin.end_pod(&claim, "pod").unwrap();

@@ -3,14 +3,13 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::net::SocketAddr;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use e2e::export::{Export, Fails};
 use e2e::manager::{Options, from_file, from_peers, init_disk};
 use e2e::noise::noise;
-use e2e::{Disk, Manager, Need, Sandbox, command, needs, ports, wait, web};
+use e2e::{Disk, Manager, Need, Sandbox, command, needs, wait, web};
 use proto::storage::v1 as pb;
 
 const MIB: usize = 1 << 20;
@@ -35,23 +34,22 @@ fn make_disk(sandbox: &Sandbox) -> Disk {
 /// A manager on a disk that nobody scrubs.
 struct Host {
     manager: Manager,
-    health: SocketAddr,
 }
 
 impl Host {
     fn start(sandbox: &Sandbox, name: &str, disk: &Path) -> Self {
-        let health = ports::free();
         let mut options = Options::new(disk)
             .with("--import-dir", sandbox.make_dir("import"))
-            .with("--metrics-listen", health.to_string())
+            .with("--metrics-listen", "127.0.0.1:0")
             .with("--scrub-rate", "0");
         name.clone_into(&mut options.name);
         let manager = Manager::start(sandbox, &options);
-        Self { manager, health }
+        Self { manager }
     }
 
     fn ready(&self) -> (u16, String) {
-        let (status, body) = web::get(&format!("http://{}/readyz", self.health)).unwrap();
+        let (status, body) =
+            web::get(&format!("http://{}/readyz", self.manager.metrics_address())).unwrap();
         (status, String::from_utf8(body).unwrap())
     }
 

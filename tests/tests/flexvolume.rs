@@ -6,11 +6,11 @@ use std::fs;
 use std::io::Write as _;
 use std::path::Path;
 
-use e2e::baseimage::{Build, WIZARD, web_page};
+use e2e::baseimage::{Build, PARTY_WIZARD, WIZARD, web_page};
 use e2e::flexvolume::{Driver, mount_arguments, options_of};
 use e2e::manager::{NODE, Options, init_disk};
 use e2e::{
-    Disk, FileSystem, Manager, Need, Registry, Sandbox, command, documents, gif, leftovers, needs,
+    Disk, FileSystem, Manager, Need, Registry, Sandbox, command, documents, leftovers, needs,
     programs,
 };
 
@@ -169,7 +169,7 @@ fn the_volume_of_the_documentation_from_mount_to_unmount() {
     // The first driver: 4.1 to 4.8 s.
     driver.call(mount_arguments(&target, &json)).success();
     assert!(is_mount(&target));
-    assert!(fs::read(target.join(WIZARD)).unwrap() == gif::party_wizard());
+    assert!(fs::read(target.join(WIZARD)).unwrap() == PARTY_WIZARD);
     let volume = rig.manager.volume("flexvol").unwrap();
     assert_eq!(volume.size, 32 * MIB);
     assert_eq!(
@@ -355,7 +355,7 @@ fn two_pods_of_one_inline_name_never_get_each_others_data() {
     let (b, answer) = driver.mount("pod-b", "shared", &elsewhere);
     answer.success();
     for target in [&a, &b] {
-        assert!(fs::read(target.join(WIZARD)).unwrap() == gif::party_wizard());
+        assert!(fs::read(target.join(WIZARD)).unwrap() == PARTY_WIZARD);
         assert!(fs::File::create(target.join("x")).is_err(), "read-only");
     }
     driver
@@ -364,7 +364,7 @@ fn two_pods_of_one_inline_name_never_get_each_others_data() {
         .failure(&["in use by pod"]);
     driver.unmount("pod-a", "shared").success();
     assert!(
-        fs::read(b.join(WIZARD)).unwrap() == gif::party_wizard(),
+        fs::read(b.join(WIZARD)).unwrap() == PARTY_WIZARD,
         "the other stays"
     );
     driver.unmount("pod-b", "shared").success();

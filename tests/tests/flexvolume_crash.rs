@@ -6,10 +6,10 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 
-use e2e::baseimage::{Build, WIZARD, web_page};
+use e2e::baseimage::{Build, PARTY_WIZARD, WIZARD, web_page};
 use e2e::flexvolume::{Answer, Driver, mount_arguments, options_of};
 use e2e::manager::{NODE, Options, init_disk};
-use e2e::{Disk, FileSystem, Manager, Need, Registry, Sandbox, documents, gif, leftovers, needs};
+use e2e::{Disk, FileSystem, Manager, Need, Registry, Sandbox, documents, leftovers, needs};
 
 /// Volumes that are mounted and unmounted, and how many at once.
 const CALLS: usize = 100;
@@ -120,7 +120,7 @@ fn assert_mounted_once(driver: &Driver, target: &Path, is_image: bool, point: &s
     assert_eq!(mounts, [target.to_owned()], "{point}: mounted once");
     if is_image {
         assert!(
-            fs::read(target.join(WIZARD)).unwrap() == gif::party_wizard(),
+            fs::read(target.join(WIZARD)).unwrap() == PARTY_WIZARD,
             "{point}"
         );
     }
@@ -233,7 +233,7 @@ fn row_103_after_a_reboot_and_of_what_was_never_mounted() {
     // The pod is still wanted: it is mounted as before.
     let (target, answer) = driver.mount("stays", "stays", &options);
     answer.success();
-    assert!(fs::read(target.join(WIZARD)).unwrap() == gif::party_wizard());
+    assert!(fs::read(target.join(WIZARD)).unwrap() == PARTY_WIZARD);
     driver.unmount("stays", "stays").success();
     // It is not: only `unmount` comes, with nothing but the directory, or not even that.
     driver.unmount("goes", "goes").success();
@@ -276,7 +276,7 @@ fn a_hundred_mounts_and_unmounts_at_once_leave_nothing() {
             let (pod, volume) = (format!("pod-{number}"), format!("v-{number}"));
             let (target, answer) = driver.mount(&pod, &volume, &[("baseImage", &reference)]);
             answer.success();
-            assert!(fs::read(target.join(WIZARD)).unwrap() == gif::party_wizard());
+            assert!(fs::read(target.join(WIZARD)).unwrap() == PARTY_WIZARD);
             driver.unmount(&pod, &volume).success();
         }
     };

@@ -6,11 +6,10 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::AsFd;
-use std::time::Duration;
 
 use e2e::csi::Plugin;
 use e2e::manager::{Options, init_disk};
-use e2e::{Manager, Need, Sandbox, command, needs, ports};
+use e2e::{AddressFile, Manager, Need, Sandbox, command, needs};
 use rustix::net::{AddressFamily, SocketType};
 
 /// Descriptors that a daemon may have, and connections that strangers open at once.
@@ -39,9 +38,7 @@ fn half_open(to: SocketAddr) -> Vec<TcpStream> {
 /// What a kubelet sees: a connection of its own, one question.
 fn probe(at: SocketAddr, from: Ipv4Addr, path: &str) -> String {
     let mut stream = connect_from(from, at).unwrap();
-    stream
-        .set_read_timeout(Some(Duration::from_mins(1)))
-        .unwrap();
+    stream.set_read_timeout(Some(e2e::wait::LONG)).unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).unwrap();
     let mut answer = String::new();
@@ -80,12 +77,19 @@ fn row_199_silent_strangers_stop_neither_probes_nor_work() {
     let sandbox = Sandbox::new("flood");
     let disk = sandbox.make_dir("disk");
     init_disk(&disk);
-    let metrics = ports::free();
-    let options = Options::new(&disk).with("--metrics-listen", metrics.to_string());
+    let options = Options::new(&disk).with("--metrics-listen", "127.0.0.1:0");
     let mut manager = Manager::start(&sandbox, &options);
-    let http = ports::free();
-    let listen = ["--http-listen", &http.to_string()];
+    let metrics = manager.metrics_address();
+    let bound = AddressFile::new(&sandbox);
+    let bound_file = bound.path().display().to_string();
+    let listen = [
+        "--http-listen",
+        "127.0.0.1:0",
+        "--address-file",
+        &bound_file,
+    ];
     let plugin = Plugin::start_as(&sandbox, &manager, &disk, "", &listen);
+    let http = bound.get("http");
     let limit = format!("--nofile={DESCRIPTORS}:{DESCRIPTORS}");
     for process in [&manager.process, &plugin.process] {
         command::run("prlimit", ["--pid", &process.id().to_string(), &limit]);

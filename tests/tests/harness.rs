@@ -122,7 +122,7 @@ fn a_web_server_serves_a_directory_and_ends() {
     let sandbox = Sandbox::new("nginx");
     let page = e2e::baseimage::web_page(&sandbox);
     let nginx = e2e::web::Nginx::serve(&sandbox, "page", &page);
-    assert!(nginx.fetch(&format!("/{}", e2e::baseimage::WIZARD)) == e2e::gif::party_wizard());
+    assert!(nginx.fetch(&format!("/{}", e2e::baseimage::WIZARD)) == e2e::baseimage::PARTY_WIZARD);
 }
 
 #[test]

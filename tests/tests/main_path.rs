@@ -6,12 +6,12 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
 
-use e2e::baseimage::{Build, WIZARD, web_page};
+use e2e::baseimage::{Build, PARTY_WIZARD, WIZARD, web_page};
 use e2e::csi::{Claim, Plugin, block, claim};
 use e2e::manager::Options;
 use e2e::programs::sources;
 use e2e::web::Nginx;
-use e2e::{Disk, FileSystem, Manager, Need, Node, Registry, Sandbox, documents, gif, needs};
+use e2e::{Disk, FileSystem, Manager, Need, Node, Registry, Sandbox, documents, needs};
 
 const MIB: u64 = 1 << 20;
 
@@ -54,7 +54,7 @@ fn from_image(name: &str, size: u64, reference: &str) -> proto::csi::v1::CreateV
 
 fn assert_serves(sandbox: &Sandbox, name: &str, target: &Path) {
     let nginx = Nginx::serve(sandbox, name, target);
-    assert!(nginx.fetch(&format!("/{WIZARD}")) == gif::party_wizard());
+    assert!(nginx.fetch(&format!("/{WIZARD}")) == PARTY_WIZARD);
 }
 
 fn two_pods_of_one_image(disk: FileSystem, image: &'static str, image_size: &'static str) {
@@ -95,7 +95,7 @@ fn two_pods_of_one_image(disk: FileSystem, image: &'static str, image_size: &'st
         .write_all(b"gone")
         .unwrap();
     assert!(
-        fs::read(targets[1].join(WIZARD)).unwrap() == gif::party_wizard(),
+        fs::read(targets[1].join(WIZARD)).unwrap() == PARTY_WIZARD,
         "volumes are separate"
     );
     for claim in &claims {
@@ -251,7 +251,7 @@ fn the_example_storage_class_makes_a_volume() {
         .provision(&claim("pvc", 1 << 30, &borrowed))
         .unwrap();
     let target = cluster.node.plugin.run_pod(&mut claim, "pod").unwrap();
-    assert!(fs::read(target.join(WIZARD)).unwrap() == gif::party_wizard());
+    assert!(fs::read(target.join(WIZARD)).unwrap() == PARTY_WIZARD);
     let volume = &cluster.node.manager.list_volumes().unwrap()[0];
     assert_eq!(
         (

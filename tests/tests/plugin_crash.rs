@@ -5,10 +5,10 @@
 use std::collections::HashMap;
 use std::os::unix::process::ExitStatusExt;
 
-use e2e::baseimage::{Build, WIZARD, web_page};
+use e2e::baseimage::{Build, PARTY_WIZARD, WIZARD, web_page};
 use e2e::csi::{Claim, Plugin, claim, mounted};
 use e2e::manager::{Options, init_disk};
-use e2e::{Disk, FileSystem, Manager, Need, Registry, Sandbox, documents, gif, needs};
+use e2e::{Disk, FileSystem, Manager, Need, Registry, Sandbox, documents, needs};
 use proto::csi::v1::{CreateVolumeRequest, Volume};
 use tonic::Status;
 
@@ -204,7 +204,7 @@ fn assert_published_once(plugin: &Plugin, claim: &Claim, point: &str) {
     }
     if claim.request.name == "from-image" {
         assert!(
-            std::fs::read(target.join(WIZARD)).unwrap() == gif::party_wizard(),
+            std::fs::read(target.join(WIZARD)).unwrap() == PARTY_WIZARD,
             "{point}"
         );
     } else {

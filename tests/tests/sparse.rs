@@ -9,7 +9,6 @@ use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use e2e::data_source::DataSource;
 use e2e::longhorn::spec;
@@ -141,13 +140,13 @@ fn row_116_zeros_take_no_room_whichever_way_an_image_comes() {
             let form = format!("chunk=@{}", original.display());
             let url = format!(
                 "http://{}/v1/file?action=upload&size={size}",
-                source.address
+                source.address()
             );
             command::run("curl", ["--silent", "--fail", "-F", &form, &url]);
-            source.wait_state("ready-for-transfer", Duration::from_mins(1));
+            source.wait_state("ready-for-transfer");
             let uuid = format!("uuid-{named}");
             let same = spec(&named, &uuid, size, "");
-            a.fetch(same, &source.address.to_string()).unwrap();
+            a.fetch(same, &source.address().to_string()).unwrap();
             wait::until("it is handed over", || {
                 let image = a.longhorn_get(&named, &uuid).unwrap().status.unwrap();
                 (image.state == "ready").then_some(())

@@ -8,7 +8,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use e2e::data_source::DataSource;
 use e2e::longhorn::{Pod, request, sealed, sealed_as, spec};
@@ -363,10 +362,10 @@ fn a_data_source_downloads_through_the_proxy_of_its_environment() {
     let environment = [("HTTP_PROXY", proxy.url("")), ("NO_PROXY", String::new())];
     let url = ["--parameters", "url=http://images.invalid/tail"];
     let source = DataSource::start_with(&sandbox, &disk, ("p", "download"), &url, &environment);
-    source.wait_state("ready-for-transfer", Duration::from_mins(1));
+    source.wait_state("ready-for-transfer");
     let requests = proxy.served();
     assert!(requests > 0);
-    let address = source.address.to_string();
+    let address = source.address().to_string();
     manager
         .fetch(spec("p", "uuid-p", 1 << 20, ""), &address)
         .unwrap();
@@ -573,9 +572,7 @@ fn row_121_a_wrong_checksum_tells_the_one_that_was_found() {
         .files()
         .create("downloadFromURL", &parameters)
         .unwrap();
-    let failed = manager
-        .files()
-        .wait(&path, &["failed"], Duration::from_mins(1));
+    let failed = manager.files().wait(&path, &["failed"]);
     assert_eq!(
         (&failed["progress"], &failed["currentChecksum"]),
         (&100.into(), &sum.as_str().into())
@@ -605,9 +602,12 @@ fn row_122_a_hand_over_to_longhorns_manager_leaves_nothing() {
     let shown = source.file()["parameters"].clone();
     assert_eq!(shown, json!({"volume-name": "vol", "token": "<secret>"}));
     let form = format!("chunk=@{}", original.display());
-    let url = format!("http://{}/v1/file?action=upload&size={MIB}", source.address);
+    let url = format!(
+        "http://{}/v1/file?action=upload&size={MIB}",
+        source.address()
+    );
     e2e::command::run("curl", ["--silent", "--fail", "-F", &form, &url]);
-    source.wait_state("ready-for-transfer", Duration::from_mins(1));
+    source.wait_state("ready-for-transfer");
     assert_eq!(source.transfer().0, 200);
     // What Longhorn's manager does.
     let image = sandbox.make_dir("disk-a/backing-images/up-uuid-up");

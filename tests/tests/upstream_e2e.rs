@@ -3,18 +3,19 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::fs::{self, File};
+use std::net::SocketAddr;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use e2e::baseimage::{WIZARD, raw_ext4};
+use e2e::baseimage::{PARTY_WIZARD, WIZARD, raw_ext4};
 use e2e::manager::{Options, from_url, from_volume, init_disk};
 use e2e::noise::noise;
 use e2e::server::{HttpServer, Reply, Request};
 use e2e::web::Nginx;
-use e2e::{Manager, Need, Sandbox, command, gif, leftovers, needs, wait};
+use e2e::{Manager, Need, Sandbox, command, leftovers, needs, wait};
 use proto::storage::v1 as pb;
 use tonic::Code;
 
@@ -139,7 +140,7 @@ fn test_backing_image_content() {
                 .unwrap()
         });
         with_mounted(&bench, &volumes[0], |dir| {
-            assert!(fs::read(dir.join(WIZARD)).unwrap() == gif::party_wizard());
+            assert!(fs::read(dir.join(WIZARD)).unwrap() == PARTY_WIZARD);
             fs::remove_file(dir.join(WIZARD)).unwrap();
             File::create(dir.join("new"))
                 .unwrap()
@@ -147,7 +148,7 @@ fn test_backing_image_content() {
                 .unwrap();
         });
         with_mounted(&bench, &volumes[1], |dir| {
-            assert!(fs::read(dir.join(WIZARD)).unwrap() == gif::party_wizard());
+            assert!(fs::read(dir.join(WIZARD)).unwrap() == PARTY_WIZARD);
             assert!(!dir.join("new").exists(), "a write into the other volume");
         });
         with_mounted(&bench, &volumes[0], |dir| {
@@ -184,7 +185,7 @@ fn test_exporting_backing_image_from_volume() {
     bench.ready(from_volume("export-2", "second"));
     let third = make("third", "export-2");
     with_mounted(&bench, &third, |dir| {
-        assert!(fs::read(dir.join(WIZARD)).unwrap() == gif::party_wizard());
+        assert!(fs::read(dir.join(WIZARD)).unwrap() == PARTY_WIZARD);
         for name in ["of-the-first", "of-the-second"] {
             assert_eq!(fs::read_to_string(dir.join(name)).unwrap(), name);
         }
@@ -389,7 +390,7 @@ fn test_download_timeout() {
         2,
         "one request, and one for the rest"
     );
-    std::thread::sleep(Duration::from_secs(5).saturating_sub(started.elapsed()));
+    // By then the other has waited for longer than that, and goes on waiting.
     assert_eq!(
         manager.image("short").unwrap().state(),
         pb::State::InProgress
@@ -606,13 +607,8 @@ fn test_cancel_by_delete_under_a_slow_link() {
         wait::until("bytes have come", || {
             (manager.image("img").unwrap().processed_size > 0).then_some(())
         });
-        let started = Instant::now();
+        // The server goes on holding its answer back.
         manager.delete_image("img").unwrap();
-        assert!(
-            started.elapsed() < Duration::from_secs(10),
-            "{:?}",
-            started.elapsed()
-        );
         assert_eq!(manager.image("img").unwrap_err().code(), Code::NotFound);
         assert_eq!(entries(&disk.join("backing-images")), [""; 0]);
     }
@@ -670,16 +666,18 @@ fn a_manager_that_is_told_to_stop_drains() {
     let sandbox = Sandbox::new("drain");
     let disk = sandbox.make_dir("disk");
     init_disk(&disk);
-    let health = e2e::ports::free().to_string();
     let options = Options::new(&disk)
         .with("--allow-address", "127.0.0.0/8")
-        .with("--metrics-listen", &health)
-        .with("--drain", "60");
+        .with("--metrics-listen", "127.0.0.1:0")
+        .with("--drain", "3600");
     let mut manager = Manager::start(&sandbox, &options);
     manager
         .create_image(from_url("img", &server.url("/x")))
         .unwrap();
-    let get = |path| e2e::web::get(&format!("http://{health}{path}")).unwrap();
+    let get_of =
+        |health: SocketAddr, path| e2e::web::get(&format!("http://{health}{path}")).unwrap();
+    let health = manager.metrics_address();
+    let get = |path| get_of(health, path);
     assert_eq!(get("/readyz").0, 200);
     manager.process.signal(rustix::process::Signal::TERM);
     wait::until("it is not ready", || {
@@ -707,6 +705,8 @@ fn a_manager_that_is_told_to_stop_drains() {
     assert!(manager.process.wait_end().success());
     manager = Manager::start(&sandbox, &options);
     ready(manager.image("img").unwrap());
+    let health = manager.metrics_address();
+    let get = |path| get_of(health, path);
     // Without patience the work is called off, and the next start finds nothing of it.
     let held = HttpServer::start(move |request| Reply {
         hold_after: Some(1),
@@ -718,13 +718,8 @@ fn a_manager_that_is_told_to_stop_drains() {
     manager.process.signal(rustix::process::Signal::TERM);
     wait::until("it drains", || (get("/readyz").0 == 503).then_some(()));
     manager.process.signal(rustix::process::Signal::TERM);
-    let started = Instant::now();
+    // It ends though the server still holds the image back, and an hour of the drain is left.
     assert!(manager.process.wait_end().success());
-    assert!(
-        started.elapsed() < Duration::from_secs(20),
-        "{:?}",
-        started.elapsed()
-    );
     manager = Manager::start(&sandbox, &options);
     assert_eq!(manager.list_images().unwrap().len(), 1);
 }

@@ -9,7 +9,6 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use e2e::longhorn::{Files, assert_sidecar_agrees};
 use e2e::manager::{Options, init_disk};
@@ -17,8 +16,6 @@ use e2e::noise::noise;
 use e2e::server::{HttpServer, Reply};
 use e2e::{Manager, Need, Sandbox, command, needs};
 use serde_json::Value;
-
-const SOON: Duration = Duration::from_secs(30);
 
 struct Server {
     manager: Manager,
@@ -67,7 +64,7 @@ impl Server {
     #[track_caller]
     fn wait_ready(&self, id: &str) -> Value {
         let path = self.path(id);
-        let file = self.files.wait_ready(&path, SOON);
+        let file = self.files.wait_ready(&path);
         let sidecar = std::fs::read(format!("{path}.cfg")).unwrap();
         assert_sidecar_agrees(&file, &serde_json::from_slice(&sidecar).unwrap());
         file
@@ -265,7 +262,7 @@ fn TestFetch() {
     // There is nothing to take over.
     server.adopt("none-0000fe04", "0000fe04").unwrap();
     let none = server.path("none-0000fe04");
-    server.files.wait(&none, &["failed"], SOON);
+    server.files.wait(&none, &["failed"]);
 }
 
 #[test]
@@ -375,7 +372,7 @@ fn TestReadyFileValidation() {
     write(&path, 2, 4096);
     let noticed = server.files.get(&path).unwrap();
     assert_ne!(noticed["state"], "ready");
-    server.files.wait(&path, &["failed"], SOON);
+    server.files.wait(&path, &["failed"]);
     let dir = server.disk.join("backing-images");
     let names = std::fs::read_dir(dir).unwrap();
     let names: Vec<_> = names
@@ -444,7 +441,7 @@ fn row_32_paths_lead_nowhere_but_to_images_of_this_disk() {
         let to = server.path("x-0000cc01");
         let moved = server.files.fetch(&path, &to, "0000cc01", &disk);
         if moved.is_ok() {
-            server.files.wait(&to, &["failed"], SOON);
+            server.files.wait(&to, &["failed"]);
             server.files.delete(&to).unwrap();
         }
         if !path.is_empty() {

@@ -12,7 +12,6 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use e2e::longhorn::{self, Exchange, GrpcExchange, LonghornDaemon, in_namespaces, request};
 use e2e::server::{HttpServer, Reply};
@@ -24,7 +23,6 @@ use serde_json::Value;
 /// The checksum of the recorded image, which stands for ours.
 const RECORDED_SUM: &str = "82d8c5e0996b630f3aca3375904c03e939d9ea7a9988f57cf492b6e80050778b9adac96fb750a4ea2d007b9e39eeae6efbf07fb268f964e3257743428c01792e";
 const IMAGE: u64 = 8 << 20;
-const SOON: Duration = Duration::from_secs(20);
 
 #[test]
 fn the_recorded_session_is_answered_the_same() {
@@ -325,7 +323,7 @@ fn what_is_there_is_fetched(a: &LonghornDaemon, sum: &str) {
         ["GET /v1/file", "POST /v1/file?action=transfer"]
     );
     let (path, file) = a.image_file("img-uuid-img");
-    a.files.wait_ready(&path, SOON);
+    a.files.wait_ready(&path);
     assert!(file.is_file() && !a.disk.join("tmp/img-uuid-img").exists());
     let image = "%2Fimg-uuid-img%2F";
     for exchange in recorded("sync A", "GET", &[image]) {

@@ -6,7 +6,6 @@ use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::time::Duration;
 
 use e2e::longhorn::{self, Exchange, assert_sidecar_agrees, request};
 use e2e::manager::{Options, from_file, init_disk};
@@ -16,7 +15,6 @@ use e2e::{Manager, Sandbox, block_on, command, ports};
 use proto::bimrpc::SendRequest;
 use proto::bimrpc::backing_image_manager_service_client::BackingImageManagerServiceClient;
 
-const SOON: Duration = Duration::from_secs(30);
 const UUID: &str = "uuid-img";
 
 /// The recorded requests to the receiver: `open` first, `close` last, the others as they came.
@@ -110,7 +108,7 @@ fn the_recorded_senders_requests_are_answered_as_recorded() {
             );
         }
     }
-    let file = files.wait_ready(&path, SOON);
+    let file = files.wait_ready(&path);
     let sidecar = std::fs::read(format!("{path}.cfg")).unwrap();
     assert_sidecar_agrees(&file, &serde_json::from_slice(&sidecar).unwrap());
     command::run("cmp", [&original, Path::new(&path)]);

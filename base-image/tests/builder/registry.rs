@@ -43,7 +43,7 @@ impl Registry {
             .stdin(Stdio::null())
             .spawn()
             .unwrap();
-        let deadline = Instant::now() + Duration::from_mins(1);
+        let deadline = Instant::now() + Duration::from_mins(5);
         while TcpStream::connect(&address).is_err() {
             assert!(Instant::now() < deadline, "the registry does not answer");
             std::thread::sleep(Duration::from_millis(20));
@@ -224,7 +224,7 @@ impl Proxy {
             .stdin(Stdio::null())
             .spawn()
             .unwrap();
-        let deadline = Instant::now() + Duration::from_mins(1);
+        let deadline = Instant::now() + Duration::from_mins(5);
         while TcpStream::connect(&address).is_err() {
             assert!(Instant::now() < deadline, "nginx does not answer");
             std::thread::sleep(Duration::from_millis(20));

@@ -89,7 +89,7 @@ impl Registry {
             host,
             certificates,
         };
-        for _ in 0..200 {
+        for _ in 0..6000 {
             if tokio::net::TcpStream::connect(&registry.host).await.is_ok() {
                 return Some(registry);
             }

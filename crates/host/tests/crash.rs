@@ -160,7 +160,7 @@ fn crash_at(point: &str, kind: Kind) -> Option<(Rig, Life)> {
     );
     if kind != Kind::Block && ["host.stage.attached", "host.stage.checked"].contains(&point) {
         // The kernel gives back what was attached and not mounted, without any call of ours.
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_mins(5);
         while !rig.loops().is_empty() {
             assert!(
                 Instant::now() < deadline,

@@ -56,7 +56,7 @@ impl FaultyFile {
             .spawn()
             .unwrap();
         let faulty = Self { daemon, path };
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_mins(5);
         while fs::metadata(&faulty.path).unwrap().len() != size {
             assert!(Instant::now() < deadline, "the export does not appear");
             std::thread::sleep(Duration::from_millis(20));

@@ -32,7 +32,7 @@ impl Container {
             .unwrap();
         let container = Self(child);
         let own = fs::read_link("/proc/self/ns/mnt").unwrap();
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_mins(5);
         while fs::read_link(container.proc("ns/mnt")).unwrap() == own
             || !fs::read_to_string(container.proc("comm"))
                 .unwrap()

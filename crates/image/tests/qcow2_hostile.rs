@@ -12,7 +12,6 @@ mod oracle;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
-use std::time::{Duration, Instant};
 
 use image::convert::to_raw;
 use image::{Error, Format, Image, Limits, Refusal};
@@ -93,16 +92,14 @@ fn row_33_a_backing_file_is_refused_and_never_opened() {
         &json,
     ] {
         let len = u32::try_from(name.len()).unwrap();
-        let start = Instant::now();
         let changes: &[(u64, &[u8])] = &[
             (8, &4096u64.to_be_bytes()),
             (16, &len.to_be_bytes()),
             (4096, name.as_bytes()),
         ];
+        // Opening the pipe would wait for a writer for ever.
         let refused = refusal(open_changed(&bench, &bytes, changes));
         assert_eq!(refused, Refusal::BackingFile, "{name}");
-        // Opening the pipe would wait for a writer for ever.
-        assert!(start.elapsed() < Duration::from_secs(5), "{name}");
     }
     // Also without a name, without an offset, and in a qcow2 file as QEMU itself makes it.
     for change in [(8, &4096u64.to_be_bytes()[..]), (16, &4u32.to_be_bytes())] {
@@ -474,9 +471,7 @@ fn row_41_a_bomb_is_bounded_by_its_cluster() {
     let at = (bytes.len() as u64).next_multiple_of(65_536);
     let entry = 1 << 62 | 0xff << 54 | at;
     let changes: &[(u64, &[u8])] = &[(l2, &u64::to_be_bytes(entry)), (at, &bomb)];
-    let start = Instant::now();
     assert_read_fails(&open_changed(&bench, &bytes, changes).unwrap());
-    assert!(start.elapsed() < Duration::from_secs(2));
 }
 
 #[test]

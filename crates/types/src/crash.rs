@@ -4,6 +4,8 @@
 //! environment of the process it starts: `FAILPOINTS="store.seal.renamed=return"` kills it with
 //! SIGKILL at that place, `…=pause` or `…=sleep(1000)` holds it there.
 
+use std::time::Duration;
+
 /// A place where the process may be killed, as by a power cut of everything but the disk.
 ///
 /// `crash_point!("store.seal.renamed")`: names are `area.operation.step`, the step being what has
@@ -34,6 +36,19 @@ impl Forget for fail::FailScenario<'_> {
     fn cleanup_forget(self) {
         std::mem::forget(self);
     }
+}
+
+/// How long to wait for something: `usual`, or in a build with failpoints as many seconds as the variable
+/// `TEST_PATIENCE_SECONDS` says. Only for times that a test would otherwise sit out.
+pub fn patience(usual: Duration) -> Duration {
+    #[cfg(feature = "failpoints")]
+    {
+        let seconds = std::env::var("TEST_PATIENCE_SECONDS").ok();
+        if let Some(seconds) = seconds.and_then(|text| text.parse().ok()) {
+            return Duration::from_secs(seconds);
+        }
+    }
+    usual
 }
 
 /// What [`crash_point!`](crate::crash_point) does.

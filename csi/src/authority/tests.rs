@@ -129,7 +129,7 @@ async fn reaches(path: &Path, mut sent: Vec<u8>, cut: usize) -> bool {
     let mut answer = Vec::new();
     let mut buffer = [0; 4096];
     loop {
-        let read = tokio::time::timeout(Duration::from_secs(5), stream.read(&mut buffer));
+        let read = tokio::time::timeout(Duration::from_mins(5), stream.read(&mut buffer));
         let length = read.await.expect("the server answers").unwrap();
         answer.extend(&buffer[..length]);
         if answer.windows(7).any(|window| window == b"reached") {

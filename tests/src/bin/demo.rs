@@ -12,11 +12,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use e2e::baseimage::{Build, WIZARD, web_page};
+use e2e::baseimage::{Build, PARTY_WIZARD, WIZARD, web_page};
 use e2e::csi::{Claim, Plugin, claim};
 use e2e::manager::{Options, init_disk};
 use e2e::web::Nginx;
-use e2e::{Disk, FileSystem, Manager, Need, Registry, Sandbox, gif, needs};
+use e2e::{Disk, FileSystem, Manager, Need, Registry, Sandbox, needs};
 
 const MIB: u64 = 1 << 20;
 
@@ -190,7 +190,7 @@ fn run_pod(plugin: &Plugin, claim: &mut Claim) -> PathBuf {
 
 /// A web server on each volume gives the file that went into the image.
 fn serve_both(sandbox: &Sandbox, targets: &[PathBuf]) {
-    let wizard = gif::party_wizard();
+    let wizard = PARTY_WIZARD;
     for (number, target) in targets.iter().enumerate() {
         let nginx = Nginx::serve(sandbox, &number.to_string(), target);
         let fetched = nginx.fetch(&format!("/{WIZARD}"));
@@ -223,7 +223,7 @@ fn show_isolation(targets: &[PathBuf]) {
     let other = fs::read(&second);
     let other = other.unwrap_or_else(|error| panic!("{} is readable: {error}", second.display()));
     assert!(
-        other == gif::party_wizard(),
+        other == PARTY_WIZARD,
         "a write to one volume is not in the other"
     );
     say("isolation", "a write to web-0 is in web-0 only");
@@ -294,10 +294,10 @@ fn without_mounts(sandbox: &Sandbox, missing: &str) {
         &format!("pulled {} bytes, SHA-512 {checksum}…", image.size),
     );
     let files = ["web-0", "web-1"].map(|name| volume_file(&manager, &disk, name));
-    let wizard = gif::party_wizard();
+    let wizard = PARTY_WIZARD;
     for file in &files {
         assert!(
-            contains(file, &wizard),
+            contains(file, wizard),
             "{} holds the wizard",
             file.display()
         );
@@ -309,7 +309,7 @@ fn without_mounts(sandbox: &Sandbox, missing: &str) {
         .and_then(|file| std::os::unix::fs::FileExt::write_all_at(&file, &vec![0xff; 64 << 20], 0));
     overwrite.unwrap_or_else(|error| panic!("{} is writable: {error}", files[0].display()));
     assert!(
-        contains(&files[1], &wizard),
+        contains(&files[1], wizard),
         "a write to one volume is not in the other"
     );
     say("isolation", "web-0 is overwritten; web-1 still holds them");

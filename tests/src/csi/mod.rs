@@ -8,7 +8,6 @@ use std::ffi::OsString;
 use std::fmt::Debug;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use proto::csi::v1 as pb;
 use proto::csi::v1::controller_client::ControllerClient;
@@ -22,7 +21,7 @@ pub use claim::{block, claim, mounted, of_snapshot, of_volume};
 
 use claim::at_least;
 
-use crate::{Manager, Process, Sandbox, block_on, leftovers, programs, wait};
+use crate::{Manager, Process, Sandbox, block_on, programs, wait};
 
 /// A running plugin, and the kubelet's directory that it works in.
 #[derive(Debug)]
@@ -329,23 +328,13 @@ impl Plugin {
         block_on(self.node().node_unpublish_volume(request)).map(drop)
     }
 
-    /// NodeUnstageVolume, again, as the kubelet does, while a mount namespace that somebody made
-    /// meanwhile holds on to the device.
+    /// NodeUnstageVolume.
     pub fn unstage(&self, claim: &Claim) -> Result<(), Status> {
         let request = pb::NodeUnstageVolumeRequest {
             volume_id: claim.volume.volume_id.clone(),
             staging_target_path: self.staging(claim).display().to_string(),
         };
-        let unstage = || block_on(self.node().node_unstage_volume(request.clone())).map(drop);
-        let until = Instant::now() + wait::LONG;
-        loop {
-            match unstage() {
-                Err(held)
-                    if held.message().contains(leftovers::HELD_ELSEWHERE)
-                        && Instant::now() < until => {}
-                ended => return ended,
-            }
-        }
+        block_on(self.node().node_unstage_volume(request)).map(drop)
     }
 
     /// ControllerUnpublishVolume.

@@ -20,7 +20,7 @@ pub mod kind {
 }
 
 /// Nobody may keep a peer waiting longer.
-const TIMEOUT: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = crate::wait::LONG;
 
 /// The head is complete.
 pub const END_HEADERS: u8 = 4;

@@ -3,7 +3,6 @@
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -23,7 +22,7 @@ pub fn fill(manager: &Manager, disk: &Path, count: u32) {
         .fetch(spec("image", "00000000", SIZE, ""), "")
         .expect("adopt the first");
     let path = first.join("backing").display().to_string();
-    manager.files().wait_ready(&path, Duration::from_secs(30));
+    manager.files().wait_ready(&path);
     let chunks = fs::read(first.join("backing.chunks")).expect("the manifest of the first");
     let sidecar = fs::read(first.join("backing.cfg")).expect("the sidecar of the first");
     let sidecar: Value = serde_json::from_slice(&sidecar).expect("a sidecar is JSON");

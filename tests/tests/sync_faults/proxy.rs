@@ -5,7 +5,6 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
 
 /// What is done to the bytes of each answer, after [`AFTER`] good ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,15 +95,16 @@ fn spoil(
                 Fault::HalfClose => {
                     client.write_all(&bytes[..read / 2])?;
                     client.shutdown(Shutdown::Write)?;
-                    thread::sleep(Duration::from_secs(20));
-                    return Ok(());
+                    return until_closed(client);
                 }
-                Fault::Stall => {
-                    thread::sleep(Duration::from_secs(30));
-                    return Ok(());
-                }
+                Fault::Stall => return until_closed(client),
             }
         }
         client.write_all(bytes)?;
     }
+}
+
+/// Holds the connection until the client gives it up.
+fn until_closed(mut client: &TcpStream) -> std::io::Result<()> {
+    std::io::copy(&mut client, &mut std::io::sink()).map(drop)
 }

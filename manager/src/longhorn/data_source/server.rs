@@ -191,7 +191,7 @@ impl DataSource {
 
     /// Gives up when the work has not begun in time.
     async fn watch_begin(self) {
-        tokio::time::sleep(BEGIN).await;
+        tokio::time::sleep(types::crash::patience(BEGIN)).await;
         let Ok(mut info) = self.info() else { return };
         if !matches!(info.file.state.as_str(), "" | "pending" | "starting") {
             return;

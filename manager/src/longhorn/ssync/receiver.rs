@@ -36,7 +36,7 @@ pub struct Patience {
 impl Default for Patience {
     fn default() -> Self {
         Self {
-            first: Duration::from_mins(1),
+            first: types::crash::patience(Duration::from_mins(1)),
             idle: Duration::from_mins(5),
             close: Duration::from_secs(2),
         }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use e2e::longhorn::{fill, spec};
 use e2e::manager::{Options, init_disk};
-use e2e::{Disk, FileSystem, Manager, Sandbox, block_on, wait};
+use e2e::{Disk, FileSystem, Manager, Sandbox, block_on};
 
 use crate::report::{Budget, Report, Runs};
 
@@ -71,8 +71,7 @@ pub(crate) fn latency(report: &mut Report) {
     let written = File::create(&file).unwrap();
     written.write_all_at(&vec![7; 64 << 10], 0).unwrap();
     a.fetch(spec("tiny", "00000001", 64 << 10, ""), "").unwrap();
-    a.files()
-        .wait_ready(&file.display().to_string(), wait::LONG);
+    a.files().wait_ready(&file.display().to_string());
     let mut sync = Runs::default();
     let mut delete = Runs::default();
     for _ in 0..21 {
@@ -110,8 +109,7 @@ pub(crate) fn latency(report: &mut Report) {
             let path = disk_b.dir().join("backing-images/tiny-00000001/backing");
             let begun = Instant::now();
             b.sync(spec("tiny", "00000001", 64 << 10, ""), a).unwrap();
-            b.files()
-                .wait_ready(&path.display().to_string(), wait::LONG);
+            b.files().wait_ready(&path.display().to_string());
             let took = ms(begun);
             b.longhorn_delete("tiny", "00000001").unwrap();
             took

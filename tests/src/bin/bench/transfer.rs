@@ -54,14 +54,14 @@ pub(crate) fn upload(report: &mut Report) {
         let mut source = DataSource::start(&sandbox, disk.dir(), &name, "upload", "127.0.0.1", &[]);
         let url = format!(
             "http://{}/v1/file?action=upload&size={SIZE}",
-            source.address
+            source.address()
         );
         let start = Instant::now();
         command::run(
             "curl",
             ["--silent", "--show-error", "--fail", "-F", &form, &url],
         );
-        source.wait_state("ready-for-transfer", wait::LONG);
+        source.wait_state("ready-for-transfer");
         let took = start.elapsed().as_secs_f64();
         memory = memory.max(source.process.memory().0);
         source.process.kill_9();

@@ -1,8 +1,8 @@
 //! The examples, exactly as printed, and what a user sees.
 
-use e2e::baseimage::WIZARD;
+use e2e::baseimage::{PARTY_WIZARD, WIZARD};
 use e2e::cluster::Cluster;
-use e2e::{Sandbox, gif, wait};
+use e2e::{Sandbox, wait};
 
 use crate::registry;
 
@@ -173,7 +173,7 @@ pub(crate) fn shared_dataset(cluster: &Cluster) {
             cluster
                 .exec(pod, "cat /data/guests/hd/party-wizard.gif | wc -c")
                 .trim()
-                == gif::party_wizard().len().to_string()
+                == PARTY_WIZARD.len().to_string()
         );
         let written = cluster.exec(pod, "touch /data/x 2>&1 || echo refused");
         assert!(written.contains("refused"), "{written}");
@@ -205,7 +205,7 @@ pub(crate) fn flexvolume(cluster: &Cluster) {
     let port = service["spec"]["ports"][0]["nodePort"].as_u64().unwrap();
     let url = format!("http://10.99.0.1:{port}/{WIZARD}");
     let served = wait::until("the service answers", || cluster.fetch(1, &url));
-    assert!(served == gif::party_wizard(), "{url} is not the wizard");
+    assert!(served == PARTY_WIZARD, "{url} is not the wizard");
     let node = cluster.get("pod flexvol-baseimage")["spec"]["nodeName"].clone();
     cluster.delete(file);
     cluster.wait_gone("pod flexvol-baseimage");

@@ -3,10 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use e2e::baseimage::WIZARD;
+use e2e::baseimage::{PARTY_WIZARD, WIZARD};
 use e2e::cluster::Cluster;
 use e2e::programs::sources;
-use e2e::{Sandbox, gif, wait};
+use e2e::{Sandbox, wait};
 use serde_json::json;
 
 use crate::examples::nothing_is_left;
@@ -95,13 +95,16 @@ pub(crate) fn the_service_serves_the_wizard(cluster: &Cluster) {
         let url = format!("http://10.99.0.{node}:{port}/{WIZARD}");
         // kube-proxy hears of a new service a moment later.
         let served = wait::until("the service answers", || cluster.fetch(node, &url));
-        assert!(served == gif::party_wizard(), "{url} is not the wizard");
+        assert!(served == PARTY_WIZARD, "{url} is not the wizard");
     }
     for number in 0..2 {
         let pod = cluster.get(&format!("pod provisioner-baseimage-{number}"));
         let address = pod["status"]["podIP"].as_str().unwrap();
         let url = format!("http://{address}/{WIZARD}");
-        assert!(cluster.fetch(1, &url) == Some(gif::party_wizard()), "{url}");
+        assert!(
+            cluster.fetch(1, &url) == Some(PARTY_WIZARD.to_vec()),
+            "{url}"
+        );
     }
 }
 

@@ -110,7 +110,7 @@ pub(crate) fn row_88_a_pull_secret_is_the_claims_own(cluster: &Cluster) {
         "private-site",
         "cat /data/guests/hd/party-wizard.gif | wc -c",
     );
-    assert_eq!(seen.trim(), e2e::gif::party_wizard().len().to_string());
+    assert_eq!(seen.trim(), e2e::baseimage::PARTY_WIZARD.len().to_string());
     nobody_tells_the_password(cluster);
     cluster.kubectl("delete secret site-registry");
     end(cluster, &[file]);

@@ -1,5 +1,7 @@
 //! The sending end, against a misbehaving receiver.
 
+use std::time::Duration;
+
 use super::*;
 
 /// A receiver like Go's: takes what comes, and can be told to fail.
@@ -114,10 +116,13 @@ async fn our_receiver_learns_that_the_sender_gave_up() {
     let sending = sending(&file, address);
     // The file is shorter than it was when it was opened: reading fails half way.
     let shrinking = file.try_clone().unwrap();
-    let rate = Arc::new(RateLimit::new(12 << 20));
+    let rate = Arc::new(RateLimit::new(1 << 20));
     let sending = Sending { rate, ..sending };
     let work = tokio::spawn(sending.run());
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    // All of it would take sixteen seconds.
+    while site.told.0.lock().unwrap().0 == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     shrinking.set_len(2 * MIB).unwrap();
     work.await.unwrap().unwrap_err();
     let error = receiving.await.unwrap().unwrap_err();
