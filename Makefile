@@ -8,54 +8,61 @@ export TOOLS
 export PATH := $(TOOLS)/bin:$(HOME)/.cargo/bin:$(PATH)
 export PYTHONPATH := $(TOOLS)/python
 
-.PHONY: help demo check test bench lint fuzz cross deps images e2e e2e-storage flexvolume
+.PHONY: help demo check test bench lint advisories nightly fuzz cross deps images e2e e2e-storage flexvolume
 
 help:
 	@echo "make demo          from a directory to two pods' volumes, with a real registry and web server"
 	@echo "make check         formatting, clippy and unit tests, for every few minutes of work"
 	@echo "make test          everything that must hold before a change goes in"
 	@echo "make bench         the benchmarks, beside their references; CASE=name runs one"
-	@echo "make lint          formatting, clippy, licences"
+	@echo "make lint          formatting, clippy, licences, dependencies that nothing uses"
+	@echo "make nightly       what is too long for every change: fuzz and cross"
 	@echo "make fuzz          the fuzz targets; SECONDS=n for each (60)"
 	@echo "make cross         whether the programs build for aarch64 too"
+	@echo "make advisories    known vulnerabilities of the dependencies; needs GitHub"
 	@echo "make images        container images of the programs: target/images/*.tar, with lists of what is in them"
 	@echo "make e2e           the examples on a real Kubernetes of two nodes; STEPS=\"provisioner clone\" runs some"
 	@echo "make e2e-storage   the official External.Storage suite on it"
 	@echo "make flexvolume    the FlexVolume executable, static, for this machine"
 	@echo "make deps          installs what all of these need"
 
-# The programs are built first, by one command with one set of features: asking for them in another
-# way would build the dependencies again.
+# Runs a command, and prints every half minute that it is still running.
+ALOUD = scripts/aloud
+
+# The programs are built first, by one command with one set of features: asking for them in another way would
+# build the dependencies again. Without the optimizations of a release: a newcomer waits for the compiler, and
+# `make test` uses the same dependencies.
 demo:
 	@scripts/deps build demo
-	@cargo build --release --quiet --workspace --bins
-	@E2E_NO_BUILD=1 $(TARGET)/release/demo
+	@$(ALOUD) cargo build --workspace --bins
+	@E2E_NO_BUILD=1 $(TARGET)/debug/demo
 
 # With the features and the profile of `make test`, so that neither builds what the other has built.
 check:
 	@scripts/deps build
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets --all-features --quiet -- -D warnings
-	cargo test --workspace --lib --features failpoints --quiet
+	@$(ALOUD) cargo clippy --workspace --all-targets --all-features -- -D warnings
+	@$(ALOUD) cargo test --workspace --lib --features failpoints --quiet
 
-test: SECONDS ?= 60
 test:
-	@scripts/deps build lint demo test fuzz
+	@scripts/deps build lint demo test
 	@$(MAKE) --no-print-directory lint-only
 	@scripts/test
-	@if [ -x fuzz/run ]; then fuzz/run $(SECONDS); fi
-	@cat $(TARGET)/test-summary.txt
+
+nightly:
+	@$(MAKE) --no-print-directory fuzz
+	@$(MAKE) --no-print-directory cross
 
 # A check, not programs: those need the other processor's container base as well.
 cross:
 	@scripts/deps build cross
 	@CC_aarch64_unknown_linux_gnu=aarch64-linux-gnu-gcc \
-		cargo check --quiet --workspace --bins --target aarch64-unknown-linux-gnu
+		$(ALOUD) cargo check --workspace --bins --target aarch64-unknown-linux-gnu
 
 bench: flexvolume
 	@scripts/deps build demo test bench
-	@cargo build --release --quiet --workspace --bins
-	@E2E_NO_BUILD=1 $(TARGET)/release/bench $(CASE)
+	@$(ALOUD) cargo build --profile dist --workspace --bins
+	@E2E_NO_BUILD=1 $(TARGET)/dist/bench $(CASE)
 
 lint:
 	@scripts/deps build lint
@@ -64,9 +71,15 @@ lint:
 .PHONY: lint-only
 lint-only:
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets --all-features --quiet -- -D warnings
-	cargo fetch --locked --quiet
+	@$(ALOUD) cargo clippy --workspace --all-targets --all-features -- -D warnings
+	cargo machete --skip-target-dir
+	@$(ALOUD) cargo fetch --locked --quiet
 	cargo deny --offline --log-level error check bans licenses sources
+
+# Not part of lint: its database is a repository on GitHub, and what it says of a change depends on the day.
+advisories:
+	@scripts/deps build lint
+	@$(ALOUD) cargo deny check advisories
 
 # Without a C library of the host, but with this machine's own: no other toolchain is needed. Naming the
 # target keeps the flags from what runs while it is built.
@@ -76,7 +89,7 @@ STATIC = $(TARGET)/$(HOST)/$(STATIC_PROFILE:dev=debug)
 flexvolume:
 	@scripts/deps build
 	@RUSTFLAGS="-C target-feature=+crt-static" \
-		cargo build --quiet --package flexvolume --profile $(STATIC_PROFILE) --target $(HOST)
+		$(ALOUD) cargo build --package flexvolume --profile $(STATIC_PROFILE) --target $(HOST)
 	@ls -l $(STATIC)/longhorn
 
 fuzz: SECONDS ?= 60
@@ -87,9 +100,9 @@ fuzz:
 # One image for each program, without a container engine; the same sources give the same bytes.
 images: flexvolume
 	@scripts/deps build images
-	@cargo fetch --locked --quiet
-	@cargo build --release --quiet --workspace --bins
-	@$(TARGET)/release/package --input target=$(TARGET)/release --input static=$(STATIC) \
+	@$(ALOUD) cargo fetch --locked --quiet
+	@$(ALOUD) cargo build --profile dist --workspace --bins
+	@$(TARGET)/dist/package --input target=$(TARGET)/dist --input static=$(STATIC) \
 		--output $(TARGET)/images \
 		--revision "$$(git rev-parse HEAD 2>/dev/null)" deploy/images/*.toml
 

@@ -131,7 +131,7 @@ fn nothing_but_the_node_plugin_is_privileged() {
 fn row_218_whatever_packs_images_fetches_every_crate_first() {
     // The packer asks cargo for the metadata of every crate, without a network.
     for (file, packs) in [
-        ("Makefile", "release/package"),
+        ("Makefile", "dist/package"),
         ("tests/kubernetes/run", "debug/e2e"),
     ] {
         let text = text(file);

@@ -51,7 +51,7 @@ struct Args {
 
 const AFTER_HELP: &str = "\
 EXAMPLE
-  package --input target=target/release --output target/images deploy/images/longhorn-csi-plugin.toml
+  package --input target=target/dist --output target/images deploy/images/longhorn-csi-plugin.toml
   ctr -n k8s.io images import target/images/longhorn-csi-plugin.tar
   docker load and skopeo (oci-archive:FILE) take the same files.";
 

@@ -106,7 +106,7 @@ impl Report {
         let target = executable
             .ancestors()
             .nth(2)
-            .expect("target/release/bench")
+            .expect("target/dist/bench")
             .to_owned();
         let path = target.join("bench.json");
         let old: Vec<Value> = std::fs::read(&path)
