@@ -536,7 +536,7 @@ fn a_node_that_is_full_takes_no_more() {
     refused(
         plugin.attach(&mut claims[2]),
         Code::ResourceExhausted,
-        &["2 volumes", "--max-volumes-per-node"],
+        &["2 published volumes", "--max-volumes-per-node"],
     );
     // What it has it may be given again, and a place that is free is given away.
     plugin.attach(&mut claims[1]).unwrap();

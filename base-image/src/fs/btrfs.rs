@@ -1,8 +1,9 @@
 //! btrfs, by `mkfs.btrfs --rootdir`.
 //!
-//! Its bytes differ from one run to the next: the tool stamps times, draws uuids and reads directories as they come.
-//! It loses the owner, mode, time and attributes of the top directory, nanoseconds, and holes (btrfs-progs 6.2,
-//! measured); docs/base-images.md says so. What it would make wrong without a word is refused.
+//! Its bytes differ between runs: the tool writes times and random UUIDs, and reads directories in
+//! any order. It loses the owner, mode, time and attributes of the root directory, nanoseconds, and
+//! holes (btrfs-progs 6.2, measured); docs/base-images.md says so. Contents that it would silently
+//! change are rejected.
 
 use std::ffi::OsStr;
 use std::fs;

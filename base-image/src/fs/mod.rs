@@ -1,11 +1,12 @@
 //! Makes a file system in a file from a [`Tree`], without mounting it.
 //!
-//! ext4 is made by `mkfs.ext4 -d`, after which every inode is set to what the tree says. XFS is made empty by
-//! `mkfs.xfs` and filled by the crate `mkfs_xfs`. Both give the same bytes for the same tree, size, label and uuid.
-//! btrfs is made by `mkfs.btrfs --rootdir`, whose bytes differ from run to run.
+//! ext4 is created by `mkfs.ext4 -d`, after which every inode is set to the values of the tree. XFS
+//! is created empty by `mkfs.xfs` and filled by the crate `mkfs_xfs`. Both produce the same bytes
+//! for the same tree, size, label and UUID. btrfs is created by `mkfs.btrfs --rootdir`, whose bytes
+//! differ between runs.
 //!
-//! What a kind cannot hold is refused before its tool runs (`limits`), and what was made is checked by its own
-//! tool (`check`).
+//! Unsupported contents are rejected before the tool runs (`limits`), and its own tool checks the
+//! result (`check`).
 
 mod btrfs;
 mod check;

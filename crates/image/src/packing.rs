@@ -1,4 +1,5 @@
-//! How a file is packed, told by its first bytes or its name. It must not know how to unpack it.
+//! The compression of a file, detected from its first bytes or its name. It must not know how to
+//! decompress it.
 
 use std::fmt;
 use std::str::FromStr;

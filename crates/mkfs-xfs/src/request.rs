@@ -1,4 +1,4 @@
-//! What is filled, and with what.
+//! The file system to fill, and its contents.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

@@ -49,7 +49,7 @@ impl Lie {
     pub(crate) fn said(self) -> &'static str {
         match self {
             Self::Version => "speaks version",
-            Self::OtherBytes => "is damaged",
+            Self::OtherBytes => "were damaged",
             Self::OtherImage => "checksum mismatch",
             Self::LongManifest
             | Self::BrokenSeal
