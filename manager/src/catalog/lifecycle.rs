@@ -150,8 +150,14 @@ impl Progress {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::sync::{Arc, LazyLock};
+
     use proptest::prelude::*;
+    use tokio_util::sync::CancellationToken;
+    use types::ImageId;
+
+    use super::*;
+    use crate::store::{Disk, Facts, ImageStore, Place};
 
     fn failure() -> Failure {
         Failure {
@@ -183,23 +189,41 @@ mod tests {
         assert_eq!(percent(u64::MAX, 1), 99);
     }
 
+    /// A sealed image, by the one way to it.
+    fn sealed() -> SealedImage {
+        let dir = tempfile::tempdir().unwrap();
+        Disk::init(dir.path(), None).unwrap();
+        let disk = Arc::new(Disk::open(dir.path()).unwrap());
+        let store = ImageStore::new(disk, Place::Images);
+        let id = ImageId::new("img", "a93b9a55").unwrap();
+        let mut ingest = store.begin(&id, CancellationToken::new()).unwrap();
+        ingest.write(&[7; 512]).unwrap();
+        let received = ingest.finish().unwrap();
+        store.seal(&id, received, &Facts::default()).unwrap()
+    }
+
     proptest! {
-        /// Whatever happens in whatever order: no panic, and nothing is ready without a seal.
+        /// Whatever happens in whatever order: no panic, and an image is ready if and only if the last accepted
+        /// event was its seal.
         #[test]
-        fn ready_implies_sealed(events in prop::collection::vec(0..5u8, 0..40)) {
+        fn ready_means_that_the_last_event_was_the_seal(events in prop::collection::vec(0..6u8, 0..40)) {
+            static SEALED: LazyLock<SealedImage> = LazyLock::new(sealed);
             let mut state = Lifecycle::Pending;
-            for event in events {
-                let event = match event {
+            let mut last_was_the_seal = false;
+            for number in events {
+                let event = match number {
                     0 => Event::Begin,
                     1 => Event::Bytes(Progress { processed: 1, total: 2 }),
                     2 => Event::Failed(failure()),
                     3 => Event::Touched("mtime".to_owned()),
+                    4 => Event::Sealed(Box::new(SEALED.clone())),
                     _ => Event::Retry,
                 };
                 if let Ok(next) = state.on(event) {
                     state = next;
+                    last_was_the_seal = number == 4;
                 }
-                prop_assert_ne!(state.name(), "ready");
+                prop_assert_eq!(state.name() == "ready", last_was_the_seal);
             }
         }
     }
