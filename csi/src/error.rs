@@ -156,21 +156,6 @@ pub enum Error {
         /// Which.
         volume: VolumeName,
     },
-    /// There is a volume of that name, and it is another one.
-    #[error(
-        "volume {volume} exists with {what} {existing:?}, and the request has {asked:?}; use \
-         another name"
-    )]
-    Differs {
-        /// Which.
-        volume: VolumeName,
-        /// In what they differ.
-        what: &'static str,
-        /// What it has.
-        existing: String,
-        /// What the request wants.
-        asked: String,
-    },
     /// The image holds another file system than the one asked for.
     #[error(
         "image {image} holds {found}, and fsType asks for {asked}: a base image is never formatted; \
@@ -327,7 +312,7 @@ impl Classify for Error {
             | Self::NoSuchSnapshot { .. }
             | Self::NoSuchNode { .. }
             | Self::NotAtPath { .. } => ErrorKind::NotFound,
-            Self::Differs { .. } | Self::SnapshotDiffers { .. } => ErrorKind::AlreadyExists,
+            Self::SnapshotDiffers { .. } => ErrorKind::AlreadyExists,
             Self::ImageInProgress { .. }
             | Self::ImageDeleted
             | Self::InFlight { .. }

@@ -10,7 +10,8 @@ use types::{Classify as _, ErrorKind, ImageName, ImageUuid, report};
 
 use crate::error::{Error, Result};
 use crate::request::{CreateSnapshot, ListSnapshots};
-use crate::volumes::{check_owner, ready};
+use crate::volumes::check_owner;
+use crate::volumes::create::ready;
 
 /// The snapshots of one manager.
 #[derive(Debug, Clone)]

@@ -102,12 +102,13 @@ impl Volumes {
         if let Some(reference) = &options.base_image {
             let image = self.image(reference, options).await?;
             refuse_unsuitable(&image, options)?;
-            (wanted.image_name, wanted.image_uuid) = (image.name, image.uuid);
+            wanted.origin = Some(client::origin::image(image.name, image.uuid));
         } else if options.size.is_none() {
             return Err(Error::SizeMissing {
                 volume: options.volume.clone(),
             });
         } else {
+            wanted.origin = Some(client::origin::blank());
             // One that is too small for its file system gets the least that this takes.
             let fs_type = options.fs_type.unwrap_or(host::FsType::Ext4);
             let least = *host::filesystem::sizes(fs_type).start();

@@ -116,7 +116,7 @@ pub enum Error {
     #[error("there is no volume {0}")]
     VolumeNotFound(String),
     /// The name is taken by a volume of another shape.
-    #[error("volume {name} exists with another {difference}")]
+    #[error("volume {name} exists with another {difference}; use another name")]
     VolumeExists {
         /// The volume that has the name.
         name: VolumeName,

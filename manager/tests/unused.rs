@@ -11,7 +11,7 @@ use manager::source::{Source, Sources};
 use manager::store::sidecar::AskedFor;
 use manager::store::{Disk, Facts, ImageStore, Place};
 use manager::volume::owner::{Driver, Owner};
-use manager::volume::{NewVolume, Origin, Volumes};
+use manager::volume::{NewVolume, Origin, Reserved, Template, Volumes};
 use tokio_util::sync::CancellationToken;
 use types::{ByteSize, ImageId, ImageName, NodeId, VolumeName};
 
@@ -106,9 +106,10 @@ fn for_volumes(source: &str) -> Facts {
     }
 }
 
-fn volume(name: &str) -> NewVolume {
+fn volume(name: &str, image: &str) -> NewVolume {
     NewVolume {
         name: VolumeName::new(name).unwrap(),
+        origin: Origin::Image(id(image).name, None),
         required: Some(ByteSize(8192)),
         limit: None,
         number_of_replicas: 1,
@@ -132,8 +133,11 @@ async fn row_203_only_images_that_drivers_had_made_go_when_no_volume_uses_them()
         panic!()
     };
     let raw = fixture.store.raw_form(&image).unwrap().unwrap();
-    let origin = Origin::Image(&image, &raw);
-    fixture.volumes.create(&volume("v"), origin).unwrap();
+    let Reserved::New(vacancy) = fixture.volumes.reserve(volume("v", "used")).unwrap() else {
+        panic!()
+    };
+    let (image, raw) = (&image, &*raw);
+    vacancy.make(Some(Template { image, raw })).unwrap();
     fixture.look(Duration::from_hours(1)).await;
     assert_eq!(
         fixture.names(),

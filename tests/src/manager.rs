@@ -330,9 +330,16 @@ impl Manager {
 
     /// Makes a volume from a ready image, or a blank one when the name is empty.
     pub fn create_volume(&self, name: &str, image: &str, size: u64) -> Result<pb::Volume, Status> {
+        use pb::create_volume_request::Origin;
         let request = pb::CreateVolumeRequest {
             name: name.into(),
-            image_name: image.into(),
+            origin: Some(match image {
+                "" => Origin::Blank(pb::BlankOrigin {}),
+                name => Origin::Image(pb::ImageOrigin {
+                    name: name.into(),
+                    uuid: String::new(),
+                }),
+            }),
             required_bytes: size,
             ..Default::default()
         };

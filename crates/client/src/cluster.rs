@@ -10,11 +10,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use proto::storage::v1 as wire;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use crate::error::Transport;
-use crate::{Address, Census, Client, DEADLINE, Error, Result};
+use crate::{Address, Census, Client, Error, Result};
 
 /// Managers behind one name; more are taken for a name that is not meant.
 const MEMBERS_MAX: usize = 5_000;
@@ -33,6 +34,8 @@ pub struct Cluster {
     known: Arc<Mutex<BTreeMap<SocketAddr, Client>>>,
     /// Who was silent the last time. Each is asked all the same, and is no longer in here once it answers.
     quiet: Arc<Mutex<HashSet<Address>>>,
+    /// The questions under way, whether or not anybody waits for them.
+    questions: Arc<Mutex<JoinSet<()>>>,
     patience: Duration,
 }
 
@@ -54,30 +57,36 @@ pub struct Member {
     pub disk: wire::Disk,
 }
 
-/// What a search has found.
-#[derive(Debug)]
-pub enum Found<T> {
-    /// Who has it, and what it is.
-    At(Client, T),
-    /// Nobody of those that answered.
-    Nowhere(Census),
-}
-
-/// The answers to one question; who is in neither list has not answered yet.
-#[derive(Debug)]
-struct Answers<T> {
-    given: Vec<(Client, T)>,
-    failed: Vec<Error>,
-    unanswered: usize,
-}
-
-/// How long all are waited for.
+/// Who is waited for in a look at all managers. An answer that is enough ends each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wait {
-    /// Until each has answered or failed.
-    All,
+pub enum Wait<'a> {
+    /// Each, until it has answered or failed; first, for a moment, the one at this address, which had the
+    /// thing the last time.
+    All(Option<&'a Address>),
     /// For those that were silent the last time not at all, and for others a little.
     Grace,
+}
+
+/// What a look at all managers has found.
+#[derive(Debug)]
+pub struct Look<T> {
+    /// The manager whose answer was enough, and that answer.
+    pub found: Option<(Client, T)>,
+    /// The others that answered,
+    pub census: Census,
+    /// and their answers, in the order of its members.
+    pub others: Vec<T>,
+}
+
+impl<T> Look<T> {
+    /// The same; where nobody has answered, the error of one of them.
+    pub fn heard(mut self) -> Result<Self> {
+        let nobody = self.found.is_none() && self.census.members.is_empty();
+        match self.census.failed.pop().filter(|_| nobody) {
+            Some(error) => Err(error),
+            None => Ok(self),
+        }
+    }
 }
 
 impl Cluster {
@@ -91,6 +100,7 @@ impl Cluster {
             places: addresses.into_iter().map(place).collect::<Result<_>>()?,
             known: Arc::default(),
             quiet: Arc::default(),
+            questions: Arc::default(),
             patience: LOOK,
         })
     }
@@ -108,7 +118,11 @@ impl Cluster {
         let mut addresses = Vec::new();
         for place in self.places.iter() {
             match place {
-                Place::Manager(client) => all.push(client.clone()),
+                Place::Manager(client) => {
+                    // It may be named twice, and is one all the same.
+                    all.retain(|known: &Client| known.address() != client.address());
+                    all.push(client.clone());
+                }
                 Place::Name(name) => addresses.extend(self.resolve(name).await?),
             }
         }
@@ -156,174 +170,122 @@ impl Cluster {
 
     /// All managers and their disks, with those that each knows of; waits for all.
     pub async fn census(&self) -> Result<Census> {
-        let ask = |client: Client| async move { client.disk_and_known().await };
-        let answers = self.ask(None, ask, |_| false, Wait::All).await?;
-        let (failed, unanswered) = (answers.failed, answers.unanswered);
-        Ok(census(answers.given, failed, unanswered))
+        let ask = |_: Client| async { Ok(()) };
+        Ok(self.look(Wait::All(None), ask, |()| false).await?.census)
     }
 
-    /// The managers that answer now, and what each says; those that are silent are not waited for.
-    /// Fails when none answers, with the first one's words.
-    pub async fn gather<T, F>(
+    /// Asks all managers the same, at once. The first answer that is `enough` ends the look, and is that of
+    /// one that has what is looked for; the others say as well which disk they speak for.
+    ///
+    /// # Errors
+    /// A name stands for no manager. Managers that fail are in the census.
+    pub async fn look<T, F>(
         &self,
+        wait: Wait<'_>,
         ask: impl Fn(Client) -> F,
-        enough: impl Fn(&T) -> bool,
-    ) -> Result<(Census, Vec<T>)>
-    where
-        T: Send + 'static,
-        F: Future<Output = Result<T>> + Send + 'static,
-    {
-        let ask = |client: Client| {
-            let answer = ask(client.clone());
-            async move { Ok((client.disk_and_known().await?, answer.await?)) }
-        };
-        let enough = |(_, answer): &(wire::Disk, T)| enough(answer);
-        let mut answers = self.ask(None, ask, enough, Wait::Grace).await?;
-        if answers.given.is_empty()
-            && let Some(error) = answers.failed.pop()
-        {
-            return Err(error);
-        }
-        answers
-            .given
-            .sort_by(|(_, (a, _)), (_, (b, _))| by_place(a, b));
-        // One manager may have two addresses.
-        answers
-            .given
-            .dedup_by(|(_, (a, _)), (_, (b, _))| by_place(a, b).is_eq());
-        let (mut disks, mut all) = (Vec::new(), Vec::new());
-        for (client, (disk, answer)) in answers.given {
-            disks.push((client, disk));
-            all.push(answer);
-        }
-        Ok((census(disks, answers.failed, answers.unanswered), all))
-    }
-
-    /// Looks for something: `ask` gives it, or `None` where it is not. `hint` had it the last time, which
-    /// only saves questions.
-    pub async fn search<T, F>(
-        &self,
-        hint: Option<&Address>,
-        ask: impl Fn(Client) -> F,
-    ) -> Result<Found<T>>
-    where
-        T: Send + 'static,
-        F: Future<Output = Result<Option<T>>> + Send + 'static,
-    {
-        let ask = |client: Client| {
-            let answer = ask(client.clone());
-            async move {
-                match answer.await? {
-                    Some(found) => Ok(Ok(found)),
-                    // Who says that it has nothing says also which disk it speaks for.
-                    None => client.disk_and_known().await.map(Err),
-                }
-            }
-        };
-        let answers = self.ask(hint, ask, std::result::Result::is_ok, Wait::All);
-        let answers = answers.await?;
-        let mut without = Vec::new();
-        for (client, answer) in answers.given {
-            match answer {
-                Ok(found) => return Ok(Found::At(client, found)),
-                Err(disk) => without.push((client, disk)),
-            }
-        }
-        let (failed, unanswered) = (answers.failed, answers.unanswered);
-        Ok(Found::Nowhere(census(without, failed, unanswered)))
-    }
-
-    /// The first manager that answers a question that any can answer.
-    pub async fn any<T, F>(&self, deadline: Duration, ask: impl Fn(Client) -> F) -> Result<T>
-    where
-        T: Send + 'static,
-        F: Future<Output = Result<T>> + Send + 'static,
-    {
-        let ask = |client: Client| ask(client.with_deadline(deadline));
-        let mut answers = self.ask(None, ask, |_| true, Wait::All).await?;
-        match (answers.given.pop(), answers.failed.pop()) {
-            (Some((_, answer)), _) => Ok(answer),
-            (None, Some(error)) => Err(error),
-            (None, None) => Err(Error::silent("of any name", "")),
-        }
-    }
-
-    /// Asks all at once. Who is not waited for goes on answering: dropping calls would look like an
-    /// attack to those that are well.
-    async fn ask<T, F>(
-        &self,
-        hint: Option<&Address>,
-        ask: impl Fn(Client) -> F,
-        enough: impl Fn(&T) -> bool,
-        wait: Wait,
-    ) -> Result<Answers<T>>
+        enough: impl Fn(&T) -> bool + Clone + Send + 'static,
+    ) -> Result<Look<T>>
     where
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
     {
         let mut managers = self.managers().await?;
         let asked = managers.len();
-        let mut round = Round::new(self, wait);
+        let mut round = Round::new(self, wait == Wait::Grace);
+        let start = |round: &mut Round<T>, client: Client| {
+            let impatient = client.clone().with_deadline(self.patience);
+            let (answer, enough) = (ask(impatient.clone()), enough.clone());
+            round.start(client, async move {
+                let answer = answer.await?;
+                if enough(&answer) {
+                    return Ok(Answer::Enough(answer));
+                }
+                Ok(Answer::Other(impatient.disk_and_known().await?, answer))
+            });
+        };
         let hinted = managers
             .iter()
-            .position(|client| Some(client.address()) == hint);
+            .position(|client| matches!(wait, Wait::All(Some(hint)) if client.address() == hint));
         if let Some(hinted) = hinted {
             let first = managers.swap_remove(hinted);
-            round.start(&first, ask(first.clone().with_deadline(self.patience)));
-            round.collect(&enough, Some(Instant::now() + LEAD)).await;
+            start(&mut round, first);
+            round.collect(Instant::now() + LEAD).await;
         }
-        if !round.done {
+        if round.enough.is_none() {
             for client in managers {
-                round.start(&client, ask(client.clone().with_deadline(self.patience)));
+                start(&mut round, client);
             }
-            round.collect(&enough, None).await;
+            // From here on the answers end when the last question does.
+            round.sender = None;
+            round
+                .collect(Instant::now() + Duration::from_hours(24))
+                .await;
         }
-        round.asked.detach_all();
-        Ok(Answers {
-            unanswered: asked - round.given.len(),
-            given: round.given,
-            failed: round.failed,
-        })
+        Ok(round.end(asked))
     }
 }
 
-/// One question, while its answers come.
+/// What one manager says.
+enum Answer<T> {
+    /// It ends the look.
+    Enough(T),
+    /// It does not, and is of this disk.
+    Other(wire::Disk, T),
+}
+
+/// One look, while its answers come.
 struct Round<T> {
-    asked: JoinSet<(Client, Result<T>)>,
-    /// Who is waited for.
+    cluster: Cluster,
+    /// Whether some are not waited for.
+    hasty: bool,
+    /// `None`: all are asked.
+    sender: Option<mpsc::UnboundedSender<(Client, Result<Answer<T>>)>>,
+    answers: mpsc::UnboundedReceiver<(Client, Result<Answer<T>>)>,
+    /// Questions without an answer so far,
+    unanswered: usize,
+    /// and who of these is waited for.
     awaited: HashSet<Address>,
-    quiet: Arc<Mutex<HashSet<Address>>>,
-    wait: Wait,
-    given: Vec<(Client, T)>,
+    enough: Option<(Client, T)>,
+    others: Vec<(Client, wire::Disk, T)>,
     failed: Vec<Error>,
     /// Until when the others are waited for, once one has answered.
     until: Option<Instant>,
-    /// One answer was enough.
-    done: bool,
 }
 
 impl<T: Send + 'static> Round<T> {
-    fn new(cluster: &Cluster, wait: Wait) -> Self {
+    fn new(cluster: &Cluster, hasty: bool) -> Self {
+        let (sender, answers) = mpsc::unbounded_channel();
         Self {
-            asked: JoinSet::new(),
+            cluster: cluster.clone(),
+            hasty,
+            sender: Some(sender),
+            answers,
+            unanswered: 0,
             awaited: HashSet::new(),
-            quiet: cluster.quiet.clone(),
-            wait,
-            given: Vec::new(),
+            enough: None,
+            others: Vec::new(),
             failed: Vec::new(),
             until: None,
-            done: false,
         }
     }
 
-    fn start(&mut self, client: &Client, answer: impl Future<Output = Result<T>> + Send + 'static) {
+    /// Asks one. The question outlives the look where nobody waits for it: dropping calls would look like an
+    /// attack to managers that are well. It ends by its deadline, or with the cluster.
+    fn start(
+        &mut self,
+        client: Client,
+        answer: impl Future<Output = Result<Answer<T>>> + Send + 'static,
+    ) {
         let address = client.address().clone();
-        if self.wait == Wait::All || !lock(&self.quiet).contains(&address) {
+        if !self.hasty || !lock(&self.cluster.quiet).contains(&address) {
             self.awaited.insert(address);
         }
-        let client = client.clone().with_deadline(DEADLINE);
-        let quiet = self.quiet.clone();
-        self.asked.spawn(async move {
+        self.unanswered += 1;
+        let (quiet, sender) = (self.cluster.quiet.clone(), self.sender.clone());
+        let mut questions = lock(&self.cluster.questions);
+        // What ended meanwhile is let go of.
+        while questions.try_join_next().is_some() {}
+        questions.spawn(async move {
             let answer = answer.await;
             match &answer {
                 Err(Error::Deadline { .. }) => {
@@ -333,39 +295,34 @@ impl<T: Send + 'static> Round<T> {
                     lock(&quiet).remove(client.address());
                 }
             }
-            (client, answer)
+            if let Some(sender) = sender {
+                // Fails only where the look has ended.
+                let _ = sender.send((client, answer));
+            }
         });
     }
 
-    /// Takes answers until one is enough, all have come, or it is `until`.
-    async fn collect(&mut self, enough: &impl Fn(&T) -> bool, until: Option<Instant>) {
-        let far = Instant::now() + Duration::from_hours(24);
-        while !self.asked.is_empty() {
-            // Where all were silent the last time, one is waited for.
-            let waits = !self.awaited.is_empty() || self.given.is_empty();
-            let until = until.or(self.until).unwrap_or(far);
-            if !waits {
-                return;
-            }
-            let Ok(Some(next)) = timeout_at(until, self.asked.join_next()).await else {
+    /// Takes answers until one is enough, all have come that are waited for, or it is `until`.
+    async fn collect(&mut self, until: Instant) {
+        // Where all were silent the last time, one is waited for.
+        while self.unanswered > 0 && (!self.awaited.is_empty() || self.others.is_empty()) {
+            let until = self.until.unwrap_or(until);
+            let Ok(Some((client, answer))) = timeout_at(until, self.answers.recv()).await else {
                 if self.until.is_some() {
-                    lock(&self.quiet).extend(self.awaited.drain());
+                    lock(&self.cluster.quiet).extend(self.awaited.drain());
                 }
                 return;
             };
-            let Ok((client, answer)) = next else {
-                // A task that panicked: its manager counts as one that has not answered.
-                continue;
-            };
+            self.unanswered -= 1;
             self.awaited.remove(client.address());
             match answer {
-                Ok(answer) => {
-                    self.done = enough(&answer);
-                    self.given.push((client, answer));
-                    if self.done {
-                        return;
-                    }
-                    if self.wait == Wait::Grace && self.until.is_none() {
+                Ok(Answer::Enough(answer)) => {
+                    self.enough = Some((client, answer));
+                    return;
+                }
+                Ok(Answer::Other(disk, answer)) => {
+                    self.others.push((client, disk, answer));
+                    if self.hasty && self.until.is_none() {
                         self.until = Some(Instant::now() + GRACE);
                     }
                 }
@@ -373,18 +330,28 @@ impl<T: Send + 'static> Round<T> {
             }
         }
     }
-}
 
-fn census(disks: Vec<(Client, wire::Disk)>, failed: Vec<Error>, unanswered: usize) -> Census {
-    let disks = disks.into_iter();
-    let mut members: Vec<Member> = disks
-        .map(|(client, disk)| Member { client, disk })
-        .collect();
-    members.sort_by(|a, b| by_place(&a.disk, &b.disk));
-    Census {
-        members,
-        failed,
-        unanswered,
+    /// What came of it, of so many that were to be asked.
+    fn end(mut self, asked: usize) -> Look<T> {
+        let unanswered = asked - self.others.len() - usize::from(self.enough.is_some());
+        self.others.sort_by(|(_, a, _), (_, b, _)| by_place(a, b));
+        // One manager may have two addresses.
+        self.others
+            .dedup_by(|(_, a, _), (_, b, _)| by_place(a, b).is_eq());
+        let (mut members, mut others) = (Vec::new(), Vec::new());
+        for (client, disk, answer) in self.others {
+            members.push(Member { client, disk });
+            others.push(answer);
+        }
+        Look {
+            found: self.enough,
+            census: Census {
+                members,
+                failed: self.failed,
+                unanswered,
+            },
+            others,
+        }
     }
 }
 
@@ -440,13 +407,10 @@ mod tests {
     #[tokio::test]
     async fn row_155_a_manager_that_does_not_answer_may_have_what_is_looked_for() {
         let cluster = cluster(&["127.0.0.1:1"]);
-        let ask = |client: Client| async move { client.disk().await.map(Some) };
-        let Found::Nowhere(census) = cluster.search(None, ask).await.unwrap() else {
-            panic!("nobody is there");
-        };
-        let error = census.complete(&[], None).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Unavailable);
         let ask = |client: Client| async move { client.disk().await };
-        assert!(cluster.gather(ask, |_| false).await.is_err());
+        let look = || cluster.look(Wait::All(None), ask, |_| true);
+        let error = look().await.unwrap().census.complete(&[], None);
+        assert_eq!(error.unwrap_err().kind(), ErrorKind::Unavailable);
+        assert!(look().await.unwrap().heard().is_err());
     }
 }

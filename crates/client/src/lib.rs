@@ -1,5 +1,6 @@
 //! A typed client of the backing image manager, with one address and one method per call, and the
-//! parts that both node programs need to form requests: [`parameters`], [`PullSecret`], [`owner`].
+//! parts that both node programs need to form requests: [`parameters`], [`PullSecret`], [`owner`],
+//! [`origin`].
 //!
 //! It owns the connection, the deadline of each call, and the table between error kinds and gRPC
 //! codes. It checks names before it sends them. It decides nothing: CSI, FlexVolume and the command
@@ -14,6 +15,7 @@ mod code;
 mod error;
 mod images;
 mod longhorn;
+pub mod origin;
 pub mod owner;
 pub mod parameters;
 mod pull_secret;
@@ -22,7 +24,7 @@ mod volumes;
 pub use address::Address;
 pub use census::Census;
 pub use client::{Client, DEADLINE};
-pub use cluster::{Cluster, Found, LOOK, Member};
+pub use cluster::{Cluster, LOOK, Look, Member, Wait};
 pub use code::{code_of, kind_of};
 pub use error::{Error, Result};
 pub use images::{ImageOutcome, Watch, progress, state_name};

@@ -24,6 +24,16 @@ pub fn has_source(volume: &wire::Volume) -> bool {
 }
 
 impl Client {
+    /// The volume that the same request has made.
+    ///
+    /// # Errors
+    /// `NotFound` where no volume has the name, `AlreadyExists` where another request made it.
+    pub async fn find_volume(&self, request: wire::CreateVolumeRequest) -> Result<wire::Volume> {
+        let mut volumes = self.volumes();
+        self.call("look for the volume", volumes.find_volume(request))
+            .await
+    }
+
     /// Makes a volume, or gives back the one that an equal request has made.
     pub async fn create_volume(&self, request: wire::CreateVolumeRequest) -> Result<wire::Volume> {
         let mut volumes = self.volumes();

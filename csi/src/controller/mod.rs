@@ -14,10 +14,10 @@ use crate::error::{Error, Result};
 use crate::in_flight::InFlight;
 use crate::limit::NodeLimit;
 use crate::location;
-use crate::managers::{Managers, Place};
+use crate::managers::{Located, Managers};
 use crate::request::{self, Capability, Mutable, ORIGINAL_NAME, Page, Parameters};
 use crate::status::answer;
-use crate::volumes::{check_existing, check_owner};
+use crate::volumes::{check_owner, create};
 
 use self::show::{bytes, condition, published_nodes};
 
@@ -104,12 +104,12 @@ impl csi::controller_server::Controller for ControllerService {
             let request = request::CreateVolume::parse(wire)?;
             let _guard = self.in_flight.enter(&request.name)?;
             let volume = match self.managers.locate(&request).await? {
-                Place::Has(volume) => {
-                    check_existing(&volume, &request)?;
+                Located::Has(volume) => {
+                    create::suits(&volume, &request.capabilities)?;
                     *volume
                 }
                 // The largest future by far: kept off the stack of the others.
-                Place::New(volumes) => Box::pin(volumes.create(&request)).await?,
+                Located::New(volumes) => Box::pin(volumes.create(&request)).await?,
             };
             self.managers.seen().volume(&volume);
             Ok(csi::CreateVolumeResponse {

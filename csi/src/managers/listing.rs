@@ -20,8 +20,8 @@ impl Managers {
             let after = after.clone();
             async move { client.list_volumes(most, &after).await }
         };
-        let (census, answers) = self.cluster.gather(ask, |_| false).await?;
-        self.seen.members(&census.members);
+        let look = self.gather(ask, |_| false).await?;
+        let (census, answers) = (look.census, look.others);
         let (mut all, mut more) = (Vec::new(), false);
         for (member, (volumes, has_more)) in census.members.iter().zip(answers) {
             self.seen
@@ -64,13 +64,14 @@ impl Managers {
             let (snapshots, request) = (self.snapshots(client), request.clone());
             async move { snapshots.all(&request).await }
         };
-        let enough = |found: &Vec<csi::Snapshot>| by_id && !found.is_empty();
-        let (census, answers) = self.cluster.gather(ask, enough).await?;
-        self.seen.members(&census.members);
-        let mut all: Vec<csi::Snapshot> = answers.into_iter().flatten().collect();
-        if !by_id || all.is_empty() {
-            census.complete(&self.seen.disks(), None)?;
-        }
+        let enough = move |found: &Vec<csi::Snapshot>| by_id && !found.is_empty();
+        let look = self.gather(ask, enough).await?;
+        let mut all: Vec<csi::Snapshot> = if let Some((_, found)) = look.found {
+            found
+        } else {
+            look.census.complete(&self.seen.disks(), None)?;
+            look.others.into_iter().flatten().collect()
+        };
         all.sort_by(|a, b| a.snapshot_id.cmp(&b.snapshot_id));
         Ok(request.page.cut(all, |snapshot| &snapshot.snapshot_id))
     }

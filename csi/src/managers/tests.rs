@@ -1,5 +1,8 @@
 use std::collections::BTreeSet;
 
+use types::{ByteSize, Classify as _, ErrorKind};
+
+use super::placement::choose;
 use super::*;
 use crate::request::Page;
 

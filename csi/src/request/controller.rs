@@ -43,24 +43,6 @@ impl Capacity {
             _ => Ok(Self { required, limit }),
         }
     }
-
-    /// Whether a volume of this size is what was asked for.
-    pub(crate) fn allows(self, size: ByteSize) -> bool {
-        self.required.is_none_or(|least| size >= least)
-            && self.limit.is_none_or(|most| size <= most)
-    }
-}
-
-impl std::fmt::Display for Capacity {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match (self.required, self.limit) {
-            (None, None) => f.write_str("any size"),
-            (Some(least), None) => write!(f, "at least {least} bytes"),
-            (None, Some(most)) => write!(f, "at most {most} bytes"),
-            (Some(least), Some(most)) if least == most => write!(f, "{least} bytes"),
-            (Some(least), Some(most)) => write!(f, "{least} to {most} bytes"),
-        }
-    }
 }
 
 /// A size of the wire: 0 is unset, negative is an error.

@@ -57,7 +57,7 @@ const KEYS: [&str; 16] = [
 pub(crate) const ORIGINAL_NAME: &str = "csi.name";
 
 /// The keys that two requests for one volume must agree on.
-pub(crate) const COMPARED: [&str; 10] = [
+const COMPARED: [&str; 10] = [
     ORIGINAL_NAME,
     BASE_IMAGE,
     MKFS_PARAMS,

@@ -1,10 +1,10 @@
 //! Creates a volume: its source, and whether the source suits the intended use.
 
+use client::origin::{self, Origin};
 use client::{ImageOutcome, PullSecret, is_blank_copy, wire};
 use types::{Classify as _, ErrorKind, ImageName, report};
 
 use super::Volumes;
-use super::same::{asked_fs_type, same};
 use crate::content;
 use crate::error::{Error, Result};
 use crate::request::{BackingImage, Capability, ContentSource, CreateVolume};
@@ -37,36 +37,23 @@ impl Volumes {
     }
 
     async fn try_create(&self, request: &CreateVolume) -> Result<wire::Volume> {
-        let mut wanted = wire::CreateVolumeRequest {
-            name: request.name.to_string(),
-            required_bytes: request.capacity.required.unwrap_or_default().bytes(),
-            limit_bytes: request.capacity.limit.unwrap_or_default().bytes(),
-            number_of_replicas: request.parameters.number_of_replicas.unwrap_or_default(),
-            stale_replica_timeout: request.parameters.stale_replica_timeout.unwrap_or_default(),
-            fs_type: asked_fs_type(request),
-            parameters: request.parameters.recorded(),
-            partition: request.parameters.partition.unwrap_or_default(),
-            owner: Some(owner(request)),
-            ..Default::default()
-        };
-        match &request.source {
-            Some(ContentSource::Volume(source)) => {
-                wanted.source_volume = self.own(source).await?.name;
-            }
-            _ => match self.image_of(request).await? {
-                Some(image) => (wanted.image_name, wanted.image_uuid) = (image.name, image.uuid),
+        let mut wanted = wire(request, named_origin(request));
+        if !matches!(request.source, Some(ContentSource::Volume(_))) {
+            match self.image_of(request).await? {
+                Some(image) => wanted.origin = Some(origin::image(image.name, image.uuid)),
                 None if request.is_mount() => {
                     let size = content::can_format(request.capacity, request.fs_type())?;
                     wanted.required_bytes = size.unwrap_or_default().bytes();
                     content::flags_fit(request.fs_type(), &request.capabilities)?;
                 }
                 None => {}
-            },
+            }
         }
         types::crash_point!("csi.create_volume.image_ready");
         let made = self.client.create_volume(wanted).await?;
-        // What a clone or a partition holds is known once the volume is made.
-        if let Err(error) = suits(&made, &request.capabilities) {
+        // What a clone or a partition holds is known once the volume is made; an image was looked at.
+        let is_known = request.source.is_none() && request.parameters.partition.is_none();
+        if !is_known && let Err(error) = suits(&made, &request.capabilities) {
             self.delete(&request.name).await?;
             return Err(error);
         }
@@ -152,13 +139,39 @@ impl Volumes {
     }
 }
 
-/// Whose the volume will be.
-fn owner(request: &CreateVolume) -> wire::Owner {
+/// A request as it is told to a manager, which compares it with the volume of that name if there is one.
+pub(crate) fn wire(request: &CreateVolume, origin: Origin) -> wire::CreateVolumeRequest {
     let (claim, namespace) = request.parameters.claim.clone();
-    wire::Owner {
-        driver: wire::Driver::Csi.into(),
-        namespace,
-        claim,
+    let fs_type = request.fs_type().map(|fs_type| fs_type.to_string());
+    wire::CreateVolumeRequest {
+        name: request.name.to_string(),
+        origin: Some(origin),
+        required_bytes: request.capacity.required.unwrap_or_default().bytes(),
+        limit_bytes: request.capacity.limit.unwrap_or_default().bytes(),
+        number_of_replicas: request.parameters.number_of_replicas.unwrap_or_default(),
+        stale_replica_timeout: request.parameters.stale_replica_timeout.unwrap_or_default(),
+        fs_type: fs_type.unwrap_or_default(),
+        parameters: request.parameters.recorded(),
+        partition: request.parameters.partition.unwrap_or_default(),
+        owner: Some(wire::Owner {
+            driver: wire::Driver::Csi.into(),
+            namespace,
+            claim,
+        }),
+    }
+}
+
+/// What a volume begins with, as far as the request names it: an image of a registry has its name from the
+/// manager.
+pub(crate) fn named_origin(request: &CreateVolume) -> Origin {
+    let parameters = &request.parameters;
+    match &request.source {
+        Some(ContentSource::Volume(source)) => origin::volume(source.as_str()),
+        Some(ContentSource::Snapshot(id)) => origin::image(id.as_str(), ""),
+        None if parameters.base_image.is_some() || parameters.backing_image.is_some() => {
+            origin::image("", "")
+        }
+        None => origin::blank(),
     }
 }
 
@@ -180,16 +193,9 @@ pub(crate) fn ready(image: &str, outcome: ImageOutcome) -> Result<wire::BackingI
     }
 }
 
-/// Whether a volume that is there is the one that a request asks for. It is looked at before anything
-/// else: a call that is repeated needs neither the registry nor the image again.
-pub(crate) fn check_existing(existing: &wire::Volume, request: &CreateVolume) -> Result<()> {
-    same(existing, request)?;
-    suits(existing, &request.capabilities)
-}
-
 /// Whether what a volume was made from suits its use. A copy of a volume that nobody wrote to is as
 /// good as a new one.
-fn suits(volume: &wire::Volume, capabilities: &[Capability]) -> Result<()> {
+pub(crate) fn suits(volume: &wire::Volume, capabilities: &[Capability]) -> Result<()> {
     if is_blank_copy(volume) {
         return Ok(());
     }

@@ -1,9 +1,6 @@
 //! What the controller service does with the volumes of one manager, by asking it.
 
-mod create;
-mod same;
-
-pub(crate) use create::{check_existing, ready};
+pub(crate) mod create;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -37,18 +34,6 @@ impl Volumes {
     /// Deletes a volume; fine when there is none.
     pub(crate) async fn delete(&self, volume: &VolumeName) -> Result<()> {
         Ok(self.client.delete_volume(volume).await?)
-    }
-
-    /// One volume.
-    pub(crate) async fn get(&self, volume: &VolumeName) -> Result<wire::Volume> {
-        Ok(self.client.volume(volume).await?)
-    }
-
-    /// One volume, which must not be another driver's.
-    async fn own(&self, volume: &VolumeName) -> Result<wire::Volume> {
-        let found = self.get(volume).await?;
-        check_owner(&found)?;
-        Ok(found)
     }
 
     /// Lets a node that can reach a volume use it, and says what the node must know.

@@ -1,14 +1,14 @@
 use csi::volume_capability::{AccessMode, AccessType, MountVolume, access_mode::Mode};
+use csi::volume_content_source::{SnapshotSource, Type, VolumeSource};
 use proto::csi::v1 as csi;
-use types::{Classify as _, ErrorKind};
 
-use super::same::same;
+use super::create::{named_origin, wire};
 use super::*;
 use crate::request::CreateVolume;
 
-fn asked(size: i64, limit: i64, fs_type: &str, parameters: &[(&str, &str)]) -> CreateVolume {
+fn asked(source: Option<Type>, parameters: &[(&str, &str)]) -> wire::CreateVolumeRequest {
     let mount = MountVolume {
-        fs_type: fs_type.to_owned(),
+        fs_type: "ext4".to_owned(),
         ..Default::default()
     };
     let parameters = parameters
@@ -17,8 +17,8 @@ fn asked(size: i64, limit: i64, fs_type: &str, parameters: &[(&str, &str)]) -> C
     let request = csi::CreateVolumeRequest {
         name: "v".to_owned(),
         capacity_range: Some(csi::CapacityRange {
-            required_bytes: size,
-            limit_bytes: limit,
+            required_bytes: 1,
+            limit_bytes: 64 << 20,
         }),
         volume_capabilities: vec![csi::VolumeCapability {
             access_type: Some(AccessType::Mount(mount)),
@@ -26,78 +26,54 @@ fn asked(size: i64, limit: i64, fs_type: &str, parameters: &[(&str, &str)]) -> C
                 mode: Mode::SingleNodeWriter.into(),
             }),
         }],
+        volume_content_source: source.map(|source| csi::VolumeContentSource {
+            r#type: Some(source),
+        }),
         parameters: parameters.collect(),
         ..Default::default()
     };
-    CreateVolume::parse(request).ok().unwrap()
+    let request = CreateVolume::parse(request).ok().unwrap();
+    wire(&request, named_origin(&request))
 }
 
-fn volume() -> wire::Volume {
-    let base = asked(0, 0, "", &[("baseImage", "a:1"), ("numberOfReplicas", "2")]);
-    wire::Volume {
-        name: "v".to_owned(),
-        size: 32 << 20,
-        image_name: "a".to_owned(),
-        parameters: base.parameters.recorded(),
-        fs_type: "ext4".to_owned(),
-        ..Default::default()
-    }
+/// Row 69: the manager compares; it is told all that a request says of the volume, and nothing that differs
+/// from call to call.
+#[test]
+fn row_69_a_manager_is_told_what_the_same_volume_has() {
+    let parameters = [
+        ("baseImage", "a:1"),
+        ("numberOfReplicas", "2"),
+        ("fromBackup", ""),
+        ("csi.storage.k8s.io/pvc/name", "any"),
+    ];
+    let wanted = asked(None, &parameters);
+    assert_eq!((wanted.required_bytes, wanted.limit_bytes), (1, 64 << 20));
+    assert_eq!((wanted.number_of_replicas, &*wanted.fs_type), (2, "ext4"));
+    let mut keys: Vec<_> = wanted.parameters.keys().map(String::as_str).collect();
+    keys.sort_unstable();
+    assert_eq!(keys, ["baseImage", "numberOfReplicas"]);
 }
 
 #[test]
-fn row_69_the_same_request_finds_the_same_volume() {
-    for (size, limit, fs_type) in [(32 << 20, 0, ""), (0, 0, "ext4"), (1, 64 << 20, "")] {
-        let parameters = [
-            ("baseImage", "a:1"),
-            ("numberOfReplicas", "2"),
-            ("fromBackup", ""),
-            ("csi.storage.k8s.io/pvc/name", "any"),
-        ];
-        same(&volume(), &asked(size, limit, fs_type, &parameters)).unwrap();
-    }
-}
-
-#[test]
-fn row_69_another_request_is_told_the_difference() {
-    let same_parameters = [("baseImage", "a:1"), ("numberOfReplicas", "2")];
-    for (size, limit, fs_type, parameters, told) in [
-        (64 << 20, 0, "", &same_parameters[..], "size"),
-        (0, 1 << 20, "", &same_parameters, "size"),
-        (0, 0, "xfs", &same_parameters, "fsType"),
+fn row_69_a_source_counts_and_not_the_image_of_its_class() {
+    let image = &[("baseImage", "a:1")][..];
+    let volume_id = "w".to_owned();
+    let snapshot_id = "s".to_owned();
+    for (source, parameters, begins) in [
+        (None, &[][..], client::origin::blank()),
+        (None, image, client::origin::image("", "")),
         (
-            0,
-            0,
-            "",
-            &[("baseImage", "a:2"), ("numberOfReplicas", "2")],
-            "baseImage",
+            Some(Type::Snapshot(SnapshotSource { snapshot_id })),
+            image,
+            client::origin::image("s", ""),
         ),
-        (0, 0, "", &[("numberOfReplicas", "2")], "baseImage"),
         (
-            0,
-            0,
-            "",
-            &[("baseImage", "a:1"), ("numberOfReplicas", "3")],
-            "numberOfReplicas",
-        ),
-        (0, 0, "", &[("baseImage", "a:1")], "numberOfReplicas"),
-        (
-            0,
-            0,
-            "",
-            &[
-                ("baseImage", "a:1"),
-                ("numberOfReplicas", "2"),
-                ("staleReplicaTimeout", "5"),
-            ],
-            "staleReplicaTimeout",
+            Some(Type::Volume(VolumeSource { volume_id })),
+            image,
+            client::origin::volume("w"),
         ),
     ] {
-        let error = same(&volume(), &asked(size, limit, fs_type, parameters)).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::AlreadyExists);
-        assert!(
-            error.to_string().contains(told),
-            "{error} does not name {told}"
-        );
+        assert_eq!(asked(source, parameters).origin, Some(begins));
     }
 }
 

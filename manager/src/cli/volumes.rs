@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use client::{Address, Client, Cluster, Found, wire};
+use client::{Address, Client, Cluster, Wait, wire};
 use serde::Serialize;
 use types::{ByteSize, Classify as _, ErrorKind, ImageName, NodeId, VolumeName, parse_quantity};
 
@@ -267,7 +267,10 @@ fn request(args: CreateArgs) -> wire::CreateVolumeRequest {
     wire::CreateVolumeRequest {
         name: args.name.into(),
         required_bytes: args.size.map_or(0, ByteSize::bytes),
-        image_name: args.backing_image.map(String::from).unwrap_or_default(),
+        origin: Some(match args.backing_image {
+            Some(name) => client::origin::image(name, ""),
+            None => client::origin::blank(),
+        }),
         number_of_replicas: args.number_of_replicas,
         owner: Some(owner(wire::Driver::Api, args.namespace)),
         ..Default::default()
@@ -293,21 +296,18 @@ async fn unpublish(
         let name = name.clone();
         async move {
             match client.volume(&name).await {
-                Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-                found => found.map(|_| Some(())),
+                Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+                found => found.map(|_| true),
             }
         }
     };
-    match cluster.search(None, ask).await? {
-        Found::At(client, ()) => {
-            client.unpublish_volume(name, node).await?;
-            Ok(output::json(&VolumeView::from(client.volume(name).await?))?)
-        }
-        Found::Nowhere(census) => {
-            census.complete(&[], None)?;
-            Err(format!("there is no volume {name}").into())
-        }
+    let look = cluster.look(Wait::All(None), ask, |has| *has).await?;
+    if let Some((client, _)) = look.found {
+        client.unpublish_volume(name, node).await?;
+        return Ok(output::json(&VolumeView::from(client.volume(name).await?))?);
     }
+    look.census.complete(&[], None)?;
+    Err(format!("there is no volume {name}").into())
 }
 
 /// All volumes of one manager.

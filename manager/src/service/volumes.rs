@@ -3,11 +3,11 @@
 use proto::storage::v1 as pb;
 use proto::storage::v1::volumes_server::Volumes as VolumesRpc;
 use tonic::{Request, Response, Status};
-use types::{ByteSize, ImageId, NodeId, VolumeName};
+use types::{ByteSize, NodeId, VolumeName};
 
 use super::{Service, blocking, status, wire};
 use crate::error::{Error, Result};
-use crate::volume::{NewVolume, Origin, Volume};
+use crate::volume::{Origin, Reserved, Template, Vacancy, Volume};
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -16,44 +16,20 @@ fn name_of(text: &str) -> Result<VolumeName, Status> {
 }
 
 impl Service {
-    async fn create_volume_of(
-        &self,
-        new: NewVolume,
-        image_name: &str,
-        image_uuid: &str,
-        source_volume: &str,
-    ) -> Result<Volume, Status> {
-        let volumes = self.volumes.clone();
+    /// Makes a volume that is not there: with its image, as soon as that has a raw form.
+    async fn make_volume(&self, vacancy: Box<Vacancy>) -> Result<Volume, Status> {
+        let Origin::Image(name, uuid) = &vacancy.asked().origin else {
+            return blocking(move || vacancy.make(None)).await;
+        };
         let to_status = |error: Error| status::of(&error);
-        if !source_volume.is_empty() {
-            let source = wire::source_volume(&new, source_volume, image_name).map_err(to_status)?;
-            return blocking(move || volumes.create(&new, Origin::Volume(&source))).await;
-        }
-        if image_name.is_empty() {
-            return blocking(move || volumes.create(&new, Origin::Blank)).await;
-        }
-        let (name, uuid) = wire::image_key(image_name, image_uuid).map_err(to_status)?;
-        // An existing volume needs no image, ready or not.
-        let known = self.known_image(&new.name, &name.to_string(), image_uuid);
-        if let Some(id) = known {
-            let (volumes, new) = (self.volumes.clone(), new.clone());
-            if let Some(volume) = blocking(move || volumes.find(&new, Some(&id), None)).await? {
-                return Ok(volume);
-            }
-        }
-        let (image, files) = self
-            .catalog
-            .ready(&name, uuid.as_ref())
-            .await
-            .map_err(to_status)?;
-        let raw = self
-            .catalog
-            .raw_form(&image, &files)
-            .await
-            .map_err(to_status)?;
+        let ready = self.catalog.ready(name, uuid.as_ref()).await;
+        let (image, files) = ready.map_err(to_status)?;
+        let raw = self.catalog.raw_form(&image, &files).await;
+        let raw = raw.map_err(to_status)?;
         blocking(move || {
             let _files = files;
-            volumes.create(&new, Origin::Image(&image, &raw))
+            let (image, raw) = (&image, &*raw);
+            vacancy.make(Some(Template { image, raw }))
         })
         .await
     }
@@ -67,25 +43,26 @@ impl Service {
             ..wire::volume(volume)
         }
     }
-
-    /// The image of an existing volume, when the request's words for it fit.
-    fn known_image(&self, volume: &VolumeName, name: &str, uuid: &str) -> Option<ImageId> {
-        let image = self.volumes.get(volume).ok()?.record.image?.id;
-        let fits = image.name.as_str() == name && (uuid.is_empty() || image.uuid.as_str() == uuid);
-        fits.then_some(image)
-    }
 }
 
 #[tonic::async_trait]
 impl VolumesRpc for Service {
     async fn create_volume(&self, request: Request<pb::CreateVolumeRequest>) -> Answer<pb::Volume> {
-        let request = request.into_inner();
-        let (image, uuid) = (request.image_name.clone(), request.image_uuid.clone());
-        let source_volume = request.source_volume.clone();
-        let new = wire::new_volume(request).map_err(|error| status::of(&error))?;
-        let volume = self
-            .create_volume_of(new, &image, &uuid, &source_volume)
-            .await?;
+        let new = wire::new_volume(request.into_inner()).map_err(|error| status::of(&error))?;
+        let volumes = self.volumes.clone();
+        // An existing volume needs no image, ready or not.
+        let volume = match blocking(move || volumes.reserve(new)).await? {
+            Reserved::Exists(volume) => *volume,
+            Reserved::New(vacancy) => self.make_volume(vacancy).await?,
+        };
+        Ok(Response::new(self.shown(volume)))
+    }
+
+    async fn find_volume(&self, request: Request<pb::CreateVolumeRequest>) -> Answer<pb::Volume> {
+        let new = wire::new_volume(request.into_inner()).map_err(|error| status::of(&error))?;
+        let volumes = self.volumes.clone();
+        let none = Error::VolumeNotFound(new.name.to_string());
+        let volume = blocking(move || volumes.find(&new)?.ok_or(none)).await?;
         Ok(Response::new(self.shown(volume)))
     }
 

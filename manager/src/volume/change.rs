@@ -79,6 +79,10 @@ impl Volumes {
         record.number_of_replicas = number_of_replicas.unwrap_or(record.number_of_replicas);
         record.stale_replica_timeout =
             stale_replica_timeout.unwrap_or(record.stale_replica_timeout);
+        if *record != before {
+            // A repeated request for the volume is compared with it.
+            record.made_with = Some(before.made_with());
+        }
         if let Some(owner) = owner {
             let own = record.owner();
             let completes = own.is_some_and(|own| own == owner || own.is_completed_by(&owner));

@@ -2,19 +2,10 @@
 //!
 //! Memory holds only the running operations of volumes, and the members of snapshot groups in
 //! progress: every answer is read from the disk.
-//!
-//! A volume becomes visible in one step:
-//!
-//! 1. make the directory `.creating-<name>`
-//! 2. make its file: clone or copy the raw form, set the length, sync
-//! 3. write and sync its record, sync the directory
-//! 4. rename the directory to `<name>`, sync the parent
-//! 5. only now: answer
-//!
-//! A crash before 4 leaves a directory whose name marks it as void.
 
 mod change;
 mod contents;
+mod create;
 mod cut;
 mod moment;
 pub mod owner;
@@ -26,29 +17,25 @@ mod remove;
 mod request;
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, File};
+use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use jiff::Timestamp;
-use tracing::{info, warn};
-use types::{ByteSize, ImageId, NodeId, VolumeName, crash_point, report};
+use tracing::warn;
+use types::{ImageId, NodeId, VolumeName, report};
 
-use self::contents::{can_grow, content_of, image_ref, set_size};
+pub use self::create::{Reserved, Template, Vacancy};
 pub use self::moment::Moment;
 use self::moment::Moments;
-use self::partition::Partition;
 use self::promise::OVERCOMMIT;
-use self::record::{FromVolume, MadeBy, Publication, Record, Replica, VERSION};
+use self::record::{Publication, Record};
 use self::remove::is_remains;
-pub use self::request::NewVolume;
-use self::request::{difference, size_of};
+use self::request::difference;
+pub use self::request::{NewVolume, Origin};
 use crate::error::{Error, IoContext, Result};
-use crate::source::Snapshot;
-use crate::store::layout::{EntryName, Layout, VolumePaths};
+use crate::store::layout::EntryName;
 use crate::store::recovery::remove_leftover;
-use crate::store::{Disk, SealedImage, durable};
+use crate::store::{Disk, durable};
 
 /// The volumes of one disk. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -76,33 +63,6 @@ pub struct Volume {
     pub published: Vec<Publication>,
     /// Bytes of the disk that its file takes, shared extents included.
     pub real_size: u64,
-}
-
-/// What a new volume is made from.
-#[derive(Debug, Clone, Copy)]
-pub enum Origin<'a> {
-    /// Nothing: it is blank.
-    Blank,
-    /// An image, and the file to clone for it.
-    Image(&'a SealedImage, &'a Path),
-    /// Another volume, as it is now.
-    Volume(&'a VolumeName),
-}
-
-impl Origin<'_> {
-    fn image(&self) -> Option<&SealedImage> {
-        match self {
-            Self::Image(image, _) => Some(image),
-            Self::Blank | Self::Volume(_) => None,
-        }
-    }
-
-    fn volume(&self) -> Option<&VolumeName> {
-        match self {
-            Self::Volume(volume) => Some(volume),
-            Self::Blank | Self::Image(..) => None,
-        }
-    }
 }
 
 /// Says that a volume is worked on, until it is dropped.
@@ -261,14 +221,9 @@ impl Volumes {
     }
 
     /// The volume of that name if it is what `new` asks for; an error when it is something else.
-    pub fn find(
-        &self,
-        new: &NewVolume,
-        image: Option<&ImageId>,
-        cloned: Option<&VolumeName>,
-    ) -> Result<Option<Volume>> {
+    pub fn find(&self, new: &NewVolume) -> Result<Option<Volume>> {
         match self.get(&new.name) {
-            Ok(volume) => match difference(&volume.record, new, image, cloned) {
+            Ok(volume) => match difference(&volume.record, new) {
                 None => Ok(Some(volume)),
                 Some(difference) => Err(Error::VolumeExists {
                     name: new.name.clone(),
@@ -278,132 +233,6 @@ impl Volumes {
             Err(Error::VolumeNotFound(_)) => Ok(None),
             Err(error) => Err(error),
         }
-    }
-
-    /// Makes a volume: a clone of an image's raw form or of another volume, or blank. The same request
-    /// again gives the same volume.
-    pub fn create(&self, new: &NewVolume, origin: Origin<'_>) -> Result<Volume> {
-        let _busy = self.lock(&new.name)?;
-        let image = origin.image().map(|image| &image.id);
-        if let Some(volume) = self.find(new, image, origin.volume())? {
-            return Ok(volume);
-        }
-        self.disk.check()?;
-        let content = match origin {
-            Origin::Blank => None,
-            Origin::Image(image, _) => Some(ByteSize(image.sidecar.virtual_size)),
-            Origin::Volume(volume) => Some(self.get(volume)?.record.size),
-        };
-        let size = size_of(new, content)?;
-        self.remove_remains(&new.name)?;
-        let promised = self.promise_to(&new.name, size)?;
-        let creating = self.disk.layout().volume_creating(&new.name);
-        durable::remove_dir(&creating.dir)?;
-        match self.create_in(&creating, size, new, origin) {
-            Ok(record) => {
-                promised.keep();
-                info!(volume = %new.name, %size, by = record.made_by.as_str(), "created");
-                if let Some(degraded) = record.degraded() {
-                    warn!(volume = %new.name, degraded, "the volume is degraded");
-                }
-                self.get(&new.name)
-            }
-            Err(error) => {
-                self.disk.note(&error);
-                durable::remove_dir(&creating.dir)?;
-                Err(error)
-            }
-        }
-    }
-
-    fn create_in(
-        &self,
-        creating: &VolumePaths,
-        size: ByteSize,
-        new: &NewVolume,
-        origin: Origin<'_>,
-    ) -> Result<Record> {
-        // Somebody may have removed it.
-        durable::create_dir(&self.disk.layout().volumes())?;
-        durable::create_work_dir(&creating.dir)?; // 1
-        crash_point!("volume.create.directory");
-        let file = durable::create_file(&creating.data)?;
-        let (made_by, source) = match origin {
-            Origin::Blank => (MadeBy::Blank, None),
-            Origin::Image(image, raw) => {
-                let source = Snapshot::parse(&image.seal.source)
-                    .map(|Snapshot { volume, .. }| FromVolume::Snapshot { volume });
-                (self.clone_raw(raw, &file)?, source)
-            }
-            Origin::Volume(volume) => {
-                let made_by = self.cut(volume, &file)?;
-                let content = content_of(&file, &creating.data)?;
-                let volume = volume.clone();
-                (made_by, Some(FromVolume::Clone { volume, content }))
-            }
-        };
-        set_size(&file, size, &creating.data)?;
-        if new.partition.is_none() {
-            can_grow(&file, size, &creating.data)?;
-        }
-        let partition = new
-            .partition
-            .map(|number| Partition::find(&file, &creating.data, number))
-            .transpose()?;
-        file.sync_all().context("sync", &creating.data)?; // 2
-        crash_point!("volume.create.data");
-        let record = Record {
-            version: VERSION,
-            name: new.name.clone(),
-            size,
-            image: origin.image().map(image_ref).transpose()?,
-            source,
-            partition,
-            number_of_replicas: new.number_of_replicas,
-            stale_replica_timeout: new.stale_replica_timeout,
-            fs_type: new.fs_type.clone(),
-            owner: Some(new.owner.clone()),
-            parameters: new.parameters.clone(),
-            replicas: vec![Replica {
-                node_id: self.node_id.clone(),
-                disk_uuid: self.disk.uuid().clone(),
-                path: Layout::volume_data_relative(&new.name),
-            }],
-            published_before: Vec::new(),
-            made_by,
-            created_at: Timestamp::now().to_string(),
-        };
-        durable::write_new(&creating.record, &record.to_bytes())?; // 3
-        durable::sync_dir(&creating.dir)?;
-        crash_point!("volume.create.record");
-        let dir = self.disk.layout().volume(&new.name).dir;
-        durable::rename(&creating.dir, &dir)?; // 4
-        crash_point!("volume.create.renamed");
-        durable::sync_parent(&dir)?;
-        Ok(record)
-    }
-
-    /// Gives `file` the image's content: shared where the disk can, else copied extent by extent.
-    fn clone_raw(&self, raw: &Path, file: &File) -> Result<MadeBy> {
-        let source = File::open(raw).context("open", raw)?;
-        self.copy(&source, raw, file)
-    }
-
-    /// Gives `file` the bytes of `source`, which lies at `path` and which nobody writes to.
-    fn copy(&self, source: &File, path: &Path, file: &File) -> Result<MadeBy> {
-        if self.disk.reflink() && image::extents::reflink(source, file)? {
-            return Ok(MadeBy::Reflink);
-        }
-        let needed = source.metadata().context("inspect", path)?.blocks() * types::SECTOR;
-        self.disk.require_space(needed)?;
-        info!(
-            file_system = self.disk.file_system(),
-            needed,
-            "the disk cannot share extents: the image is copied; use XFS or btrfs to avoid the \
-             copy"
-        );
-        image::extents::copy_sparse(source, file, &mut |_| true)?;
-        Ok(MadeBy::SparseCopy)
     }
 }
 

@@ -81,9 +81,9 @@ impl Owner {
 impl std::fmt::Display for Owner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self.driver {
-            Driver::Csi => "csi",
-            Driver::Flexvolume => "flexvolume",
-            Driver::Api => "api",
+            Driver::Csi => "CSI",
+            Driver::Flexvolume => "FlexVolume",
+            Driver::Api => "the API",
         })?;
         if self.namespace.is_empty() {
             return Ok(());

@@ -44,6 +44,9 @@ pub struct Record {
     pub number_of_replicas: u32,
     /// Minutes after which a lost replica is given up.
     pub stale_replica_timeout: u32,
+    /// What these two were when the volume was made; `None`: what they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_with: Option<Mutable>,
     /// The file system that was asked for, or empty.
     #[serde(default)]
     pub fs_type: String,
@@ -63,6 +66,16 @@ pub struct Record {
     pub made_by: MadeBy,
     /// When, RFC 3339.
     pub created_at: String,
+}
+
+/// What may change of a volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Mutable {
+    /// As in [`Record`].
+    pub number_of_replicas: u32,
+    /// As in [`Record`].
+    pub stale_replica_timeout: u32,
 }
 
 /// The image of a volume, as it was when the volume was made.
@@ -167,6 +180,14 @@ impl Record {
             });
         }
         Ok(record)
+    }
+
+    /// What the volume was made with of what may change.
+    pub fn made_with(&self) -> Mutable {
+        self.made_with.unwrap_or(Mutable {
+            number_of_replicas: self.number_of_replicas,
+            stale_replica_timeout: self.stale_replica_timeout,
+        })
     }
 
     /// Whose the volume is, as far as it is known.

@@ -1,11 +1,13 @@
 //! Volumes on a directory that is a disk: no root, no reflink needed.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::Path;
 
 use super::owner::{Driver, Owner};
 use super::record::Publication;
 use super::*;
-use types::{Classify as _, DiskUuid, ErrorKind};
+use types::{ByteSize, Classify as _, DiskUuid, ErrorKind, ImageName};
 
 fn volumes() -> (tempfile::TempDir, Volumes) {
     let dir = tempfile::tempdir().unwrap();
@@ -18,6 +20,7 @@ fn volumes() -> (tempfile::TempDir, Volumes) {
 fn new(name: &str, size: u64) -> NewVolume {
     NewVolume {
         name: VolumeName::new(name).unwrap(),
+        origin: Origin::Blank,
         required: Some(ByteSize(size)),
         limit: None,
         number_of_replicas: 1,
@@ -26,6 +29,14 @@ fn new(name: &str, size: u64) -> NewVolume {
         partition: None,
         owner: owner(Driver::Api, ""),
         parameters: BTreeMap::new(),
+    }
+}
+
+/// A blank volume, or the one that is there.
+fn create(volumes: &Volumes, new: &NewVolume) -> Result<Volume> {
+    match volumes.reserve(new.clone())? {
+        Reserved::Exists(volume) => Ok(*volume),
+        Reserved::New(vacancy) => vacancy.make(None),
     }
 }
 
@@ -44,7 +55,7 @@ fn publication(node: &str, readonly: bool) -> Publication {
 #[test]
 fn a_32mi_volume_is_32_mib_and_takes_no_space() {
     let (dir, volumes) = volumes();
-    let volume = volumes.create(&new("v", 32 << 20), Origin::Blank).unwrap();
+    let volume = create(&volumes, &new("v", 32 << 20)).unwrap();
     assert_eq!(volume.record.size, ByteSize(32 << 20));
     assert_eq!(volume.real_size, 0);
     let file = dir.path().join(&volume.record.replicas[0].path);
@@ -55,13 +66,13 @@ fn a_32mi_volume_is_32_mib_and_takes_no_space() {
 #[test]
 fn row_69_a_taken_name_says_what_differs() {
     let (_dir, volumes) = volumes();
-    let first = volumes.create(&new("v", 1 << 20), Origin::Blank).unwrap();
-    let again = volumes.create(&new("v", 1 << 20), Origin::Blank).unwrap();
+    let first = create(&volumes, &new("v", 1 << 20)).unwrap();
+    let again = create(&volumes, &new("v", 1 << 20)).unwrap();
     assert_eq!(first.record, again.record);
     let differs = |change: &dyn Fn(&mut NewVolume), what: &str| {
         let mut other = new("v", 1 << 20);
         change(&mut other);
-        let error = volumes.create(&other, Origin::Blank).unwrap_err();
+        let error = create(&volumes, &other).unwrap_err();
         assert!(matches!(error, Error::VolumeExists { .. }), "{error}");
         assert!(error.to_string().contains(what), "{error}");
     };
@@ -80,15 +91,119 @@ fn row_69_a_taken_name_says_what_differs() {
     );
 }
 
+/// Row 69: what the first request left open, or a later call changed, makes no other volume.
+#[test]
+fn row_69_the_same_request_finds_the_same_volume() {
+    let (_dir, volumes) = volumes();
+    let mut asked = NewVolume {
+        fs_type: "ext4".to_owned(),
+        limit: Some(ByteSize(64 << 20)),
+        owner: owner(Driver::Csi, "a"),
+        ..new("v", 1 << 20)
+    };
+    let made = create(&volumes, &asked).unwrap();
+    let found = |asked: &NewVolume| volumes.find(asked).unwrap().unwrap().record.size;
+    volumes
+        .modify(&made.record.name, Some(3), Some(30), None)
+        .unwrap();
+    volumes
+        .modify(&made.record.name, Some(4), None, None)
+        .unwrap();
+    assert_eq!(found(&asked), made.record.size);
+    asked.fs_type = String::new();
+    (asked.required, asked.limit) = (Some(ByteSize(1)), None);
+    asked.owner = owner(Driver::Csi, "");
+    assert_eq!(found(&asked), made.record.size);
+    // It has 4 replicas now, and was made with 1.
+    asked.number_of_replicas = 4;
+    let error = volumes.find(&asked).unwrap_err();
+    assert!(error.to_string().contains("numberOfReplicas"), "{error}");
+}
+
+#[test]
+fn row_69_an_origin_is_part_of_the_request() {
+    let (_dir, volumes) = volumes();
+    create(&volumes, &new("blank", 1 << 20)).unwrap();
+    let of = |name: &str, origin| NewVolume {
+        origin,
+        ..new(name, 1 << 20)
+    };
+    let source = || Origin::Volume(VolumeName::new("blank").unwrap());
+    create(&volumes, &of("clone", source())).unwrap();
+    volumes.find(&of("clone", source())).unwrap().unwrap();
+    let image = || Origin::Image(ImageName::new("image").unwrap(), None);
+    for (name, origin) in [
+        ("blank", source()),
+        ("blank", image()),
+        ("blank", Origin::ImageOfParameters),
+        ("clone", Origin::Blank),
+        ("clone", image()),
+        ("clone", Origin::ImageOfParameters),
+    ] {
+        let error = volumes.find(&of(name, origin)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+        assert!(error.to_string().contains("content source"), "{error}");
+    }
+    // No volume is blank because nobody brought its image.
+    for origin in [image(), Origin::ImageOfParameters] {
+        let error = create(&volumes, &of("new", origin)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
+    }
+    assert!(volumes.find(&new("new", 1)).unwrap().is_none());
+}
+
+#[test]
+fn a_range_allows_what_it_says() {
+    let (_dir, volumes) = volumes();
+    let (small, exact, large) = (4096, 8192, 12288);
+    for size in [small, exact, large] {
+        create(&volumes, &new(&format!("v{size}"), size)).unwrap();
+    }
+    for (required, limit, allowed) in [
+        (None, None, [true, true, true]),
+        (Some(exact), None, [false, true, true]),
+        (None, Some(exact), [true, true, false]),
+        (Some(exact), Some(exact), [false, true, false]),
+    ] {
+        let found = [small, exact, large].map(|size| {
+            let (required, limit) = (required.map(ByteSize), limit.map(ByteSize));
+            let asked = new(&format!("v{size}"), size);
+            let asked = NewVolume {
+                required,
+                limit,
+                ..asked
+            };
+            volumes.find(&asked).is_ok()
+        });
+        assert_eq!(found, allowed, "{required:?} {limit:?}");
+    }
+}
+
+/// Row 69: one name, taken for as long as somebody makes its volume.
+#[test]
+fn row_69_a_reserved_name_is_nobody_elses() {
+    let (_dir, volumes) = volumes();
+    let Reserved::New(vacancy) = volumes.reserve(new("v", 4096)).unwrap() else {
+        panic!()
+    };
+    assert!(matches!(
+        volumes.reserve(new("v", 4096)),
+        Err(Error::VolumeBusy(_))
+    ));
+    vacancy.make(None).unwrap();
+    assert!(matches!(
+        volumes.reserve(new("v", 4096)),
+        Ok(Reserved::Exists(_))
+    ));
+}
+
 #[test]
 fn sizes_round_up_to_whole_blocks_within_the_limit() {
     let (_dir, volumes) = volumes();
     let size = |name: &str, required: Option<u64>, limit: Option<u64>| {
         let mut new = new(name, 1);
         (new.required, new.limit) = (required.map(ByteSize), limit.map(ByteSize));
-        volumes
-            .create(&new, Origin::Blank)
-            .map(|volume| volume.record.size.bytes())
+        create(&volumes, &new).map(|volume| volume.record.size.bytes())
     };
     assert_eq!(size("a", Some(1), None).unwrap(), 4096);
     assert_eq!(size("b", None, None).unwrap(), 1 << 30);
@@ -107,7 +222,7 @@ fn sizes_round_up_to_whole_blocks_within_the_limit() {
 fn a_volume_in_use_is_not_deleted() {
     let (_dir, volumes) = volumes();
     let name = VolumeName::new("v").unwrap();
-    volumes.create(&new("v", 4096), Origin::Blank).unwrap();
+    create(&volumes, &new("v", 4096)).unwrap();
     volumes
         .publish(&name, publication("node-1", false))
         .unwrap();
@@ -137,7 +252,7 @@ fn a_volume_in_use_is_not_deleted() {
 fn volumes_grow_and_never_shrink() {
     let (_dir, volumes) = volumes();
     let name = VolumeName::new("v").unwrap();
-    volumes.create(&new("v", 4096), Origin::Blank).unwrap();
+    create(&volumes, &new("v", 4096)).unwrap();
     let grow = |to, limit: Option<u64>| {
         volumes
             .grow(&name, ByteSize(to), limit.map(ByteSize))
@@ -153,7 +268,7 @@ fn volumes_grow_and_never_shrink() {
 fn pages_of_a_list_meet_without_gap_or_overlap() {
     let (_dir, volumes) = volumes();
     for name in ["b", "a", "d", "c", "B"] {
-        volumes.create(&new(name, 4096), Origin::Blank).unwrap();
+        create(&volumes, &new(name, 4096)).unwrap();
     }
     let page = |after: &str| {
         let (found, more) = volumes.list(after, 2).unwrap();
@@ -175,7 +290,7 @@ fn pages_of_a_list_meet_without_gap_or_overlap() {
 fn row_62_damaged_and_newer_records() {
     let (dir, volumes) = volumes();
     let name = VolumeName::new("v").unwrap();
-    let volume = volumes.create(&new("v", 4096), Origin::Blank).unwrap();
+    let volume = create(&volumes, &new("v", 4096)).unwrap();
     let path = dir.path().join("volumes/v/volume.cfg");
     let good = fs::read_to_string(&path).unwrap();
     let put = |text: &str| durable::replace(&path, text.as_bytes()).unwrap();
@@ -185,7 +300,7 @@ fn row_62_damaged_and_newer_records() {
             matches!(volumes.get(&name), Err(Error::DamagedRecord { .. })),
             "{bad}"
         );
-        assert!(volumes.create(&new("v", 4096), Origin::Blank).is_err());
+        assert!(create(&volumes, &new("v", 4096)).is_err());
     }
     put(r#"{"version":2,"more":[]}"#);
     assert!(matches!(
@@ -199,7 +314,7 @@ fn row_62_damaged_and_newer_records() {
 #[test]
 fn a_start_removes_what_a_crash_left() {
     let (dir, first) = volumes();
-    first.create(&new("v", 4096), Origin::Blank).unwrap();
+    create(&first, &new("v", 4096)).unwrap();
     fs::create_dir(dir.path().join("volumes/.creating-x")).unwrap();
     fs::create_dir(dir.path().join("volumes/.deleting-y")).unwrap();
     let again = Volumes::load(first.disk.clone(), first.node_id.clone()).unwrap();
@@ -220,7 +335,7 @@ fn as_published_before(dir: &Path) {
 fn row_126_what_an_earlier_version_published_is_taken_back() {
     let (dir, volumes) = volumes();
     let name = VolumeName::new("v").unwrap();
-    volumes.create(&new("v", 4096), Origin::Blank).unwrap();
+    create(&volumes, &new("v", 4096)).unwrap();
     as_published_before(dir.path());
     let published = |volumes: &Volumes| volumes.get(&name).unwrap().published.len();
     assert_eq!(published(&volumes), 1);
@@ -251,7 +366,7 @@ fn row_126_what_an_earlier_version_published_is_taken_back() {
 fn row_126_what_the_disk_does_not_take_down_is_remembered() {
     let (dir, volumes) = volumes();
     let name = VolumeName::new("v").unwrap();
-    volumes.create(&new("v", 4096), Origin::Blank).unwrap();
+    create(&volumes, &new("v", 4096)).unwrap();
     as_published_before(dir.path());
     // What is in the way of the new record stands for a disk that takes none.
     let way = dir.path().join("volumes/v/volume.cfg.tmp");
@@ -274,14 +389,14 @@ fn row_125_what_a_deletion_left_is_finished() {
     let (dir, volumes) = volumes();
     let name = VolumeName::new("v").unwrap();
     let remove_bytes = || fs::remove_file(dir.path().join("volumes/v/volume")).unwrap();
-    volumes.create(&new("v", 4096), Origin::Blank).unwrap();
+    create(&volumes, &new("v", 4096)).unwrap();
     remove_bytes();
     assert!(matches!(volumes.get(&name), Err(Error::VolumeNotFound(_))));
-    volumes.create(&new("v", 8192), Origin::Blank).unwrap();
+    create(&volumes, &new("v", 8192)).unwrap();
     remove_bytes();
     volumes.delete(&name).unwrap();
     assert_eq!(fs::read_dir(dir.path().join("volumes")).unwrap().count(), 0);
-    volumes.create(&new("v", 4096), Origin::Blank).unwrap();
+    create(&volumes, &new("v", 4096)).unwrap();
     // A file that is not ours is no leftover.
     let foreign = dir.path().join("volumes/v/note.txt");
     File::create(&foreign).unwrap();
@@ -304,21 +419,19 @@ fn row_128_what_volumes_are_promised_is_bounded() {
         }
         other => panic!("{other}"),
     };
-    refused(volumes.create(&new("v", first.creatable + 1), Origin::Blank));
+    refused(create(&volumes, &new("v", first.creatable + 1)));
     assert_eq!(
         volumes.promise().unwrap(),
         first,
         "what is refused takes nothing"
     );
-    volumes
-        .create(&new("v", first.creatable - 8192), Origin::Blank)
-        .unwrap();
+    create(&volumes, &new("v", first.creatable - 8192)).unwrap();
     assert_eq!(volumes.promise().unwrap().creatable, 8192);
-    refused(volumes.create(&new("w", 12288), Origin::Blank));
+    refused(create(&volumes, &new("w", 12288)));
     let grow = |by: u64| volumes.grow(&name, ByteSize(first.creatable - 8192 + by), None);
     refused(grow(12288));
     grow(4096).unwrap();
-    volumes.create(&new("w", 4096), Origin::Blank).unwrap();
+    create(&volumes, &new("w", 4096)).unwrap();
     assert_eq!(volumes.promise().unwrap().creatable, 0);
     let again = Volumes::load(volumes.disk.clone(), volumes.node_id.clone()).unwrap();
     let again = again.with_overcommit(100);
@@ -330,9 +443,9 @@ fn row_128_what_volumes_are_promised_is_bounded() {
     again.delete(&name).unwrap();
     assert_eq!(again.promise().unwrap().creatable, first.creatable - 4096);
     let again = again.with_overcommit(0);
-    again.create(&new("x", 1 << 42), Origin::Blank).unwrap();
+    create(&again, &new("x", 1 << 42)).unwrap();
     for size in [1 << 60, i64::MAX as u64 - 4095, u64::MAX] {
-        let error = again.create(&new("y", size), Origin::Blank).unwrap_err();
+        let error = create(&again, &new("y", size)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::OutOfRange, "{error}");
     }
 }
@@ -349,7 +462,7 @@ fn row_130_an_ext_file_system_grows_as_far_as_resize2fs_takes_it() {
     let (dir, volumes) = volumes();
     let volumes = volumes.with_overcommit(0);
     let name = VolumeName::new("v").unwrap();
-    volumes.create(&new("v", 16 << 20), Origin::Blank).unwrap();
+    create(&volumes, &new("v", 16 << 20)).unwrap();
     let file = dir.path().join("volumes/v/volume");
     let path = file.to_str().unwrap();
     let Some(made) = run("mkfs.ext4", &["-qF", "-b", "1024", path]) else {

@@ -161,24 +161,6 @@ fn the_file_system_of_the_parameters_counts_where_the_capability_is_silent() {
 }
 
 #[test]
-fn a_range_allows_what_it_says() {
-    let (small, exact, large) = (ByteSize(99), ByteSize(100), ByteSize(101));
-    for (required, limit, allowed) in [
-        (0, 0, [true, true, true]),
-        (100, 0, [false, true, true]),
-        (0, 100, [true, true, false]),
-        (100, 100, [false, true, false]),
-    ] {
-        let capacity = Capacity::parse(range(required, limit)).unwrap();
-        assert_eq!(
-            [small, exact, large].map(|size| capacity.allows(size)),
-            allowed,
-            "{capacity}"
-        );
-    }
-}
-
-#[test]
 fn tokens_are_ours_or_aborted() {
     let list = |token: &str, max_entries| {
         let starting_token = token.to_owned();

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::source::{Download, Local, Peers, Snapshot, Source, Unpack};
 use crate::sync::protocol::PEERS_MAX;
 
-pub(super) use self::volumes::{new_volume, owner, publication, source_volume, volume};
+pub(super) use self::volumes::{new_volume, owner, publication, volume};
 
 /// `Some` checked text, or `None` for an empty field.
 pub(super) fn optional<T, E>(

@@ -3,12 +3,13 @@
 use proto::storage::v1 as pb;
 use types::{ByteSize, NodeId, VolumeName};
 
-use super::{content, invalid};
+use super::{content, image_key, invalid};
 use crate::error::Result;
 use crate::volume::owner::{Driver, Owner};
 use crate::volume::record::{FromVolume, Publication};
-use crate::volume::{NewVolume, Volume};
+use crate::volume::{NewVolume, Origin, Volume};
 
+/// The volume that a request asks for.
 pub(in crate::service) fn new_volume(request: pb::CreateVolumeRequest) -> Result<NewVolume> {
     let size = |bytes| (bytes > 0).then_some(ByteSize(bytes));
     let (required, limit) = (size(request.required_bytes), size(request.limit_bytes));
@@ -31,8 +32,10 @@ pub(in crate::service) fn new_volume(request: pb::CreateVolumeRequest) -> Result
             format!("they have {total} bytes; {PARAMETERS_MAX} at most"),
         ));
     }
+    let name = VolumeName::new(&request.name)?;
     Ok(NewVolume {
-        name: VolumeName::new(&request.name)?,
+        origin: origin(&name, request.origin)?,
+        name,
         required,
         limit,
         number_of_replicas: request.number_of_replicas.max(1),
@@ -67,26 +70,28 @@ fn own(owner: Owner) -> pb::Owner {
     }
 }
 
-/// The volume that a new one is to be a clone of.
-pub(in crate::service) fn source_volume(
-    new: &NewVolume,
-    name: &str,
-    image_name: &str,
-) -> Result<VolumeName> {
-    let source = VolumeName::new(name)?;
-    if !image_name.is_empty() {
-        return Err(invalid(
-            "source_volume",
-            "it cannot be given together with an image",
-        ));
+/// What a volume begins with.
+fn origin(name: &VolumeName, asked: Option<pb::create_volume_request::Origin>) -> Result<Origin> {
+    use pb::create_volume_request::Origin as Asked;
+    match asked {
+        Some(Asked::Blank(_)) => Ok(Origin::Blank),
+        Some(Asked::Image(image)) if image.name.is_empty() => Ok(Origin::ImageOfParameters),
+        Some(Asked::Image(image)) => {
+            let (name, uuid) = image_key(&image.name, &image.uuid)?;
+            Ok(Origin::Image(name, uuid))
+        }
+        Some(Asked::Volume(source)) => match VolumeName::new(&source.name)? {
+            source if source == *name => Err(invalid(
+                "origin.volume",
+                "a volume cannot be a clone of itself",
+            )),
+            source => Ok(Origin::Volume(source)),
+        },
+        None => Err(invalid(
+            "origin",
+            "it is missing; say blank, image or volume, or update the program that asks",
+        )),
     }
-    if source == new.name {
-        return Err(invalid(
-            "source_volume",
-            "a volume cannot be a clone of itself",
-        ));
-    }
-    Ok(source)
 }
 
 /// The CSI limit of a map, in bytes.
