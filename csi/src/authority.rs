@@ -1,9 +1,10 @@
 //! Callers that name the socket where the name of a host belongs.
 //!
-//! For years, gRPC for Go put the path of a unix socket, plain or percent-encoded, into
-//! `:authority` (kubelets before 1.26, and all sidecars of that time). Strict HTTP/2 servers reset
-//! such a stream before any handler sees it. The authority has no meaning on a unix socket, so its
-//! value is overwritten, byte for byte, before the HTTP/2 layer reads it.
+//! gRPC for Go sends the path of a unix socket, plain or percent-encoded, as `:authority` unless the
+//! caller sets another one. Strict HTTP/2 servers reset such a stream before any handler sees it.
+//! Kubelets do this when they register a plugin, up to version 1.35 at least: without this filter no
+//! kubelet could register the plugin (`docs/adr/0014-authority.md`). The authority has no meaning on a
+//! unix socket, so its value is overwritten, byte for byte, before the HTTP/2 layer reads it.
 //!
 //! [`Filter`] walks frames (RFC 9113, §4) and, in header blocks, the representations of fields (RFC
 //! 7541, §6). It decodes nothing: no length changes, so frames stay where they are. Huffman coding

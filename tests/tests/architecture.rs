@@ -233,6 +233,32 @@ fn every_source_file_says_what_it_owns() {
     assert!(silent.is_empty(), "no //! at the top: {silent:#?}");
 }
 
+/// The stations of CreateVolume: at most 13, and each is a function of the file that the document names.
+#[test]
+fn the_walk_of_create_volume_is_that_of_the_code() {
+    let document = read(&sources().join("docs/architecture.md"));
+    let (_, walk) = document
+        .split_once("## CreateVolume, step by step")
+        .unwrap();
+    let walk = walk.split("\n## ").next().unwrap();
+    let is_station = |line: &&str| {
+        line.split_once(". `")
+            .is_some_and(|(n, _)| n.parse::<u32>().is_ok())
+    };
+    let stations: Vec<&str> = walk.lines().filter(is_station).collect();
+    assert!((1..=13).contains(&stations.len()), "{stations:#?}");
+    for station in stations {
+        let place = station.split('`').nth(1).unwrap();
+        let (file, function) = place.split_once("::").unwrap();
+        let text = read(&sources().join(file));
+        let names = [format!("fn {function}("), format!("fn {function}<")];
+        assert!(
+            names.iter().any(|name| text.contains(name)),
+            "{file} has no function {function}: {station}"
+        );
+    }
+}
+
 #[test]
 fn every_proof_in_the_list_of_faults_is_a_test_that_exists() {
     let rows = fault_rows();
