@@ -15,7 +15,7 @@ use host::staging::NodeVolume;
 use types::{ByteSize, DiskUuid, NodeId, SECTOR, VolumeName};
 
 use crate::error::{Error, Result};
-use crate::request::MKFS_PARAMS;
+use client::parameters::MKFS_PARAMS;
 
 const DISK_UUID: &str = "diskUUID";
 const PATH: &str = "path";

@@ -8,9 +8,6 @@ use types::ByteSize;
 use crate::error::{Error, Result, shown};
 use crate::install::Install;
 
-/// The end of every error about the command line.
-pub(crate) const USAGE: &str = "the kubelet runs this program; see `longhorn help`";
-
 /// The answer to `longhorn help`.
 pub(crate) const HELP: &str = "\
 longhorn: the FlexVolume driver rancher.io/longhorn.

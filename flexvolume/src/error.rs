@@ -10,6 +10,12 @@ use std::time::Duration;
 pub(crate) use types::shown;
 use types::{ByteSize, Classify, ErrorKind, InvalidName, VolumeName};
 
+/// The end of every error about the command line.
+pub(crate) const USAGE: &str = "the kubelet runs this program; see `longhorn help`";
+
+/// What is said when a bug of ours ended the call.
+pub(crate) const PANICKED: &str = "the call ended by a panic, a bug of this program: see its log";
+
 /// The result of whatever the driver does.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -20,7 +26,7 @@ pub enum Error {
     #[error("this driver leaves the call to the kubelet")]
     NotSupported,
     /// The command line is not one of the kubelet's.
-    #[error("{why}; {}", crate::call::USAGE)]
+    #[error("{why}; {USAGE}")]
     Usage {
         /// What is wrong.
         why: String,
@@ -209,7 +215,7 @@ pub enum Error {
     #[error("the call was ended by a signal; the next call continues")]
     Terminated,
     /// A part of the call panicked.
-    #[error("{}", crate::process::PANICKED)]
+    #[error("{PANICKED}")]
     Panicked,
     /// The configuration file cannot be used.
     #[error("the configuration {} is not valid: {why}", path.display())]

@@ -43,7 +43,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
     process::prepare();
     // Whatever goes wrong below, the kubelet gets its one object.
     let answered = catch_unwind(AssertUnwindSafe(|| answer(arguments)));
-    let (reply, stay) = answered.unwrap_or_else(|_| (Reply::failure(process::PANICKED), false));
+    let (reply, stay) = answered.unwrap_or_else(|_| (Reply::failure(error::PANICKED), false));
     let code = reply::print(&reply);
     if stay {
         process::wait_for_termination();

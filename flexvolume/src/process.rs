@@ -17,9 +17,6 @@ use tokio::sync::watch;
 use crate::error::{Error, Result};
 use crate::reply::Reply;
 
-/// What is said when a bug of ours ended the call.
-pub(crate) const PANICKED: &str = "the call ended by a panic, a bug of this program: see its log";
-
 /// How long a call that is told to end may take to undo what it has done.
 const GRACE: Duration = Duration::from_secs(10);
 

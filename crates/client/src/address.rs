@@ -4,8 +4,6 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use crate::Error;
-
 /// The address of a manager, checked.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Address {
@@ -15,13 +13,26 @@ pub enum Address {
     Unix(PathBuf),
 }
 
-impl FromStr for Address {
-    type Err = Error;
+/// A text that is no address.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "manager address {0:?} is not valid: write HOST:PORT, for example 127.0.0.1:8000, or \
+     unix:/run/longhorn/manager.sock"
+)]
+pub struct InvalidAddress(String);
 
-    fn from_str(text: &str) -> Result<Self, Error> {
-        parse(text).ok_or_else(|| Error::Address {
-            text: text.chars().take(128).collect(),
-        })
+impl InvalidAddress {
+    /// For a text, of which 128 characters are shown.
+    pub(crate) fn of(text: &str) -> Self {
+        Self(text.chars().take(128).collect())
+    }
+}
+
+impl FromStr for Address {
+    type Err = InvalidAddress;
+
+    fn from_str(text: &str) -> Result<Self, InvalidAddress> {
+        parse(text).ok_or_else(|| InvalidAddress::of(text))
     }
 }
 

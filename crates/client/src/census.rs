@@ -9,13 +9,21 @@ use std::collections::{BTreeMap, HashSet};
 use proto::storage::v1 as wire;
 use tokio::task::JoinSet;
 
-use crate::cluster::Member;
 use crate::{Client, Error, Result};
 
 /// Seconds after which a disk is told to the others again: they note when it was seen last.
 const TOLD_AGAIN: i64 = 24 * 3600;
 /// Disks that are told of in one call; the rest are told the next time.
 const TOLD_MAX: usize = 1_000;
+
+/// A manager and its disk.
+#[derive(Debug, Clone)]
+pub struct Member {
+    /// How to ask it.
+    pub client: Client,
+    /// The disk, with the node that it is in.
+    pub disk: wire::Disk,
+}
 
 /// What a look at all managers has found.
 #[derive(Debug, Default)]

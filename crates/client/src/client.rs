@@ -9,7 +9,7 @@ use wire::backing_images_client::BackingImagesClient;
 use wire::disks_client::DisksClient;
 use wire::volumes_client::VolumesClient;
 
-use crate::{Address, Error, Result};
+use crate::{Address, Error, InvalidAddress, Result};
 
 /// The time a call may take unless [`Client::with_deadline`] says otherwise. A volume on a disk
 /// without reflink is a copy, so this is minutes where a mere answer would need seconds.
@@ -38,9 +38,7 @@ impl Client {
             Address::Unix(path) => format!("unix://{}", path.display()),
         };
         let endpoint = Endpoint::from_shared(uri)
-            .map_err(|_| Error::Address {
-                text: address.to_string(),
-            })?
+            .map_err(|_| InvalidAddress::of(&address.to_string()))?
             .connect_timeout(CONNECT_DEADLINE)
             .tcp_nodelay(true);
         Ok(Self {

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use crate::error::Transport;
-use crate::{Address, Census, Client, Error, Result};
+use crate::{Address, Census, Client, Error, Member, Result};
 
 /// Managers behind one name; more are taken for a name that is not meant.
 const MEMBERS_MAX: usize = 5_000;
@@ -46,15 +46,6 @@ enum Place {
     Manager(Client),
     /// A name that stands for any number.
     Name(String),
-}
-
-/// A manager and its disk.
-#[derive(Debug, Clone)]
-pub struct Member {
-    /// How to ask it.
-    pub client: Client,
-    /// The disk, with the node that it is in.
-    pub disk: wire::Disk,
 }
 
 /// Who is waited for in a look at all managers. An answer that is enough ends each.

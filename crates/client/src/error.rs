@@ -4,20 +4,14 @@ use std::time::Duration;
 
 use types::{Classify, ErrorKind};
 
-use crate::{Address, kind_of};
+use crate::{Address, InvalidAddress, kind_of};
 
 /// A failed call.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The text is no address.
-    #[error(
-        "manager address {text:?} is not valid: write HOST:PORT, for example 127.0.0.1:8000, or \
-         unix:/run/longhorn/manager.sock"
-    )]
-    Address {
-        /// What was given, cut to 128 characters.
-        text: String,
-    },
+    #[error(transparent)]
+    Address(#[from] InvalidAddress),
     /// Nobody answers at the address.
     #[error("the backing image manager at {address} does not answer; check that it runs")]
     Unreachable {
@@ -127,7 +121,7 @@ fn is_no_connection(cause: &(dyn std::error::Error + 'static)) -> bool {
 impl Classify for Error {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::Address { .. } => ErrorKind::InvalidArgument,
+            Self::Address(_) => ErrorKind::InvalidArgument,
             Self::Unreachable { .. } | Self::Broken { .. } | Self::Silent { .. } => {
                 ErrorKind::Unavailable
             }

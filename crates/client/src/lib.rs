@@ -21,10 +21,10 @@ pub mod parameters;
 mod pull_secret;
 mod volumes;
 
-pub use address::Address;
-pub use census::Census;
+pub use address::{Address, InvalidAddress};
+pub use census::{Census, Member};
 pub use client::{Client, DEADLINE};
-pub use cluster::{Cluster, LOOK, Look, Member, Wait};
+pub use cluster::{Cluster, LOOK, Look, Wait};
 pub use code::{code_of, kind_of};
 pub use error::{Error, Result};
 pub use images::{ImageOutcome, Watch, progress, state_name};

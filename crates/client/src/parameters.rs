@@ -10,6 +10,8 @@ pub const BASE_IMAGE: &str = "baseImage";
 pub const NUMBER_OF_REPLICAS: &str = "numberOfReplicas";
 /// Minutes until a replica that is gone is given up.
 pub const STALE_REPLICA_TIMEOUT: &str = "staleReplicaTimeout";
+/// Options for mkfs, for a blank volume.
+pub const MKFS_PARAMS: &str = "mkfsParams";
 /// A backup to restore; only its empty form works today.
 pub const FROM_BACKUP: &str = "fromBackup";
 

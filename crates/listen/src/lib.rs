@@ -68,7 +68,7 @@ pub enum Protocol {
 
 /// Reads where to listen: `HOST:PORT`, `unix:/path`, or `:PORT` for every address of the machine, which
 /// is how Longhorn's control plane says it. With a host, the port may be 0: the system chooses one.
-pub fn address(text: &str) -> Result<Address, client::Error> {
+pub fn address(text: &str) -> Result<Address, client::InvalidAddress> {
     if let Some(port) = text.strip_prefix(':') {
         return format!("[::]:{port}").parse();
     }

@@ -32,7 +32,8 @@ pub(super) fn socket(endpoint: &str) -> Result<PathBuf> {
 /// The managers, as a list.
 pub(super) fn managers(list: &str) -> Result<Vec<Address>> {
     let addresses = list.split(',').map(|one| one.trim().parse());
-    Ok(addresses.collect::<client::Result<_>>()?)
+    let addresses = addresses.collect::<std::result::Result<_, _>>();
+    Ok(addresses.map_err(client::Error::Address)?)
 }
 
 /// A topology key is a Kubernetes label key with a prefix.

@@ -22,7 +22,7 @@ pub(crate) use controller::{
 };
 pub(crate) use node::{AtPath, NodePublish, NodeStage};
 pub(crate) use page::Page;
-pub(crate) use parameters::{MKFS_PARAMS, Mutable, ORIGINAL_NAME, Parameters};
+pub(crate) use parameters::{Mutable, ORIGINAL_NAME, Parameters};
 pub(crate) use snapshot::{
     ContentSource, CreateGroup, CreateSnapshot, ListSnapshots, group_id, snapshot_id,
 };

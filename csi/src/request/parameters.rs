@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use client::parameters::{
-    self, BASE_IMAGE, FROM_BACKUP, NUMBER_OF_REPLICAS, STALE_REPLICA_TIMEOUT,
+    self, BASE_IMAGE, FROM_BACKUP, MKFS_PARAMS, NUMBER_OF_REPLICAS, STALE_REPLICA_TIMEOUT,
 };
 use host::FsType;
 
@@ -22,8 +22,6 @@ const FS_TYPE: &str = "fsType";
 /// Its present place; the provisioner takes it out, other callers may not.
 const CSI_FS_TYPE: &str = "csi.storage.k8s.io/fstype";
 
-/// Options for mkfs, for a blank volume.
-pub(crate) const MKFS_PARAMS: &str = "mkfsParams";
 /// The partition of the image that is used.
 pub(crate) const PARTITION: &str = "partition";
 

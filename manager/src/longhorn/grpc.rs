@@ -109,7 +109,8 @@ impl Manager {
     /// The `host:port` of another manager. One that may not be connected to is refused at once; one whose
     /// name is not known now may be known later.
     async fn manager_at(&self, text: &str) -> std::result::Result<String, Status> {
-        let wrong = |error: client::Error| Status::invalid_argument(report(&error).to_string());
+        let wrong =
+            |error: client::InvalidAddress| Status::invalid_argument(report(&error).to_string());
         let authority = match text.parse().map_err(wrong)? {
             client::Address::Tcp(authority) => authority,
             client::Address::Unix(_) => {
