@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::{Service, http};
@@ -22,12 +23,19 @@ const CALLS_MAX: usize = 256;
 pub(crate) struct Begun<S> {
     service: S,
     turns: Arc<Semaphore>,
+    calls: TaskTracker,
 }
 
 impl<S> Begun<S> {
-    pub(crate) fn new(service: S) -> Self {
+    /// `calls` is told of each, so that somebody can wait for those whose callers are gone.
+    pub(crate) fn new(service: S, calls: &TaskTracker) -> Self {
         let turns = Arc::new(Semaphore::new(CALLS_MAX));
-        Self { service, turns }
+        let calls = calls.clone();
+        Self {
+            service,
+            turns,
+            calls,
+        }
     }
 }
 
@@ -52,7 +60,7 @@ where
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Answer {
-        let turns = self.turns.clone();
+        let (turns, calls) = (self.turns.clone(), self.calls.clone());
         // The one that is ready is used; what is left behind is a fresh one.
         let ready = self.service.clone();
         let mut service = std::mem::replace(&mut self.service, ready);
@@ -60,7 +68,7 @@ where
             let Ok(turn) = turns.acquire_owned().await else {
                 return Ok(Status::unavailable("the plugin ends").into_http());
             };
-            let call = tokio::spawn(async move {
+            let call = calls.spawn(async move {
                 let answer = service.call(request).await;
                 drop(turn);
                 answer

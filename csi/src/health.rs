@@ -14,6 +14,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use listen::{BoundAddresses, Listener};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Result};
@@ -28,8 +29,12 @@ pub(crate) struct Health {
     pub(crate) socket: Place,
 }
 
-/// Listens at `address` and answers in a task that goes on for as long as the process. Returns what was bound.
-pub(crate) async fn serve(address: SocketAddr, health: Health) -> Result<BoundAddresses> {
+/// Listens at `address` and answers in a task of `beside`. Returns what was bound.
+pub(crate) async fn serve(
+    address: SocketAddr,
+    health: Health,
+    beside: &mut JoinSet<()>,
+) -> Result<BoundAddresses> {
     let listener = Listener::for_probes(address)
         .await
         .map_err(Error::io("listen on", address.to_string()))?;
@@ -41,7 +46,7 @@ pub(crate) async fn serve(address: SocketAddr, health: Health) -> Result<BoundAd
         .route("/metrics", get(metrics))
         .fallback(|| async { (StatusCode::NOT_FOUND, "/healthz, /readyz, /metrics\n") })
         .with_state(Arc::new(health));
-    tokio::spawn(listener.serve(router, CancellationToken::new()));
+    beside.spawn(listener.serve(router, CancellationToken::new()));
     Ok(bound)
 }
 

@@ -60,19 +60,22 @@ use readiness::Readiness;
 use server::Services;
 use socket::{Directory, Socket};
 use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 
 /// Runs the plugin until `shutdown` resolves. Needs a tokio runtime.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<()> {
     let (listener, socket) = Socket::bind(&config.socket, Directory::Own)?;
     let (stop, stopped) = oneshot::channel::<()>();
     let (http_listen, address_file) = (config.http_listen, config.address_file.clone());
-    let (services, registration) = services(config, stopped)?;
+    // What goes on beside the calls. It only asks and answers, and ends with the plugin.
+    let mut beside = JoinSet::new();
+    let (services, registration) = services(config, stopped, &mut beside)?;
     if let Some(node) = &services.node {
         node.report().await;
     }
     if let Some(address) = http_listen {
         let (readiness, socket) = (services.identity.readiness.clone(), socket.place());
-        let bound = health::serve(address, Health { readiness, socket }).await?;
+        let bound = health::serve(address, Health { readiness, socket }, &mut beside).await?;
         let file = address_file.as_deref();
         let written = bound.write(file);
         written.map_err(Error::io(
@@ -91,6 +94,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         // It ends at once, or has panicked, which is no reason not to end.
         let _ = registration.await;
     }
+    beside.shutdown().await;
     served
 }
 
@@ -98,6 +102,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
 fn services(
     config: Config,
     stop: oneshot::Receiver<()>,
+    beside: &mut JoinSet<()>,
 ) -> Result<(Services, Option<tokio::task::JoinHandle<()>>)> {
     let (name, topology_key) = (config.driver_name, config.topology_key);
     let (mut controller, mut group, mut node, mut task) = (None, None, None, None);
@@ -111,8 +116,7 @@ fn services(
         let managers = Managers::new(cluster, topology_key.clone(), asked.image_wait);
         controller = Some(ControllerService::new(managers.clone(), asked.max_volumes));
         group = Some(GroupService::new(managers.clone()));
-        // Ends with the process: it only asks, and tells what is true.
-        tokio::spawn(managers.clone().keep());
+        beside.spawn(managers.clone().keep());
         readiness.managers = Some(managers);
     }
     if let Some(asked) = config.node {

@@ -9,6 +9,7 @@ use proto::csi::v1::node_server::NodeServer;
 use tokio::sync::oneshot;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::UnixListenerStream;
+use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
 
 use crate::authority::Lenient;
@@ -41,13 +42,14 @@ pub(crate) async fn serve(
         .map_err(Error::io("serve on", "the socket"))?;
     let streams = UnixListenerStream::new(listener).map(|stream| stream.map(Lenient::new));
     let (stop, stopped) = oneshot::channel::<()>();
+    let calls = TaskTracker::new();
     let server = Server::builder()
         .add_service(IdentityServer::new(services.identity))
         .add_optional_service(
-            (services.controller).map(|service| Begun::new(ControllerServer::new(service))),
+            (services.controller).map(|service| Begun::new(ControllerServer::new(service), &calls)),
         )
         .add_optional_service(
-            (services.group).map(|service| Begun::new(GroupControllerServer::new(service))),
+            (services.group).map(|service| Begun::new(GroupControllerServer::new(service), &calls)),
         )
         .add_optional_service(services.node.map(NodeServer::new))
         .serve_with_incoming_shutdown(streams, async {
@@ -62,7 +64,14 @@ pub(crate) async fn serve(
     tracing::info!("stopping; running calls have {} seconds", GRACE.as_secs());
     // Fails only when the server has ended meanwhile, which the next line sees.
     let _ = stop.send(());
-    if let Ok(ended) = tokio::time::timeout(GRACE, server).await {
+    let ended = async {
+        let ended = server.await;
+        // Calls whose callers are gone are calls all the same.
+        calls.close();
+        calls.wait().await;
+        ended
+    };
+    if let Ok(ended) = tokio::time::timeout(GRACE, ended).await {
         ended.map_err(Error::Serve)
     } else {
         tracing::warn!("calls are still running; repeating them will finish the work");

@@ -35,7 +35,8 @@ async fn health_readiness_and_metrics_are_told_apart() {
         readiness,
         socket: socket.place(),
     };
-    let bound = serve("127.0.0.1:0".parse().unwrap(), health);
+    let mut beside = JoinSet::new();
+    let bound = serve("127.0.0.1:0".parse().unwrap(), health, &mut beside);
     let bound = bound.await.unwrap().to_string();
     let address = bound.strip_prefix("http=").unwrap().parse().unwrap();
 
