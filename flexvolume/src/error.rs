@@ -108,11 +108,13 @@ pub enum Error {
     },
     /// A call for a pod does not say of which namespace the pod is.
     #[error(
-        "option {} is missing: volumes belong to namespaces, and the kubelet passes the \
-         namespace of every pod",
-        crate::options::POD_NAMESPACE
+        "option {option} is missing: volumes belong to namespaces, and the kubelet passes the \
+         namespace of every pod"
     )]
-    NoNamespace,
+    NoNamespace {
+        /// Its key.
+        option: &'static str,
+    },
     /// Another pod uses the volume.
     #[error(
         "volume {volume} is in use by pod {pod} at {}: names of inline volumes apply to the \
@@ -264,7 +266,7 @@ impl Classify for Error {
             | Self::Overwritten { .. }
             | Self::SizeMissing { .. }
             | Self::OtherDevice { .. }
-            | Self::NoNamespace
+            | Self::NoNamespace { .. }
             | Self::Config { .. } => ErrorKind::InvalidArgument,
             Self::Differs { .. } | Self::Taken { .. } => ErrorKind::AlreadyExists,
             Self::InUse { .. }

@@ -11,7 +11,7 @@ use types::{VolumeName, crash_point};
 
 use super::Driver;
 use crate::error::{Error, Result};
-use crate::options::{Options, Share};
+use crate::options::{Options, POD_NAMESPACE, Share};
 use crate::process::blocking;
 use crate::records::{Kind, Record};
 use crate::reply::Reply;
@@ -21,7 +21,9 @@ impl Driver {
     /// `mount`: the volume of the options, for one pod.
     pub(super) async fn mount(&self, target: Target, options: Options) -> Result<Reply> {
         if options.pod.namespace.is_empty() {
-            return Err(Error::NoNamespace);
+            return Err(Error::NoNamespace {
+                option: POD_NAMESPACE,
+            });
         }
         let _target = self.lock_target(&target).await?;
         let _volume = self.lock_volume(&options.volume).await?;
