@@ -15,6 +15,24 @@ pub fn not_accepted(listener: SocketAddr) -> u64 {
     queues(|l, r| l == listener.port() && r == 0).1
 }
 
+/// Whether a process has a socket that listens for TCP connections.
+pub fn listens(process: u32) -> bool {
+    let table = fs::read_to_string("/proc/self/net/tcp").unwrap_or_default();
+    let listening: Vec<String> = table
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .filter(|fields| fields.get(3) == Some(&"0A"))
+        .filter_map(|fields| Some(format!("socket:[{}]", fields.get(9)?)))
+        .collect();
+    let open = fs::read_dir(format!("/proc/{process}/fd"));
+    open.into_iter().flatten().flatten().any(|descriptor| {
+        let target = fs::read_link(descriptor.path()).unwrap_or_default();
+        listening
+            .iter()
+            .any(|socket| target.as_os_str() == socket.as_str())
+    })
+}
+
 /// The queues for sending and receiving of the sockets with these ports.
 fn queues(is_meant: impl Fn(u16, u16) -> bool) -> (u64, u64) {
     let table = fs::read_to_string("/proc/self/net/tcp").unwrap_or_default();
@@ -45,6 +63,7 @@ mod tests {
     fn what_nobody_takes_is_counted() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
+        assert!(listens(std::process::id()));
         assert_eq!(not_accepted(address), 0);
         let client = TcpStream::connect(address).unwrap();
         assert_eq!(not_accepted(address), 1);

@@ -15,7 +15,7 @@ use e2e::manager::{Options, init_disk};
 use e2e::netns::Network;
 use e2e::noise::noise;
 use e2e::server::{HttpServer, Reply};
-use e2e::{Manager, Need, Sandbox, block_on, needs, wait};
+use e2e::{Manager, Need, Sandbox, block_on, needs, sockets, wait};
 use proto::bimrpc as pb;
 use serde_json::{Value, json};
 
@@ -388,8 +388,11 @@ fn a_second_manager_waits_for_the_disk() {
         let who = format!("process {}", old.process.id());
         new.process.log().contains(&who).then_some(())
     });
-    let connected = std::net::TcpStream::connect(new.address());
-    assert!(connected.is_err(), "it listens before it serves");
+    let listens = |manager: &Manager| sockets::listens(manager.process.id());
+    assert!(
+        listens(&old) && !listens(&new),
+        "it listens before it serves"
+    );
     assert!(old.disk().is_ok());
     old.process.terminate();
     new.wait_ready();
