@@ -38,17 +38,17 @@ const CASES: &[(&str, &str, &str)] = &[
     (
         "btrfs of two that says it is one",
         "mkfs.btrfs -q -f -d raid0 -m raid1 IMAGE OTHER && FORGE 0x10088 01",
-        "besides",
+        "more devices than its own",
     ),
     (
         "the target of a replacement",
         "mkfs.btrfs -q IMAGE && FORGE 0x100c9 00",
-        "besides",
+        "more devices than its own",
     ),
     (
         "a device of another btrfs",
         "mkfs.btrfs -q IMAGE && FORGE 0x1011b 00",
-        "besides",
+        "more devices than its own",
     ),
     (
         "a seed",
