@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use client::Address;
 use fetch::{AddressPolicy, Credentials, Network, Proxies, Tuning};
 use ipnet::IpNet;
@@ -22,21 +23,21 @@ use tonic::service::Routes;
 use tracing::{info, warn};
 use types::NodeId;
 
-use crate::catalog::Catalog;
-use crate::error::{Error, IoContext, Result};
-use crate::longhorn::grpc::Manager;
-use crate::longhorn::ssync::ports::PortRange;
-use crate::longhorn::transfer::Transfers;
-use crate::longhorn::{self, Files};
 use crate::observe::{self, Observed};
 use crate::service::{RESPONSE_BYTES_MAX, Service};
-use crate::source::{Sources, VerifyAccess};
-use crate::store::node_state::NodeState;
-use crate::store::{Disk, ImageStore, Place};
-use crate::sync;
 use crate::upkeep::{self, UpkeepArgs};
-use crate::volume::Volumes;
-use crate::volume::promise::OVERCOMMIT;
+use catalog::Catalog;
+use catalog::source::{Sources, VerifyAccess};
+use catalog::{Error, Result};
+use longhorn::Files;
+use longhorn::grpc::Manager;
+use longhorn::reach::Transfers;
+use longhorn::ssync::ports::PortRange;
+use store::IoContext;
+use store::node_state::NodeState;
+use store::{Disk, ImageStore, Place};
+use volume::Volumes;
+use volume::promise::OVERCOMMIT;
 
 /// Time that connections, and then running work, have to end after the drain: together with it less
 /// than the 30 s that a kubelet grants a pod by default.
@@ -79,10 +80,6 @@ pub struct DaemonArgs {
         value_name = "BYTES"
     )]
     pub sync_rate_limit: u64,
-    /// Compress copies between managers that both have this option; useful on links below some
-    /// Gbit/s
-    #[arg(long)]
-    pub sync_compression: bool,
     /// Maximum number of concurrent requests for image data from other managers; further requests
     /// are rejected with 503
     #[arg(long, default_value_t = 32, value_name = "N")]
@@ -135,11 +132,26 @@ pub struct DaemonArgs {
     pub allow_address: Vec<IpNet>,
     /// When a caller must prove to the registry that it has access to an image that is already on
     /// the disk
-    #[arg(long, value_enum, default_value = "if-private", value_name = "WHEN")]
+    #[arg(long, default_value = "if-private", value_name = "WHEN", value_parser = verify_access())]
     pub verify_image_access: VerifyAccess,
     /// Background maintenance
     #[command(flatten)]
     pub upkeep: UpkeepArgs,
+}
+
+/// `always`, `if-private` or `never`.
+fn verify_access() -> impl TypedValueParser<Value = VerifyAccess> {
+    let values = [
+        PossibleValue::new("always").help("For every image from a registry"),
+        PossibleValue::new("if-private")
+            .help("For images that were pulled with the credentials of a caller"),
+        PossibleValue::new("never").help("Never: every caller of this manager gets every image"),
+    ];
+    PossibleValuesParser::new(values).map(|text| match text.as_str() {
+        "always" => VerifyAccess::Always,
+        "never" => VerifyAccess::Never,
+        _ => VerifyAccess::IfPrivate,
+    })
 }
 
 /// Serves until a signal says stop.
@@ -182,7 +194,7 @@ pub async fn run(args: DaemonArgs) -> Result<()> {
     tell(&addresses, args.address_file.as_deref())?;
     info!(disk = %disk.layout().root().display(), uuid = %disk.uuid(), node = %volumes.node_id(),
         listen = %addresses, "serving");
-    let images = sync::Images::new(swarm.clone(), vec![catalog.clone()]);
+    let images = catalog::Images::new(swarm.clone(), vec![catalog.clone()]);
     let transfers = Transfers {
         ports: args.port_range.clone(),
         host: longhorn::address::for_peers(sync_address),
@@ -224,9 +236,9 @@ pub async fn run(args: DaemonArgs) -> Result<()> {
 }
 
 /// A listener of the daemon.
-pub(crate) async fn bound(address: &Address, protocol: Protocol) -> Result<Listener> {
+async fn bound(address: &Address, protocol: Protocol) -> Result<Listener> {
     let listener = Listener::bind(address, protocol).await;
-    listener.context("listen on", address.to_string().as_ref())
+    Ok(listener.context("listen on", address.to_string().as_ref())?)
 }
 
 /// The listener of health and metrics, if an address is given.
@@ -235,15 +247,15 @@ async fn probes(address: Option<SocketAddr>) -> Result<Option<Listener>> {
         return Ok(None);
     };
     let listener = Listener::for_probes(address).await;
-    listener
-        .map(Some)
-        .context("listen on", address.to_string().as_ref())
+    Ok(Some(
+        listener.context("listen on", address.to_string().as_ref())?,
+    ))
 }
 
 /// Writes the file of `--address-file`, where that is asked for.
-pub(crate) fn tell(addresses: &BoundAddresses, file: Option<&Path>) -> Result<()> {
+fn tell(addresses: &BoundAddresses, file: Option<&Path>) -> Result<()> {
     let written = addresses.write(file);
-    written.context("write the addresses to", file.unwrap_or(Path::new("")))
+    Ok(written.context("write the addresses to", file.unwrap_or(Path::new("")))?)
 }
 
 /// Locks the disk and reads what volumes it holds.
@@ -284,7 +296,6 @@ fn swarm(args: &DaemonArgs) -> sync::Swarm {
     sync::Swarm::new(sync::Settings {
         port,
         rate: args.sync_rate_limit,
-        pack: args.sync_compression,
         serves_max: args.sync_sends_max,
         ..sync::Settings::default()
     })
@@ -338,7 +349,7 @@ fn grpc_router(service: Service, manager: Manager) -> Result<axum::Router> {
     let reflection = |builder: tonic_reflection::server::Builder<'static>| {
         builder.register_encoded_file_descriptor_set(proto::MANAGER_DESCRIPTORS)
     };
-    let broken = |error| Error::Io {
+    let broken = |error| store::Error::Io {
         operation: "describe",
         path: "the gRPC services".into(),
         source: std::io::Error::other(error),
@@ -405,7 +416,7 @@ fn sources(args: &DaemonArgs) -> Result<Sources> {
         .import_dir
         .iter()
         .map(|dir| std::fs::canonicalize(dir).context("open the import directory", dir))
-        .collect::<Result<Vec<_>>>()?;
+        .collect::<store::Result<Vec<_>>>()?;
     let policy = AddressPolicy::new(args.allow_address.iter().copied());
     let tuning = Tuning {
         stall_timeout: Duration::from_secs(args.idle_timeout.into()),

@@ -10,11 +10,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 use types::report;
 
-use crate::catalog::{self, Catalog, Lifecycle, Scrubbing};
-use crate::store::Disk;
-use crate::store::health::Counters;
-use crate::store::orphans::Orphans;
-use crate::volume::Volumes;
+use catalog::{self, Catalog, Lifecycle, Scrubbing};
+use store::Disk;
+use store::counters::Counters;
+use store::orphans::Orphans;
+use volume::Volumes;
 
 /// How often orphans are looked for: well below the shortest of their times.
 const TIDY: Duration = Duration::from_mins(10);

@@ -14,6 +14,11 @@ const EDGES: &[(&str, &[&str])] = &[
     ("proto", &[]),
     ("probe", &["types"]),
     ("image", &["types", "probe"]),
+    ("chunks", &["types"]),
+    ("store", &["types", "probe", "image", "chunks"]),
+    ("volume", &["types", "probe", "image", "store"]),
+    // Of a store it knows no more than what it asks of its caller.
+    ("sync", &["types", "chunks"]),
     ("host", &["types", "probe"]),
     ("tree", &["types"]),
     ("mkfs-xfs", &["types", "probe", "tree"]),
@@ -27,9 +32,24 @@ const EDGES: &[(&str, &[&str])] = &[
         &["types", "probe", "image", "fetch", "tree", "mkfs-xfs"],
     ),
     (
+        "catalog",
+        &[
+            "types", "probe", "image", "fetch", "chunks", "store", "volume", "sync",
+        ],
+    ),
+    // Longhorn's faces stand on the catalog, and nothing below them knows Longhorn's words.
+    (
+        "longhorn",
+        &[
+            "types", "probe", "image", "fetch", "proto", "client", "listen", "chunks", "store",
+            "volume", "sync", "catalog",
+        ],
+    ),
+    (
         "manager",
         &[
-            "types", "probe", "image", "fetch", "proto", "client", "listen",
+            "types", "image", "fetch", "proto", "client", "listen", "store", "volume", "sync",
+            "catalog", "longhorn",
         ],
     ),
     (
@@ -42,7 +62,9 @@ const EDGES: &[(&str, &[&str])] = &[
 ];
 
 /// What blocking crates must not pull in: they know nothing of async, gRPC or networks.
-const BLOCKING: &[&str] = &["types", "probe", "image", "host", "tree", "mkfs-xfs"];
+const BLOCKING: &[&str] = &[
+    "types", "probe", "image", "chunks", "store", "volume", "host", "tree", "mkfs-xfs",
+];
 const ASYNC: &[&str] = &[
     "tokio",
     "tonic",
@@ -55,13 +77,7 @@ const ASYNC: &[&str] = &[
 ];
 
 /// Circles among the top-level modules of a crate that are still to be removed: folder, modules.
-const KNOWN_CIRCLES: &[(&str, &[&str])] = &[(
-    "manager",
-    &[
-        "catalog", "daemon", "error", "longhorn", "observe", "service", "source", "store", "sync",
-        "upkeep", "volume",
-    ],
-)];
+const KNOWN_CIRCLES: &[(&str, &[&str])] = &[];
 
 /// Lines of a source file without its tests; a file that needs more has two subjects.
 const LINES_MAX: usize = 450;

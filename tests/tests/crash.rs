@@ -8,7 +8,7 @@ use e2e::life::{LIFE, Life, state_after};
 use e2e::manager::init_disk;
 use e2e::{Disk, FileSystem, Manager, Need, Sandbox, documents, needs};
 
-/// Steps that no request of the life takes: `manager/tests/store_crash.rs` kills at them, and
+/// Steps that no request of the life takes: `crates/store/tests/crash.rs` kills at them, and
 /// `tests/tests/csi_cluster.rs` and `disk_identity.rs` at those of the roster and of a node's record.
 const ELSEWHERE: [&str; 8] = [
     "store.node_state.",
@@ -24,9 +24,9 @@ const ELSEWHERE: [&str; 8] = [
 /// Where the sources of the daemon say that a step is done.
 fn crash_points() -> BTreeSet<String> {
     let mut points = documents::crash_points(&[
-        "manager/src/store",
-        "manager/src/volume",
-        "manager/src/catalog",
+        "crates/store/src",
+        "crates/volume/src",
+        "crates/catalog/src",
     ]);
     points.retain(|point| !ELSEWHERE.iter().any(|area| point.starts_with(area)));
     points

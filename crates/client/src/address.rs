@@ -46,18 +46,7 @@ fn parse(text: &str) -> Option<Address> {
         .strip_prefix("http://")
         .unwrap_or(text)
         .trim_end_matches('/');
-    let (host, port) = authority.rsplit_once(':')?;
-    port.parse::<u16>().ok().filter(|port| *port > 0)?;
-    // A bare IPv6 address has colons of its own, so it needs its brackets.
-    let bare = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'));
-    let allowed = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
-    let valid = match bare {
-        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => !host.is_empty() && host.chars().all(allowed),
-    };
-    valid.then(|| Address::Tcp(authority.to_owned()))
+    types::is_authority(authority).then(|| Address::Tcp(authority.to_owned()))
 }
 
 impl fmt::Display for Address {

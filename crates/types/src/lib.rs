@@ -4,6 +4,8 @@
 //! This crate knows nothing of files, networks, gRPC or Kubernetes.
 #![warn(missing_docs)]
 
+mod authority;
+mod cancel;
 mod checksum;
 pub mod crash;
 mod ids;
@@ -12,6 +14,8 @@ mod quantity;
 mod report;
 mod size;
 
+pub use authority::is_authority;
+pub use cancel::Cancel;
 pub use checksum::{Checksum, Sha512, UnknownChecksum};
 pub use ids::{DiskUuid, ImageId, ImageName, ImageUuid, InvalidName, NodeId, VolumeName};
 pub use kind::{Classify, ErrorKind};

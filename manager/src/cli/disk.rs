@@ -8,9 +8,9 @@ use serde::Serialize;
 use types::DiskUuid;
 
 use super::{Failure, output, runtime};
-use crate::store::Disk;
-use crate::store::node_state::{self, NodeState};
-use crate::store::owner::{self, Owner};
+use store::Disk;
+use store::node_state::{self, NodeState};
+use store::owner::{self, Owner};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {

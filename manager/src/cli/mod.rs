@@ -23,7 +23,7 @@ use tracing_subscriber::EnvFilter;
 use types::report;
 
 use crate::daemon::{self, DaemonArgs};
-use crate::longhorn::data_source::{self, DataSourceArgs};
+use ::longhorn::data_source::{self, DataSourceArgs};
 
 /// Stores, verifies and serves the backing images of one disk, and creates volumes from them.
 #[derive(Debug, Parser)]

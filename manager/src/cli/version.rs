@@ -4,7 +4,7 @@ use client::{Address, Client};
 use serde::Serialize;
 
 use super::{Failure, output};
-use crate::longhorn::grpc::API_VERSION;
+use longhorn::grpc::API_VERSION;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {

@@ -7,9 +7,9 @@ use std::path::Path;
 use rustix::fs::{FlockOperation, flock, statvfs};
 
 use super::Finding;
-use crate::store::Disk;
-use crate::store::disk::Space;
-use crate::store::layout::Layout;
+use store::Disk;
+use store::layout::Layout;
+use store::space::Space;
 
 /// Less free space than this is told.
 const SPACE_LOW: u64 = 1 << 30;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rustix::fs::{AtFlags, FallocateFlags, OFlags, SeekFrom, StatxFlags, seek};
 
 use super::Finding;
-use crate::store::durable::nameless;
+use store::durable::nameless;
 
 /// Syncs that are timed.
 const SYNCS: usize = 10;

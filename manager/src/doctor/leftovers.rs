@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::Finding;
-use crate::store::layout::{EntryName, Layout};
+use store::layout::{EntryName, Layout};
 
 /// Names that are told of each kind.
 const TOLD: usize = 3;

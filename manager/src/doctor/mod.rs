@@ -106,7 +106,7 @@ pub fn worst(findings: &[Finding]) -> Level {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Disk;
+    use store::Disk;
 
     fn of<'a>(findings: &'a [Finding], name: &str) -> &'a Finding {
         let found = findings.iter().find(|finding| finding.name == name);

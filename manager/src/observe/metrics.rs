@@ -13,12 +13,13 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use super::Observed;
 use super::process::Process;
-use super::{Observed, counters};
-use crate::catalog::{self, Catalog, Lifecycle, Status};
-use crate::store::Disk;
-use crate::store::health::Shortage;
-use crate::store::layout::EntryName;
+use catalog::counters;
+use catalog::{self, Catalog, Lifecycle, Status};
+use store::Disk;
+use store::layout::EntryName;
+use store::space::Shortage;
 
 /// What `/metrics` says of its own form.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -63,7 +64,7 @@ pub(super) fn text(observed: &Observed, is_ready: bool) -> Result<String, fmt::E
         observed.catalog.note_users(&users);
     }
     writer.images(&images, &observed.catalog);
-    writer.counts();
+    writer.counts(observed.swarm.metrics());
     for (name, help, value) in observed.swarm.metrics().all() {
         let name = format!("longhorn_backing_image_{name}");
         writer.counter(&name, help.trim_end_matches('.'), &[(Labels::new(), value)]);
@@ -133,7 +134,7 @@ impl Writer {
             let labels = [&which[..], &self.place].concat();
             let size = image.sidecar().map_or(0, |sidecar| sidecar.real_size);
             sizes.get_or_create(&labels).set(size);
-            let sent = image.longhorn.sending_reference;
+            let sent = image.sending;
             sending.get_or_create(&labels).set(sent.into());
             if let Some(usage) = catalog.usage(&image.id) {
                 used.get_or_create(&labels).set(usage.volumes.into());
@@ -155,7 +156,7 @@ impl Writer {
         );
     }
 
-    fn counts(&mut self) {
+    fn counts(&mut self, sync: &sync::metrics::Metrics) {
         let counts = counters::now();
         for (name, help, value) in [
             (
@@ -163,7 +164,11 @@ impl Writer {
                 "Bytes received from sources and peers",
                 counts.received,
             ),
-            ("sent_bytes", "Bytes sent to peers and clients", counts.sent),
+            (
+                "sent_bytes",
+                "Bytes sent to peers and clients",
+                counts.sent + sync.sent_bytes.get(),
+            ),
             ("made", "Images that became ready", counts.made),
             (
                 "damaged",
@@ -193,7 +198,7 @@ impl Writer {
                 (
                     "reserved_bytes",
                     "Free bytes that images leave to volumes and records",
-                    crate::store::health::floor(space.size),
+                    store::space::floor(space.size),
                 ),
             ] {
                 let name = format!("longhorn_backing_image_disk_{name}");

@@ -4,7 +4,6 @@
 //! `/healthz` answers while the daemon does; otherwise a restart helps. `/readyz` fails while the
 //! daemon cannot be used: its disk is gone or silent, or it is stopping.
 
-pub mod counters;
 mod metrics;
 mod process;
 
@@ -21,10 +20,11 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use types::{NodeId, report};
 
-use crate::catalog::Catalog;
-use crate::store::Disk;
-use crate::sync::Swarm;
-use crate::volume::Volumes;
+use catalog::Catalog;
+use catalog::Result;
+use store::Disk;
+use sync::Swarm;
+use volume::Volumes;
 
 /// A disk that takes longer to answer is not one to rely on.
 const DISK_PATIENCE: Duration = Duration::from_secs(2);

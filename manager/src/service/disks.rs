@@ -6,8 +6,8 @@ use tonic::{Request, Response, Status};
 use types::{DiskUuid, NodeId};
 
 use super::{Service, blocking, status};
-use crate::error::{Error, Result};
-use crate::store::roster::{KnownDisk, SeenDisk};
+use catalog::{Error, Result};
+use store::roster::{KnownDisk, SeenDisk};
 
 /// Disks that are told of in one call.
 const DISKS_MAX: usize = 1_000;
@@ -59,7 +59,7 @@ impl Disks for Service {
             } else {
                 Vec::new()
             };
-            Ok((disk.space()?, volumes.promise()?, known))
+            Ok::<_, Error>((disk.space()?, volumes.promise()?, known))
         })
         .await?;
         Ok(Response::new(pb::Disk {
@@ -87,7 +87,7 @@ impl Disks for Service {
         let disk = self.disk.clone();
         blocking(move || {
             disk.roster().record(&seen);
-            Ok(())
+            Ok::<_, Error>(())
         })
         .await?;
         Ok(Response::new(pb::RecordDisksResponse {}))

@@ -4,9 +4,9 @@ use proto::storage::v1 as pb;
 use types::{ImageName, VolumeName, crash_point};
 
 use super::{Service, wire};
-use crate::catalog::{Lifecycle, NewImage, Status};
-use crate::error::{Error, Result};
-use crate::source::{Snapshot, Source};
+use catalog::source::Source;
+use catalog::{Error, Result};
+use catalog::{Lifecycle, NewImage, Status};
 
 impl Service {
     /// Takes the snapshots of a group, or finds the ones that an equal request has taken. The work goes
@@ -76,8 +76,8 @@ impl Service {
     fn members_of(&self, group: &ImageName) -> Vec<Status> {
         let mut all = self.catalog.list();
         all.retain(|image| {
-            Snapshot::parse(&image.source)
-                .is_some_and(|snapshot| snapshot.group.as_ref() == Some(group))
+            let snapshot = image.provenance.snapshot();
+            snapshot.is_some_and(|snapshot| snapshot.group.as_ref() == Some(group))
         });
         all
     }
@@ -96,7 +96,7 @@ fn is_ready(image: &Status) -> bool {
 
 fn volume_of(new: &NewImage) -> Option<&VolumeName> {
     match &new.source {
-        Source::Volume(snapshot) => Some(&snapshot.volume),
+        Some(Source::Volume(snapshot)) => Some(&snapshot.volume),
         _ => None,
     }
 }
@@ -105,7 +105,8 @@ fn volume_of(new: &NewImage) -> Option<&VolumeName> {
 fn same_volumes(there: &[Status], asked: &[NewImage]) -> Result<bool> {
     let has = |new: &NewImage| {
         there.iter().any(|image| {
-            new.name.as_ref() == Some(&image.id.name) && image.source == new.source.text()
+            let source = new.source.as_ref().map(Source::provenance);
+            new.name.as_ref() == Some(&image.id.name) && Some(&image.provenance) == source.as_ref()
         })
     };
     let same = there.len() == asked.len() && asked.iter().all(has);

@@ -8,9 +8,8 @@ use tokio_stream::{Stream, StreamExt, wrappers::WatchStream};
 use tonic::{Request, Response, Status};
 
 use super::{Service, status, wire};
-use crate::catalog::{self, Lifecycle, Status as ImageStatus};
-use crate::error::{Error, Result};
-use crate::source::Snapshot;
+use catalog::{self, Lifecycle, Status as ImageStatus};
+use catalog::{Error, Result};
 
 impl Service {
     fn wire_image(&self, image: &ImageStatus) -> pb::BackingImage {
@@ -24,7 +23,9 @@ impl Service {
     async fn create_image(&self, request: pb::CreateBackingImageRequest) -> Result<ImageStatus> {
         let new = wire::new_image(request)?;
         let status = self.catalog.create(new.clone())?;
-        self.catalog.check_access(&new, &status).await?;
+        if let Some(source) = &new.source {
+            self.catalog.check_access(source, &status).await?;
+        }
         Ok(status)
     }
 
@@ -36,7 +37,7 @@ impl Service {
     async fn delete_image(&self, request: &pb::DeleteBackingImageRequest) -> Result<()> {
         let (name, uuid) = wire::image_key(&request.name, &request.uuid)?;
         let (id, is_snapshot) = match self.catalog.get(&name, uuid.as_ref()) {
-            Ok(image) => (image.id, Snapshot::parse(&image.source).is_some()),
+            Ok(image) => (image.id, image.provenance.snapshot().is_some()),
             Err(Error::ImageNotFound(_)) => return Ok(()),
             Err(error) => return Err(error),
         };

@@ -15,10 +15,10 @@ use proto::storage::v1::disks_server::DisksServer;
 use proto::storage::v1::volumes_server::VolumesServer;
 use tonic::service::Routes;
 
-use crate::catalog::Catalog;
-use crate::store::Disk;
-use crate::volume::Volumes;
+use catalog::Catalog;
 use listen::calls::MESSAGE_MAX;
+use store::Disk;
+use volume::Volumes;
 
 /// What every handler needs. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -59,13 +59,14 @@ impl Service {
 
 /// Runs blocking work off the async threads. The work goes on when the caller is gone, so it must
 /// leave things whole by itself.
-async fn blocking<T, F>(work: F) -> Result<T, tonic::Status>
+async fn blocking<T, E>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, tonic::Status>
 where
     T: Send + 'static,
-    F: FnOnce() -> crate::Result<T> + Send + 'static,
+    E: Send + 'static,
+    catalog::Error: From<E>,
 {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| status::of(&crate::Error::Task(error)))?
-        .map_err(|error| status::of(&error))
+    let done = catalog::blocking(work).await;
+    done.map_err(|error| status::of(&error))
 }

@@ -4,7 +4,7 @@ use tonic::Status;
 use tracing::{debug, error, warn};
 use types::{Classify, ErrorKind, report};
 
-use crate::error::Error;
+use catalog::Error;
 
 /// The status of an error, logged once here.
 pub(super) fn of(error: &Error) -> Status {

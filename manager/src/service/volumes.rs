@@ -6,8 +6,8 @@ use tonic::{Request, Response, Status};
 use types::{ByteSize, NodeId, VolumeName};
 
 use super::{Service, blocking, status, wire};
-use crate::error::{Error, Result};
-use crate::volume::{Origin, Reserved, Template, Vacancy, Volume};
+use catalog::{Error, Result};
+use volume::{Origin, Reserved, Template, Vacancy, Volume};
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -61,7 +61,7 @@ impl VolumesRpc for Service {
     async fn find_volume(&self, request: Request<pb::CreateVolumeRequest>) -> Answer<pb::Volume> {
         let new = wire::new_volume(request.into_inner()).map_err(|error| status::of(&error))?;
         let volumes = self.volumes.clone();
-        let none = Error::VolumeNotFound(new.name.to_string());
+        let none = Error::from(volume::Error::VolumeNotFound(new.name.to_string()));
         let volume = blocking(move || volumes.find(&new)?.ok_or(none)).await?;
         Ok(Response::new(self.shown(volume)))
     }

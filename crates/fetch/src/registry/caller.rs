@@ -118,3 +118,43 @@ async fn may_pull_at(session: &Session, selector: &str) -> Result<()> {
     }
     Err(status_error(&what, &response))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{AddressPolicy, Config, Network, Proxies, Tuning};
+
+    #[test]
+    fn row_198_callers_with_different_logins_have_different_secrets() {
+        let network = Network::with_proxies(
+            Config::default(),
+            AddressPolicy::new([]),
+            Tuning::default(),
+            Proxies::default(),
+        );
+        let client = Client::new(network);
+        let caller = |repository: &str, user: &str, password: &str| {
+            let login = Credentials::anonymous().with_password("registry.example", user, password);
+            let reference = format!("registry.example/{repository}:v1");
+            client.caller(&reference.parse().unwrap(), &login)
+        };
+        let alice = caller("site", "alice", "hunter2");
+        assert_eq!(
+            alice.secret_bytes(),
+            caller("site", "alice", "hunter2").secret_bytes()
+        );
+        let anonymous = client.caller(
+            &"registry.example/site:v1".parse().unwrap(),
+            &Credentials::anonymous(),
+        );
+        for other in [
+            caller("site", "alice", "hunter3"),
+            caller("site", "alicehunter", "2"),
+            caller("site", "bob", "hunter2"),
+            caller("other", "alice", "hunter2"),
+            anonymous,
+        ] {
+            assert_ne!(alice.secret_bytes(), other.secret_bytes());
+        }
+    }
+}

@@ -5,15 +5,15 @@ mod volumes;
 
 use fetch::{Credentials, Platform, Reference};
 use image::Format;
-use image::packed::Packing;
 use proto::storage::v1 as pb;
 use types::{Checksum, ImageName, ImageUuid, Sha512, VolumeName};
 
-use crate::catalog::{Lifecycle, NewImage, Status, Usage};
-use crate::content::{Content, ContentKind};
-use crate::error::{Error, Result};
-use crate::source::{Download, Local, Peers, Snapshot, Source, Unpack};
-use crate::sync::protocol::PEERS_MAX;
+use catalog::source::{Download, DownloadRequest, Local, Peers, Source};
+use catalog::{Error, Result};
+use catalog::{Existing, Lifecycle, NewImage, Status, Usage};
+use store::Snapshot;
+use store::{Content, ContentKind};
+use sync::protocol::PEERS_MAX;
 
 pub(super) use self::volumes::{new_volume, owner, publication, volume};
 
@@ -53,10 +53,12 @@ pub(super) fn new_image(request: pb::CreateBackingImageRequest) -> Result<NewIma
     Ok(NewImage {
         name: optional(&request.name, ImageName::new)?,
         uuid: optional(&request.uuid, ImageUuid::new)?,
-        source,
+        source: Some(source),
+        size: 0,
         expected,
         format: format(&request.format)?,
         for_volumes: request.for_volumes,
+        existing: Existing::Join,
     })
 }
 
@@ -118,7 +120,7 @@ fn new_source(source: pb::source::Source) -> Result<Source> {
         }
         pb::source::Source::Archive(a) => Source::Archive(local(a.path, a.reference, &a.platform)?),
         pb::source::Source::File(file) => Source::File(absolute(file.path)?),
-        pb::source::Source::Url(url) => Source::Url(Box::new(download(&url)?)),
+        pb::source::Source::Url(url) => Source::Url(Box::new(download(url)?)),
         pb::source::Source::Volume(volume) => {
             let volume = VolumeName::new(&volume.name)?;
             let group = None;
@@ -132,47 +134,33 @@ fn new_peers(peers: &pb::PeersSource) -> Result<Peers> {
     if !(1..=PEERS_MAX).contains(&peers.addresses.len()) {
         return Err(invalid("addresses", format!("name 1 to {PEERS_MAX} peers")));
     }
-    let addresses = peers.addresses.iter().map(|address| address.parse());
+    let parsed = |address: &String| {
+        let parsed = address.parse::<sync::PeerAddress>();
+        parsed.map_err(|error| invalid("addresses", error))
+    };
+    let addresses = peers.addresses.iter().map(parsed);
     Ok(Peers {
-        addresses: addresses.collect::<Result<_, crate::sync::Error>>()?,
+        addresses: addresses.collect::<Result<_>>()?,
         size: (peers.size > 0).then_some(peers.size),
         chosen_here: false,
     })
 }
 
 /// A download as a message asks for it, checked.
-pub(crate) fn download(source: &pb::UrlSource) -> Result<Download> {
-    let mut options = fetch::url::Options::default();
-    for header in &source.headers {
-        options.header(&header.name, &header.value)?;
-    }
-    if !source.username.is_empty() || !source.password.is_empty() {
-        options.password(&source.username, &source.password)?;
-    }
-    if !source.bearer_token.is_empty() {
-        options.bearer(&source.bearer_token)?;
-    }
-    if !source.ca_certificates.is_empty() {
-        options.authorities(&source.ca_certificates)?;
-    }
-    if !source.proxy.is_empty() {
-        options.through(&source.proxy)?;
-    }
-    if source.idle_timeout_seconds > 0 {
-        let seconds = u64::from(source.idle_timeout_seconds);
-        options.idle_timeout(std::time::Duration::from_secs(seconds))?;
-    }
-    let unpack = optional(&source.decompress, |text| {
-        text.parse().map_err(|error| invalid("decompress", error))
-    })?;
-    if unpack == Some(Packing::Gzip) {
-        options.take_gzip();
-    }
-    let url: fetch::url::Source = source.url.parse()?;
-    Ok(Download {
-        unpack: unpack.map(Unpack::As).unwrap_or_default(),
-        ..url.with(options)?.into()
-    })
+fn download(source: pb::UrlSource) -> Result<Download> {
+    let headers = source.headers.into_iter();
+    let request = DownloadRequest {
+        url: source.url,
+        headers: headers.map(|header| (header.name, header.value)).collect(),
+        username: source.username,
+        password: source.password,
+        bearer_token: source.bearer_token,
+        ca_certificates: source.ca_certificates,
+        proxy: source.proxy,
+        decompress: source.decompress,
+        idle_timeout_seconds: source.idle_timeout_seconds,
+    };
+    request.try_into()
 }
 
 fn absolute(path: String) -> Result<std::path::PathBuf> {
@@ -193,7 +181,7 @@ fn absolute(path: String) -> Result<std::path::PathBuf> {
 }
 
 pub(super) fn image(status: &Status, has_raw_form: bool, usage: Option<Usage>) -> pb::BackingImage {
-    let (source_volume, snapshot_group) = match Snapshot::parse(&status.source) {
+    let (source_volume, snapshot_group) = match status.provenance.snapshot().cloned() {
         Some(Snapshot { volume, group }) => (volume.into(), group.map(String::from)),
         None => (String::new(), None),
     };
@@ -204,7 +192,7 @@ pub(super) fn image(status: &Status, has_raw_form: bool, usage: Option<Usage>) -
         state: state(&status.state).into(),
         source_volume,
         snapshot_group,
-        source: status.source.clone(),
+        source: status.provenance.to_string(),
         manifest_digest: status.manifest_digest.clone(),
         expected_checksum: status.expected.map(String::from).unwrap_or_default(),
         has_raw_form,
@@ -224,25 +212,25 @@ pub(super) fn image(status: &Status, has_raw_form: bool, usage: Option<Usage>) -
             image.progress = progress.percent();
         }
         Lifecycle::Ready(sealed) => {
-            let sidecar = &sealed.sidecar;
+            let sidecar = &sealed.sidecar();
             image.size = sidecar.size;
             image.virtual_size = sidecar.virtual_size;
             image.real_size = sidecar.real_size;
             image.format = sealed.format().to_string();
             image.current_checksum.clone_from(&sidecar.current_checksum);
-            image.unverified = sealed.seal.unverified;
-            if sealed.seal.checksum_told {
+            image.unverified = sealed.seal().unverified;
+            if sealed.seal().checksum_told {
                 "its checksum comes from its source and is not verified yet"
                     .clone_into(&mut image.message);
             }
             image
                 .source_checksums
-                .clone_from(&sealed.seal.source_checksums);
+                .clone_from(&sealed.seal().source_checksums);
             image.processed_size = sidecar.size;
             image.total_size = sidecar.size;
             image.progress = 100;
-            image.content = Some(content(&sealed.seal.content));
-            image.created_at.clone_from(&sealed.seal.created_at);
+            image.content = Some(content(&sealed.seal().content));
+            image.created_at.clone_from(&sealed.seal().created_at);
         }
         Lifecycle::Failed(failure) => {
             image.message.clone_from(&failure.message);
@@ -306,7 +294,9 @@ pub(super) fn group(request: pb::SnapshotGroupRequest) -> Result<(ImageName, Vec
         members.push(NewImage {
             name: Some(ImageName::new(&member.name)?),
             uuid: None,
-            source: Source::Volume(Snapshot { volume, group: of }),
+            source: Some(Source::Volume(Snapshot { volume, group: of })),
+            size: 0,
+            existing: Existing::Join,
             expected: None,
             format: Some(Format::Raw),
             for_volumes: false,

@@ -4,10 +4,10 @@ use proto::storage::v1 as pb;
 use types::{ByteSize, NodeId, VolumeName};
 
 use super::{content, image_key, invalid};
-use crate::error::Result;
-use crate::volume::owner::{Driver, Owner};
-use crate::volume::record::{FromVolume, Publication};
-use crate::volume::{NewVolume, Origin, Volume};
+use catalog::Result;
+use volume::owner::{Driver, Owner};
+use volume::record::{FromVolume, Publication};
+use volume::{NewVolume, Origin, Volume};
 
 /// The volume that a request asks for.
 pub(in crate::service) fn new_volume(request: pb::CreateVolumeRequest) -> Result<NewVolume> {
@@ -54,7 +54,7 @@ pub(in crate::service) fn owner(owner: pb::Owner) -> Result<Owner> {
         pb::Driver::Flexvolume => Driver::Flexvolume,
         pb::Driver::Api | pb::Driver::Unspecified => Driver::Api,
     };
-    Owner::new(driver, owner.namespace, owner.claim)
+    Ok(Owner::new(driver, owner.namespace, owner.claim)?)
 }
 
 fn own(owner: Owner) -> pb::Owner {

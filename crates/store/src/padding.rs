@@ -1,0 +1,27 @@
+//! Raw images whose size is not a multiple of a sector, and how they are stored.
+//!
+//! The rule: a raw image whose size is not a multiple of 512 is stored with zeros up to the next
+//! multiple, and that is the image from then on: its size, its SHA-512, its chunks. An expected
+//! checksum is compared with the bytes as received, whose checksum stays in the sidecar. A qcow2
+//! image is never padded, because a guest does not see the size of the file.
+
+use types::{SECTOR, Sha512};
+
+use chunks::Chunk;
+
+/// What an image of an odd size is with zeros up to its next whole sector.
+#[derive(Debug)]
+pub(super) struct Padded {
+    /// A multiple of 512.
+    pub(super) size: u64,
+    /// Of all of it.
+    pub(super) checksum: Sha512,
+    /// What its last chunk becomes.
+    pub(super) last: Chunk,
+}
+
+/// Zeros that `size` bytes lack to be whole sectors.
+pub(super) fn missing(size: u64) -> usize {
+    let size = size.next_multiple_of(SECTOR) - size;
+    usize::try_from(size).expect("less than a sector")
+}
