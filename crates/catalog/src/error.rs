@@ -162,7 +162,7 @@ pub struct OriginError {
 
 impl OriginError {
     /// Wraps the error of another crate.
-    pub fn new(error: impl StdError + Classify + Send + Sync + 'static) -> Self {
+    pub fn new(error: impl Classify + Send + Sync + 'static) -> Self {
         Self {
             kind: error.kind(),
             error: Box::new(error),
@@ -242,7 +242,7 @@ impl Classify for Error {
             Self::TooSlow { .. } => ErrorKind::DeadlineExceeded,
             Self::UploadEnded(_) | Self::Cancelled(_) => ErrorKind::Aborted,
             Self::SourceChecksum { .. } | Self::NobodyHas => ErrorKind::DataLoss,
-            Self::Draining => ErrorKind::Unavailable,
+            Self::Draining | Self::CutShort { .. } => ErrorKind::Unavailable,
             // A registry may hide what it does not give. No answer is no refusal.
             Self::AccessUnproven { source, .. } => match source.kind() {
                 kind @ (ErrorKind::Unauthenticated | ErrorKind::PermissionDenied) => kind,
@@ -255,7 +255,6 @@ impl Classify for Error {
             Self::Fetch(error) => error.kind(),
             Self::Sync(error) => error.kind(),
             Self::Task(_) => ErrorKind::Internal,
-            Self::CutShort { .. } => ErrorKind::Unavailable,
             Self::Store(error) => error.kind(),
             Self::Volume(error) => error.kind(),
             Self::Origin(error) => error.kind,

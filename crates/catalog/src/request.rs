@@ -320,12 +320,11 @@ impl Catalog {
                     Err(error) => return task.reporter().failed(&error),
                 }
             }
-            match &new.source {
-                Some(source) => catalog.make_and_tell(&task, source, &new).await,
-                None => {
-                    let path = catalog.file_path(&task.id);
-                    task.reporter().failed(&Error::NothingToAdopt(path));
-                }
+            if let Some(source) = &new.source {
+                catalog.make_and_tell(&task, source, &new).await;
+            } else {
+                let path = catalog.file_path(&task.id);
+                task.reporter().failed(&Error::NothingToAdopt(path));
             }
         };
         entry.tasks.spawn(work.instrument(span));
@@ -372,37 +371,13 @@ impl Catalog {
             .board
             .change(|status| std::mem::take(&mut status.for_volumes));
         let store = self.inner.store.clone();
-        self.restate_later(entry, move |image| store.note_kept(image));
+        restate_later(entry, move |image| store.note_kept(image));
     }
 
     fn expect_later(&self, entry: &Arc<Entry>, expected: Sha512) {
         let store = self.inner.store.clone();
-        self.restate_later(entry, move |image| {
+        restate_later(entry, move |image| {
             store.note_expected(image, Some(expected))
-        });
-    }
-
-    /// Writes anew what is known of a ready image, in a task of its entry.
-    fn restate_later(
-        &self,
-        entry: &Arc<Entry>,
-        write: impl FnOnce(SealedImage) -> store::Result<SealedImage> + Send + 'static,
-    ) {
-        let task = entry.clone();
-        entry.tasks.spawn(async move {
-            let _files = task.files.read().await;
-            let _one = task.sidecar.lock().await;
-            let Lifecycle::Ready(image) = task.status().state else {
-                return;
-            };
-            match super::blocking(move || write(*image)).await {
-                Ok(image) => {
-                    task.board.change(|status| status.restated(image));
-                }
-                Err(error) => {
-                    warn!(image = %task.id, error = %report(&error), "its backing.cfg is as it was");
-                }
-            }
         });
     }
 
@@ -415,6 +390,29 @@ impl Catalog {
     pub fn file_path(&self, id: &ImageId) -> PathBuf {
         self.inner.store.paths(id).backing
     }
+}
+
+/// Writes anew what is known of a ready image, in a task of its entry.
+fn restate_later(
+    entry: &Arc<Entry>,
+    write: impl FnOnce(SealedImage) -> store::Result<SealedImage> + Send + 'static,
+) {
+    let task = entry.clone();
+    entry.tasks.spawn(async move {
+        let _files = task.files.read().await;
+        let _one = task.sidecar.lock().await;
+        let Lifecycle::Ready(image) = task.status().state else {
+            return;
+        };
+        match super::blocking(move || write(*image)).await {
+            Ok(image) => {
+                task.board.change(|status| status.restated(image));
+            }
+            Err(error) => {
+                warn!(image = %task.id, error = %report(&error), "its backing.cfg is as it was");
+            }
+        }
+    });
 }
 
 #[cfg(test)]

@@ -76,7 +76,7 @@ impl Status {
     /// What is known of the image's file: of the one that is ready, else of the last that was.
     pub fn sidecar(&self) -> Option<&Sidecar> {
         match &self.state {
-            Lifecycle::Ready(image) => Some(&image.sidecar()),
+            Lifecycle::Ready(image) => Some(image.sidecar()),
             _ => self.last.as_deref(),
         }
     }

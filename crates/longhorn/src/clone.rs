@@ -81,7 +81,7 @@ impl Origin for CloneOf {
             let (received, format) = catalog::blocking(take_in).await?;
             facts.format = format.or(facts.format);
             facts.verified = true;
-            Ok(Taken::Bytes(received, facts))
+            Ok(Taken::Bytes(Box::new((received, facts))))
         }
         .boxed()
     }

@@ -132,7 +132,7 @@ impl Classify for Error {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::FileExists(_) => ErrorKind::AlreadyExists,
-            Self::UnalignedSize(_) => ErrorKind::InvalidArgument,
+            Self::InvalidField { .. } | Self::UnalignedSize(_) => ErrorKind::InvalidArgument,
             Self::FileNotFound(_) => ErrorKind::NotFound,
             Self::Unimplemented(_) => ErrorKind::Unimplemented,
             Self::Peer { .. } | Self::PeerSilent { .. } => ErrorKind::Unavailable,
@@ -140,7 +140,6 @@ impl Classify for Error {
             Self::PortsInUse(_) | Self::TooManyReceivers(_) => ErrorKind::ResourceExhausted,
             Self::UploadOffset(_) | Self::CannotEncrypt(_) => ErrorKind::FailedPrecondition,
             Self::OtherManager { source, .. } => source.kind(),
-            Self::InvalidField { .. } => ErrorKind::InvalidArgument,
             Self::Cancelled(_) => ErrorKind::Aborted,
             Self::Catalog(error) => error.kind(),
         }

@@ -130,7 +130,7 @@ mod tests {
         for at in [0, 9, 20, 90, good.len() - 1] {
             let mut bad = good.clone();
             bad[at] ^= 1;
-            std::fs::write(&path, &bad).unwrap();
+            durable::replace(&path, &bad).unwrap();
             assert_eq!(
                 Manifest::read(&path, manifest.size).unwrap(),
                 None,

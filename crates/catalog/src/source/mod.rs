@@ -303,7 +303,7 @@ impl Sources {
             Source::Url(download) => self.take_url(download, job).await,
             Source::Volume(snapshot) => self.take_volume(snapshot, job).await,
             Source::Origin(origin) => match origin.take_in(job).await? {
-                Taken::Bytes(received, facts) => Ok((received, facts)),
+                Taken::Bytes(taken) => Ok(*taken),
                 Taken::FromPeers(peers) => self.take_peers(&peers, job).await,
             },
         }

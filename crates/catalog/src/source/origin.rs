@@ -36,7 +36,7 @@ pub enum OriginKind {
 #[derive(Debug)]
 pub enum Taken {
     /// The bytes, and what vouches for them.
-    Bytes(Received, Facts),
+    Bytes(Box<(Received, Facts)>),
     /// Managers that have the image and give it by our own protocol.
     FromPeers(Peers),
 }

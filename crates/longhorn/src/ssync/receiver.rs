@@ -75,7 +75,7 @@ impl Origin for Receiver {
     fn take_in<'a>(&'a self, job: &'a Job) -> BoxFuture<'a, catalog::Result<Taken>> {
         async move {
             let received = self.receive(job).await?;
-            Ok(Taken::Bytes(received, job.facts()))
+            Ok(Taken::Bytes(Box::new((received, job.facts()))))
         }
         .boxed()
     }
