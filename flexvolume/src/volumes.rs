@@ -115,7 +115,7 @@ impl Volumes {
             wanted.required_bytes = wanted.required_bytes.max(least);
         }
         crash_point!("flexvolume.mount.image_ready");
-        let made = self.client.create_volume(wanted);
+        let made = self.client.create_volume_of_origin(wanted);
         Ok(self.stop.unless(made).await??)
     }
 

@@ -21,6 +21,15 @@ pub enum Error {
         #[source]
         source: Transport,
     },
+    /// The manager does not know what a volume can begin with.
+    #[error(
+        "the backing image manager at {address} is older than this program and would make a blank \
+         volume; upgrade the manager first"
+    )]
+    Older {
+        /// Who was asked.
+        address: Address,
+    },
     /// The connection ended before the answer came. What was asked may still happen.
     #[error(
         "the connection to the backing image manager at {address} broke before the answer; try \
@@ -125,6 +134,7 @@ impl Classify for Error {
             Self::Unreachable { .. } | Self::Broken { .. } | Self::Silent { .. } => {
                 ErrorKind::Unavailable
             }
+            Self::Older { .. } => ErrorKind::FailedPrecondition,
             Self::Deadline { .. } => ErrorKind::DeadlineExceeded,
             Self::Refused { kind, .. } => *kind,
         }

@@ -1,9 +1,10 @@
 //! Calls about volumes.
 
 use proto::storage::v1 as wire;
-use types::{ByteSize, NodeId, VolumeName};
+use proto::storage::v1::create_volume_request::Origin;
+use types::{ByteSize, Classify, ErrorKind, NodeId, VolumeName};
 
-use crate::{Client, Result};
+use crate::{Client, Error, Result};
 
 /// Whether the volume is a copy of another one that nobody had written to yet: it is then as blank as
 /// a new one, which the manager has found by reading all of it, and may be formatted as one.
@@ -39,6 +40,26 @@ impl Client {
         let mut volumes = self.volumes();
         self.call("make the volume", volumes.create_volume(request))
             .await
+    }
+
+    /// The same, for callers that may be newer than the manager: one that does not know
+    /// [`Client::find_volume`] would ignore the origin, and make a blank volume in place of a clone.
+    ///
+    /// # Errors
+    /// [`Error::Older`] for a volume that is not to be blank.
+    pub async fn create_volume_of_origin(
+        &self,
+        request: wire::CreateVolumeRequest,
+    ) -> Result<wire::Volume> {
+        let blank = matches!(request.origin, Some(Origin::Blank(_)));
+        if !blank
+            && let Err(error) = self.find_volume(request.clone()).await
+            && error.kind() == ErrorKind::Unimplemented
+        {
+            let address = self.address().clone();
+            return Err(Error::Older { address });
+        }
+        self.create_volume(request).await
     }
 
     /// One volume.

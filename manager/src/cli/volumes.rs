@@ -233,7 +233,7 @@ pub(super) async fn run(url: Address, command: Command) -> Result<(), Failure> {
         }
         Command::Compare { file, driver } => compare::run(url, &file, &driver).await?,
         Command::Create(args) => {
-            let volume = client.create_volume(request(args)).await?;
+            let volume = client.create_volume_of_origin(request(args)).await?;
             output::json(&VolumeView::from(volume))?;
         }
         Command::Get { name } => output::json(&VolumeView::from(client.volume(&name).await?))?,
