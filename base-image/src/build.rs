@@ -3,21 +3,21 @@
 use std::path::{Path, PathBuf};
 
 use super::error::{Result, io};
+use super::location::Location;
 use super::manifest::ContainerImage;
-use super::place::Place;
 use super::progress::Progress;
 use super::registry::Registry;
 use super::request::{BuildRequest, LayerCompression};
 use super::{disk, layer, output};
 
 /// Builds the image and puts it everywhere it shall go. Returns the digest and place of each.
-pub(super) fn run(request: &BuildRequest) -> Result<Vec<(Place, image::oci::Digest)>> {
+pub(super) fn run(request: &BuildRequest) -> Result<Vec<(Location, image::oci::Digest)>> {
     // Credentials are read before the work, not after it.
     let registries = request
         .outputs
         .iter()
         .map(|place| match place {
-            Place::Registry(reference) => Registry::new(&request.access, reference).map(Some),
+            Location::Registry(reference) => Registry::new(&request.access, reference).map(Some),
             _ => Ok(None),
         })
         .collect::<Result<Vec<_>>>()?;
@@ -34,14 +34,14 @@ pub(super) fn run(request: &BuildRequest) -> Result<Vec<(Place, image::oci::Dige
     for (place, registry) in request.outputs.iter().zip(&registries) {
         let image = images.get(compression(request, place), &progress)?;
         match (place, registry) {
-            (Place::Registry(reference), Some(registry)) => {
+            (Location::Registry(reference), Some(registry)) => {
                 registry.push(reference, image, request.chunk_size, &progress)?;
             }
             _ => output::write(place, image, request.tag.as_deref(), &progress)?,
         }
         let digest = match place {
             // An archive for Docker has no manifest: the image is known by its config.
-            Place::DockerArchive(_) => image.config_digest(),
+            Location::DockerArchive(_) => image.config_digest(),
             _ => image.digest(),
         };
         done.push((place.clone(), digest));
@@ -50,19 +50,19 @@ pub(super) fn run(request: &BuildRequest) -> Result<Vec<(Place, image::oci::Dige
 }
 
 /// Old Docker loads plain layers only, and unpacks them again when it pushes them.
-fn compression(request: &BuildRequest, place: &Place) -> LayerCompression {
+fn compression(request: &BuildRequest, place: &Location) -> LayerCompression {
     match place {
-        Place::DockerArchive(_) => LayerCompression::None,
+        Location::DockerArchive(_) => LayerCompression::None,
         _ => request.layer_compression,
     }
 }
 
 /// A directory for what is in the making, beside the first output: on the disk that has to have room
 /// for it anyway. After a crash its name, `.base-image-…`, says what it is; it can be removed.
-fn work_directory(outputs: &[Place]) -> Result<tempfile::TempDir> {
+fn work_directory(outputs: &[Location]) -> Result<tempfile::TempDir> {
     let beside = outputs
         .iter()
-        .find_map(Place::path)
+        .find_map(Location::path)
         .map(|path| match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
             _ => PathBuf::from("."),

@@ -9,9 +9,9 @@ use probe::{Content, Disk};
 use serde::Serialize;
 use types::ByteSize;
 
-use super::bring::{self, Brought};
 use super::error::{Error, Result, io};
-use super::place::Place;
+use super::extract::{self, Extracted};
+use super::location::Location;
 use super::progress::Progress;
 use super::registry::Registry;
 use super::request::InspectRequest;
@@ -79,7 +79,7 @@ struct Partition {
 
 /// Looks into a base image; returns what to print.
 pub(super) fn run(request: &InspectRequest) -> Result<String> {
-    let (file, name, brought) = if let Place::File(path) = &request.place {
+    let (file, name, brought) = if let Location::File(path) = &request.place {
         let name = path
             .file_name()
             .map_or("".into(), std::ffi::OsStr::to_string_lossy);
@@ -92,7 +92,7 @@ pub(super) fn run(request: &InspectRequest) -> Result<String> {
         let directory = std::env::temp_dir();
         let file = tempfile::tempfile_in(&directory).map_err(io("make a file in", directory))?;
         let brought = bring(request, &file)?;
-        let file = bring::unpacked(file, &brought.name)?;
+        let file = extract::unpacked(file, &brought.name)?;
         (file, brought.name.clone(), Some(brought))
     };
     let inspection = look(&request.reference, file, name, brought)?;
@@ -103,21 +103,28 @@ pub(super) fn run(request: &InspectRequest) -> Result<String> {
     Ok(inspection.table())
 }
 
-fn bring(request: &InspectRequest, out: &File) -> Result<Brought> {
+fn bring(request: &InspectRequest, out: &File) -> Result<Extracted> {
     let (tag, platform) = (request.tag.as_deref(), &request.platform);
     match &request.place {
-        Place::Registry(reference) => {
+        Location::Registry(reference) => {
             let registry = Registry::new(&request.access, reference)?;
-            bring::from_registry(&registry, reference, platform, out, &Progress::new())
+            extract::from_registry(&registry, reference, platform, out, &Progress::new())
         }
-        Place::OciLayout(path) => bring::from_package(path, Package::layout, tag, platform, out),
-        Place::OciArchive(path) | Place::DockerArchive(path) | Place::File(path) => {
-            bring::from_package(path, Package::archive, tag, platform, out)
+        Location::OciLayout(path) => {
+            extract::from_package(path, Package::layout, tag, platform, out)
+        }
+        Location::OciArchive(path) | Location::DockerArchive(path) | Location::File(path) => {
+            extract::from_package(path, Package::archive, tag, platform, out)
         }
     }
 }
 
-fn look(reference: &str, file: File, name: String, brought: Option<Brought>) -> Result<Inspection> {
+fn look(
+    reference: &str,
+    file: File,
+    name: String,
+    brought: Option<Extracted>,
+) -> Result<Inspection> {
     let failed = |source| Error::Image {
         path: name.clone().into(),
         source,

@@ -4,18 +4,18 @@
 //! system, the disk image, its packaging and the outputs. It knows nothing of the daemon's store,
 //! and needs no root, no loop device and no network block device. The program is [`cli`].
 
-mod bring;
 mod build;
 pub mod cli;
 mod disk;
 mod error;
+mod extract;
 mod foreign;
 mod fs;
 mod inspect;
 mod layer;
+mod location;
 mod manifest;
 mod output;
-mod place;
 mod progress;
 mod registry;
 mod request;

@@ -15,8 +15,8 @@ use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
 use super::error::{Error, Result, io};
+use super::location::Location;
 use super::manifest::ContainerImage;
-use super::place::Place;
 use super::progress::Progress;
 
 /// The file that makes a directory an OCI layout, and what is in it.
@@ -30,19 +30,19 @@ const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 /// Writes `image` to `place`, which is not a registry.
 pub(super) fn write(
-    place: &Place,
+    place: &Location,
     image: &ContainerImage,
     tag: Option<&str>,
     progress: &Progress,
 ) -> Result<()> {
     progress.say(&format!("writing {place}"));
     match place {
-        Place::OciLayout(path) => write_layout(path, image, tag),
-        Place::OciArchive(path) => write_archive(image, tag, |image| oci_archive(path, image)),
-        Place::DockerArchive(path) => {
+        Location::OciLayout(path) => write_layout(path, image, tag),
+        Location::OciArchive(path) => write_archive(image, tag, |image| oci_archive(path, image)),
+        Location::DockerArchive(path) => {
             write_archive(image, tag, |image| docker_archive(path, image))
         }
-        Place::Registry(_) | Place::File(_) => {
+        Location::Registry(_) | Location::File(_) => {
             let problem = format!("cannot write {place} as a file");
             Err(Error::Option {
                 option: "--output",

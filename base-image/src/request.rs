@@ -8,7 +8,7 @@ use image::oci::Platform;
 use types::ByteSize;
 
 use super::foreign::Foreign;
-use super::place::Place;
+use super::location::Location;
 
 /// A build that can work as far as its options tell.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ pub(super) struct BuildRequest {
     pub(super) compress: bool,
     /// The name of the file under `/base_image/`.
     pub(super) name: String,
-    pub(super) outputs: Vec<Place>,
+    pub(super) outputs: Vec<Location>,
     pub(super) tag: Option<String>,
     pub(super) platform: Platform,
     pub(super) layer_compression: LayerCompression,
@@ -52,7 +52,7 @@ pub(super) enum Source {
 pub(super) struct InspectRequest {
     /// As it was typed.
     pub(super) reference: String,
-    pub(super) place: Place,
+    pub(super) place: Location,
     /// The image to take of a layout or archive that holds several.
     pub(super) tag: Option<String>,
     pub(super) platform: Platform,

@@ -10,7 +10,7 @@ use types::{BLOCK, ByteSize};
 use super::{BuildArgs, DiskFormat};
 use crate::error::{Error, Result, io};
 use crate::foreign::{self, Foreign};
-use crate::place::Place;
+use crate::location::Location;
 use crate::request::{BuildRequest, FileSystem, Source};
 
 /// The longest name of the file in the image, in bytes: with its directory it fits into the oldest
@@ -42,7 +42,7 @@ impl BuildArgs {
         let outputs: Vec<_> = args
             .output
             .iter()
-            .map(|text| Place::parse("--output", text))
+            .map(|text| Location::parse("--output", text))
             .collect::<Result<_>>()?;
         for place in &outputs {
             check_output(place)?;
@@ -269,8 +269,8 @@ fn tag(text: &str) -> Result<String> {
 }
 
 /// What can be said of an output before the work is done.
-fn check_output(place: &Place) -> Result<()> {
-    if matches!(place, Place::File(_)) {
+fn check_output(place: &Location) -> Result<()> {
+    if matches!(place, Location::File(_)) {
         let problem = "file: is a bare disk image; write oci-layout:, oci-archive: or \
                        docker-archive:, or use qemu-img";
         return Err(option("--output", problem));

@@ -15,7 +15,7 @@ use tracing_subscriber::EnvFilter;
 use types::{ByteSize, report};
 
 use crate::error::{Error, Result, io};
-use crate::place::Place;
+use crate::location::Location;
 use crate::request::{Access, FileSystem, InspectRequest, LayerCompression, Login, Trust};
 use crate::{build as builder, inspect};
 
@@ -160,7 +160,7 @@ enum OutputForm {
 impl InspectArgs {
     fn check(self) -> Result<InspectRequest> {
         Ok(InspectRequest {
-            place: Place::parse("the image", &self.reference)?,
+            place: Location::parse("the image", &self.reference)?,
             reference: self.reference,
             tag: self.tag,
             platform: self.platform.parse().map_err(|error| Error::Option {

@@ -170,9 +170,9 @@ impl Catalog {
             let entry = Entry::new(status, &changes, &stop);
             images.insert(entry.id.clone(), entry.clone());
             match found {
-                Found::Ready(image) if image.seal().checksum_told => unproven.push(entry),
+                Found::Ready(image) if image.seal().checksum_unproven => unproven.push(entry),
                 Found::Ready(_) => {}
-                Found::Touched(_) | Found::Unsealed(..) => doubtful.push((entry, found)),
+                Found::Modified(_) | Found::Unsealed(..) => doubtful.push((entry, found)),
                 Found::Unusable(id, error) => {
                     warn!(image = %id, error = %report(&error), "left alone");
                 }
@@ -291,9 +291,9 @@ impl Catalog {
             Ok(false) => "its file was changed or replaced; reading it".to_owned(),
             Err(error) => report(&error).to_string(),
         };
-        if entry.reporter().touched(&why) {
+        if entry.reporter().modified(&why) {
             warn!(image = %entry.id, why, "a ready image was touched");
-            self.verify_later(vec![(entry.clone(), Found::Touched(image))]);
+            self.verify_later(vec![(entry.clone(), Found::Modified(image))]);
         }
     }
 
@@ -352,9 +352,9 @@ impl Catalog {
         let Lifecycle::Ready(image) = entry.status().state else {
             return;
         };
-        if entry.reporter().touched(why) {
+        if entry.reporter().modified(why) {
             warn!(image = %entry.id, why, "a ready image is in doubt");
-            self.verify_later(vec![(entry.clone(), Found::Touched(image))]);
+            self.verify_later(vec![(entry.clone(), Found::Modified(image))]);
         }
     }
 

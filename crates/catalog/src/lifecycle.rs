@@ -4,7 +4,7 @@
 //!             Begin           Bytes             Sealed
 //!   pending ─────────▶ starting ───▶ in-progress ─────▶ ready ◀──┐
 //!      ▲ │                 │ │            │ ▲            │        │ Sealed
-//!      │ └──────────┐      │ └── Sealed ──┼─┼──▶ ready   │ Touched│
+//!      │ └──────────┐      │ └── Sealed ──┼─┼──▶ ready   │Modified│
 //!      │  Failed    ▼      ▼ Failed       ▼ └ Bytes      ▼        │
 //!      └──────── failed ◀──────────────────           unknown ────┘
 //!        Retry                                  Failed ──▶ failed
@@ -67,7 +67,7 @@ pub enum Event {
     /// It cannot be had, or its bytes are wrong.
     Failed(Failure),
     /// Somebody wrote to its file, or to what describes it.
-    Touched(String),
+    Modified(String),
     /// A failed image is asked for again.
     Retry,
 }
@@ -114,7 +114,7 @@ impl Lifecycle {
                 Self::Pending | Self::Starting | Self::InProgress(_) | Self::Unknown(_),
                 Event::Failed(failure),
             ) => Ok(Self::Failed(failure)),
-            (Self::Ready(_), Event::Touched(why)) => Ok(Self::Unknown(why)),
+            (Self::Ready(_), Event::Modified(why)) => Ok(Self::Unknown(why)),
             (Self::Failed(_), Event::Retry) => Ok(Self::Pending),
             (state, event) => Err(IllegalTransition {
                 state: state.name(),
@@ -131,7 +131,7 @@ impl Event {
             Self::Bytes(_) => "bytes come",
             Self::Sealed(_) => "been sealed",
             Self::Failed(_) => "failed",
-            Self::Touched(_) => "been touched",
+            Self::Modified(_) => "been modified",
             Self::Retry => "been retried",
         }
     }
@@ -214,7 +214,7 @@ mod tests {
                     0 => Event::Begin,
                     1 => Event::Bytes(Progress { processed: 1, total: 2 }),
                     2 => Event::Failed(failure()),
-                    3 => Event::Touched("mtime".to_owned()),
+                    3 => Event::Modified("mtime".to_owned()),
                     4 => Event::Sealed(Box::new(SEALED.clone())),
                     _ => Event::Retry,
                 };

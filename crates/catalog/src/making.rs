@@ -144,7 +144,7 @@ impl Catalog {
             let work = async move {
                 let reporter = task.reporter();
                 let sealed = match &found {
-                    Found::Touched(image) | Found::Ready(image) => Some((**image).clone()),
+                    Found::Modified(image) | Found::Ready(image) => Some((**image).clone()),
                     Found::Unsealed(..) | Found::Unusable(..) => None,
                 };
                 let asked = || task.board.look(|s| (s.size, s.expected));
@@ -198,7 +198,7 @@ impl Catalog {
         };
         let (store, reading) = (self.inner.store.clone(), ends(&cancel));
         let look = move || match found {
-            Found::Touched(image) | Found::Ready(image) => store.verify(&image, &reading),
+            Found::Modified(image) | Found::Ready(image) => store.verify(&image, &reading),
             Found::Unsealed(id, _) => {
                 store.adopt(&id, &Asked::default(), Reading::silent(&reading))
             }

@@ -27,7 +27,7 @@ impl Catalog {
 
     /// Computes the checksum of a ready image if it was only told.
     pub(super) async fn prove(&self, entry: &Entry, image: &SealedImage) {
-        if !image.seal().checksum_told {
+        if !image.seal().checksum_unproven {
             return;
         }
         match self.compute(entry, image).await {
@@ -38,7 +38,7 @@ impl Catalog {
                 error @ Error::Store(store::Error::Checksum { .. } | store::Error::Damaged { .. }),
             ) => {
                 let reporter = entry.reporter();
-                if reporter.touched("its checksum does not match its record") {
+                if reporter.modified("its checksum does not match its record") {
                     reporter.failed(&self.set_aside(&entry.id, error));
                 }
             }

@@ -87,7 +87,7 @@ impl Catalog {
     }
 
     async fn scrub_one(&self, entry: &Arc<Entry>, image: &SealedImage, rate: u64) -> Result<()> {
-        if image.seal().checksum_told {
+        if image.seal().checksum_unproven {
             // It is read as a whole already, and may have no manifest before that.
             return Ok(());
         }

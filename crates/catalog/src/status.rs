@@ -106,7 +106,7 @@ impl Status {
         };
         match found {
             Found::Ready(image) => sealed(image, Lifecycle::Ready(image.clone())),
-            Found::Touched(image) => sealed(image, unknown("its file was touched; reading it")),
+            Found::Modified(image) => sealed(image, unknown("its file was touched; reading it")),
             Found::Unsealed(id, _) => bare(id, unknown("it has no seal; reading it"), false),
             Found::Unusable(id, error @ store::Error::NewerFormat { .. }) => {
                 bare(id, Lifecycle::Unknown(report(error).to_string()), true)
@@ -252,11 +252,11 @@ impl Reporter {
     }
 
     /// Tells whether the image was ready until now.
-    pub(super) fn touched(&self, why: &str) -> bool {
+    pub(super) fn modified(&self, why: &str) -> bool {
         let ready = self
             .board
             .look(|status| matches!(status.state, Lifecycle::Ready(_)));
-        ready && self.apply(Event::Touched(why.to_owned()))
+        ready && self.apply(Event::Modified(why.to_owned()))
     }
 }
 

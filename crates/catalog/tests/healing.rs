@@ -290,7 +290,7 @@ async fn row_53_a_checksum_that_was_told_is_proven_later() {
         let SidecarFile::Good(mut sidecar) = Sidecar::read(&paths.sidecar).unwrap() else {
             panic!()
         };
-        sidecar.seal.as_mut().unwrap().checksum_told = true;
+        sidecar.seal.as_mut().unwrap().checksum_unproven = true;
         sidecar.current_checksum = sum.to_string();
         sidecar.write(&paths.sidecar).unwrap();
         let mut manifest = Manifest::read(&paths.chunks, sidecar.size)
@@ -307,7 +307,7 @@ async fn row_53_a_checksum_that_was_told_is_proven_later() {
         fixture.catalog =
             Catalog::load(fixture.store.clone(), sources, fixture.stop.clone()).unwrap();
         let proven = |status: &Status| match &status.state {
-            Lifecycle::Ready(image) => right && !image.seal().checksum_told,
+            Lifecycle::Ready(image) => right && !image.seal().checksum_unproven,
             Lifecycle::Failed(failure) => !right && failure.message.contains("checksum mismatch"),
             _ => false,
         };

@@ -3,7 +3,7 @@
 //!
 //! Bytes are trusted without being read if our seal, our chunk manifest and stat(2) agree, or if
 //! Longhorn's sidecar has the size and modification time of the file; the latter are read and
-//! verified once they are an image (see [`told`](super::told)). All others are read and hashed
+//! verified once they are an image (see [`unproven`](super::unproven)). All others are read and hashed
 //! here. In no case is a byte removed: the caller quarantines what is wrong.
 //!
 //! A file is taken over from elsewhere on the disk in these steps:
@@ -194,7 +194,7 @@ impl ImageStore {
             SidecarFile::Missing | SidecarFile::Damaged(_) => None,
         };
         if let Some(told) = &told
-            && let Some(image) = self.told(id, at, told)?
+            && let Some(image) = self.as_longhorn_sealed_it(id, at, told)?
         {
             return Ok((fitting(image, asked)?, None));
         }
@@ -245,7 +245,7 @@ impl ImageStore {
         let examined = Examined::of(&file, &at.backing, facts.format)?;
         let mut image = self.described(id, &at.backing, actual, examined, &facts)?;
         // Digests of chunks prove nothing about the sum over all of them.
-        image.seal.checksum_told = !hashed && seal.is_some_and(|seal| seal.checksum_told);
+        image.seal.checksum_unproven = !hashed && seal.is_some_and(|seal| seal.checksum_unproven);
         image.sidecar.seal = Some(image.seal.clone());
         Ok((image, Some(manifest)))
     }

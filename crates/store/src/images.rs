@@ -150,7 +150,7 @@ impl ImageStore {
         // What only the request knows (the source, a declared format) must outlive a crash from the
         // moment at which the bytes do.
         let mut image = self.described(id, &received.path, manifest.checksum, examined, facts)?;
-        image.seal.checksum_told = received.told;
+        image.seal.checksum_unproven = received.unproven;
         image.sidecar.seal = Some(image.seal.clone());
         image.sidecar.write(&paths.sidecar)?; // 7
         crash_point!("store.seal.described");
@@ -185,7 +185,7 @@ impl ImageStore {
             provenance: facts.provenance.clone(),
             manifest_digest: facts.manifest_digest.clone(),
             unverified: !facts.verified && facts.expected.is_none(),
-            checksum_told: false,
+            checksum_unproven: false,
             asked: facts.asked,
             content: examined.content,
             created_at: (facts.created_at.clone()).unwrap_or_else(|| Timestamp::now().to_string()),

@@ -230,7 +230,7 @@ impl Ingest {
                 chunks: std::mem::take(&mut self.chunks),
             },
             padded,
-            told: false,
+            unproven: false,
             armed: true,
         })
     }

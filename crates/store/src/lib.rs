@@ -25,7 +25,7 @@
 //! | directory without `backing` | removed, the sidecar with it |
 //! | `backing` without (readable) `backing.cfg` | its bytes are read once: against `backing.chunks` if that is whole, else hashed; then it is sealed again |
 //! | both, and stat agrees with the seal | ready, nothing is read |
-//! | both, without a seal, and Longhorn's sidecar has the file's size and time | ready; read once, later (`told.rs`) |
+//! | both, without a seal, and Longhorn's sidecar has the file's size and time | ready; read once, later (`unproven.rs`) |
 //! | both, and stat disagrees | read once; the same bytes: sealed again; other bytes: set aside |
 //! | `raw` without an agreeing `raw.cfg` | removed: it can be made again |
 //! | `.deleting-*` (of earlier versions), `.creating-*` | removed |
@@ -59,7 +59,6 @@ pub mod held;
 pub mod images;
 pub mod ingest;
 pub mod layout;
-mod made;
 mod manifest;
 pub mod node_state;
 pub mod orphans;
@@ -79,8 +78,9 @@ pub mod scrub;
 mod sealed;
 pub mod sidecar;
 pub mod space;
-mod told;
-mod whole;
+mod unproven;
+mod whole_file;
+mod work_file;
 mod work_lock;
 
 pub use adopt::Asked;

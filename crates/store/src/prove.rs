@@ -39,7 +39,7 @@ impl ImageStore {
     /// Writes down that the checksum of an image was computed here.
     pub fn proven(&self, image: &SealedImage) -> Result<SealedImage> {
         let mut proven = image.clone();
-        proven.seal.checksum_told = false;
+        proven.seal.checksum_unproven = false;
         proven.sidecar.seal = Some(proven.seal.clone());
         proven.sidecar.write(&self.paths(&image.id).sidecar)?;
         Ok(proven)

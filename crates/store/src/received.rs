@@ -24,7 +24,7 @@ pub struct Received {
     pub(super) padded: Option<Padded>,
     /// The SHA-512 is what a manifest from elsewhere says: every chunk is proven to be the manifest's, but
     /// the sum over all of them was not computed here.
-    pub(super) told: bool,
+    pub(super) unproven: bool,
     /// Unset once the file has its final name.
     pub(super) armed: bool,
 }

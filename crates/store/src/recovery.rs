@@ -20,7 +20,7 @@ pub enum Found {
     /// Sealed, by us or by Longhorn's manager, and untouched since.
     Ready(Box<SealedImage>),
     /// Sealed, but touched since: its bytes must be read before it is ready again.
-    Touched(Box<SealedImage>),
+    Modified(Box<SealedImage>),
     /// Bytes without a seal of ours, but with Longhorn's sidecar, or none at all: to be adopted.
     Unsealed(ImageId, Option<Box<Sidecar>>),
     /// Cannot be touched or read, and why.
@@ -121,8 +121,11 @@ impl ImageStore {
         });
         Ok(Some(match sealed {
             Some(image) if self.is_untouched(&image)? => Found::Ready(Box::new(image)),
-            Some(image) => Found::Touched(Box::new(image)),
-            None => match sidecar.as_deref().map(|told| self.told(&id, &paths, told)) {
+            Some(image) => Found::Modified(Box::new(image)),
+            None => match sidecar
+                .as_deref()
+                .map(|told| self.as_longhorn_sealed_it(&id, &paths, told))
+            {
                 Some(Ok(Some(image))) => Found::Ready(Box::new(image)),
                 // What cannot be looked into now is read, which says why.
                 Some(Ok(None) | Err(_)) | None => Found::Unsealed(id, sidecar),

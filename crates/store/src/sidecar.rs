@@ -73,8 +73,12 @@ pub struct Seal {
     /// Whether nothing but the bytes themselves vouches for the bytes.
     pub unverified: bool,
     /// The SHA-512 is what a peer's manifest or Longhorn's sidecar says, and is being computed here.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub checksum_told: bool,
+    #[serde(
+        rename = "checksumTold",
+        default,
+        skip_serializing_if = "std::ops::Not::not"
+    )]
+    pub checksum_unproven: bool,
     /// How it was asked for.
     #[serde(flatten)]
     pub asked: AskedFor,

@@ -142,7 +142,7 @@ impl Life {
         let Some(Found::Ready(image)) = self.images.find(&id).unwrap() else {
             panic!("it is not ready at once")
         };
-        if image.seal().checksum_told {
+        if image.seal().checksum_unproven {
             let reading = Reading::silent(&self.cancel);
             self.images.prove(&image, reading).unwrap();
             self.images.proven(&image).unwrap();
@@ -192,7 +192,7 @@ impl Life {
         let found = self.images.load().unwrap();
         let ready = found.into_iter().map(|found| match found {
             Found::Ready(image) => *image,
-            Found::Touched(image) => self.images.verify(&image, &self.cancel).unwrap(),
+            Found::Modified(image) => self.images.verify(&image, &self.cancel).unwrap(),
             Found::Unsealed(id, _) => self
                 .images
                 .adopt(&id, &Asked::default(), Reading::silent(&self.cancel))

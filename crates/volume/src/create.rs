@@ -129,7 +129,7 @@ impl Volumes {
                 (self.clone_raw(raw, &file)?, Some(image), source)
             }
             Material::Volume(volume) => {
-                let made_by = self.cut(volume, &file)?;
+                let made_by = self.clone_live(volume, &file)?;
                 let content = content_of(&file, &creating.data)?;
                 let volume = volume.clone();
                 (made_by, None, Some(FromVolume::Clone { volume, content }))

@@ -54,7 +54,7 @@ pub enum Error {
         "volume {name} is being written to on node {node}: {why}; delete the pods that use it \
          first"
     )]
-    CannotCut {
+    CannotClone {
         /// Which volume.
         name: VolumeName,
         /// Who writes.
@@ -125,9 +125,9 @@ impl Classify for Error {
                 ErrorKind::AlreadyExists
             }
             Self::VolumeBusy(_) | Self::GroupBusy(_) | Self::Cancelled(_) => ErrorKind::Aborted,
-            Self::VolumePublished { .. } | Self::VolumeAttached { .. } | Self::CannotCut { .. } => {
-                ErrorKind::FailedPrecondition
-            }
+            Self::VolumePublished { .. }
+            | Self::VolumeAttached { .. }
+            | Self::CannotClone { .. } => ErrorKind::FailedPrecondition,
             Self::Size { .. } => ErrorKind::OutOfRange,
             Self::Overcommitted { .. } => ErrorKind::ResourceExhausted,
             Self::Store(error) => error.kind(),

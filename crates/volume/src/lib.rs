@@ -6,9 +6,9 @@
 mod change;
 mod contents;
 mod create;
-mod cut;
 mod error;
-mod moment;
+mod group;
+mod live_clone;
 pub mod owner;
 pub mod partition;
 pub mod promise;
@@ -28,8 +28,8 @@ use types::{ImageId, NodeId, VolumeName, report};
 
 pub use self::create::{Reserved, Template, Vacancy};
 pub use self::error::{Error, Result};
-pub use self::moment::Moment;
-use self::moment::Moments;
+pub use self::group::GroupClones;
+use self::group::Groups;
 use self::promise::OVERCOMMIT;
 use self::record::{Publication, Record};
 use self::remove::is_remains;
@@ -54,7 +54,7 @@ pub struct Volumes {
     /// Volumes that were unpublished while their disk could not be written to.
     unpublished: Arc<Mutex<HashSet<VolumeName>>>,
     /// What snapshots of groups are being made of.
-    moments: Moments,
+    groups: Groups,
 }
 
 /// A volume as it is now.
@@ -108,7 +108,7 @@ impl Volumes {
             sizes: Arc::default(),
             overcommit: OVERCOMMIT,
             unpublished: Arc::default(),
-            moments: Arc::default(),
+            groups: Arc::default(),
         };
         for name in volumes.names()? {
             // What cannot be read is said when somebody asks for it.

@@ -33,7 +33,7 @@ impl Service {
         }
         let volumes: Vec<_> = members.iter().filter_map(volume_of).cloned().collect();
         let (all, name) = (self.volumes.clone(), group.clone());
-        let moment = tokio::task::spawn_blocking(move || all.moment(&name, &volumes));
+        let moment = tokio::task::spawn_blocking(move || all.clone_group(&name, &volumes));
         let _moment = moment.await.map_err(Error::Task)??;
         // What an interrupted request left is of another moment.
         self.remove(&there).await?;

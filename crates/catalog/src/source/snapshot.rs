@@ -49,9 +49,9 @@ impl Sources {
             };
             let received = job.store.receive_file(&job.id, reading, |file| {
                 cut_at = if let Some(group) = &group {
-                    volumes.cut_of(group, &name, file)?
+                    volumes.clone_of_group(group, &name, file)?
                 } else {
-                    volumes.cut(&name, file)?;
+                    volumes.clone_live(&name, file)?;
                     Timestamp::now()
                 };
                 Ok::<_, Error>(())

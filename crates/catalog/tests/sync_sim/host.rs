@@ -158,7 +158,7 @@ pub(crate) async fn run(host: Arc<Host>) -> turmoil::Result {
 
 /// Reads a copy that is in doubt, and sets it aside if it is damaged.
 fn look_again(host: &Host) {
-    host.step(Event::Touched("doubted".to_owned()));
+    host.step(Event::Modified("doubted".to_owned()));
     let mut disk = host.disk();
     let good = disk
         .complete
@@ -254,7 +254,7 @@ fn sealed(checksum: Sha512) -> Box<SealedImage> {
         created_at: String::new(),
         extents: 1,
         source_checksums: Vec::new(),
-        checksum_told: false,
+        checksum_unproven: false,
     };
     let sidecar = Sidecar {
         name: String::new(),

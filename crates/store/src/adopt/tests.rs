@@ -143,7 +143,7 @@ fn what_longhorn_left_is_read_once_and_moved() {
         let told = sidecar.is_some();
         let read = if told { 0 } else { 3 << 20 };
         assert_eq!(fixture.read.load(Ordering::Relaxed), read);
-        assert_eq!(image.seal.checksum_told, told);
+        assert_eq!(image.seal.checksum_unproven, told);
         assert_eq!(fixture.images.manifest(&image).unwrap().is_none(), told);
         assert_eq!(
             image.sidecar.expected_checksum,
@@ -154,7 +154,7 @@ fn what_longhorn_left_is_read_once_and_moved() {
         let reading = Reading::silent(&fixture.cancel);
         fixture.images.prove(&image, reading).unwrap();
         let proven = fixture.images.proven(&image).unwrap();
-        assert!(!proven.seal.checksum_told);
+        assert!(!proven.seal.checksum_unproven);
         assert!(fixture.images.manifest(&proven).unwrap().is_some());
         assert!(fixture.is_ready());
     }
@@ -181,7 +181,7 @@ fn a_sidecar_of_longhorn_that_does_not_fit_vouches_for_nothing() {
         spoil(&fixture);
         let image = fixture.take_over(&Asked::default()).unwrap();
         assert_eq!(fixture.read.load(Ordering::Relaxed), 3 << 20);
-        assert!(!image.seal.checksum_told);
+        assert!(!image.seal.checksum_unproven);
     }
 }
 
@@ -329,7 +329,7 @@ fn row_48_a_file_that_was_renamed_before_the_power_went_is_read_and_adopted() {
     fs::copy(&at.chunks, &to.chunks).unwrap();
     fs::copy(&at.sidecar, &to.sidecar).unwrap();
     durable::rename(&at.backing, &to.backing).unwrap();
-    let [Found::Touched(touched)] = &fixture.images.load().unwrap()[..] else {
+    let [Found::Modified(touched)] = &fixture.images.load().unwrap()[..] else {
         panic!()
     };
     fixture.images.verify(touched, &fixture.cancel).unwrap();

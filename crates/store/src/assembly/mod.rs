@@ -326,7 +326,7 @@ impl Assembly {
                 chunks: chunks.into_iter().flatten().collect(),
             },
             padded: None,
-            told: followed.is_none(),
+            unproven: followed.is_none(),
             armed: true,
         })
     }

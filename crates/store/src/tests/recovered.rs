@@ -113,7 +113,7 @@ fn row_64_a_touched_image_is_read_and_a_forged_time_does_not_help() {
     };
     touch(&[7; 16]);
     assert!(!fixture.store.is_untouched(&sealed).unwrap());
-    assert!(matches!(fixture.load()[..], [Found::Touched(_)]));
+    assert!(matches!(fixture.load()[..], [Found::Modified(_)]));
     let fresh = fixture.store.verify(&sealed, &Cancel::never()).unwrap();
     assert!(fixture.store.is_untouched(&fresh).unwrap());
     assert!(matches!(fixture.load()[..], [Found::Ready(_)]));

@@ -10,8 +10,8 @@
 //! wait for a slow peer are requested from a second one.
 
 mod choose;
+mod events;
 mod peer;
-mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -20,8 +20,8 @@ use std::time::Duration;
 use super::PEERS_KNOWN_MAX;
 use super::address::PeerAddress;
 use super::bits::Bits;
+pub use events::{Action, Event, Fault, Outlook, PeerId, RequestId, Tuning, Weight};
 use peer::{Peer, Standing};
-pub use words::{Action, Event, Fault, Outlook, PeerId, RequestId, Tuning, Weight};
 
 #[derive(Debug)]
 struct Request {

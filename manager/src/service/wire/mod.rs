@@ -219,7 +219,7 @@ pub(super) fn image(status: &Status, has_raw_form: bool, usage: Option<Usage>) -
             image.format = sealed.format().to_string();
             image.current_checksum.clone_from(&sidecar.current_checksum);
             image.unverified = sealed.seal().unverified;
-            if sealed.seal().checksum_told {
+            if sealed.seal().checksum_unproven {
                 "its checksum comes from its source and is not verified yet"
                     .clone_into(&mut image.message);
             }

@@ -47,7 +47,7 @@ impl ImageStore {
             path,
             manifest,
             padded: None,
-            told: false,
+            unproven: false,
             armed: true,
         })
     }

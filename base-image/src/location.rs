@@ -11,7 +11,7 @@ use super::error::{Error, Result};
 
 /// A place of a base image.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Location {
     Registry(Reference),
     /// A directory in the form of the OCI image layout.
     OciLayout(PathBuf),
@@ -23,7 +23,7 @@ pub(super) enum Place {
     File(PathBuf),
 }
 
-impl Place {
+impl Location {
     /// Reads what was typed for `option`.
     pub(super) fn parse(option: &'static str, text: &str) -> Result<Self> {
         let problem = |problem: String| Error::Option { option, problem };
@@ -72,7 +72,7 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Registry(reference) => write!(f, "docker://{reference}"),
@@ -97,7 +97,7 @@ mod tests {
             "docker-archive:x.tar",
             "file:disk.qcow2",
         ] {
-            assert_eq!(Place::parse("--output", text).unwrap().to_string(), text);
+            assert_eq!(Location::parse("--output", text).unwrap().to_string(), text);
         }
     }
 
@@ -111,7 +111,7 @@ mod tests {
             "ftp://x/y",
             "docker://u:p@x/y",
         ] {
-            let error = Place::parse("--output", text).unwrap_err().to_string();
+            let error = Location::parse("--output", text).unwrap_err().to_string();
             assert!(!error.contains(":p@"), "{error}");
         }
     }

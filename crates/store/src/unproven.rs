@@ -3,7 +3,7 @@
 //!
 //! A file with the size and modification time of Longhorn's sidecar becomes an image immediately,
 //! as in Longhorn's manager: no byte of it is read, because volumes wait for it. Its checksum
-//! counts as claimed (see [`Seal::checksum_told`](super::sidecar::Seal)) until
+//! counts as claimed (see [`Seal::checksum_unproven`](super::sidecar::Seal)) until
 //! [`prove`](super::prove) has read the file and created the chunk manifest. A power cut can leave
 //! such a sidecar with a different file: the reading detects this, and the file is quarantined.
 
@@ -19,7 +19,7 @@ use crate::error::{IoContext, Result};
 
 impl ImageStore {
     /// The image `id` whose file is at `at`, when Longhorn's sidecar vouches for the file as it is now.
-    pub(super) fn told(
+    pub(super) fn as_longhorn_sealed_it(
         &self,
         id: &ImageId,
         at: &ImagePaths,
@@ -45,7 +45,7 @@ impl ImageStore {
             ..Facts::default()
         };
         let mut image = self.described(id, &at.backing, checksum, examined, &facts)?;
-        image.seal.checksum_told = true;
+        image.seal.checksum_unproven = true;
         image.sidecar.seal = Some(image.seal.clone());
         Ok(Some(image))
     }

@@ -26,7 +26,7 @@ const EXTENTS_MANY: u32 = 9_000;
 
 impl Volumes {
     /// Makes `file`, which is empty, what the volume holds now. Nothing is synced.
-    pub fn cut(&self, name: &VolumeName, file: &File) -> Result<MadeBy> {
+    pub fn clone_live(&self, name: &VolumeName, file: &File) -> Result<MadeBy> {
         let _busy = self.lock(name)?;
         let volume = self.get(name)?;
         let path = self.disk.layout().volume(name).data;
@@ -44,7 +44,7 @@ impl Volumes {
             return self.copy(&source, &path, file);
         };
         let refused = |why| {
-            Err(Error::CannotCut {
+            Err(Error::CannotClone {
                 name: name.clone(),
                 node: writer.clone(),
                 why,

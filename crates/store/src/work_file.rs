@@ -82,7 +82,7 @@ impl Made {
             path: self.path.clone(),
             manifest,
             padded: None,
-            told: false,
+            unproven: false,
             armed: true,
         })
     }

@@ -21,7 +21,7 @@ const BLOCK: usize = 64 << 10;
 
 /// A disk image that was taken out of a container image.
 #[derive(Debug)]
-pub(super) struct Brought {
+pub(super) struct Extracted {
     /// The container image by its manifest (of `docker save`: by its config).
     pub(super) digest: Digest,
     /// Where the disk image was: `base_image/example.qcow2`.
@@ -37,7 +37,7 @@ pub(super) fn from_registry(
     platform: &Platform,
     out: &File,
     progress: &Progress,
-) -> Result<Brought> {
+) -> Result<Extracted> {
     let failed = |source| Error::Fetch {
         what: "read the image",
         source,
@@ -73,7 +73,7 @@ pub(super) fn from_registry(
             }
         }
     };
-    Ok(Brought {
+    Ok(Extracted {
         digest: resolved.manifest_digest.clone(),
         name: name(&found),
         packed: Some(resolved.packed_size()),
@@ -88,7 +88,7 @@ pub(super) fn from_package(
     name_and_tag: Option<&str>,
     platform: &Platform,
     out: &File,
-) -> Result<Brought> {
+) -> Result<Extracted> {
     let failed = |source| Error::Container { source };
     let file = File::open(path).map_err(io("open", path))?;
     let package = open(file, path).map_err(failed)?;
@@ -97,7 +97,7 @@ pub(super) fn from_package(
     let found = layer::find(inputs, Limits::default(), &mut Out::new(out))
         .map_err(|source| Error::Layers { source })?;
     let sizes = image.layers.iter().map(|layer| layer.size);
-    Ok(Brought {
+    Ok(Extracted {
         name: name(&found),
         packed: sizes.sum(),
         layers: image.layers.len(),

@@ -1,6 +1,6 @@
 //! What several volumes hold at one moment, while nodes may be writing to them: for groups of snapshots.
 //!
-//! Volumes are cloned one after the other (see `cut`). The clones are consistent, with the state at
+//! Volumes are cloned one after the other (see `live_clone`). The clones are consistent, with the state at
 //! the last one, if nothing was written to the other volumes since their own clones: every write
 //! changes the time of its file, and if one did, all are cloned again. The volume with the latest
 //! write is cloned last: that one may be written to all the time.
@@ -32,23 +32,23 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(30);
 
 /// The moments that snapshots are being made of, by their groups; none while it is waited for.
-pub(super) type Moments = Arc<Mutex<HashMap<ImageName, Option<Cuts>>>>;
+pub(super) type Groups = Arc<Mutex<HashMap<ImageName, Option<Clones>>>>;
 
 /// What the volumes of a group held, in files without names: whatever ends this process, they are gone.
 #[derive(Debug)]
-pub(super) struct Cuts {
+pub(super) struct Clones {
     at: Timestamp,
     files: HashMap<VolumeName, File>,
 }
 
 /// Keeps what the volumes of a group held, until it is dropped.
 #[derive(Debug)]
-pub struct Moment {
+pub struct GroupClones {
     group: ImageName,
-    all: Moments,
+    all: Groups,
 }
 
-impl Drop for Moment {
+impl Drop for GroupClones {
     fn drop(&mut self) {
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         all.remove(&self.group);
@@ -59,14 +59,14 @@ impl Volumes {
     /// Takes what these volumes hold at one moment, for the snapshots of `group`.
     ///
     /// # Errors
-    /// [`Error::CannotCut`] when there was no such moment for 10 s, because more than one of the volumes
+    /// [`Error::CannotClone`] when there was no such moment for 10 s, because more than one of the volumes
     /// was being written to, or when one of them cannot be cut at all; [`Error::VolumeBusy`] when
     /// somebody works on one, [`Error::GroupBusy`] on the group.
-    pub fn moment(&self, group: &ImageName, names: &[VolumeName]) -> Result<Moment> {
+    pub fn clone_group(&self, group: &ImageName, names: &[VolumeName]) -> Result<GroupClones> {
         let moment = self.claim(group)?;
         let started = Instant::now();
         let cuts = loop {
-            match self.cut_all(names)? {
+            match self.clone_all(names)? {
                 Ok(cuts) => break cuts,
                 Err(_) if started.elapsed() < PATIENCE => sleep(PAUSE),
                 Err(name) => {
@@ -76,33 +76,38 @@ impl Volumes {
                         PATIENCE.as_secs()
                     );
                     let node = self.node_id.clone();
-                    return Err(Error::CannotCut { name, node, why });
+                    return Err(Error::CannotClone { name, node, why });
                 }
             }
         };
-        let mut all = self.moments.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
         all.insert(group.clone(), Some(cuts));
         Ok(moment)
     }
 
-    fn claim(&self, group: &ImageName) -> Result<Moment> {
-        let mut all = self.moments.lock().unwrap_or_else(PoisonError::into_inner);
+    fn claim(&self, group: &ImageName) -> Result<GroupClones> {
+        let mut all = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
         match all.entry(group.clone()) {
             Entry::Occupied(_) => Err(Error::GroupBusy(group.clone())),
             Entry::Vacant(place) => {
                 place.insert(None);
-                Ok(Moment {
+                Ok(GroupClones {
                     group: group.clone(),
-                    all: self.moments.clone(),
+                    all: self.groups.clone(),
                 })
             }
         }
     }
 
     /// Makes `file`, which is empty, what the volume held at the moment of `group`, and says when that was.
-    pub fn cut_of(&self, group: &ImageName, name: &VolumeName, file: &File) -> Result<Timestamp> {
+    pub fn clone_of_group(
+        &self,
+        group: &ImageName,
+        name: &VolumeName,
+        file: &File,
+    ) -> Result<Timestamp> {
         let (at, cut) = {
-            let all = self.moments.lock().unwrap_or_else(PoisonError::into_inner);
+            let all = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
             let cuts = all.get(group).and_then(Option::as_ref);
             let cut = cuts.and_then(|cuts| Some((cuts.at, cuts.files.get(name)?)));
             let (at, cut) = cut.ok_or(Error::Cancelled("the moment of its group has passed"))?;
@@ -113,8 +118,8 @@ impl Volumes {
         Ok(at)
     }
 
-    /// Cuts all of them; the inner error names one that was written to meanwhile.
-    fn cut_all(&self, names: &[VolumeName]) -> Result<Result<Cuts, VolumeName>> {
+    /// Clones all of them; the inner error names one that was written to meanwhile.
+    fn clone_all(&self, names: &[VolumeName]) -> Result<Result<Clones, VolumeName>> {
         let mut order = Vec::new();
         for name in names {
             order.push((self.last_written(name)?, name));
@@ -126,7 +131,7 @@ impl Volumes {
         for (_, name) in &order {
             let file = durable::nameless(&dir, OFlags::empty());
             let file = file.context("make a file without a name in", &dir)?;
-            self.cut(name, &file)?;
+            self.clone_live(name, &file)?;
             files.insert((*name).clone(), file);
         }
         let at = Timestamp::now();
@@ -136,7 +141,7 @@ impl Volumes {
                 return Ok(Err(name.clone()));
             }
         }
-        Ok(Ok(Cuts { at, files }))
+        Ok(Ok(Clones { at, files }))
     }
 
     /// When a volume was last written to: the time that nobody can set (`st_ctime`, inode(7)), in seconds
