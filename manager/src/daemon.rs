@@ -168,7 +168,7 @@ pub async fn run(args: DaemonArgs) -> Result<()> {
     let store = ImageStore::new(disk.clone(), Place::Images);
     let sources = sources.with_volumes(volumes.clone());
     let catalog = Catalog::load(store, sources, stop.child_token())?;
-    upkeep::spawn(
+    let upkeep = upkeep::spawn(
         args.upkeep,
         (catalog.clone(), volumes.clone()),
         disk.clone(),
@@ -226,7 +226,8 @@ pub async fn run(args: DaemonArgs) -> Result<()> {
         () = grace_after(&stop) => Ok(()),
     };
     stop.cancel();
-    if tokio::time::timeout(GRACE, catalog.stop()).await.is_err() {
+    let ending = async { tokio::join!(catalog.stop(), upkeep) };
+    if tokio::time::timeout(GRACE, ending).await.is_err() {
         warn!("some work did not end in time; the next start cleans up");
     }
     if let Some(metrics) = metrics {

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use types::ImageId;
 
 use super::status::StatusCell;
@@ -33,6 +34,7 @@ pub struct SendGuard {
     /// What is sent.
     pub reading: Reading,
     board: StatusCell,
+    tasks: TaskTracker,
 }
 
 impl Catalog {
@@ -51,7 +53,8 @@ impl Catalog {
     /// Begins to send a ready image, unless enough copies of it are being sent.
     pub async fn begin_send(&self, id: &ImageId) -> Result<SendGuard> {
         let reading = self.read(id).await?;
-        let board = self.entry(&id.name, Some(&id.uuid))?.board.clone();
+        let entry = self.entry(&id.name, Some(&id.uuid))?;
+        let (board, tasks) = (entry.board.clone(), entry.tasks.clone());
         let counted = board.change(|status| {
             let sending = &mut status.sending;
             let free = *sending < SENDS_MAX;
@@ -61,7 +64,22 @@ impl Catalog {
         if !counted {
             return Err(Error::SendingLimit(SENDS_MAX));
         }
-        Ok(SendGuard { reading, board })
+        Ok(SendGuard {
+            reading,
+            board,
+            tasks,
+        })
+    }
+}
+
+impl SendGuard {
+    /// Sends in a task of the image: deleting the image, or stopping, ends the task and waits for it.
+    pub fn send(self, work: impl Future<Output = ()> + Send + 'static) {
+        let tasks = self.tasks.clone();
+        tasks.spawn(async move {
+            work.await;
+            drop(self);
+        });
     }
 }
 

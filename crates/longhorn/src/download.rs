@@ -158,6 +158,7 @@ impl Outgoing {
     /// take what it has, and the image must not wait for that peer when it is deleted.
     fn body(self) -> Body {
         let (pieces, body) = mpsc::channel(2);
+        // It ends with its connection, or when the image is deleted.
         tokio::spawn(async move {
             // Kept for the end: a part is never taken for the whole, however full the channel is.
             let Ok(broken_off) = pieces.clone().reserve_owned().await else {

@@ -103,9 +103,8 @@ pub(super) async fn send(files: &Files, path: &Path, to: &str) -> Result<()> {
         if let Err(error) = sending.run().await {
             warn!(error = %report(&error), "not sent");
         }
-        drop(guard);
     };
-    tokio::spawn(work.instrument(span));
+    guard.send(work.instrument(span));
     Ok(())
 }
 

@@ -246,6 +246,7 @@ impl Swarm {
 impl Served {
     /// Goes on for a while, or until `ended`.
     pub(super) fn linger(self, ended: CancellationToken) {
+        // It ends after [`LINGER`], or with the image.
         tokio::spawn(async move {
             let _ = tokio::time::timeout(LINGER, ended.cancelled()).await;
             drop(self);

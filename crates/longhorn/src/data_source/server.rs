@@ -150,6 +150,7 @@ impl DataSource {
                 transferring: tokio::sync::Mutex::new(()),
             }),
         };
+        // It ends when the file has begun, or will not; its process is no longer than the file.
         tokio::spawn(source.clone().watch_begin());
         Ok(source)
     }

@@ -46,6 +46,7 @@ impl<L> Server<L> {
         let (pieces, body) = mpsc::channel(AHEAD);
         let (swarm, offer) = (self.swarm.clone(), asked.offer.clone());
         let (id, to) = (asked.id.clone(), asked.asker);
+        // It ends with its connection, or when the image is deleted.
         tokio::spawn(async move {
             let _permit = permit;
             let ended = offer.ended();
