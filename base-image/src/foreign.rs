@@ -33,7 +33,6 @@ pub(super) enum Foreign {
     Vmdk,
     /// The older format of Hyper-V and Azure, fixed or dynamic.
     Vhd,
-    /// The newer one.
     Vhdx,
     Vdi,
     /// A tar archive with a description and one VMDK.

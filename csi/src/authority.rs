@@ -125,11 +125,16 @@ enum Field {
     /// At the first byte of a field.
     Start,
     /// In the further bytes of an index, after which a value comes or does not.
-    Index { then_value: bool },
+    Index {
+        then_value: bool,
+    },
     /// At the length of a name.
     NameLength,
     /// In its further bytes.
-    NameLengthRest { length: Length, coded: bool },
+    NameLengthRest {
+        length: Length,
+        coded: bool,
+    },
     /// In a name, which so far is that of the authority or is not.
     Name {
         left: u32,
@@ -138,11 +143,18 @@ enum Field {
         is_authority: bool,
     },
     /// At the length of a value.
-    ValueLength { is_authority: bool },
+    ValueLength {
+        is_authority: bool,
+    },
     /// In its further bytes.
-    ValueLengthRest { length: Length, is_authority: bool },
-    /// In a value.
-    Value { left: u32, is_authority: bool },
+    ValueLengthRest {
+        length: Length,
+        is_authority: bool,
+    },
+    Value {
+        left: u32,
+        is_authority: bool,
+    },
     /// In something that is no header block.
     Lost,
 }

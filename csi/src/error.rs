@@ -35,7 +35,6 @@ pub enum Error {
     /// The volume belongs to another driver.
     #[error("volume {volume} does not belong to CSI: {why}")]
     NotOurs {
-        /// Which.
         volume: String,
         /// Whose it is, and what to do.
         why: String,
@@ -51,7 +50,6 @@ pub enum Error {
     /// A known parameter with a value that can never work.
     #[error("parameter {key} = {value:?} is not valid: {why}")]
     Parameter {
-        /// Which.
         key: &'static str,
         /// As given, cut to 64 characters.
         value: String,
@@ -63,25 +61,16 @@ pub enum Error {
         "fsType {parameter:?} in the parameters and {capability:?} in the volume capability differ"
     )]
     TwoFsTypes {
-        /// One.
         parameter: String,
-        /// The other.
         capability: String,
     },
     /// The size asked for cannot be.
     #[error("the request requires {required} bytes, and allows at most {limit}")]
-    Limit {
-        /// At least.
-        required: ByteSize,
-        /// At most.
-        limit: ByteSize,
-    },
+    Limit { required: ByteSize, limit: ByteSize },
     /// A blank volume is too large for its file system.
     #[error("a volume of {size} bytes is too large for {fs_type}, which has at most {most}")]
     TooLargeToFormat {
-        /// Asked.
         size: ByteSize,
-        /// Which.
         fs_type: host::FsType,
         /// The most it has.
         most: ByteSize,
@@ -89,11 +78,8 @@ pub enum Error {
     /// A blank volume is too small for its file system.
     #[error("a volume of {size} bytes is too small for {fs_type}, which needs {least}")]
     TooSmallToFormat {
-        /// Asked.
         size: ByteSize,
-        /// Which.
         fs_type: host::FsType,
-        /// Needed.
         least: ByteSize,
     },
     /// No volume of that id can exist, or none does on this node.
@@ -111,7 +97,6 @@ pub enum Error {
     /// The name of a snapshot is taken.
     #[error("{name} exists and is {existing}, not a snapshot of volume {asked}; use another name")]
     SnapshotDiffers {
-        /// Which.
         name: ImageName,
         /// What has the name, in words.
         existing: String,
@@ -120,30 +105,15 @@ pub enum Error {
     },
     /// A snapshot was taken with others and goes with them.
     #[error("snapshot {snapshot} belongs to group {group}; delete the whole group")]
-    InGroup {
-        /// Which.
-        snapshot: ImageName,
-        /// Its group.
-        group: String,
-    },
+    InGroup { snapshot: ImageName, group: String },
     /// The snapshots that the caller takes for those of a group are others.
     #[error("snapshot_ids are not those of group {group}: it has {has}")]
-    OtherMembers {
-        /// Which.
-        group: ImageName,
-        /// Its snapshots.
-        has: String,
-    },
+    OtherMembers { group: ImageName, has: String },
     /// The node has as many volumes as it takes.
     #[error(
         "node {node} already has {most} published volumes, its maximum (--max-volumes-per-node)"
     )]
-    NodeFull {
-        /// Which.
-        node: types::NodeId,
-        /// How many.
-        most: u32,
-    },
+    NodeFull { node: types::NodeId, most: u32 },
     /// No node of that id can exist.
     #[error("node {node_id:?} does not exist")]
     NoSuchNode {
@@ -152,27 +122,20 @@ pub enum Error {
     },
     /// The volume is not at the path of the request.
     #[error("volume {volume} is not at the path of the request")]
-    NotAtPath {
-        /// Which.
-        volume: VolumeName,
-    },
+    NotAtPath { volume: VolumeName },
     /// The image holds another file system than the one asked for.
     #[error(
         "image {image} holds {found}, and fsType asks for {asked}: a base image is never formatted; \
          leave fsType empty or set it to {found}"
     )]
     FsTypeMismatch {
-        /// Which.
         image: String,
-        /// In the image.
         found: String,
-        /// In the request.
         asked: host::FsType,
     },
     /// The image holds nothing that could be mounted.
     #[error("image {image} holds {what}: it can be used with volumeMode Block only")]
     NotMountable {
-        /// Which.
         image: String,
         /// What it holds, in words.
         what: String,
@@ -180,7 +143,6 @@ pub enum Error {
     /// The image is still on its way.
     #[error("image {image} is {state}, {progress}: try again")]
     ImageInProgress {
-        /// Which.
         image: String,
         /// As in the design: pending, starting, in-progress …
         state: &'static str,
@@ -197,7 +159,6 @@ pub enum Error {
         image: String,
         /// What the cause means.
         kind: ErrorKind,
-        /// The cause.
         message: String,
     },
     /// Volumes cannot be made where the request wants them.
@@ -209,33 +170,24 @@ pub enum Error {
     /// A manager that does not answer may have made what is asked for.
     #[error("{answered} of {managers} backing image managers answer; check the others")]
     Incomplete {
-        /// How many answered.
         answered: usize,
         /// How many there are.
         managers: usize,
     },
     /// Another call works on the same thing.
     #[error("another call on {name} is running; try again")]
-    InFlight {
-        /// On what.
-        name: String,
-    },
+    InFlight { name: String },
     /// The volume is not where the node could reach it.
     #[error("volume {volume} has no replica on node {node}")]
     NoReplica {
-        /// Which.
         volume: VolumeName,
-        /// For whom.
         node: types::NodeId,
     },
     /// The volume is smaller than the caller of an expansion wants.
     #[error("volume {volume} has {size} bytes on this node, and the request requires {required}")]
     NotGrown {
-        /// Which.
         volume: VolumeName,
-        /// On this node.
         size: ByteSize,
-        /// Asked.
         required: ByteSize,
     },
     /// A page token that we never gave out.
@@ -246,10 +198,7 @@ pub enum Error {
     NotStaged,
     /// A whole call that the plugin does not offer.
     #[error("{rpc} is not implemented by this plugin")]
-    Unimplemented {
-        /// Which.
-        rpc: &'static str,
-    },
+    Unimplemented { rpc: &'static str },
     /// The plugin cannot start as it was told to.
     #[error("cannot use {}: {why}", path.display())]
     Start {
@@ -261,7 +210,6 @@ pub enum Error {
     /// A flag of the command line is not usable.
     #[error("{flag} {why}")]
     Flag {
-        /// Which.
         flag: &'static str,
         /// What is wrong, and what would be right.
         why: &'static str,

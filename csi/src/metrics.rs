@@ -78,7 +78,6 @@ static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
     }
 });
 
-/// Counts one call.
 pub(crate) fn count(method_name: &'static str, code: Code, took: Duration) {
     let code = code as i32;
     let operation = Operation { method_name, code };

@@ -36,7 +36,6 @@ const WORDS_MAX: usize = 500;
 /// What the kubelet has said so far.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Registered {
-    /// Nothing yet.
     NotYet,
     /// The plugin is registered.
     Yes,

@@ -28,7 +28,6 @@ struct Disk {
 }
 
 impl Seen {
-    /// Notes who answers.
     pub(crate) fn members(&self, members: &[Member]) {
         let mut disks = self.lock();
         for Member { client, disk } in members {

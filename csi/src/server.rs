@@ -23,7 +23,6 @@ use crate::node::NodeService;
 /// How long calls under way may take after SIGTERM. Kubernetes kills a pod after 30 seconds.
 pub(crate) const GRACE: Duration = Duration::from_secs(25);
 
-/// What is served.
 #[derive(Debug)]
 pub(crate) struct Services {
     pub(crate) identity: IdentityService,

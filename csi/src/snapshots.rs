@@ -26,7 +26,6 @@ impl Snapshots {
         Self { client, wait }
     }
 
-    /// Its manager.
     pub(crate) fn into_client(self) -> Client {
         self.client
     }
@@ -82,7 +81,6 @@ impl Snapshots {
         Ok(self.client.delete_image(id, uuid.as_ref()).await?)
     }
 
-    /// One snapshot.
     pub(crate) async fn get(&self, id: &ImageName) -> Result<csi::Snapshot> {
         let image = self.find(id).await?.filter(is_snapshot);
         let image = image.ok_or_else(|| Error::NoSuchSnapshot {

@@ -59,7 +59,6 @@ impl Socket {
 }
 
 impl Socket {
-    /// Where it lies.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

@@ -86,14 +86,12 @@ impl DriverCall {
     }
 }
 
-/// A command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Call {
     /// `init`
     Init,
     /// `getvolumename <json>`
     GetVolumeName,
-    /// On a volume.
     Driver(DriverCall),
     /// `install …`, for people and containers.
     Install(Install),

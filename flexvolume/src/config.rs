@@ -22,11 +22,8 @@ const BYTES_MAX: u64 = 64 << 10;
 /// Where the log goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Log {
-    /// To a file.
     File(PathBuf),
-    /// To systemd's journal.
     Journal,
-    /// Nowhere.
     Off,
 }
 
@@ -38,13 +35,10 @@ pub enum LogLevel {
     Error,
     /// What was odd as well.
     Warn,
-    /// Every call.
     Info,
-    /// Its steps.
     Debug,
 }
 
-/// The configuration, checked.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Config {

@@ -19,7 +19,6 @@ pub(crate) const PANICKED: &str = "the call ended by a panic, a bug of this prog
 /// The result of whatever the driver does.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// A call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The kubelet does by default what this call is for.
@@ -27,16 +26,10 @@ pub enum Error {
     NotSupported,
     /// The command line is not one of the kubelet's.
     #[error("{why}; {USAGE}")]
-    Usage {
-        /// What is wrong.
-        why: String,
-    },
+    Usage { why: String },
     /// The options are not what the kubelet writes.
     #[error("the options are not valid: {why}")]
-    Options {
-        /// What is wrong.
-        why: String,
-    },
+    Options { why: String },
     /// An option that nobody knows.
     #[error("option {key:?} is not known; did you mean {nearest:?}?")]
     UnknownOption {
@@ -48,7 +41,6 @@ pub enum Error {
     /// A known option with a value that can never work.
     #[error("option {key} = {value:?} is not valid: {why}")]
     Option {
-        /// Which.
         key: &'static str,
         /// As given, cut to 64 characters.
         value: String,
@@ -70,30 +62,23 @@ pub enum Error {
          cannot replace those of the kubelet"
     )]
     Overwritten {
-        /// Which.
         key: &'static str,
-        /// As given.
         value: String,
         /// As the path says.
         expected: String,
     },
     /// A new blank volume has no size.
     #[error("volume {volume} does not exist and cannot be created: option size is missing")]
-    SizeMissing {
-        /// Which.
-        volume: VolumeName,
-    },
+    SizeMissing { volume: VolumeName },
     /// There is a volume of that name, and it is another one.
     #[error(
         "volume {volume} exists with {what} {existing:?}, and the request has {asked:?}; use \
          another name"
     )]
     Differs {
-        /// Which.
         volume: VolumeName,
         /// In what they differ.
         what: &'static str,
-        /// What it has.
         existing: String,
         /// What the request wants.
         asked: String,
@@ -101,7 +86,6 @@ pub enum Error {
     /// The volume belongs to another driver, or to pods of another namespace.
     #[error("volume {volume} is not for this pod: {why}")]
     NotOurs {
-        /// Which.
         volume: String,
         /// Whose it is, and what to do.
         why: String,
@@ -111,10 +95,7 @@ pub enum Error {
         "option {option} is missing: volumes belong to namespaces, and the kubelet passes the \
          namespace of every pod"
     )]
-    NoNamespace {
-        /// Its key.
-        option: &'static str,
-    },
+    NoNamespace { option: &'static str },
     /// Another pod uses the volume.
     #[error(
         "volume {volume} is in use by pod {pod} at {}: names of inline volumes apply to the \
@@ -123,36 +104,24 @@ pub enum Error {
         target.display()
     )]
     InUse {
-        /// Which.
         volume: VolumeName,
-        /// By whom.
         pod: String,
-        /// Where.
         target: PathBuf,
     },
     /// Something else of ours is at the target.
     #[error("{} holds volume {present}, and the request is for {asked}; unmount it first", target.display())]
     Taken {
-        /// Where.
         target: PathBuf,
-        /// What is there.
         present: String,
-        /// What is asked.
         asked: String,
     },
     /// Pods still use what is to be taken away.
     #[error("volume {volume} is still mounted at {}; unmount it there first", target.display())]
-    StillMounted {
-        /// Which.
-        volume: VolumeName,
-        /// Where.
-        target: PathBuf,
-    },
+    StillMounted { volume: VolumeName, target: PathBuf },
     /// The image is still on its way.
     #[error("image {image} is {state}, {progress}: waited {} seconds, the next call continues",
             waited.as_secs())]
     ImageInProgress {
-        /// Which.
         image: String,
         /// As everywhere: pending, starting, in-progress …
         state: &'static str,
@@ -168,41 +137,22 @@ pub enum Error {
         image: String,
         /// What the cause means.
         kind: ErrorKind,
-        /// The cause.
         message: String,
     },
     /// The volume is not where this node could reach it.
     #[error("volume {volume} has no replica on this node; its nodes: {nodes}")]
-    NoReplica {
-        /// Which.
-        volume: VolumeName,
-        /// Where it is.
-        nodes: String,
-    },
+    NoReplica { volume: VolumeName, nodes: String },
     /// The volume is not attached to this node.
     #[error("volume {volume} is not attached to this node; it is attached to: {nodes}")]
-    NotAttached {
-        /// Which.
-        volume: VolumeName,
-        /// Where it is.
-        nodes: String,
-    },
+    NotAttached { volume: VolumeName, nodes: String },
     /// The device is not the one of the volume.
     #[error("device {device:?} does not belong to volume {volume}")]
-    OtherDevice {
-        /// Which volume.
-        volume: VolumeName,
-        /// As given, cut.
-        device: String,
-    },
+    OtherDevice { volume: VolumeName, device: String },
     /// The volume is smaller than the caller of an expansion wants.
     #[error("volume {volume} has {size} bytes, and the request requires {required}")]
     NotGrown {
-        /// Which.
         volume: VolumeName,
-        /// What it has.
         size: ByteSize,
-        /// Asked.
         required: ByteSize,
     },
     /// Another call works on the same thing.
@@ -221,16 +171,10 @@ pub enum Error {
     Panicked,
     /// The configuration file cannot be used.
     #[error("the configuration {} is not valid: {why}", path.display())]
-    Config {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        why: String,
-    },
+    Config { path: PathBuf, why: String },
     /// The driver cannot be installed or removed there.
     #[error("cannot install at {}: {why}", path.display())]
     Install {
-        /// The file.
         path: PathBuf,
         /// What is wrong, and what to do.
         why: String,

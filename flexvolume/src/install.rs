@@ -45,7 +45,6 @@ pub(crate) struct Install {
     pub(crate) stay: bool,
 }
 
-/// What `version` says.
 pub(crate) fn version_text() -> &'static str {
     MARK.trim_end()
 }

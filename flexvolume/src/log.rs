@@ -91,7 +91,6 @@ fn connect() -> io::Result<UnixDatagram> {
     Ok(socket)
 }
 
-/// Where lines go.
 #[derive(Debug, Clone)]
 enum Sink {
     File(Arc<File>),

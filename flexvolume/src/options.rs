@@ -94,9 +94,7 @@ impl Share {
 pub struct Pod {
     /// Its namespace; empty: not told.
     pub namespace: String,
-    /// Its name.
     pub name: String,
-    /// Its uid.
     pub uid: String,
 }
 
@@ -109,10 +107,8 @@ impl fmt::Display for Pod {
     }
 }
 
-/// Checked options.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// Which volume.
     pub volume: VolumeName,
     /// The file system asked for; `None`: the image's own, or ext4 on a blank volume.
     pub fs_type: Option<FsType>,
@@ -128,7 +124,6 @@ pub struct Options {
     pub stale_replica_timeout: u32,
     /// The container image with the first contents.
     pub base_image: Option<String>,
-    /// For whom.
     pub pod: Pod,
     /// What the registry wants to hear.
     pub pull_secret: PullSecret,

@@ -40,7 +40,6 @@ const DEBTS_PAID: usize = 8;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Kind {
-    /// A pod (`mount`).
     Pod,
     /// All pods of the node (`mountdevice`).
     Device,
@@ -119,7 +118,6 @@ impl Record {
     }
 }
 
-/// The state directory.
 #[derive(Debug, Clone)]
 pub(crate) struct State(PathBuf);
 

@@ -69,7 +69,6 @@ impl Reply {
         }
     }
 
-    /// It is done.
     pub(crate) fn success(message: impl AsRef<str>) -> Self {
         Self::new(Status::Success, message.as_ref())
     }

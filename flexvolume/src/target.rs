@@ -30,7 +30,6 @@ impl Target {
         Ok(Self { path, id })
     }
 
-    /// The path.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

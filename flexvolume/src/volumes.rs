@@ -201,7 +201,6 @@ impl Volumes {
         self.grow(volume, size).await
     }
 
-    /// Grows a volume.
     async fn grow(&self, volume: &VolumeName, size: ByteSize) -> Result<wire::Volume> {
         Ok(self
             .stop

@@ -52,12 +52,10 @@ pub fn damaged() {
     add(&DAMAGED, 1);
 }
 
-/// An image failed.
 pub fn failed(reason: ErrorKind) {
     add(&FAILURES[reason as usize], 1);
 }
 
-/// The counters now.
 pub fn now() -> Counts {
     let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     Counts {

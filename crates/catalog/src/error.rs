@@ -29,7 +29,6 @@ pub enum Error {
          caller; provide the pull secret of the image"
     )]
     AccessUnproven {
-        /// The reference.
         image: String,
         /// What the registry said.
         #[source]
@@ -48,7 +47,6 @@ pub enum Error {
     /// The image cannot be used yet, or any more.
     #[error("backing image {id} is {state}, not ready{message}")]
     ImageNotReady {
-        /// Which image.
         id: ImageId,
         /// The state as the design spells it.
         state: &'static str,
@@ -58,7 +56,6 @@ pub enum Error {
     /// Volumes were made from the image.
     #[error("backing image {id} is used by volume {volume}; delete its volumes first")]
     ImageInUse {
-        /// Which image.
         id: ImageId,
         /// One of the volumes.
         volume: VolumeName,
@@ -74,7 +71,6 @@ pub enum Error {
     /// A source that keeps its turn from others.
     #[error("received only {bytes} bytes in {minutes} minutes")]
     TooSlow {
-        /// What came.
         bytes: u64,
         /// In how much time.
         minutes: u64,
@@ -85,7 +81,6 @@ pub enum Error {
     /// Neither what came nor what was in it has the expected sum.
     #[error("checksum mismatch: expected {expected}, got {}", listed(actual))]
     SourceChecksum {
-        /// What was expected.
         expected: Checksum,
         /// Of the disk image, and of the file that it was unpacked from.
         actual: Vec<Checksum>,
@@ -96,7 +91,6 @@ pub enum Error {
         /// What is wrong with them.
         #[source]
         why: Box<Error>,
-        /// Where they are.
         path: PathBuf,
     },
     /// A damaged image cannot be made good again from here.

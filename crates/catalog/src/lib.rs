@@ -82,7 +82,6 @@ struct Inner {
     stop: CancellationToken,
 }
 
-/// One image.
 #[derive(Debug)]
 struct Entry {
     id: ImageId,
@@ -136,7 +135,6 @@ impl Entry {
         *self.cancel.lock().unwrap_or_else(PoisonError::into_inner) = stop.child_token();
     }
 
-    /// See [`Entry::made_from`].
     fn made_from(&self) -> MutexGuard<'_, Option<Source>> {
         self.made_from
             .lock()

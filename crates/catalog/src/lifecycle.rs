@@ -27,7 +27,6 @@ pub enum Lifecycle {
     Starting,
     /// Bytes are coming in.
     InProgress(Progress),
-    /// Complete and durable.
     Ready(Box<SealedImage>),
     /// It did not work out. Final until it is asked for again.
     Failed(Failure),
@@ -58,9 +57,7 @@ pub struct Failure {
 /// What happens to an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// Its task runs.
     Begin,
-    /// Bytes came.
     Bytes(Progress),
     /// The store has it.
     Sealed(Box<SealedImage>),

@@ -18,7 +18,6 @@ const SENDS_MAX: u32 = 3;
 /// A ready image whose bytes may be read for as long as this lives.
 #[derive(Debug)]
 pub struct Reading {
-    /// The image.
     pub image: SealedImage,
     /// Where its bytes are.
     pub path: PathBuf,
@@ -31,7 +30,6 @@ pub struct Reading {
 /// One of the copies that may be sent at once. Counted until it is dropped.
 #[derive(Debug)]
 pub struct SendGuard {
-    /// What is sent.
     pub reading: Reading,
     board: StatusCell,
     tasks: TaskTracker,

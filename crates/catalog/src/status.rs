@@ -18,7 +18,6 @@ use store::{Provenance, SealedImage};
 /// An image as it is at one moment.
 #[derive(Debug, Clone)]
 pub struct Status {
-    /// Which image.
     pub id: ImageId,
     /// Where it is in its life.
     pub state: Lifecycle,

@@ -66,7 +66,6 @@ pub fn chunk_len(size: u64, index: usize) -> usize {
 pub struct Manifest {
     /// Bytes of the image.
     pub size: u64,
-    /// Its checksum.
     pub checksum: Sha512,
     /// One entry for each [`CHUNK`] bytes; the last may be shorter.
     pub chunks: Vec<Chunk>,

@@ -31,7 +31,6 @@ pub enum Error {
     /// A URL that is never fetched.
     #[error("URL {url} cannot be used: {why}")]
     Url {
-        /// Without its secrets.
         url: String,
         /// What is wrong with it.
         why: &'static str,
@@ -99,7 +98,6 @@ pub enum Error {
         /// What was asked for.
         what: String,
         host: String,
-        /// What to do.
         why: &'static str,
         #[source]
         source: Box<rustls::Error>,

@@ -33,7 +33,6 @@ impl Reference {
         &self.registry
     }
 
-    /// The path: `library/busybox`.
     pub fn repository(&self) -> &str {
         &self.repository
     }

@@ -31,7 +31,6 @@ impl fmt::Display for DeviceNumber {
 impl FromStr for DeviceNumber {
     type Err = std::num::ParseIntError;
 
-    /// Reads `major:minor`.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (major, minor) = text.split_once(':').unwrap_or((text, ""));
         Ok(Self {

@@ -120,11 +120,7 @@ pub enum Error {
          first",
         other.display()
     )]
-    SecondTarget {
-        volume: VolumeName,
-        /// Its present target.
-        other: PathBuf,
-    },
+    SecondTarget { volume: VolumeName, other: PathBuf },
     /// The file system is of another type than the one asked for.
     #[error(
         "volume {volume} holds {found}, and fsType asks for {asked}; set fsType to {found} or \
@@ -217,7 +213,6 @@ pub enum Error {
         path: PathBuf,
         /// The kernel's own words: empty, or text that begins with ": ".
         said: String,
-        /// The error number.
         #[source]
         source: io::Error,
     },

@@ -45,9 +45,7 @@ pub trait Source: Disk + Sync {
 /// How far a conversion is, in bytes of data; holes cost nothing and count nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
-    /// Passed so far.
     pub done: u64,
-    /// To pass altogether.
     pub total: u64,
 }
 

@@ -10,7 +10,6 @@ pub enum Packing {
     Plain,
     /// RFC 1952.
     Gzip,
-    /// The .xz format.
     Xz,
     /// RFC 8878.
     Zstd,

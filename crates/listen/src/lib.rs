@@ -120,7 +120,6 @@ fn both_families(any: SocketAddrV6) -> rustix::io::Result<std::net::TcpListener>
     Ok(socket.into())
 }
 
-/// A bound socket.
 #[derive(Debug)]
 pub struct Listener {
     socket: Socket,

@@ -20,7 +20,6 @@ const PROBES_MAX: usize = 64;
 const PROBES_PART: u64 = 16;
 /// The last part of the connections is for addresses that have few.
 const NEWCOMERS_PART: usize = 4;
-/// What is few.
 const FEW: usize = 8;
 /// Calls of one address that may be open, answers being sent included.
 const CALLS_PER_PEER: usize = 256;
@@ -171,7 +170,6 @@ impl Counted {
         Some(())
     }
 
-    /// One connection less.
     fn remove(&mut self, address: Option<IpAddr>) {
         let Some(of) = self.by_address.get_mut(&address) else {
             return;

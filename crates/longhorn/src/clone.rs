@@ -27,7 +27,6 @@ const BUFFER: usize = 1 << 20;
 /// What is done to the bytes on the way.
 #[derive(Debug, Clone)]
 pub enum Encryption {
-    /// Nothing: Longhorn's `ignore`.
     Keep,
     /// They are put into a new LUKS2 container.
     Encrypt(Luks),

@@ -16,10 +16,8 @@ const ANSWER_MAX: usize = 1 << 20;
 /// A file as a data source shows it.
 #[derive(Debug, Clone, Deserialize)]
 pub struct DataSourceInfo {
-    /// download, upload, …
     #[serde(default, rename = "sourceType")]
     pub source_type: String,
-    /// The file itself.
     #[serde(flatten)]
     pub file: FileInfo,
 }

@@ -35,18 +35,11 @@ pub enum Error {
     Unimplemented(&'static str),
     /// A data source, or another manager, did not answer, or not with what was asked.
     #[error("{address}: {what}")]
-    Peer {
-        /// Who was asked.
-        address: String,
-        /// What it said.
-        what: String,
-    },
+    Peer { address: String, what: String },
     /// Another manager was asked for an image and did not give it.
     #[error("manager {address} does not send the image")]
     OtherManager {
-        /// Who was asked.
         address: String,
-        /// What it said.
         #[source]
         source: Box<client::Error>,
     },
@@ -60,12 +53,7 @@ pub enum Error {
     },
     /// Another process cannot be reached; it may work all the same.
     #[error("{address}: {what}")]
-    PeerSilent {
-        /// Who was asked.
-        address: String,
-        /// What happened instead.
-        what: String,
-    },
+    PeerSilent { address: String, what: String },
     /// Every port for receivers is in use.
     #[error("all ports of {0} are in use; give the daemon a larger --port-range")]
     PortsInUse(String),

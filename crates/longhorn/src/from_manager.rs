@@ -28,7 +28,6 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// A manager that has the image, or is getting it.
 #[derive(Debug, Clone)]
 pub struct FromManager {
-    /// Its gRPC, `host:port`.
     pub address: String,
     /// The bytes that the image must have; 0: any number.
     pub size: u64,

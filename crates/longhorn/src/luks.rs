@@ -31,7 +31,6 @@ pub struct Luks {
     memory: Option<u32>,
 }
 
-/// Shown nowhere.
 #[derive(Clone)]
 struct Passphrase(String);
 

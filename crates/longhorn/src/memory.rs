@@ -18,7 +18,6 @@ use crate::error::{Error, Result};
 /// A request for an image by one of Longhorn's faces, checked.
 #[derive(Debug, Clone)]
 pub struct Registration {
-    /// Which image.
     pub id: ImageId,
     /// Where its bytes come from when they are not on the disk; `None`: then there are none.
     pub source: Option<Source>,

@@ -29,17 +29,13 @@ pub enum ContentKind {
     /// Not told: an image that another program sealed.
     #[default]
     Unspecified,
-    /// A file system.
     FileSystem,
-    /// A partition table.
     PartitionTable,
-    /// Neither, but known.
     Other,
     /// More than one signature.
     Ambiguous,
     /// No signature that we know, and not blank.
     Unknown,
-    /// All zeros.
     Blank,
 }
 

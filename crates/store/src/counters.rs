@@ -32,7 +32,6 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// One more.
     pub fn count(counter: &AtomicU64) {
         counter.fetch_add(1, Ordering::Relaxed);
     }

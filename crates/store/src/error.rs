@@ -23,7 +23,6 @@ pub enum Error {
     WrongSize {
         /// Bytes that were asked for.
         expected: u64,
-        /// Bytes there are.
         actual: u64,
     },
     /// A write found the disk full.
@@ -34,7 +33,6 @@ pub enum Error {
     Full {
         /// What was tried, as a verb.
         operation: &'static str,
-        /// On what.
         path: PathBuf,
     },
     /// There is not enough room on the disk.
@@ -51,7 +49,6 @@ pub enum Error {
          directory with `backing-image-manager disk init`", path.display()
     )]
     NotADisk {
-        /// The directory.
         path: PathBuf,
         /// Why its configuration cannot be used.
         #[source]
@@ -60,7 +57,6 @@ pub enum Error {
     /// Another manager has the disk.
     #[error("another backing-image-manager ({holder}) serves {}; one disk has one manager", path.display())]
     DiskLocked {
-        /// The disk.
         path: PathBuf,
         /// The process that serves it, in its own words.
         holder: String,
@@ -74,9 +70,7 @@ pub enum Error {
          good, run: backing-image-manager disk init {} --node-state DIR --replace {before}", path.display(), path.display()
     )]
     OtherDisk {
-        /// The disk's directory.
         path: PathBuf,
-        /// What was there.
         before: types::DiskUuid,
         /// What is there, in words.
         found: String,
@@ -89,18 +83,11 @@ pub enum Error {
     NodeStateBusy(PathBuf),
     /// A state file that this version must not touch.
     #[error("{} is of format version {version}, newer than this program; upgrade it", path.display())]
-    NewerFormat {
-        /// The state file.
-        path: PathBuf,
-        /// The version found.
-        version: u32,
-    },
+    NewerFormat { path: PathBuf, version: u32 },
     /// A state file that cannot be read as what it is.
     #[error("{} is damaged", path.display())]
     DamagedRecord {
-        /// The state file.
         path: PathBuf,
-        /// Where and how.
         #[source]
         source: serde_json::Error,
     },
@@ -135,26 +122,19 @@ pub enum Error {
     /// Stored bytes are not what was sealed.
     #[error("backing image {id} is damaged: {what}")]
     Damaged {
-        /// Which image.
         id: ImageId,
         /// What does not agree.
         what: String,
     },
     /// The disk fails again and again.
     #[error("the disk at {} caused {errors} I/O errors; check the kernel log and replace it", path.display())]
-    DiskSuspect {
-        /// Its directory.
-        path: PathBuf,
-        /// How many.
-        errors: u64,
-    },
+    DiskSuspect { path: PathBuf, errors: u64 },
     /// Bytes that are not what they should be were put where nothing deletes them.
     #[error("the damaged file is quarantined in {}", path.display())]
     SetAside {
         /// What is wrong with them.
         #[source]
         why: Box<Error>,
-        /// Where they are.
         path: PathBuf,
     },
     /// Bytes that are no disk image at all.
@@ -171,7 +151,6 @@ pub enum Error {
     Io {
         /// What was tried, as a verb.
         operation: &'static str,
-        /// On what.
         path: PathBuf,
         /// What the kernel answered.
         #[source]

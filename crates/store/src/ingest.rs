@@ -45,7 +45,6 @@ pub struct Ingest {
     path: PathBuf,
     /// The chunk being filled.
     chunk: PageBuffer,
-    /// Bytes before `chunk`.
     offset: u64,
     /// Of the file: see [`AHEAD`].
     length: u64,
@@ -102,7 +101,6 @@ impl Ingest {
         Ok(())
     }
 
-    /// Appends zeros.
     pub fn hole(&mut self, mut length: u64) -> Result<()> {
         while length > 0 {
             let now = length.min((CHUNK - self.chunk.len()) as u64);

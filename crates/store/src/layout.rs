@@ -40,9 +40,7 @@ pub struct ImagePaths {
     pub part: PathBuf,
     /// The chunk manifest that [`part`](Self::part) will have.
     pub part_chunks: PathBuf,
-    /// The JSON sidecar.
     pub sidecar: PathBuf,
-    /// The chunk manifest.
     pub chunks: PathBuf,
     /// Who has proven to its registry that he may have it.
     pub access: PathBuf,
@@ -61,7 +59,6 @@ pub struct VolumePaths {
     pub dir: PathBuf,
     /// The volume's bytes.
     pub data: PathBuf,
-    /// Its record.
     pub record: PathBuf,
     /// Who may use it; not there when nobody may.
     pub published: PathBuf,
@@ -88,7 +85,6 @@ impl Layout {
         }
     }
 
-    /// The disk's directory.
     pub fn root(&self) -> &Path {
         &self.root
     }
@@ -270,7 +266,6 @@ pub(super) fn is_work_file(name: &str) -> bool {
 /// What the name of an entry in `backing-images/` or `volumes/` says about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EntryName<'a> {
-    /// Something complete.
     Item(&'a str),
     /// Left behind by an interrupted create or delete: remove it.
     Leftover,

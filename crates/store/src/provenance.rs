@@ -32,11 +32,7 @@ pub enum Provenance {
     /// A container image in a tar archive.
     Archive(LocalImage),
     /// A file of this machine.
-    File {
-        /// Its path.
-        path: String,
-    },
-    /// A download.
+    File { path: String },
     Url {
         /// The URL without user, password and query.
         url: String,
@@ -44,10 +40,7 @@ pub enum Provenance {
         fingerprint: String,
     },
     /// A file of the disk, which became the image's.
-    Disk {
-        /// Its path.
-        path: String,
-    },
+    Disk { path: String },
     /// Somebody brought the bytes.
     Upload,
     /// A program of Longhorn's pushed the bytes.
@@ -57,7 +50,6 @@ pub enum Provenance {
     },
     /// Another image of the disk.
     Image {
-        /// Which one.
         id: ImageId,
         /// What was done to its bytes.
         encryption: Encryption,
@@ -67,10 +59,7 @@ pub enum Provenance {
     /// The same image on other managers, whichever they were.
     Peers,
     /// A text of an earlier release that says none of these.
-    Other {
-        /// The text.
-        text: String,
-    },
+    Other { text: String },
 }
 
 /// A container image on this machine.
@@ -91,16 +80,13 @@ pub struct LocalImage {
 pub enum Encryption {
     /// They are the same.
     Kept,
-    /// They were encrypted.
     Encrypted,
-    /// They were decrypted.
     Decrypted,
 }
 
 /// The volume that an image is a snapshot of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
-    /// Which volume.
     pub volume: VolumeName,
     /// The snapshots that were taken with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -5,7 +5,6 @@ use types::Cancel;
 /// A long reading: who ends it, and who wants to know how far it is.
 #[derive(Clone, Copy)]
 pub struct Reading<'a> {
-    /// Ends it.
     pub cancel: &'a Cancel,
     /// Is told how many of how many bytes were read.
     pub progress: &'a (dyn Fn(u64, u64) + Sync),

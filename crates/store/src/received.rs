@@ -16,7 +16,6 @@ use crate::error::{IoContext, Result};
 pub struct Received {
     /// The file, open for reading and writing.
     pub file: File,
-    /// Where it is.
     pub path: PathBuf,
     /// Digests of the whole and of each chunk.
     pub manifest: Manifest,

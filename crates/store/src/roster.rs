@@ -45,9 +45,7 @@ pub struct KnownDisk {
 /// A disk that somebody tells of.
 #[derive(Debug, Clone)]
 pub struct SeenDisk {
-    /// Which.
     pub uuid: DiskUuid,
-    /// Its node.
     pub node_id: NodeId,
     /// Whether its manager answers now.
     pub answers: bool,

@@ -24,7 +24,6 @@ use chunks::{CHUNK, Chunk, Manifest};
 pub enum Scrubbed {
     /// All is well, and so many bytes were read from the disk.
     Good(u64),
-    /// What is wrong.
     Bad(String),
 }
 

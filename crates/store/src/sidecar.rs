@@ -58,7 +58,6 @@ pub struct Sidecar {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Seal {
-    /// See [`VERSION`].
     pub version: u32,
     /// What the file looked like when it was sealed.
     pub stamp: Stamp,
@@ -122,13 +121,10 @@ impl Seal {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Stamp {
-    /// Inode number.
     pub inode: u64,
-    /// Bytes.
     pub size: u64,
     /// Modification time, seconds and nanoseconds since the epoch.
     pub modified: (i64, i64),
-    /// Change time, likewise.
     pub changed: (i64, i64),
 }
 
@@ -173,7 +169,6 @@ impl From<&fs::Metadata> for Stamp {
 /// What reading a sidecar can give.
 #[derive(Debug)]
 pub enum SidecarFile {
-    /// There is none.
     Missing,
     /// There is one, but its content is not a sidecar: it is as good as missing, and why.
     Damaged(String),

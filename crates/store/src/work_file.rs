@@ -58,7 +58,6 @@ impl Made {
         &self.file
     }
 
-    /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -9,7 +9,6 @@ use std::str::FromStr;
 pub struct PeerAddress(String);
 
 impl PeerAddress {
-    /// The text: `host:port`.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -76,7 +76,6 @@ impl<C: Connect> Asked<C> {
         })
     }
 
-    /// Where it is.
     pub fn address(&self) -> &PeerAddress {
         &self.address
     }

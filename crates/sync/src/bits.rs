@@ -132,7 +132,6 @@ impl Bits {
         std::iter::successors(self.next(0), |last| self.next(last + 1))
     }
 
-    /// The wire form.
     pub fn to_bytes(&self) -> Vec<u8> {
         let bytes = self.words.iter().flat_map(|word| word.to_le_bytes());
         bytes.take((self.len as usize).div_ceil(8)).collect()

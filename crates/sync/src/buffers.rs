@@ -11,7 +11,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use chunks::direct::PageBuffer;
 
-/// The buffers.
 #[derive(Debug, Clone)]
 pub struct Buffers {
     free: Arc<Mutex<Vec<PageBuffer>>>,

@@ -9,7 +9,6 @@ use super::address::PeerAddress;
 
 /// How connections are made.
 pub trait Connect: Clone + Send + Sync + 'static {
-    /// A connection.
     type Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static;
 
     /// Connects to a peer.
@@ -36,7 +35,6 @@ impl Connect for Tcp {
 /// How long what is waited for.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
-    /// For a connection.
     pub connect: Duration,
     /// For the next bytes of an answer.
     pub stall: Duration,

@@ -9,10 +9,8 @@ use super::address::PeerAddress;
 /// Why a peer's answer could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Nobody answers there.
     #[error("cannot connect to peer {peer}")]
     Connect {
-        /// Where.
         peer: PeerAddress,
         /// What the kernel said.
         #[source]
@@ -21,16 +19,13 @@ pub enum Error {
     /// The connection ended before the answer did.
     #[error("the connection to peer {peer} broke")]
     Cut {
-        /// With whom.
         peer: PeerAddress,
-        /// How.
         #[source]
         source: hyper::Error,
     },
     /// Nothing came for too long.
     #[error("peer {peer} sent no data for {} s", after.as_secs_f32())]
     Stalled {
-        /// Who.
         peer: PeerAddress,
         /// How long it was waited for.
         after: Duration,
@@ -40,12 +35,7 @@ pub enum Error {
     Busy(PeerAddress),
     /// The peer does not have the image, or not yet.
     #[error("peer {peer} does not have the image: {why}")]
-    NotThere {
-        /// Who.
-        peer: PeerAddress,
-        /// What it said.
-        why: String,
-    },
+    NotThere { peer: PeerAddress, why: String },
     /// The peer does not have that chunk (any more).
     #[error("peer {0} does not have the requested chunk")]
     NoChunk(PeerAddress),
@@ -63,37 +53,20 @@ pub enum Error {
          {ours}; upgrade the older one"
     )]
     Version {
-        /// Who.
         peer: PeerAddress,
-        /// What it said.
         theirs: String,
         /// What this program speaks.
         ours: u32,
     },
     /// The peer has other bytes under this name.
     #[error("peer {peer} has another image under this name: {what}")]
-    OtherImage {
-        /// Who.
-        peer: PeerAddress,
-        /// What differs.
-        what: String,
-    },
+    OtherImage { peer: PeerAddress, what: String },
     /// The peer breaks the protocol.
     #[error("peer {peer} violates the protocol: {what}")]
-    Broken {
-        /// Who.
-        peer: PeerAddress,
-        /// What it did.
-        what: String,
-    },
+    Broken { peer: PeerAddress, what: String },
     /// A chunk came with other bytes than the manifest says.
     #[error("chunk {index} from peer {peer} is damaged")]
-    BadChunk {
-        /// From whom.
-        peer: PeerAddress,
-        /// Which.
-        index: u32,
-    },
+    BadChunk { peer: PeerAddress, index: u32 },
     /// No peer is left that could be asked.
     #[error("no peer can send the missing {missing} chunks of the image: {why}")]
     NoPeers {
@@ -105,7 +78,6 @@ pub enum Error {
     /// Nothing came from any peer for too long.
     #[error("no peer sent data for {} s: {why}", after.as_secs())]
     NoProgress {
-        /// How long.
         after: Duration,
         /// What the peers said.
         why: String,

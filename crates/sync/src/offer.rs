@@ -14,7 +14,6 @@ use super::protocol::{Geometry, Seal};
 
 /// An image of which at least some chunks can be sent.
 pub trait Offer: fmt::Debug + Send + Sync + 'static {
-    /// Its shape.
     fn geometry(&self) -> Geometry;
 
     /// Which image it is, exactly.

@@ -49,7 +49,6 @@ pub enum Refusal {
     Damaged,
     /// The request makes no sense.
     Request,
-    /// The disk failed.
     Disk,
 }
 
@@ -83,7 +82,6 @@ impl Refusal {
             .expect("every refusal has a line")
     }
 
-    /// Reads the word.
     pub fn of(word: &str) -> Option<Self> {
         let line = REFUSALS.iter().find(|line| line.1 == word);
         line.map(|line| line.0)
@@ -101,11 +99,9 @@ pub fn negotiate(ours: u32, theirs: u32) -> Option<u32> {
 /// What of an image is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
-    /// The chunk manifest.
     Manifest,
     /// The set of chunks that the peer can send.
     Have,
-    /// Bytes.
     Data,
     /// Whether the peer's copy of a chunk is right.
     Check,
@@ -230,7 +226,6 @@ fn number(text: &str) -> Option<u64> {
 /// Which bytes an image has, and in which pieces they come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ImageShape {
-    /// Its pieces.
     pub geometry: Geometry,
     /// Which image it is, exactly.
     pub seal: Seal,

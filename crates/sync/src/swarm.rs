@@ -137,12 +137,10 @@ impl Swarm {
         }
     }
 
-    /// What was set.
     pub fn settings(&self) -> &Settings {
         &self.inner.settings
     }
 
-    /// What was counted.
     pub fn metrics(&self) -> &Metrics {
         &self.inner.metrics
     }

@@ -85,7 +85,6 @@ pub enum PutError<E> {
 pub enum FinishError<E> {
     /// Each chunk is what the manifest says, and the SHA-512 of the whole is not.
     FalseManifest(E),
-    /// Something else.
     Failed(E),
 }
 

@@ -21,7 +21,6 @@ pub struct Node {
     pub names: u32,
     /// How many names it has anywhere, in this tree and outside of it; of a directory, 1.
     pub links: u32,
-    /// By name.
     pub xattrs: Vec<Xattr>,
     /// The directory of the first of its names (of the root: itself), and that name.
     pub parent: NodeId,

@@ -32,9 +32,7 @@ use crate::error::{Error, Result};
 /// An image, and the file to clone for it.
 #[derive(Debug, Clone, Copy)]
 pub struct Template<'a> {
-    /// The image.
     pub image: &'a SealedImage,
-    /// Its raw form.
     pub raw: &'a Path,
 }
 
@@ -49,7 +47,6 @@ enum Material<'a> {
 /// Whether a volume that is asked for is there.
 #[derive(Debug)]
 pub enum Reserved {
-    /// It is.
     Exists(Box<Volume>),
     /// It is to be made.
     New(Box<Vacancy>),

@@ -33,7 +33,6 @@ pub enum Error {
     /// The volume may be in use on a node.
     #[error("volume {name} is published on node {node}; unpublish it there first")]
     VolumePublished {
-        /// Which volume.
         name: VolumeName,
         /// Where it is published.
         node: NodeId,
@@ -44,7 +43,6 @@ pub enum Error {
          until now; delete the pods that use it first"
     )]
     VolumeAttached {
-        /// Which volume.
         name: VolumeName,
         /// Whose device that is.
         node: NodeId,
@@ -55,19 +53,14 @@ pub enum Error {
          first"
     )]
     CannotClone {
-        /// Which volume.
         name: VolumeName,
-        /// Who writes.
         node: NodeId,
-        /// Why that matters.
         why: String,
     },
     /// The volume is published on that node in another way.
     #[error("volume {name} is already published on node {node} with readonly={readonly}")]
     PublishedDifferently {
-        /// Which volume.
         name: VolumeName,
-        /// Where.
         node: NodeId,
         /// How it is published.
         readonly: bool,

@@ -135,7 +135,6 @@ impl Volumes {
         })
     }
 
-    /// One volume.
     pub fn get(&self, name: &VolumeName) -> Result<Volume> {
         let paths = self.disk.layout().volume(name);
         let real_size = match fs::symlink_metadata(&paths.data) {

@@ -30,9 +30,7 @@ pub struct Owner {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Driver {
-    /// The CSI plugin.
     Csi,
-    /// The FlexVolume executable.
     Flexvolume,
     /// A person, or another program.
     Api,

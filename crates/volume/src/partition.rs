@@ -19,11 +19,8 @@ use crate::error::{Error, Result};
 pub struct Partition {
     /// Its number, as Linux counts: from 1, logical ones from 5.
     pub number: u32,
-    /// Bytes before it.
     pub offset: u64,
-    /// Bytes of it.
     pub length: u64,
-    /// What it holds.
     pub content: Content,
 }
 

@@ -11,7 +11,6 @@ use crate::error::Result;
 /// The version of the file that this program writes and understands.
 const VERSION: u32 = 1;
 
-/// The file.
 #[derive(Debug, Serialize, Deserialize)]
 struct Published {
     version: u32,

@@ -28,7 +28,6 @@ const RECORD_MAX: u64 = 1 << 20;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Record {
-    /// See [`VERSION`].
     pub version: u32,
     /// The volume's name, which is its directory's.
     pub name: VolumeName,
@@ -74,9 +73,7 @@ pub struct Record {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Mutable {
-    /// As in [`Record`].
     pub number_of_replicas: u32,
-    /// As in [`Record`].
     pub stale_replica_timeout: u32,
 }
 
@@ -84,14 +81,12 @@ pub struct Mutable {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ImageRef {
-    /// Which image.
     #[serde(flatten)]
     pub id: ImageId,
     /// Its SHA-512.
     pub checksum: Sha512,
     /// Bytes that a guest sees.
     pub virtual_size: ByteSize,
-    /// What it holds.
     pub content: Content,
 }
 
@@ -101,16 +96,11 @@ pub struct ImageRef {
 pub enum FromVolume {
     /// It is a clone of that volume.
     Clone {
-        /// Which.
         volume: VolumeName,
-        /// What that held.
         content: Content,
     },
     /// Its image is a snapshot of that volume.
-    Snapshot {
-        /// Which.
-        volume: VolumeName,
-    },
+    Snapshot { volume: VolumeName },
 }
 
 /// One copy of a volume's data.
@@ -119,7 +109,6 @@ pub enum FromVolume {
 pub struct Replica {
     /// The node of the disk.
     pub node_id: NodeId,
-    /// The disk.
     pub disk_uuid: DiskUuid,
     /// Of the data, relative to the disk.
     pub path: String,
@@ -129,7 +118,6 @@ pub struct Replica {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Publication {
-    /// Which node.
     pub node_id: NodeId,
     /// Whether it may only read.
     pub readonly: bool,

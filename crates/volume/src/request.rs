@@ -15,7 +15,6 @@ const DEFAULT_SIZE: ByteSize = ByteSize(1 << 30);
 /// What a new volume begins with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// Zeros.
     Blank,
     /// The image of that name; `None`: whatever uuid it has.
     Image(ImageName, Option<ImageUuid>),
@@ -40,7 +39,6 @@ impl Display for Origin {
 /// A request for a volume, checked.
 #[derive(Debug, Clone)]
 pub struct NewVolume {
-    /// Its name.
     pub name: VolumeName,
     /// What it begins with.
     pub origin: Origin,

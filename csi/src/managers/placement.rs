@@ -14,7 +14,6 @@ use crate::request::CreateVolume;
 /// What volumes can still take.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Room {
-    /// All together.
     pub(crate) total: ByteSize,
     /// One of them: a volume lies on one disk.
     pub(crate) largest: ByteSize,

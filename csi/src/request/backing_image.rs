@@ -26,9 +26,7 @@ pub(crate) struct BackingImage {
 /// Where a backing image comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ImageSource {
-    /// A URL.
     Download(String),
-    /// A volume.
     Volume(VolumeName),
 }
 

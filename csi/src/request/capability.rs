@@ -15,9 +15,7 @@ const FLAGS_BYTES: usize = 4096;
 /// lies on one node, and no file system here could bear two writers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
-    /// One node writes.
     SingleNodeWriter,
-    /// One node reads.
     SingleNodeReader,
     /// One target on one node writes: ReadWriteOncePod.
     SingleNodeSingleWriter,
@@ -45,12 +43,10 @@ impl Mode {
     }
 }
 
-/// A checked capability.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Capability {
     /// As a file system or as a block device.
     pub(crate) access: Access,
-    /// By whom.
     pub(crate) mode: Mode,
 }
 

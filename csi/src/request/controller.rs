@@ -17,7 +17,6 @@ use crate::error::{Error, Result};
 pub(crate) struct Capacity {
     /// At least; `None`: whatever is natural.
     pub(crate) required: Option<ByteSize>,
-    /// At most.
     pub(crate) limit: Option<ByteSize>,
 }
 

@@ -36,7 +36,6 @@ use crate::error::{Error, Result, shown};
 /// What a map may hold in all, keys and values together (CSI specification, "Size Limits").
 const MAP_BYTES: usize = 4096;
 
-/// A required text.
 fn required<'a>(field: &'static str, text: &'a str) -> Result<&'a str> {
     if text.is_empty() {
         Err(Error::Missing { field })

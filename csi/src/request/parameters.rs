@@ -71,9 +71,7 @@ const COMPARED: [&str; 10] = [
 /// What may change of a volume that is there, and be given at once with a new one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Mutable {
-    /// As in [`Parameters`].
     pub(crate) number_of_replicas: Option<u32>,
-    /// As in [`Parameters`].
     pub(crate) stale_replica_timeout: Option<u32>,
 }
 
@@ -99,14 +97,12 @@ impl Mutable {
     }
 }
 
-/// Checked parameters.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Parameters {
     /// As given; what a reference may look like is the manager's to say.
     pub(crate) base_image: Option<String>,
     /// 1 to 20, Longhorn's own limits.
     pub(crate) number_of_replicas: Option<u32>,
-    /// Minutes.
     pub(crate) stale_replica_timeout: Option<u32>,
     /// The file system asked for here.
     pub(crate) fs_type: Option<FsType>,

@@ -26,7 +26,6 @@ impl Volumes {
         Self { client, image_wait }
     }
 
-    /// Its manager.
     pub(crate) fn into_client(self) -> Client {
         self.client
     }
@@ -80,7 +79,6 @@ impl Volumes {
         Ok(())
     }
 
-    /// Grows a volume.
     pub(crate) async fn expand(&self, request: ExpandVolume) -> Result<wire::Volume> {
         let Capacity { required, limit } = request.capacity;
         let required = required.unwrap_or_default();

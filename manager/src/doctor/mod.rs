@@ -42,7 +42,6 @@ pub struct Finding {
     pub name: &'static str,
     /// How good it is.
     pub level: Level,
-    /// What was found.
     pub found: String,
     /// What it means and what to do; empty when there is nothing to do.
     pub advice: String,

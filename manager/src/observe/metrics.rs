@@ -37,7 +37,6 @@ const STATES: [&str; 6] = [
 type Labels = Vec<(&'static str, String)>;
 type Gauges = Family<Labels, Gauge<u64, AtomicU64>>;
 
-/// One reading.
 struct Writer {
     registry: Registry,
     /// Where all of it is.

@@ -29,22 +29,18 @@ use volume::Volumes;
 /// A disk that takes longer to answer is not one to rely on.
 const DISK_PATIENCE: Duration = Duration::from_secs(2);
 
-/// What is observed.
 #[derive(Debug, Clone)]
 pub struct Observed {
-    /// The images.
     pub catalog: Catalog,
     /// The volumes that are made from them.
     pub volumes: Volumes,
     /// The disk they are on.
     pub disk: Arc<Disk>,
-    /// Where it is.
     pub node: NodeId,
     /// Copies from and to other managers.
     pub swarm: Swarm,
 }
 
-/// Answers until `stop`.
 pub fn serve(listener: Listener, observed: Observed, stop: CancellationToken) -> JoinHandle<()> {
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))

@@ -54,7 +54,6 @@ impl<W: Write> Write for Meter<W> {
     }
 }
 
-/// Packs `tree`.
 pub(crate) fn pack(tree: &Tree, gzip: bool) -> Result<Layer> {
     let directory = std::env::temp_dir();
     let write = || failed("write a layer in", &directory);

@@ -21,7 +21,6 @@ use crate::tree::{Node, Tree};
 pub(crate) struct Name {
     /// The last part of its path.
     short: String,
-    /// Everything: `prefix/short:tag`.
     pub(crate) reference: String,
 }
 
@@ -61,7 +60,6 @@ pub(crate) struct Packed {
     pub(crate) size: u64,
 }
 
-/// Makes one image.
 pub(crate) fn image(
     recipe: &Recipe,
     name: &Name,

@@ -22,7 +22,6 @@ pub(crate) struct Recipe {
     pub(crate) title: String,
     /// For people: what it does.
     pub(crate) description: String,
-    /// SPDX expression.
     pub(crate) licenses: String,
     /// The program and its first arguments.
     #[serde(default)]

@@ -26,7 +26,6 @@ impl Sources {
         self
     }
 
-    /// The rule.
     pub const fn verify_access(&self) -> VerifyAccess {
         self.verify_access
     }

@@ -45,7 +45,6 @@ use volume::Volumes;
 pub enum Source {
     /// A container image in a registry.
     Registry {
-        /// Which image.
         reference: Reference,
         /// Which of an index.
         platform: Platform,
@@ -175,7 +174,6 @@ pub struct Sources {
 /// One making of one image.
 #[derive(Debug, Clone)]
 pub struct Job {
-    /// Which image.
     pub id: ImageId,
     /// Where its bytes go.
     pub store: ImageStore,
@@ -191,7 +189,6 @@ pub struct Job {
     pub pass: u32,
     /// Its turn among the makings.
     pub turn: Turn,
-    /// Ends the work.
     pub cancel: CancellationToken,
     /// Is told how far the work is.
     pub report: Arc<dyn Report>,

@@ -24,7 +24,6 @@ pub trait Origin: fmt::Debug + Send + Sync {
 /// The ways in which an [`Origin`] brings bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OriginKind {
-    /// From this disk.
     Local,
     /// Another manager is asked for them, and can be asked again.
     Manager,

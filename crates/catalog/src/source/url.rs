@@ -39,13 +39,11 @@ pub enum Unpack {
 /// A download as somebody asks for it, not checked yet. Empty texts are not given.
 #[derive(Debug, Clone, Default)]
 pub struct DownloadRequest {
-    /// From where.
     pub url: String,
     /// Headers that are sent: name and value.
     pub headers: Vec<(String, String)>,
     /// The user of HTTP's basic authentication.
     pub username: String,
-    /// Its password.
     pub password: String,
     /// A token that is sent in place of both.
     pub bearer_token: String,

@@ -47,7 +47,6 @@ pub struct Resolved {
     pub manifest_digest: Digest,
     /// What it was chosen for, when there was a choice.
     pub platform: Option<Platform>,
-    /// The lowest first.
     pub layers: Vec<Layer>,
     /// Where it can be had: the place that answered first, then the others.
     sessions: Sessions,

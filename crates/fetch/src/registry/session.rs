@@ -23,7 +23,6 @@ pub(super) enum Access {
     Push,
 }
 
-/// See the module.
 #[derive(Debug)]
 pub(super) struct Session {
     network: Network,

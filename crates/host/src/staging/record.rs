@@ -42,7 +42,6 @@ pub(super) struct Record {
     pub(super) staging_path: PathBuf,
     pub(super) kind: Kind,
     pub(super) read_only: bool,
-    /// Mount flags, sorted.
     #[serde(default)]
     pub(super) flags: Vec<String>,
 }
@@ -142,7 +141,6 @@ impl RecordLock {
         self.record.as_ref()
     }
 
-    /// Stores `record` durably.
     pub(super) fn store(&mut self, record: Record) -> Result<()> {
         if self.record.as_ref() == Some(&record) {
             return Ok(());

@@ -49,7 +49,6 @@ pub enum Error {
     DiffId {
         layer: String,
         expected: Digest,
-        /// As unpacked.
         actual: Digest,
     },
     /// The layers unpack to more than is accepted.
@@ -69,16 +68,11 @@ pub enum Error {
         "layer {layer} holds the path {path:?}, which leaves the root directory: the image is \
          refused"
     )]
-    Traversal {
-        layer: String,
-        /// The path, shortened.
-        path: String,
-    },
+    Traversal { layer: String, path: String },
     /// A file name that is not one.
     #[error("{path:?} in layer {layer} is not a usable name for a disk image: {why}")]
     Name {
         layer: String,
-        /// The path, shortened.
         path: String,
         why: &'static str,
     },

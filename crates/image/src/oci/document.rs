@@ -95,7 +95,6 @@ pub struct Index {
 #[derive(Debug, Clone)]
 pub struct Manifest {
     pub config: Descriptor,
-    /// The lowest first.
     pub layers: Vec<Descriptor>,
 }
 

@@ -55,7 +55,6 @@ pub enum Error {
     /// More parts than any image has.
     #[error("the image has {count} {what}, more than the limit of {limit}")]
     TooMany {
-        /// Layers or manifests.
         what: &'static str,
         /// How many there are.
         count: usize,
@@ -84,11 +83,7 @@ pub enum Error {
     LayerCount { layers: usize, diff_ids: usize },
     /// The bytes are not those that the digest names.
     #[error("the content of {expected} is damaged: its digest is {actual}")]
-    DigestMismatch {
-        expected: Digest,
-        /// The truth.
-        actual: Digest,
-    },
+    DigestMismatch { expected: Digest, actual: Digest },
     /// The bytes are more or fewer than the descriptor says.
     #[error("the content of {digest} has {actual} bytes, and its descriptor says {expected}")]
     SizeMismatch {

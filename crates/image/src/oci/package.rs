@@ -35,7 +35,6 @@ pub struct Selected {
     /// Of its manifest; of its config (Docker's image id) in what `docker save` wrote, which has no
     /// manifest.
     pub digest: Digest,
-    /// The lowest first.
     pub layers: Vec<StoredLayer>,
 }
 

@@ -23,7 +23,6 @@ const NAME_MAX: usize = 4096;
 /// How many links a name may lead through.
 const LINKS_MAX: usize = 8;
 
-/// See the module.
 #[derive(Debug)]
 pub(super) struct Store {
     pub(super) path: PathBuf,

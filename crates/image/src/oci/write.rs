@@ -23,7 +23,6 @@ pub struct Contents<'a> {
     /// An OCI manifest that names `config` and `layers`.
     pub manifest: &'a [u8],
     pub config: &'a [u8],
-    /// The lowest first.
     pub layers: &'a [LayerFile<'a>],
     /// What the image is called: `org.opencontainers.image.ref.name`, or Docker's tag. A whole
     /// reference (`host/name:tag`) is also what containerd calls it.

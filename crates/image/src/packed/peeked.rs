@@ -12,7 +12,6 @@ pub(super) struct Peeked<R> {
     /// The bytes of the buffer that nobody took.
     start: usize,
     end: usize,
-    /// Bytes that came.
     pub(super) count: u64,
     /// Whether the bytes could not be had, whatever was in them.
     pub(super) failed: bool,

@@ -14,9 +14,7 @@ use crate::{Error, Result};
 /// The two compressions of the format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
-    /// Raw deflate.
     Zlib,
-    /// One zstd frame.
     Zstd,
 }
 
@@ -32,7 +30,6 @@ pub(super) struct Header {
     pub(super) compression: Compression,
 }
 
-/// Bits of `incompatible_features`.
 pub(super) mod feature {
     pub(super) const DIRTY: u64 = 1 << 0;
     pub(super) const CORRUPT: u64 = 1 << 1;

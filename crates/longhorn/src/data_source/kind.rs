@@ -21,7 +21,6 @@ const EXPORT_TIMEOUT: i32 = 60;
 pub enum Kind {
     /// The bytes are fetched, or cloned.
     Fetch(Source),
-    /// Somebody brings them.
     Upload,
     /// A replica pushes them.
     Export {

@@ -27,7 +27,6 @@ use store::ImageStore;
 
 /// How long the work may take to begin: Longhorn's 60 s.
 const BEGIN: Duration = Duration::from_mins(1);
-/// Longhorn's own words.
 const NOT_BEGUN: &str = "timeout waiting for the datasource file processing begin";
 /// Parameters whose values are shown; others may be secret.
 const SHOWN: [&str; 22] = [
@@ -276,7 +275,6 @@ impl DataSource {
     }
 }
 
-/// The routes.
 pub(super) fn router(source: DataSource) -> Router {
     Router::new()
         .route("/v1/file", get(show).post(act))

@@ -34,7 +34,6 @@ pub(super) struct Line<'a> {
     pub(super) arguments: &'a [&'a str],
     /// The container, if the verb takes one.
     pub(super) file: Option<&'a File>,
-    /// What follows that.
     pub(super) more: &'a [&'a str],
 }
 

@@ -53,7 +53,6 @@ pub(super) struct Shared {
     /// Who opened the file: nobody else may write to it or close it.
     pub(super) sender: OnceLock<IpAddr>,
     pub(super) ended: mpsc::Sender<Ended>,
-    /// Ends the connections.
     pub(super) over: CancellationToken,
 }
 

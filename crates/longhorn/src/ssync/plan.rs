@@ -27,7 +27,6 @@ const HOLE_MIN: u64 = 32 << 10;
 pub(super) enum Piece {
     /// Bytes from an offset on.
     Data(u64, Bytes),
-    /// Zeros.
     Hole(Range<u64>),
 }
 

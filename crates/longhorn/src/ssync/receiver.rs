@@ -119,7 +119,6 @@ impl Receiver {
         self
     }
 
-    /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }

@@ -55,24 +55,18 @@ pub struct Sending {
     pub file: File,
     /// Its path, for errors.
     pub path: PathBuf,
-    /// The receiver, `host:port`.
     pub to: String,
     /// What all sends together keep to.
     pub rate: Arc<RateLimit>,
     /// The memory of all sends together.
     pub batches: Batches,
-    /// Ends the work.
     pub cancel: CancellationToken,
 }
 
-/// What was sent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sent {
-    /// Bytes of data.
     pub bytes: u64,
-    /// Bytes of holes.
     pub holes: u64,
-    /// Requests.
     pub requests: u64,
 }
 
@@ -234,7 +228,6 @@ struct Peer {
 enum Failed {
     /// Another try may help: it did not answer, or is busy.
     Perhaps(String),
-    /// It refuses.
     Surely(String),
 }
 

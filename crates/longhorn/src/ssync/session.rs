@@ -158,7 +158,6 @@ impl Session {
         )
     }
 
-    /// Takes a hole.
     pub(super) fn hole(&self, range: &Range<u64>) -> Judged<()> {
         self.with(range, |assembly| {
             assembly.hole(range.start, range.end - range.start)?;

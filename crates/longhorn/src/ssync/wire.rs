@@ -23,7 +23,6 @@ pub const PREFIX: &str = "/v1-ssync/";
 /// that this bounds no memory, only how much one lost request costs.
 pub const WRITE_MAX: u64 = 64 << 20;
 
-/// One request, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Call {
     /// A file of this size comes.
@@ -48,9 +47,7 @@ pub enum Call {
 /// Why a request is refused: a status code and words for the sender's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// The HTTP status.
     pub status: u16,
-    /// What is wrong.
     pub why: String,
 }
 
@@ -71,7 +68,6 @@ impl Refusal {
         }
     }
 
-    /// Something here failed.
     pub fn failed(why: impl Into<String>) -> Self {
         Self {
             status: 500,

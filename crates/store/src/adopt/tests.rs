@@ -63,7 +63,6 @@ impl Fixture {
         sealed
     }
 
-    /// What Longhorn's leaves.
     fn prepare_as_longhorn(&self, bytes: &[u8], sidecar: Option<&Sha512>) {
         let path = self.work_file();
         durable::write_new(&path, bytes).unwrap();

@@ -22,7 +22,6 @@ pub struct Tuning {
     pub run_max: u32,
     /// The first pause after a failure of a peer; it doubles each time.
     pub pause_first: Duration,
-    /// The longest pause.
     pub pause_max: Duration,
     /// Without any progress for so long the sync fails.
     pub patience: Duration,
@@ -53,52 +52,26 @@ impl Default for Tuning {
     }
 }
 
-/// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// There is a peer. `given`: whoever asked for the sync named it.
     Found {
-        /// Where.
         address: PeerAddress,
         /// Not only heard of from another peer.
         given: bool,
     },
     /// The others know us by this address.
-    Named {
-        /// Ours.
-        address: PeerAddress,
-    },
+    Named { address: PeerAddress },
     /// A peer said what it has.
-    Have {
-        /// Who.
-        peer: PeerId,
-        /// What.
-        have: Bits,
-    },
+    Have { peer: PeerId, have: Bits },
     /// A peer did not say what it has.
-    NoAnswer {
-        /// Who.
-        peer: PeerId,
-        /// Why not.
-        fault: Fault,
-    },
+    NoAnswer { peer: PeerId, fault: Fault },
     /// A chunk is verified and on the disk.
-    Arrived {
-        /// By which request.
-        request: RequestId,
-        /// Which.
-        index: u32,
-    },
+    Arrived { request: RequestId, index: u32 },
     /// A chunk came with wrong bytes.
-    Damaged {
-        /// By which request.
-        request: RequestId,
-        /// Which.
-        index: u32,
-    },
+    Damaged { request: RequestId, index: u32 },
     /// A request is over: nothing more of it comes.
     Ended {
-        /// Which.
         request: RequestId,
         /// `None`: all of it came.
         fault: Option<Fault>,
@@ -106,11 +79,8 @@ pub enum Event {
     /// A peer was asked to look at its copy of a chunk that came damaged. `good`: by its own account
     /// it is right; `None`: it did not answer.
     Checked {
-        /// Who.
         peer: PeerId,
-        /// Which chunk.
         index: u32,
-        /// What it found.
         good: Option<bool>,
     },
 }
@@ -120,7 +90,6 @@ pub enum Event {
 pub struct Fault {
     /// What follows from it.
     pub weight: Weight,
-    /// For people.
     pub why: String,
 }
 
@@ -139,42 +108,23 @@ pub enum Weight {
     Unusable,
 }
 
-/// What to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Ask a peer what it has.
-    AskHave {
-        /// Whom.
-        peer: PeerId,
-    },
+    AskHave { peer: PeerId },
     /// Ask a peer for consecutive chunks.
     Fetch {
         /// Its name from now on.
         request: RequestId,
-        /// Whom.
         peer: PeerId,
-        /// Which.
         chunks: Range<u32>,
     },
     /// Give a request up; no event of it is expected any more.
-    Abandon {
-        /// Which.
-        request: RequestId,
-    },
+    Abandon { request: RequestId },
     /// Ask a peer to look at its own copy of a chunk.
-    Check {
-        /// Whom.
-        peer: PeerId,
-        /// Which chunk.
-        index: u32,
-    },
+    Check { peer: PeerId, index: u32 },
     /// A peer is asked no more: for the log.
-    Dropped {
-        /// Who.
-        peer: PeerId,
-        /// Why.
-        why: String,
-    },
+    Dropped { peer: PeerId, why: String },
 }
 
 /// How the sync stands.

@@ -15,7 +15,6 @@ const UNRELIABLE_AFTER: u32 = 2;
 /// Whether a peer is asked at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// It is.
     Good,
     /// It was only heard of and does not answer; it comes back when it is heard of again.
     Forgotten,
@@ -39,7 +38,6 @@ pub(super) struct Peer {
     pub(super) asking: bool,
     /// When to ask it that again.
     pub(super) ask_again: Duration,
-    /// Requests under way.
     pub(super) streams: u32,
     /// Chunks that it is being asked to look at.
     pub(super) checking: u32,
