@@ -103,7 +103,7 @@ pub(crate) fn row_88_a_pull_secret_is_the_claims_own(cluster: &Cluster) {
     cluster.apply(file);
     claim_says(cluster, "\"site-registry\" not found");
     secret(cluster, "guessed");
-    claim_says(cluster, "refuses");
+    claim_says(cluster, "rejects the authentication");
     secret(cluster, PASSWORD);
     cluster.wait_pod("private-site");
     let seen = cluster.exec(
