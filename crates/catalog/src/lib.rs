@@ -237,6 +237,14 @@ impl Catalog {
         Ok(entry.status())
     }
 
+    /// See [`Status::serial`]; without a look at the disk.
+    pub fn serial(&self, id: &ImageId) -> Option<u64> {
+        let images = self.images();
+        images
+            .get(id)
+            .map(|entry| entry.board.look(|status| status.serial))
+    }
+
     /// All images, in the order of their names.
     pub fn list(&self) -> Vec<Status> {
         let entries: Vec<_> = self.images().values().cloned().collect();

@@ -95,10 +95,11 @@ impl Memory {
         let disk_uuid = registration.disk_uuid.clone();
         // Held until the request is written down: of two at once, one is the second.
         let mut requests = self.requests();
-        if let Some(asked) = requests.standing.get(&id)
-            && let Ok(status) = catalog.get(&id.name, Some(&id.uuid))
-            && status.serial == asked.serial
-        {
+        // Those of images that are gone make room: what stands is never more than the catalog has.
+        requests
+            .standing
+            .retain(|id, asked| catalog.serial(id) == Some(asked.serial));
+        if requests.standing.contains_key(&id) {
             return Err(taken());
         }
         let status = match catalog.create(registration.new_image()) {
@@ -108,15 +109,6 @@ impl Memory {
             }
             Err(error) => return Err(error.into()),
         };
-        // Those that are gone make room: what stands is never more than the catalog has.
-        let there: BTreeMap<ImageId, u64> = catalog
-            .list()
-            .into_iter()
-            .map(|status| (status.id, status.serial))
-            .collect();
-        requests
-            .standing
-            .retain(|id, asked| there.get(id) == Some(&asked.serial));
         let order = requests.count;
         requests.count += 1;
         let asked = Asked {
