@@ -100,6 +100,10 @@ impl Catalog {
         let (received, facts) = loop {
             match self.take_in(entry, source, &job).await {
                 Ok(done) => break done,
+                // Whatever the reader says of its end: the image is being deleted, or the daemon stops.
+                Err(_) if entry.cancel().is_cancelled() => {
+                    return Err(Error::Cancelled("the image is not wanted"));
+                }
                 Err(error) if job.pass + 1 < error.passes() => {
                     warn!(pass = job.pass, error = %report(&error), "read again from the first byte");
                     job.pass += 1;
