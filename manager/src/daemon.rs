@@ -272,9 +272,7 @@ async fn open_disk(args: &DaemonArgs, node_id: NodeId) -> Result<(Arc<Disk>, Vol
         let volumes = Volumes::load(disk.clone(), node_id)?.with_overcommit(overcommit);
         Ok::<_, Error>((disk, volumes))
     };
-    let (disk, volumes) = tokio::task::spawn_blocking(opened)
-        .await
-        .map_err(Error::Task)??;
+    let (disk, volumes) = catalog::blocking(opened).await?;
     if !disk.reflink() {
         warn!(
             file_system = disk.file_system(),

@@ -27,8 +27,7 @@ impl Catalog {
     {
         let ask = || {
             let in_use = in_use.clone();
-            let asked = tokio::task::spawn_blocking(move || in_use());
-            async { asked.await.map_err(Error::Task)? }
+            blocking(move || in_use())
         };
         let entry = match self.entry(&id.name, Some(&id.uuid)) {
             Ok(entry) => entry,

@@ -13,7 +13,6 @@ use tracing::{Instrument, info, info_span};
 use types::report;
 
 use super::lifecycle::Lifecycle;
-use super::request::{Existing, NewImage};
 use super::status::Status;
 use super::{Catalog, Entry, ends};
 use crate::blocking::blocking;
@@ -133,18 +132,9 @@ impl Catalog {
             // Whoever brings its bytes, it is the image that it was.
             facts = Some(facts_of(lost));
         }
-        let new = NewImage {
-            name: Some(entry.id.name.clone()),
-            uuid: Some(entry.id.uuid.clone()),
-            source: None,
-            size: 0,
-            // Whatever the source says today: only the same bytes are the same image.
-            expected: Some(lost.checksum()?),
-            format: Some(lost.format()),
-            for_volumes: lost.seal().asked.for_volumes,
-            existing: Existing::Join,
-        };
-        let made = self.make(entry, &source, &new, facts).await;
+        // Whatever the source says today: only the same bytes are the same image.
+        let (expected, format) = (Some(lost.checksum()?), Some(lost.format()));
+        let made = self.make(entry, &source, expected, format, facts).await;
         if let Err(error) = &made {
             self.remove_remains(&entry.id, error).await;
         }

@@ -5,8 +5,9 @@
 
 use std::sync::Arc;
 
+use image::Format;
 use tracing::{Instrument, error, warn};
-use types::{Classify, ErrorKind, ImageId, report};
+use types::{Classify, ErrorKind, ImageId, Sha512, report};
 
 use super::lifecycle::Lifecycle;
 use super::request::{NewImage, fits};
@@ -28,7 +29,10 @@ impl Catalog {
         if !adopts && let Err(error) = self.clear_the_way(&entry.id).await {
             return reporter.failed(&error);
         }
-        match self.make(entry, source, new, None).await {
+        match self
+            .make(entry, source, new.expected, new.format, None)
+            .await
+        {
             Ok(image) => {
                 self.pulled(entry, source, &image).await;
                 *entry.made_from() = source.can_be_repeated().then(|| source.clone());
@@ -64,7 +68,8 @@ impl Catalog {
         &self,
         entry: &Entry,
         source: &Source,
-        new: &NewImage,
+        expected: Option<Sha512>,
+        format: Option<Format>,
         known: Option<Facts>,
     ) -> Result<SealedImage> {
         let asked = entry.board.look(|status| status.size);
@@ -72,9 +77,9 @@ impl Catalog {
             id: entry.id.clone(),
             store: self.inner.store.clone(),
             provenance: source.provenance(),
-            expected: new.expected,
+            expected,
             size: (asked > 0).then_some(asked),
-            format: new.format,
+            format,
             pass: 0,
             turn: self.inner.turns.of(source),
             // A child: a source that is too slow is given up, and the image is not.

@@ -12,7 +12,7 @@ use fetch::Platform;
 use image::Format;
 use ring::digest::{SHA256, digest};
 use store::recovery::Found;
-use store::{Place, SealedImage, random_image_uuid};
+use store::{Place, Provenance, SealedImage, random_image_uuid};
 use tracing::{Instrument, info, warn};
 use types::{Checksum, ImageId, ImageName, ImageUuid, Sha512, report};
 
@@ -75,6 +75,12 @@ impl NewImage {
         Ok(derived_name(&reference.to_string(), platform))
     }
 
+    /// Where the bytes are said to come from.
+    pub fn provenance(&self) -> Provenance {
+        let provenance = self.source.as_ref().map(Source::provenance);
+        provenance.unwrap_or_default()
+    }
+
     /// The image that this request is about, if there is one.
     fn find(&self, name: &ImageName, images: &Images) -> Option<Arc<Entry>> {
         let has_name = |entry: &&Arc<Entry>| {
@@ -104,10 +110,8 @@ impl NewImage {
     }
 
     fn agrees_with_request(&self, id: &ImageId, status: &Status) -> Result<()> {
-        let provenance = self.source.as_ref().map(Source::provenance);
-        let provenance = provenance.unwrap_or_default();
-        let (is_from, asked) = (&status.provenance, &provenance);
-        if *is_from != store::Provenance::Unknown && is_from != asked {
+        let (is_from, asked) = (&status.provenance, &self.provenance());
+        if *is_from != Provenance::Unknown && is_from != asked {
             let text = format!("source: it is from {is_from}, not {asked}");
             return Err(differs(id, text));
         }
@@ -238,8 +242,7 @@ impl Catalog {
             });
         }
         let there = new.existing == Existing::TakeOver && self.has_bytes(&id);
-        let provenance = new.source.as_ref().map(Source::provenance);
-        let mut status = Status::pending(id.clone(), provenance.unwrap_or_default(), new.expected);
+        let mut status = Status::pending(id.clone(), new.provenance(), new.expected);
         status.for_volumes = new.for_volumes;
         status.size = new.size;
         if new.existing == Existing::TakeOver && !there && new.source.is_some() {
@@ -269,8 +272,7 @@ impl Catalog {
         }
         if let Lifecycle::Failed(_) = status.state {
             self.takes_work()?;
-            let provenance = new.source.as_ref().map(Source::provenance);
-            let provenance = provenance.unwrap_or_default();
+            let provenance = new.provenance();
             // Two callers may come here at once: one of them makes the move, the other joins it.
             let retried = entry.board.change(|status| {
                 let retried = status.retry(&provenance, new.expected);

@@ -33,8 +33,7 @@ impl Service {
         }
         let volumes: Vec<_> = members.iter().filter_map(volume_of).cloned().collect();
         let (all, name) = (self.volumes.clone(), group.clone());
-        let moment = tokio::task::spawn_blocking(move || all.clone_group(&name, &volumes));
-        let _moment = moment.await.map_err(Error::Task)??;
+        let _clones = catalog::blocking(move || all.clone_group(&name, &volumes)).await?;
         // What an interrupted request left is of another moment.
         self.remove(&there).await?;
         match self.take_members(members).await {
@@ -105,8 +104,7 @@ fn volume_of(new: &NewImage) -> Option<&VolumeName> {
 fn same_volumes(there: &[Status], asked: &[NewImage]) -> Result<bool> {
     let has = |new: &NewImage| {
         there.iter().any(|image| {
-            let source = new.source.as_ref().map(Source::provenance);
-            new.name.as_ref() == Some(&image.id.name) && Some(&image.provenance) == source.as_ref()
+            new.name.as_ref() == Some(&image.id.name) && image.provenance == new.provenance()
         })
     };
     let same = there.len() == asked.len() && asked.iter().all(has);

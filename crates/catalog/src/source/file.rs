@@ -9,7 +9,8 @@ use probe::{Disk as _, FileDisk};
 use super::{Job, Sources};
 use store::IoContext;
 
-use crate::error::{Error, Result};
+use crate::blocking::blocking;
+use crate::error::Result;
 use store::{Facts, Received};
 
 /// Bytes read at a time.
@@ -19,8 +20,8 @@ impl Sources {
     pub(super) async fn take_file(&self, path: &Path, job: &Job) -> Result<(Received, Facts)> {
         let file = self.open_import_file(path)?;
         let (facts, job, path) = (job.facts(), job.clone(), path.to_owned());
-        let received = tokio::task::spawn_blocking(move || take_in(file, &path, &job));
-        Ok((received.await.map_err(Error::Task)??, facts))
+        let received = blocking(move || take_in(file, &path, &job)).await?;
+        Ok((received, facts))
     }
 }
 
