@@ -22,6 +22,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ("host", &["types", "probe"]),
     ("tree", &["types"]),
     ("mkfs-xfs", &["types", "probe", "tree"]),
+    // Bytes in, questions answered: it knows no gRPC, HTTP or Kubernetes.
+    ("trust", &["types"]),
     ("client", &["types", "proto"]),
     ("fetch", &["types", "image"]),
     // Both daemons listen by it, so that the bounds of a port are the same on each.
