@@ -24,6 +24,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("mkfs-xfs", &["types", "probe", "tree"]),
     // Bytes in, questions answered: it knows no gRPC, HTTP or Kubernetes.
     ("trust", &["types"]),
+    ("kubernetes", &["types"]),
     ("client", &["types", "proto"]),
     ("fetch", &["types", "image"]),
     // Both daemons listen by it, so that the bounds of a port are the same on each.
