@@ -16,6 +16,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "csi/v1/csi.proto",
         "enginerpc/syncagent.proto",
         "pluginregistration/api.proto",
+        "trust/v1/trust.proto",
     ];
     let mut all = protox::compile(node, ["proto"])?;
     for file in served.file {

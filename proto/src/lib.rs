@@ -23,6 +23,14 @@ pub mod storage {
     }
 }
 
+/// The certificate authority of a cluster: `longhorn.trust.v1`.
+pub mod trust {
+    /// Version 1.
+    pub mod v1 {
+        tonic::include_proto!("longhorn.trust.v1");
+    }
+}
+
 /// Longhorn's `BackingImageManagerService`: `bimrpc`, API version 3.
 pub mod bimrpc {
     tonic::include_proto!("bimrpc");
