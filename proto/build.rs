@@ -12,14 +12,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let manager = ["bimrpc/bimrpc.proto", "storage/v1/storage.proto"];
     let served = protox::compile(manager, ["proto"])?;
     File::create(out.join("manager.bin"))?.write_all(&served.encode_to_vec())?;
-    let node = [
+    let node = protox::compile(["node/v1/node.proto"], ["proto"])?;
+    File::create(out.join("node.bin"))?.write_all(&node.encode_to_vec())?;
+    let others = [
         "csi/v1/csi.proto",
         "enginerpc/syncagent.proto",
         "pluginregistration/api.proto",
         "trust/v1/trust.proto",
     ];
-    let mut all = protox::compile(node, ["proto"])?;
-    for file in served.file {
+    let mut all = protox::compile(others, ["proto"])?;
+    for file in served.file.into_iter().chain(node.file) {
         if all.file.iter().all(|known| known.name != file.name) {
             all.file.push(file);
         }

@@ -31,6 +31,14 @@ pub mod trust {
     }
 }
 
+/// The node service: `longhorn.node.v1`.
+pub mod node {
+    /// Version 1.
+    pub mod v1 {
+        tonic::include_proto!("longhorn.node.v1");
+    }
+}
+
 /// Longhorn's `BackingImageManagerService`: `bimrpc`, API version 3.
 pub mod bimrpc {
     tonic::include_proto!("bimrpc");
@@ -48,3 +56,6 @@ pub mod pluginregistration {
 
 /// A `google.protobuf.FileDescriptorSet` of the services that the manager serves, for reflection.
 pub const MANAGER_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/manager.bin"));
+
+/// The same of the services that the node service has: for the table of who may call what.
+pub const NODE_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/node.bin"));

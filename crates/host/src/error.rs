@@ -9,6 +9,8 @@ use std::time::Duration;
 use probe::FsType;
 use types::{ByteSize, DiskUuid, VolumeName};
 
+use crate::holder::Holder;
+
 /// The result of an operation on this node.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -188,6 +190,14 @@ pub enum Error {
         device: PathBuf,
         /// Who uses the device: empty, or text that begins with ", ".
         users: String,
+    },
+    /// The volume is attached for somebody else.
+    #[error("volume {volume} is {} as {}; {}", by.describe(), device.display(), by.way_out())]
+    HeldOtherwise {
+        volume: VolumeName,
+        device: PathBuf,
+        /// For whom it is.
+        by: Holder,
     },
     /// A device of ours cannot be given back yet.
     #[error("{} is still in use{users}; end this use and try again", device.display())]

@@ -28,6 +28,7 @@ impl Classify for Error {
             | Self::MixedBlock { .. }
             | Self::Blank { .. }
             | Self::ForeignLoop { .. }
+            | Self::HeldOtherwise { .. }
             | Self::StillInUse { .. }
             | Self::NoLoopDevice { .. }
             | Self::CannotGrowInUse { .. }

@@ -11,7 +11,7 @@ mod users;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -246,6 +246,21 @@ impl LoopDevice {
     /// again, unless it is attached read-only. The kernel keeps this when the device is detached.
     pub fn protect(&self, protected: bool) -> Result<()> {
         ioctl::protect(&self.device, protected).map_err(Error::io("protect", self.path()))
+    }
+
+    /// Whether somebody has the device for himself: a mount, a device stacked on it, or an open(2) with `O_EXCL`.
+    pub fn is_claimed(&self) -> Result<bool> {
+        let path = self.path();
+        let opened = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_EXCL)
+            .open(&path);
+        match opened {
+            Ok(_) => Ok(false),
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => Ok(true),
+            Err(error) if gone(&error) => Ok(false),
+            Err(error) => Err(Error::io("open", &path)(error)),
+        }
     }
 
     /// Detaches the device from its file and waits until that is really so: a volume's file must

@@ -11,7 +11,7 @@ use crate::filesystem;
 use crate::loopdev::{self, FileId, LoopDevice, Status};
 use crate::mountinfo;
 use crate::mounts::{self, Unmount};
-use crate::{Error, Result};
+use crate::{Error, Holder, Result};
 
 impl Stage<'_> {
     /// Finds the mount of an earlier stage. A dead one is taken away first.
@@ -90,8 +90,16 @@ impl Stage<'_> {
         let file = self.open_file(false)?;
         let id = file_id(&file, &self.volume().file)?;
         drop(file);
-        let mark = inspect::mark(self.name());
+        let [mark, other] =
+            [self.holder, self.holder.other()].map(|holder| inspect::mark(self.name(), holder));
         for (device, status) in loopdev::find(|status| status.file == id)? {
+            if status.mark == other {
+                return Err(Error::HeldOtherwise {
+                    volume: self.name().clone(),
+                    device: device.path(),
+                    by: self.holder.other(),
+                });
+            }
             if status.mark != mark {
                 return Err(Error::ForeignLoop {
                     file: self.volume().file.clone(),
@@ -110,6 +118,10 @@ impl Stage<'_> {
 
     /// Whether a device of ours is in use, so that it must be used again and never be detached.
     fn may_reuse(&self, device: &LoopDevice, status: &Status) -> Result<bool> {
+        if self.holder == Holder::Node {
+            // What its callers do with it is their affair. One that is to go with its last user is no use.
+            return self.same_access(status).map(|()| !status.autoclear);
+        }
         let mounts = mountinfo::read()?;
         let others = inspect::mounted_elsewhere(&mounts, device, &[]);
         for mount in &others {
@@ -136,13 +148,19 @@ impl Stage<'_> {
             Kind::Mount if is_block => {
                 Err(self.incompatible(Kind::Block.describe(), kind.describe()))
             }
-            Kind::Block if is_block && status.read_only != self.wanted.read_only => {
-                let (is, asked) = (writing(status.read_only), writing(self.wanted.read_only));
-                Err(self.incompatible(is, asked))
-            }
-            Kind::Block => Ok(is_block),
+            Kind::Block if is_block => self.same_access(status).map(|()| true),
+            Kind::Block => Ok(false),
             Kind::Mount => Ok(is_mounted),
         }
+    }
+
+    /// Whether a block device in use is writable as it is asked for.
+    fn same_access(&self, status: &Status) -> Result<()> {
+        if status.read_only == self.wanted.read_only {
+            return Ok(());
+        }
+        let (is, asked) = (writing(status.read_only), writing(self.wanted.read_only));
+        Err(self.incompatible(is, asked))
     }
 
     /// Whether a device in use shows the bytes that are asked for.

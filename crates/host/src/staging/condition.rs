@@ -2,7 +2,8 @@
 //! the disk below. Looks and never touches.
 
 use std::fs::File;
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{StatVfs, StatVfsMountFlags};
 use types::ByteSize;
@@ -53,17 +54,35 @@ pub(super) fn of_file_system(mount: &Mount, device: &LoopDevice) -> Vec<String> 
     all
 }
 
+/// Where the file below is, in the kernel's words.
+pub(super) fn file_path(device: &LoopDevice) -> Option<PathBuf> {
+    let path = Path::new("/sys/block")
+        .join(device.name())
+        .join("loop/backing_file");
+    let path = std::fs::read_to_string(path).ok()?;
+    Some(PathBuf::from(path.trim_end_matches('\n')))
+}
+
+/// Whether the file has become larger than its device, which takes over the size when it is told to.
+pub(super) fn of_growth(device: &LoopDevice) -> Option<String> {
+    let status = device.status().ok()??;
+    let file = paths::open_regular(&file_path(device)?, false).ok()?;
+    let (length, size) = (file.metadata().ok()?.len(), device.size().ok()?);
+    let is_larger = FileId::of(&file).is_ok_and(|id| id == status.file)
+        && status.part.is_none()
+        && length > size;
+    is_larger.then(|| {
+        format!("the volume has grown to {length} bytes; attach it again, and its device grows")
+    })
+}
+
 /// What is wrong with the file below, and with the disk that it lies on.
 pub(super) fn of_file(here: &Here, mounts: &[Mount]) -> Vec<String> {
-    let path = Path::new("/sys/block")
-        .join(here.device.name())
-        .join("loop/backing_file");
-    let Ok(path) = std::fs::read_to_string(path) else {
+    let Some(path) = file_path(&here.device) else {
         return Vec::new();
     };
-    let path = path.trim_end_matches('\n');
     // The kernel's own way to say that a file has no name any more.
-    if path.ends_with(" (deleted)") {
+    if path.as_os_str().as_bytes().ends_with(b" (deleted)") {
         return vec![
             "the volume's file was deleted while it is in use: its data is lost when it is unstaged".to_owned(),
         ];
@@ -73,7 +92,7 @@ pub(super) fn of_file(here: &Here, mounts: &[Mount]) -> Vec<String> {
     };
     let mut all = Vec::new();
     // The path is the kernel's word of another time, and perhaps of a mount namespace that is gone.
-    let file = paths::open_regular(Path::new(path), false).ok();
+    let file = paths::open_regular(&path, false).ok();
     let file = file.filter(|file| FileId::of(file).is_ok_and(|id| id == status.file));
     let start = status.part.map_or(0, |part| part.start);
     if let (Some(Ok(metadata)), Ok(size)) = (file.as_ref().map(File::metadata), here.device.size())

@@ -6,42 +6,63 @@ use std::time::Duration;
 use types::{Sha512, VolumeName};
 
 use super::bounded;
+use crate::Holder;
 use crate::loopdev::{self, FileId, LoopDevice, Mark, Status};
 use crate::mountinfo::{self, Mount};
 use crate::paths::{self, Place};
 use crate::{DeviceNumber, Error, Result};
 
-/// What every mark of ours begins with.
-const MARK_PREFIX: &str = "longhorn:";
 /// How many bytes of a volume's name fit into a mark: 63 less the prefix.
-const MARK_NAME_MAX: usize = 54;
+const fn name_max(holder: Holder) -> usize {
+    63 - prefix(holder).len()
+}
+
+/// What every mark of ours begins with.
+const fn prefix(holder: Holder) -> &'static str {
+    match holder {
+        Holder::Pods => "longhorn:",
+        Holder::Node => "longhorn-node:",
+    }
+}
+
 /// How long a file system may take to answer before it counts as hung.
 pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// The mark of a volume's loop device. A name that is too long is cut and told apart by its hash.
-pub(super) fn mark(volume: &VolumeName) -> Mark {
-    let name = volume.as_str();
-    let text = if name.len() <= MARK_NAME_MAX {
-        format!("{MARK_PREFIX}{name}")
+pub(super) fn mark(volume: &VolumeName, holder: Holder) -> Mark {
+    let (name, prefix) = (volume.as_str(), prefix(holder));
+    let most = name_max(holder);
+    let text = if name.len() <= most {
+        format!("{prefix}{name}")
     } else {
         let hash = Sha512::of(name.as_bytes()).to_string();
-        format!("{MARK_PREFIX}{}~{}", &name[..37], &hash[..16])
+        format!("{prefix}{}~{}", &name[..most - 17], &hash[..16])
     };
     Mark::new(&text).expect("the text has at most 63 bytes and no NUL")
 }
 
-/// The volume that a mark names, unless its name was cut.
+/// The volume that a mark for pods names, unless its name was cut.
 pub(super) fn volume_of(mark: &Mark) -> Option<VolumeName> {
-    VolumeName::new(mark.text().strip_prefix(MARK_PREFIX)?).ok()
+    VolumeName::new(mark.text().strip_prefix(prefix(Holder::Pods))?).ok()
+}
+
+/// The name in a mark of ours, cut where it was too long, and for whom the device is attached.
+pub(super) fn name_in(mark: &Mark) -> Option<(String, Holder)> {
+    let text = mark.text();
+    [Holder::Pods, Holder::Node].into_iter().find_map(|holder| {
+        let name = text.strip_prefix(prefix(holder))?;
+        Some((name.to_owned(), holder))
+    })
 }
 
 /// The attached devices of the volume: those with its mark, and of those the ones of its file, when
 /// the file is known and still there.
 pub(super) fn devices_of(
     volume: &VolumeName,
+    holder: Holder,
     file: Option<&Path>,
 ) -> Result<Vec<(LoopDevice, Status)>> {
-    let mark = mark(volume);
+    let mark = mark(volume, holder);
     let file = file.and_then(|path| paths::open_regular(path, false).ok());
     let id = file.and_then(|file| FileId::of(&file).ok());
     loopdev::find(|status| status.mark == mark && id.is_none_or(|id| status.file == id))
@@ -77,11 +98,13 @@ pub(super) fn at_among(mounts: &[Mount], place: &Place, volume: &VolumeName) -> 
         return Ok(AtPlace::Nothing);
     };
     let found = match device_of(mount)? {
-        Some((device, status)) if status.mark == mark(volume) => AtPlace::Ours(Box::new(Found {
-            mount: mount.clone(),
-            device,
-            status,
-        })),
+        Some((device, status)) if status.mark == mark(volume, Holder::Pods) => {
+            AtPlace::Ours(Box::new(Found {
+                mount: mount.clone(),
+                device,
+                status,
+            }))
+        }
         _ => AtPlace::Foreign(mount.clone()),
     };
     Ok(found)
@@ -209,11 +232,18 @@ mod tests {
     #[test]
     fn a_mark_names_its_volume() {
         let short = VolumeName::new("pvc-4a1c9a4e-2f0d-4b57-9e7e-0a3b6f0d8c11").unwrap();
-        assert_eq!(volume_of(&mark(&short)), Some(short));
+        for holder in [Holder::Pods, Holder::Node] {
+            let name = name_in(&mark(&short, holder));
+            assert_eq!(name, Some((short.to_string(), holder)));
+        }
+        assert_eq!(volume_of(&mark(&short, Holder::Node)), None);
+        assert_eq!(volume_of(&mark(&short, Holder::Pods)), Some(short));
         let (a, b) = ("a".repeat(128), format!("{}b", "a".repeat(127)));
         let (a, b) = (VolumeName::new(&a).unwrap(), VolumeName::new(&b).unwrap());
-        assert_ne!(mark(&a), mark(&b));
-        assert_eq!(volume_of(&mark(&a)), None);
+        for holder in [Holder::Pods, Holder::Node] {
+            assert_ne!(mark(&a, holder), mark(&b, holder));
+        }
+        assert_eq!(volume_of(&mark(&a, Holder::Pods)), None);
         assert_eq!(volume_of(&Mark::new("/some/file.img").unwrap()), None);
     }
 }

@@ -9,7 +9,7 @@ use super::record::{self, Kind};
 use crate::loopdev::LoopDevice;
 use crate::mountinfo::{self, Mount};
 use crate::paths::Place;
-use crate::{Error, Result};
+use crate::{Error, Holder, Result};
 
 /// A volume at a path: mounted there, or a block device staged there.
 pub(super) struct Here {
@@ -51,7 +51,7 @@ pub(super) fn find_among(mounts: &[Mount], volume: &VolumeName, path: &Path) -> 
             recorded.is_ok_and(|recorded| recorded.path() == place.path())
         })
         .ok_or_else(not_here)?;
-    let devices = inspect::devices_of(volume, Some(&record.file))?;
+    let devices = inspect::devices_of(volume, Holder::Pods, Some(&record.file))?;
     let (device, _) = devices.into_iter().next().ok_or_else(not_here)?;
     Ok(Here {
         mount: None,

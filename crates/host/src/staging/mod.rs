@@ -19,6 +19,7 @@
 //! last user is gone, so that a process killed between 3 and 5 leaves none.
 
 mod adopt;
+mod attachment;
 mod bounded;
 mod condition;
 mod expand;
@@ -38,8 +39,9 @@ use std::path::{Path, PathBuf};
 use probe::FsType;
 use types::{ByteSize, VolumeName};
 
-use crate::Result;
+pub use self::attachment::{Attachment, Device};
 pub use crate::filesystem::Check;
+use crate::{Holder, Result};
 
 /// A volume as this node sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -163,7 +165,7 @@ pub struct Stats {
 /// there in another way; `Aborted` while another operation on it is under way; `InvalidArgument` for
 /// paths and flags that can never work; `DataLoss` for a broken file system.
 pub fn stage(request: &StageRequest) -> Result<Staged> {
-    stage::stage(request)
+    stage::stage(request, Holder::Pods)
 }
 
 /// Undoes [`stage`]. Works without the record too; nothing there is success. When it returns, the
@@ -173,7 +175,32 @@ pub fn stage(request: &StageRequest) -> Result<Staged> {
 /// `FailedPrecondition` while the volume is published or used by somebody; `Aborted` while another
 /// operation on it is under way.
 pub fn unstage(volume: &VolumeName, staging_path: &Path) -> Result<()> {
-    unstage::unstage(volume, staging_path)
+    unstage::unstage(volume, staging_path, Holder::Pods)
+}
+
+/// Attaches a whole volume as a block device that nothing is done with: for the node service, whose records are in
+/// `records`. The record is there before the device, and survives a reboot, which the device does not: the same
+/// call makes it again. A volume that has grown meanwhile has its new size afterwards.
+///
+/// # Errors
+/// As [`stage`] for [`Access::Block`]; `FailedPrecondition` while the volume is staged.
+pub fn attach(records: &Path, volume: &NodeVolume, read_only: bool) -> Result<Staged> {
+    attachment::attach(records, volume, read_only)
+}
+
+/// Undoes [`attach`], with the volume's file or without. Nothing there is success.
+///
+/// # Errors
+/// `FailedPrecondition` while somebody uses the device; `Aborted` while another operation on the volume is under
+/// way.
+pub fn detach(records: &Path, volume: &VolumeName) -> Result<()> {
+    unstage::unstage(volume, &records.join(volume.as_str()), Holder::Node)
+}
+
+/// All that is attached on this node or should be: the devices of ours with what is wrong with each, and the
+/// records in `records` that have none. Takes 10 seconds at most for those that do not answer.
+pub fn attachments(records: &Path) -> Result<Vec<Attachment>> {
+    attachment::list(records)
 }
 
 /// Lets a staged volume appear at a target.

@@ -14,7 +14,7 @@ use crate::loopdev::LoopDevice;
 use crate::mountinfo::{self, Mount};
 use crate::mounts::{self, Unmount};
 use crate::paths::{Occupant, Place};
-use crate::{DeviceNumber, Error, Result};
+use crate::{DeviceNumber, Error, Holder, Result};
 
 /// What is bound to a target.
 struct Source {
@@ -212,7 +212,7 @@ fn block_source(request: &PublishRequest, lock: &RecordLock) -> Result<Source> {
         return Err(not_staged(request));
     }
     let file = lock.record().map(|record| record.file.as_path());
-    let mut devices = inspect::devices_of(&request.volume, file)?;
+    let mut devices = inspect::devices_of(&request.volume, Holder::Pods, file)?;
     devices.retain(|(_, status)| !status.autoclear);
     let Some((device, status)) = devices.pop().filter(|_| devices.is_empty()) else {
         return Err(not_staged(request));

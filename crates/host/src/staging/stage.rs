@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use probe::FsType;
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
 use types::{VolumeName, crash_point};
 
@@ -18,11 +18,13 @@ use super::{Access, Check, NodeVolume, StageRequest, Staged};
 use crate::loopdev::{AttachOptions, FileId, LoopDevice, SECTOR, Status};
 use crate::mounts::{self, MountOptions, Unmount};
 use crate::paths::{self, Place};
-use crate::{Error, Result, disks, filesystem};
+use crate::{Error, Holder, Result, disks, filesystem};
 
 /// A stage under way: what was asked, and the lock that makes it the only one.
 pub(super) struct Stage<'a> {
     pub(super) request: &'a StageRequest,
+    /// For whom the device is attached.
+    pub(super) holder: Holder,
     /// The directory of the volume's file, opened once: what is looked at in it is what is used.
     directory: OwnedFd,
     pub(super) place: Place,
@@ -30,15 +32,17 @@ pub(super) struct Stage<'a> {
     pub(super) wanted: Record,
 }
 
-pub(super) fn stage(request: &StageRequest) -> Result<Staged> {
+pub(super) fn stage(request: &StageRequest, holder: Holder) -> Result<Staged> {
     if let Access::Mount { flags, .. } = &request.access {
         mounts::check_flags(flags, None)?;
     }
     let place = Place::open(&request.staging_path)?;
     let directory = open_directory(&request.volume)?;
+    let _alone = DirectoryLock::acquire(&directory, &request.volume)?;
     let lock = RecordLock::acquire(&place, &request.volume.name)?;
     let mut stage = Stage {
         request,
+        holder,
         directory,
         place,
         lock,
@@ -70,6 +74,30 @@ fn open_directory(volume: &NodeVolume) -> Result<OwnedFd> {
         }
         errno => Error::io("open the directory of", &volume.file)(errno),
     })
+}
+
+/// The lock of a volume's directory, for all who attach it: two records of one volume, beside two staging paths
+/// or of the node service, are two locks, and would let two of them attach the file at once.
+struct DirectoryLock(OwnedFd);
+
+impl DirectoryLock {
+    fn acquire(directory: &OwnedFd, volume: &NodeVolume) -> Result<Self> {
+        let failed = |errno| Error::io("lock the directory of", &volume.file)(errno);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = rustix::fs::openat(directory, c".", flags, Mode::empty()).map_err(failed)?;
+        match flock(&opened, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self(opened)),
+            Err(Errno::WOULDBLOCK) => Err(Error::Busy(volume.name.clone())),
+            Err(errno) => Err(failed(errno)),
+        }
+    }
+}
+
+/// By hand, as for the record: a child between its fork and its exec has a copy.
+impl Drop for DirectoryLock {
+    fn drop(&mut self) {
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
 }
 
 /// What a failure has to take away, besides what it has already taken away itself.
@@ -107,12 +135,22 @@ impl Stage<'_> {
             Err(error) if staged_before => return Err(keep(error)),
             Err(error) => return Err((error, Undo::Record)),
         };
-        let in_use = device.is_some();
+        // What the node service was asked for before a reboot is still wanted when it does not work now.
+        let keep_record = device.is_some() || staged_before && self.holder == Holder::Node;
         let staged = match &self.request.access {
             Access::Block => self.stage_block(device),
             Access::Mount { fs_type, flags } => self.stage_mount(device, *fs_type, flags),
         };
-        staged.map_err(|error| (error, if in_use { Undo::Keep } else { Undo::Record }))
+        staged.map_err(|error| {
+            (
+                error,
+                if keep_record {
+                    Undo::Keep
+                } else {
+                    Undo::Record
+                },
+            )
+        })
     }
 
     fn stage_block(&mut self, device: Option<(LoopDevice, Status)>) -> Result<Staged> {
@@ -278,7 +316,7 @@ impl Stage<'_> {
             }
             file => (file?, read_only),
         };
-        let mark = inspect::mark(self.name());
+        let mark = inspect::mark(self.name(), self.holder);
         let volume = self.volume();
         let start = volume.part.as_ref().map_or(0, |part| part.start);
         let sector_max = fs_type.map_or(Ok(SECTOR), |fs_type| {

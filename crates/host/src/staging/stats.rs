@@ -43,7 +43,8 @@ pub(super) fn stats(volume: &VolumeName, path: &Path) -> Result<Stats> {
     Ok(Stats { usage, condition })
 }
 
-fn file_system(mount: &Mount, device: &LoopDevice) -> (Option<Usage>, Vec<String>) {
+/// How full the mounted file system is, and what is wrong with it.
+pub(super) fn file_system(mount: &Mount, device: &LoopDevice) -> (Option<Usage>, Vec<String>) {
     let trouble = condition::of_mount(mount, "the file system");
     if mount.has_super_option("shutdown") {
         return (None, trouble.into_iter().collect());

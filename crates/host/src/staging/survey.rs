@@ -12,7 +12,7 @@ use super::inspect::{self, AtPlace};
 use super::record::{Kind, Record, RecordLock, SUFFIX};
 use super::{Survivor, SurvivorState};
 use crate::paths::Place;
-use crate::{Error, Result};
+use crate::{Error, Holder, Result};
 
 /// How many directories deep records are looked for: kubelet's `<driver>/<hash>/`.
 const DEPTH_MAX: u32 = 3;
@@ -81,7 +81,7 @@ fn look_at(path: &Path, volume: &VolumeName) -> Result<Option<Survivor>> {
 
 fn state(volume: &VolumeName, record: &Record) -> Result<SurvivorState> {
     if record.kind == Kind::Block {
-        let devices = inspect::devices_of(volume, Some(&record.file))?;
+        let devices = inspect::devices_of(volume, Holder::Pods, Some(&record.file))?;
         let is_attached = devices.iter().any(|(_, status)| !status.autoclear);
         return Ok(if is_attached {
             SurvivorState::Staged

@@ -14,22 +14,22 @@ use crate::loopdev::{self, LoopDevice};
 use crate::mountinfo::{self, Mount};
 use crate::mounts::{self, Unmount};
 use crate::paths::Place;
-use crate::{Error, Result};
+use crate::{Error, Holder, Result};
 
 /// How many mounts of ours stacked at one path are taken away; a second one is already a sign that
 /// somebody else mounted it.
 const STACKED_MAX: u32 = 16;
 
-pub(super) fn unstage(volume: &VolumeName, staging_path: &Path) -> Result<()> {
+pub(super) fn unstage(volume: &VolumeName, staging_path: &Path, holder: Holder) -> Result<()> {
     let place = match Place::open(staging_path) {
         // Without the parent there is neither a mount nor a record; a device may still be there.
         Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-            return detach_unused(volume, None);
+            return detach_unused(volume, None, holder);
         }
         place => place?,
     };
     let lock = RecordLock::acquire(&place, volume)?;
-    match unmount_and_detach(volume, &place, &lock) {
+    match unmount_and_detach(volume, &place, &lock, holder) {
         Ok(()) => {
             crash_point!("host.unstage.detached");
             lock.remove()
@@ -43,7 +43,12 @@ pub(super) fn unstage(volume: &VolumeName, staging_path: &Path) -> Result<()> {
     }
 }
 
-fn unmount_and_detach(volume: &VolumeName, place: &Place, lock: &RecordLock) -> Result<()> {
+fn unmount_and_detach(
+    volume: &VolumeName,
+    place: &Place,
+    lock: &RecordLock,
+    holder: Holder,
+) -> Result<()> {
     for _ in 0..STACKED_MAX {
         if !place.may_be_mounted() {
             break;
@@ -67,7 +72,7 @@ fn unmount_and_detach(volume: &VolumeName, place: &Place, lock: &RecordLock) -> 
         )?;
     }
     crash_point!("host.unstage.unmounted");
-    detach_unused(volume, lock.record())
+    detach_unused(volume, lock.record(), holder)
 }
 
 fn refuse_if_published(mounts: &[Mount], device: &LoopDevice, place: &Place) -> Result<()> {
@@ -82,12 +87,20 @@ fn refuse_if_published(mounts: &[Mount], device: &LoopDevice, place: &Place) -> 
 
 /// Detaches the devices of the volume that are mounted nowhere. With a record that the volume was
 /// staged here, a device in use is an error; without one it belongs to another staging path.
-fn detach_unused(volume: &VolumeName, recorded: Option<&Record>) -> Result<()> {
-    let file = recorded.map(|record| record.file.as_path());
-    for (device, _) in inspect::devices_of(volume, file)? {
-        if inspect::mounted_elsewhere(&mountinfo::read()?, &device, &[]).is_empty() {
+///
+/// A device that the node service attached is its own with a record or without, whatever has become of the file;
+/// one that somebody has taken for himself is not even asked to go, for the kernel would note that for later.
+fn detach_unused(volume: &VolumeName, recorded: Option<&Record>, holder: Holder) -> Result<()> {
+    let of_node = holder == Holder::Node;
+    let file = recorded
+        .filter(|_| !of_node)
+        .map(|record| record.file.as_path());
+    for (device, _) in inspect::devices_of(volume, holder, file)? {
+        let is_free = inspect::mounted_elsewhere(&mountinfo::read()?, &device, &[]).is_empty()
+            && !(of_node && device.is_claimed()?);
+        if is_free {
             device.detach()?;
-        } else if recorded.is_some() {
+        } else if of_node || recorded.is_some() {
             return Err(Error::StillInUse {
                 device: device.path(),
                 users: loopdev::users(device.name())?,
