@@ -7,11 +7,12 @@ use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use types::{ByteSize, DiskUuid, VolumeName};
 
-use crate::{Error, Result};
+use crate::{Error, Result, bounded};
 
 /// The file that makes a directory a disk.
 const DISK_CONFIG: &str = "longhorn-disk.cfg";
@@ -28,6 +29,18 @@ pub struct VolumeFile {
     pub path: PathBuf,
     pub length: ByteSize,
 }
+
+/// A directory that should be a disk.
+#[derive(Debug)]
+pub struct DiskState {
+    pub path: PathBuf,
+    /// Its uuid, the size of its file system, and what of that is free for an ordinary process; or why it is no
+    /// disk now.
+    pub found: Result<(DiskUuid, ByteSize, ByteSize)>,
+}
+
+/// How long a disk may take to say what it is.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// The place of a volume's file below its disk: what the manager reports as a replica's path.
 pub fn volume_path(volume: &VolumeName) -> PathBuf {
@@ -50,6 +63,50 @@ impl Disks {
         let path = directory.join(volume_path(volume));
         let length = regular_file(&directory, volume)?;
         Ok(VolumeFile { path, length })
+    }
+
+    /// The file of a volume on the only disk of this node that has one of its name.
+    ///
+    /// # Errors
+    /// `NotFound` when no disk has it; `FailedPrecondition` when several have.
+    pub fn find_anywhere(&self, volume: &VolumeName) -> Result<VolumeFile> {
+        let mut found: Option<VolumeFile> = None;
+        for directory in &self.0 {
+            let path = directory.join(volume_path(volume));
+            match disk_uuid(directory).and_then(|_| regular_file(directory, volume)) {
+                Ok(_) if found.is_some() => {
+                    return Err(Error::SeveralDisks {
+                        volume: volume.clone(),
+                    });
+                }
+                Ok(length) => found = Some(VolumeFile { path, length }),
+                Err(Error::VolumeMissing { .. }) => {}
+                // One bad disk must not hide the others.
+                Err(error) => tracing::warn!("{}", types::report(&error)),
+            }
+        }
+        found.ok_or_else(|| Error::VolumeMissing {
+            volume: volume.clone(),
+            file: volume_path(volume),
+        })
+    }
+
+    /// Each disk as it is now. One that does not answer within 5 seconds says so.
+    pub fn look(&self) -> Vec<DiskState> {
+        let look = |directory: &PathBuf| {
+            let path = directory.clone();
+            let asked = bounded::run(directory, ANSWER_WITHIN, move || {
+                let uuid = disk_uuid(&path)?;
+                let stat = rustix::fs::statvfs(&path).map_err(Error::io("inspect", &path))?;
+                let bytes = |blocks: u64| ByteSize(blocks.saturating_mul(stat.f_frsize));
+                Ok((uuid, bytes(stat.f_blocks), bytes(stat.f_bavail)))
+            });
+            DiskState {
+                path: directory.clone(),
+                found: asked.and_then(|answer| answer),
+            }
+        };
+        self.0.iter().map(look).collect()
     }
 
     fn disk(&self, volume: &VolumeName, uuid: &DiskUuid) -> Result<PathBuf> {

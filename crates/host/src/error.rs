@@ -69,6 +69,9 @@ pub enum Error {
          of that disk to the disks of this program"
     )]
     NoSuchDisk { volume: VolumeName, disk: DiskUuid },
+    /// More than one disk of this node has a volume of the name.
+    #[error("volume {volume} is on several disks of this node; name the disk by its UUID")]
+    SeveralDisks { volume: VolumeName },
     /// The volume's file is not on this node.
     #[error("volume {volume} has no file {} on this node", file.display())]
     VolumeMissing {

@@ -18,6 +18,7 @@
 //!
 //! Needs Linux 5.12 (`mount_setattr`; `LOOP_CONFIGURE` is 5.8, the mount API 5.2).
 
+mod bounded;
 pub mod command;
 mod device;
 pub mod disks;

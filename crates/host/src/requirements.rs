@@ -18,10 +18,7 @@ const KERNEL: (u32, u32) = (5, 12);
 /// # Errors
 /// `FailedPrecondition` that names what is missing.
 pub fn check() -> Result<()> {
-    let release = rustix::system::uname()
-        .release()
-        .to_string_lossy()
-        .into_owned();
+    let release = kernel();
     if version(&release).is_some_and(|version| version < KERNEL) {
         return Err(Error::Requirement {
             why: format!(
@@ -39,6 +36,12 @@ pub fn check() -> Result<()> {
     })?;
     may_mount()?;
     filesystem::tools(FsType::Ext4)
+}
+
+/// The release of the kernel, as `uname -r` has it.
+pub fn kernel() -> String {
+    let name = rustix::system::uname();
+    name.release().to_string_lossy().into_owned()
 }
 
 /// `major.minor` of a kernel's release; `None` for one that does not begin that way.

@@ -16,6 +16,7 @@ impl Classify for Error {
             Self::UnsupportedFileSystem(_)
             | Self::NotADisk { .. }
             | Self::NoSuchDisk { .. }
+            | Self::SeveralDisks { .. }
             | Self::NotStaged { .. }
             | Self::ForeignMount { .. }
             | Self::Occupied { .. }

@@ -16,10 +16,10 @@ use types::{ByteSize, VolumeName};
 use super::locate::Here;
 use super::record::{self, SUFFIX};
 use super::{Access, Check, NodeVolume, StageRequest, Staged};
-use super::{bounded, condition, inspect, stage, stats};
+use super::{condition, inspect, stage, stats};
 use crate::loopdev::{self, LoopDevice, Status};
 use crate::mountinfo::{self, Mount};
-use crate::{Error, Holder, Result};
+use crate::{Error, Holder, Result, bounded};
 
 /// How long a list may look at devices whose disks or file systems hang.
 const LOOKING: Duration = Duration::from_secs(10);
@@ -66,12 +66,18 @@ pub(super) fn attach(records: &Path, volume: &NodeVolume, read_only: bool) -> Re
 
 /// Makes the directory of the records so that it outlives a power cut.
 fn make_directory(records: &Path) -> Result<()> {
-    let made = DirBuilder::new().mode(0o700).create(records);
-    match made {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
-        made => made.map_err(Error::io("create the directory", records))?,
+    if records.is_dir() {
+        return Ok(());
     }
     let parent = records.parent().unwrap_or(Path::new("/"));
+    if !parent.is_dir() {
+        make_directory(parent)?;
+    }
+    match DirBuilder::new().mode(0o700).create(records) {
+        // Another call was faster.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        made => made.map_err(Error::io("create the directory", records))?,
+    }
     File::open(parent)
         .and_then(|parent| parent.sync_all())
         .map_err(Error::io("sync", parent))

@@ -5,12 +5,10 @@ use std::time::Duration;
 
 use types::{Sha512, VolumeName};
 
-use super::bounded;
-use crate::Holder;
 use crate::loopdev::{self, FileId, LoopDevice, Mark, Status};
 use crate::mountinfo::{self, Mount};
 use crate::paths::{self, Place};
-use crate::{DeviceNumber, Error, Result};
+use crate::{DeviceNumber, Error, Holder, Result, bounded};
 
 /// How many bytes of a volume's name fit into a mark: 63 less the prefix.
 const fn name_max(holder: Holder) -> usize {

@@ -20,7 +20,6 @@
 
 mod adopt;
 mod attachment;
-mod bounded;
 mod condition;
 mod expand;
 mod inspect;

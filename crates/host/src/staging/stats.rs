@@ -6,10 +6,10 @@ use rustix::fs::StatVfs;
 use types::{ByteSize, VolumeName};
 
 use super::inspect::{self, ANSWER_WITHIN};
-use super::{Amounts, Condition, Stats, Usage, bounded, condition, locate};
+use super::{Amounts, Condition, Stats, Usage, condition, locate};
 use crate::loopdev::LoopDevice;
 use crate::mountinfo::{self, Mount};
-use crate::{Error, Result};
+use crate::{Error, Result, bounded};
 
 pub(super) fn stats(volume: &VolumeName, path: &Path) -> Result<Stats> {
     let mounts = mountinfo::read()?;

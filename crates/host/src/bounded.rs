@@ -31,7 +31,7 @@ impl Drop for Call {
 ///
 /// # Errors
 /// [`Error::Hung`] when the time is up, also when that is because of an earlier call.
-pub(super) fn run<T: Send + 'static>(
+pub(crate) fn run<T: Send + 'static>(
     path: &Path,
     limit: Duration,
     call: impl FnOnce() -> T + Send + 'static,

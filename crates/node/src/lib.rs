@@ -1,0 +1,14 @@
+//! The node service (`longhorn.node.v1`): what the privileged side of a node does for others, in few calls.
+//!
+//! It translates between the wire and [`host::staging`], which attaches, keeps the records and holds the locks; it
+//! keeps nothing in memory. It parses no image and no partition table, and mounts nothing. Who may call is decided
+//! where it is served: at a socket by its owner ([`local`]), elsewhere by the table of roles.
+#![warn(missing_docs)]
+
+mod error;
+pub mod local;
+mod service;
+mod show;
+
+pub use error::{Error, Result};
+pub use service::{Observe, Service, Settings};
