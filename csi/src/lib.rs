@@ -29,6 +29,7 @@ mod health;
 mod identity;
 mod in_flight;
 mod limit;
+mod local_node;
 mod location;
 mod managers;
 mod metrics;
@@ -120,6 +121,7 @@ fn services(
         readiness.managers = Some(managers);
     }
     if let Some(asked) = config.node {
+        local_node::serve(&asked.node_socket, local_node::service(&asked), beside)?;
         let disks = Disks::new(asked.disks);
         let max_volumes = asked.max_volumes.into();
         let service = NodeService::new(

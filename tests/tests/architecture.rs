@@ -29,6 +29,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("fetch", &["types", "image"]),
     // Both daemons listen by it, so that the bounds of a port are the same on each.
     ("listen", &["client"]),
+    ("node", &["types", "host", "proto", "client"]),
     // A tool for people: it knows nothing of the daemon, and asks none.
     (
         "base-image",
@@ -57,7 +58,9 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     (
         "csi",
-        &["types", "probe", "host", "proto", "client", "listen"],
+        &[
+            "types", "probe", "host", "proto", "client", "listen", "node",
+        ],
     ),
     ("flexvolume", &["types", "probe", "host", "proto", "client"]),
     ("package", &["image"]),

@@ -1,5 +1,6 @@
 //! The connection, and the one place where a call gets its deadline.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use proto::storage::v1 as wire;
@@ -24,7 +25,9 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 /// A client of one manager. Cheap to clone; clones share the connection.
 #[derive(Debug, Clone)]
 pub struct Client {
-    address: Address,
+    /// What answers there, in words.
+    service: &'static str,
+    address: Arc<Address>,
     channel: Channel,
     deadline: Duration,
 }
@@ -33,6 +36,11 @@ impl Client {
     /// A client of the manager at `address`. It connects at the first call, and again after the
     /// manager was restarted. Needs a tokio runtime.
     pub fn new(address: Address) -> Result<Self> {
+        Self::of("backing image manager", address)
+    }
+
+    /// The same of another service, which its errors name.
+    pub(crate) fn of(service: &'static str, address: Address) -> Result<Self> {
         let uri = match &address {
             Address::Tcp(authority) => format!("http://{authority}"),
             Address::Unix(path) => format!("unix://{}", path.display()),
@@ -42,7 +50,8 @@ impl Client {
             .connect_timeout(CONNECT_DEADLINE)
             .tcp_nodelay(true);
         Ok(Self {
-            address,
+            service,
+            address: Arc::new(address),
             channel: endpoint.connect_lazy(),
             deadline: DEADLINE,
         })
@@ -56,7 +65,7 @@ impl Client {
     }
 
     /// Who is asked.
-    pub const fn address(&self) -> &Address {
+    pub fn address(&self) -> &Address {
         &self.address
     }
 
@@ -98,6 +107,11 @@ impl Client {
         Ok(())
     }
 
+    /// The error that a status of this service is.
+    pub(crate) fn failed(&self, status: &tonic::Status) -> Error {
+        Error::from_status(self.service, &self.address, status)
+    }
+
     pub(crate) fn channel(&self) -> Channel {
         self.channel.clone()
     }
@@ -118,9 +132,10 @@ impl Client {
     ) -> Result<T> {
         match tokio::time::timeout(self.deadline, answer).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(status)) => Err(Error::from_status(&self.address, &status)),
+            Ok(Err(status)) => Err(self.failed(&status)),
             Err(_) => Err(Error::Deadline {
-                address: self.address.clone(),
+                service: self.service,
+                address: Address::clone(&self.address),
                 operation,
                 after: self.deadline,
             }),

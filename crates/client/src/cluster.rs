@@ -358,6 +358,7 @@ fn is_name(authority: &str) -> bool {
 
 fn unreachable(name: &str, cause: &(dyn std::error::Error + 'static)) -> Error {
     Error::Unreachable {
+        service: "backing image manager",
         address: Address::Tcp(name.to_owned()),
         source: Transport::new(cause),
     }

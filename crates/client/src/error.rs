@@ -13,8 +13,10 @@ pub enum Error {
     #[error(transparent)]
     Address(#[from] InvalidAddress),
     /// Nobody answers at the address.
-    #[error("the backing image manager at {address} does not answer; check that it runs")]
+    #[error("the {service} at {address} does not answer; check that it runs")]
     Unreachable {
+        /// What is looked for there.
+        service: &'static str,
         /// Where it was looked for.
         address: Address,
         /// What the transport says.
@@ -31,11 +33,10 @@ pub enum Error {
         address: Address,
     },
     /// The connection ended before the answer came. What was asked may still happen.
-    #[error(
-        "the connection to the backing image manager at {address} broke before the answer; try \
-         again"
-    )]
+    #[error("the connection to the {service} at {address} broke before the answer; try again")]
     Broken {
+        /// What was asked.
+        service: &'static str,
         /// Who was asked.
         address: Address,
         /// What the transport says.
@@ -43,10 +44,10 @@ pub enum Error {
         source: Transport,
     },
     /// The manager took longer than the call allows. What was asked may still happen.
-    #[error(
-        "the backing image manager at {address} did not {operation} within {after:?}; try again"
-    )]
+    #[error("the {service} at {address} did not {operation} within {after:?}; try again")]
     Deadline {
+        /// What was asked.
+        service: &'static str,
         /// Who was asked.
         address: Address,
         /// What was asked, as a verb.
@@ -102,15 +103,27 @@ impl Error {
     }
 
     /// Sorts a status into "the manager says" and "the manager was not reached".
-    pub(crate) fn from_status(address: &Address, status: &tonic::Status) -> Self {
+    pub(crate) fn from_status(
+        service: &'static str,
+        address: &Address,
+        status: &tonic::Status,
+    ) -> Self {
         // Only a status made on this side of the wire has a source.
         match std::error::Error::source(status) {
             Some(cause) => {
                 let (address, source) = (address.clone(), Transport::new(cause));
                 if is_no_connection(cause) {
-                    Self::Unreachable { address, source }
+                    Self::Unreachable {
+                        service,
+                        address,
+                        source,
+                    }
                 } else {
-                    Self::Broken { address, source }
+                    Self::Broken {
+                        service,
+                        address,
+                        source,
+                    }
                 }
             }
             None => Self::Refused {

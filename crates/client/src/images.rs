@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use types::{ErrorKind, ImageName, ImageUuid};
 use wire::source::Source;
 
-use crate::{Client, Error, Result, kind_of};
+use crate::{Client, Result, kind_of};
 
 /// How far an image has come when the time to wait for it is up.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,7 +63,7 @@ impl Watch {
     /// The next state, however long it takes; `None` after the last. Safe to cancel.
     pub async fn next(&mut self) -> Result<Option<wire::BackingImage>> {
         let state = self.states.message().await;
-        state.map_err(|status| Error::from_status(self.client.address(), &status))
+        state.map_err(|status| self.client.failed(&status))
     }
 }
 

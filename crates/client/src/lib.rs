@@ -1,5 +1,5 @@
-//! A typed client of the backing image manager, with one address and one method per call, and the
-//! parts that both node programs need to form requests: [`parameters`], [`PullSecret`], [`owner`],
+//! Typed clients of the backing image manager and of the node service, with one address and one method per call,
+//! and the parts that both node programs need to form requests: [`parameters`], [`PullSecret`], [`owner`],
 //! [`origin`].
 //!
 //! It owns the connection, the deadline of each call, and the table between error kinds and gRPC
@@ -15,6 +15,7 @@ mod code;
 mod error;
 mod images;
 mod longhorn;
+mod node;
 pub mod origin;
 pub mod owner;
 pub mod parameters;
@@ -29,7 +30,9 @@ pub use code::{code_of, kind_of};
 pub use error::{Error, Result};
 pub use images::{ImageOutcome, Watch, progress, state_name};
 pub use longhorn::{Download, LIST_ALL, Longhorn, PEER_ADDRESS};
+pub use node::{NODE_DEADLINE, Node};
 pub use proto::bimrpc;
+pub use proto::node::v1 as node_wire;
 pub use proto::storage::v1 as wire;
 pub use pull_secret::PullSecret;
 pub use volumes::{has_source, is_blank_copy};

@@ -7,18 +7,13 @@ use types::NodeId;
 
 use crate::error::{Error, Result};
 
-/// The path in `unix:///path`, `unix:/path` or a bare absolute path.
-pub(super) fn socket(endpoint: &str) -> Result<PathBuf> {
+/// The path in `unix:///path`, `unix:/path` or a bare absolute path, which is the value of `flag`.
+pub(super) fn socket(flag: &'static str, endpoint: &str) -> Result<PathBuf> {
     let path = endpoint
         .strip_prefix("unix://")
         .or_else(|| endpoint.strip_prefix("unix:"));
     let path = PathBuf::from(path.unwrap_or(endpoint));
-    let refuse = |why| {
-        Err(Error::Flag {
-            flag: "--endpoint",
-            why,
-        })
-    };
+    let refuse = |why| Err(Error::Flag { flag, why });
     if !path.is_absolute() || path.file_name().is_none() {
         return refuse("must be a unix socket, for example unix:///csi/csi.sock");
     }
@@ -90,4 +85,12 @@ pub(super) fn disks(disks: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
         return refuse("must be an absolute path");
     }
     Ok(disks)
+}
+
+pub(super) fn absolute(flag: &'static str, path: PathBuf) -> Result<PathBuf> {
+    if path.is_absolute() {
+        return Ok(path);
+    }
+    let why = "must be an absolute path";
+    Err(Error::Flag { flag, why })
 }

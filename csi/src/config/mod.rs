@@ -11,7 +11,7 @@ use client::Address;
 use host::staging::Check;
 use types::NodeId;
 
-use self::checks::{disks, managers, node_id, socket, topology_key};
+use self::checks::{absolute, disks, managers, node_id, topology_key};
 use crate::error::{Error, Result};
 
 /// CSI plugin of Longhorn base images.
@@ -103,6 +103,16 @@ pub struct Args {
     #[arg(long, conflicts_with_all = ["registration_dir", "kubelet_registration_path"])]
     no_registration: bool,
 
+    /// The socket of the node service for root on this node, for FlexVolume among others [default:
+    /// node.sock beside the socket of --endpoint].
+    #[arg(long, value_name = "PATH")]
+    node_socket: Option<String>,
+
+    /// The directory of the records of volumes that the node service attaches; it must survive a
+    /// reboot [default: KUBELET_DIR/plugins/DRIVER_NAME/attachments].
+    #[arg(long, value_name = "DIR")]
+    node_state: Option<PathBuf>,
+
     /// The maximum number of volumes per node; 0: as many as the kubelet allows. The node service
     /// reports it to the scheduler; a controller with this option refuses to publish more.
     #[arg(long, default_value_t = 0, value_name = "NUMBER")]
@@ -191,6 +201,10 @@ pub(crate) struct NodeConfig {
     pub(crate) node_id: NodeId,
     pub(crate) disks: Vec<PathBuf>,
     pub(crate) kubelet_dir: PathBuf,
+    /// The socket of the node service.
+    pub(crate) node_socket: PathBuf,
+    /// The directory of its records.
+    pub(crate) node_state: PathBuf,
     pub(crate) max_volumes: u32,
     pub(crate) check: Check,
     /// `None`: somebody else registers the plugin.
@@ -235,7 +249,7 @@ impl Args {
                 max_volumes: self.max_volumes_per_node,
             }),
         };
-        let socket = socket(&self.endpoint)?;
+        let socket = checks::socket("--endpoint", &self.endpoint)?;
         let node = match self.mode {
             Mode::Controller => None,
             Mode::All | Mode::Node => Some(NodeConfig {
@@ -252,6 +266,17 @@ impl Args {
                         .unwrap_or_else(|| self.kubelet_dir.join("plugins_registry")),
                     endpoint: (self.kubelet_registration_path).unwrap_or_else(|| socket.clone()),
                 }),
+                node_socket: match &self.node_socket {
+                    Some(path) => checks::socket("--node-socket", path)?,
+                    None => socket.with_file_name("node.sock"),
+                },
+                node_state: absolute(
+                    "--node-state",
+                    (self.node_state).unwrap_or_else(|| {
+                        let plugins = self.kubelet_dir.join("plugins");
+                        plugins.join(driver_name.to_string()).join("attachments")
+                    }),
+                )?,
                 kubelet_dir: self.kubelet_dir,
             }),
         };

@@ -1,6 +1,5 @@
 use clap::Parser as _;
 
-use super::checks::socket;
 use super::*;
 
 fn check(arguments: &[&str]) -> Result<Config> {
@@ -84,7 +83,10 @@ fn endpoints_are_absolute_paths() {
         "unix:/csi/csi.sock",
         "/csi/csi.sock",
     ] {
-        assert_eq!(socket(good).unwrap(), PathBuf::from("/csi/csi.sock"));
+        assert_eq!(
+            checks::socket("--endpoint", good).unwrap(),
+            PathBuf::from("/csi/csi.sock")
+        );
     }
     let long = format!("unix:///{}", "a".repeat(107));
     for bad in [
@@ -95,6 +97,9 @@ fn endpoints_are_absolute_paths() {
         "unix:///",
         &long,
     ] {
-        assert!(socket(bad).is_err(), "{bad:?} was taken");
+        assert!(
+            checks::socket("--endpoint", bad).is_err(),
+            "{bad:?} was taken"
+        );
     }
 }

@@ -9,6 +9,7 @@ mod doctor;
 mod download;
 mod images;
 mod longhorn;
+mod node;
 mod output;
 mod progress;
 mod version;
@@ -98,6 +99,19 @@ enum Command {
     /// Initialize a directory as a disk, and show, list or forget disks
     #[command(subcommand)]
     Disk(disk::Command),
+    /// List, attach and detach the volumes of a node, by the socket of its CSI plugin
+    Node {
+        /// Address of the node service: unix:/path
+        #[arg(
+            long,
+            default_value = "unix:/var/lib/kubelet/plugins/driver.longhorn.io/node.sock",
+            value_name = "ADDR",
+            global = true
+        )]
+        url: Address,
+        #[command(subcommand)]
+        command: node::Command,
+    },
     /// Check what a disk and this machine support
     Doctor(doctor::DoctorArgs),
     /// Show the versions of this program and of a daemon
@@ -165,6 +179,7 @@ fn execute(command: Command) -> Result<(), Failure> {
             runtime()?.block_on(async { images::run(&Client::new(url)?, command).await })
         }
         Command::Volume { url, command } => runtime()?.block_on(volumes::run(url, command)),
+        Command::Node { url, command } => runtime()?.block_on(node::run(url, command)),
         Command::Version(args) => runtime()?.block_on(version::run(args)),
         Command::Disk(command) => disk::run(command),
         Command::Doctor(args) => doctor::run(&args).map(drop),

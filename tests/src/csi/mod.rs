@@ -14,6 +14,7 @@ use proto::csi::v1::controller_client::ControllerClient;
 use proto::csi::v1::group_controller_client::GroupControllerClient;
 use proto::csi::v1::identity_client::IdentityClient;
 use proto::csi::v1::node_client::NodeClient;
+use proto::node::v1::node_client::NodeClient as NodeServiceClient;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
@@ -155,6 +156,21 @@ impl Plugin {
     /// The client of the node service.
     pub fn node(&self) -> NodeClient<Channel> {
         NodeClient::new(self.channel.clone())
+    }
+
+    /// The socket of the node service.
+    pub fn node_socket(&self) -> PathBuf {
+        self.kubelet.join("plugins/driver.longhorn.io/node.sock")
+    }
+
+    /// The records of the node service.
+    pub fn node_state(&self) -> PathBuf {
+        self.kubelet.join("plugins/driver.longhorn.io/attachments")
+    }
+
+    /// The client of the node service, on a connection of its own.
+    pub fn node_service(&self) -> NodeServiceClient<Channel> {
+        NodeServiceClient::new(connect(&self.node_socket()))
     }
 
     /// CreateVolume as the external provisioner calls it: again while the answer is that it is

@@ -93,11 +93,12 @@ pub(super) fn list(records: &Path) -> Result<Vec<Attachment>> {
             continue;
         };
         // The mark may hold a part of the name; the record has all of it.
-        let of_record = recorded.iter().find(|record| {
-            holder == Holder::Node && inspect::mark(&record.volume, holder) == status.mark
+        let of_record = recorded.iter().position(|record| {
+            holder == Holder::Node
+                && inspect::mark(&record.volume, holder) == status.mark
+                && inspect::may_be_of(&status, &record.file)
         });
-        let volume = of_record.map_or(name, |record| record.volume.to_string());
-        recorded.retain(|record| record.volume.as_str() != volume || holder != Holder::Node);
+        let volume = of_record.map_or(name, |at| recorded.swap_remove(at).volume.to_string());
         all.push(look(volume, holder, device, &status, &mounts, until)?);
     }
     all.extend(recorded.into_iter().map(|record| Attachment {

@@ -61,9 +61,17 @@ pub(super) fn devices_of(
     file: Option<&Path>,
 ) -> Result<Vec<(LoopDevice, Status)>> {
     let mark = mark(volume, holder);
-    let file = file.and_then(|path| paths::open_regular(path, false).ok());
-    let id = file.and_then(|file| FileId::of(&file).ok());
+    let id = file.and_then(file_id);
     loopdev::find(|status| status.mark == mark && id.is_none_or(|id| status.file == id))
+}
+
+/// Whether a device shows this file, or one that is gone.
+pub(super) fn may_be_of(status: &Status, file: &Path) -> bool {
+    file_id(file).is_none_or(|id| status.file == id)
+}
+
+fn file_id(path: &Path) -> Option<FileId> {
+    FileId::of(&paths::open_regular(path, false).ok()?).ok()
 }
 
 /// A mount of the volume, and its device.

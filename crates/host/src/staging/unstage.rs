@@ -88,13 +88,11 @@ fn refuse_if_published(mounts: &[Mount], device: &LoopDevice, place: &Place) -> 
 /// Detaches the devices of the volume that are mounted nowhere. With a record that the volume was
 /// staged here, a device in use is an error; without one it belongs to another staging path.
 ///
-/// A device that the node service attached is its own with a record or without, whatever has become of the file;
-/// one that somebody has taken for himself is not even asked to go, for the kernel would note that for later.
+/// A device that the node service attached is its own with a record or without; one that somebody has taken for
+/// himself is not even asked to go, for the kernel would note that for later.
 fn detach_unused(volume: &VolumeName, recorded: Option<&Record>, holder: Holder) -> Result<()> {
     let of_node = holder == Holder::Node;
-    let file = recorded
-        .filter(|_| !of_node)
-        .map(|record| record.file.as_path());
+    let file = recorded.map(|record| record.file.as_path());
     for (device, _) in inspect::devices_of(volume, holder, file)? {
         let is_free = inspect::mounted_elsewhere(&mountinfo::read()?, &device, &[]).is_empty()
             && !(of_node && device.is_claimed()?);

@@ -1,0 +1,70 @@
+//! A typed client of a node service.
+
+use std::time::Duration;
+
+use proto::node::v1 as wire;
+use proto::node::v1::node_client::NodeClient;
+use tonic::transport::Channel;
+use types::{DiskUuid, VolumeName};
+
+use crate::{Address, Client, Result};
+
+/// The time a call may take. To attach takes milliseconds; a device that is in use is waited for 10 seconds, and a
+/// list of what hangs takes 15.
+pub const NODE_DEADLINE: Duration = Duration::from_secs(30);
+
+/// A client of the node service of one node. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Node(Client);
+
+impl Node {
+    /// The node service at `address`. It connects at the first call. Needs a tokio runtime.
+    pub fn new(address: Address) -> Result<Self> {
+        let client = Client::of("node service", address)?;
+        Ok(Self(client.with_deadline(NODE_DEADLINE)))
+    }
+
+    fn stub(&self) -> NodeClient<Channel> {
+        NodeClient::new(self.0.channel())
+    }
+
+    /// Attaches a volume, or finds it attached. Without a disk, the only one that has it.
+    pub async fn attach(
+        &self,
+        volume: &VolumeName,
+        disk: Option<&DiskUuid>,
+        read_only: bool,
+    ) -> Result<wire::Attachment> {
+        let request = wire::AttachVolumeRequest {
+            volume: volume.to_string(),
+            disk_uuid: disk.map(ToString::to_string).unwrap_or_default(),
+            read_only,
+        };
+        let mut stub = self.stub();
+        let answer = stub.attach_volume(request);
+        self.0.call("attach the volume", answer).await
+    }
+
+    /// Detaches a volume; one that is not attached is a success.
+    pub async fn detach(&self, volume: &VolumeName) -> Result<()> {
+        let volume = volume.to_string();
+        let mut stub = self.stub();
+        let answer = stub.detach_volume(wire::DetachVolumeRequest { volume });
+        self.0.call("detach the volume", answer).await.map(drop)
+    }
+
+    /// All that is attached on the node, and what should be.
+    pub async fn attachments(&self) -> Result<Vec<wire::Attachment>> {
+        let mut stub = self.stub();
+        let answer = stub.list_attachments(wire::ListAttachmentsRequest {});
+        let list = self.0.call("list its attachments", answer).await?;
+        Ok(list.attachments)
+    }
+
+    /// What the node is, and what it lacks.
+    pub async fn info(&self) -> Result<wire::NodeInfo> {
+        let mut stub = self.stub();
+        let answer = stub.get_node(wire::GetNodeRequest {});
+        self.0.call("describe its node", answer).await
+    }
+}
