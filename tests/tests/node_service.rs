@@ -95,6 +95,45 @@ fn row_240_a_volume_is_attached_once_whoever_asks() {
     drop(device);
     assert!(node.manager.delete_volume(VOLUME).is_err());
 
+    // Many at once: one device, and who came in between is told to come again.
+    detach(plugin, VOLUME).unwrap();
+    for _ in 0..5 {
+        std::thread::scope(|scope| {
+            let callers: Vec<_> = (0..8)
+                .map(|_| scope.spawn(|| attach(plugin, VOLUME, false)))
+                .collect();
+            for caller in callers {
+                match caller.join().unwrap() {
+                    Ok(_) => {}
+                    Err(status) => assert_eq!(status.code(), Code::Aborted, "{status}"),
+                }
+            }
+        });
+        assert_eq!(devices(&node).len(), 1);
+        attach(plugin, VOLUME, false).unwrap();
+        detach(plugin, VOLUME).unwrap();
+    }
+    detach(plugin, VOLUME).unwrap();
+    assert_eq!((devices(&node), records(plugin)), (Vec::new(), 0));
+    refused(
+        attach(plugin, "nothing", false),
+        Code::NotFound,
+        &["nothing"],
+    );
+    refused(
+        attach(plugin, "../x", false),
+        Code::InvalidArgument,
+        &["volume"],
+    );
+    assert_eq!(records(plugin), 0);
+}
+
+#[test]
+fn row_240_the_node_service_and_csi_leave_each_others_devices_alone() {
+    needs!(Need::Root, Need::FileSystem("xfs"));
+    let sandbox = Sandbox::new("node-csi");
+    let node = Node::new(&sandbox, FileSystem::Xfs);
+    let plugin = &node.plugin;
     // CSI leaves it alone, and does not take it for a leftover of its own.
     let mut made = plugin
         .provision(&claim("pvc-node-once", 64 * MIB, &[]))
@@ -131,38 +170,7 @@ fn row_240_a_volume_is_attached_once_whoever_asks() {
         &[&pvc, "staged for pods"],
     );
     plugin.unstage(&made).unwrap();
-
-    // Many at once: one device, and who came in between is told to come again.
-    detach(plugin, VOLUME).unwrap();
-    for _ in 0..5 {
-        std::thread::scope(|scope| {
-            let callers: Vec<_> = (0..8)
-                .map(|_| scope.spawn(|| attach(plugin, VOLUME, false)))
-                .collect();
-            for caller in callers {
-                match caller.join().unwrap() {
-                    Ok(_) => {}
-                    Err(status) => assert_eq!(status.code(), Code::Aborted, "{status}"),
-                }
-            }
-        });
-        assert_eq!(devices(&node).len(), 1);
-        attach(plugin, VOLUME, false).unwrap();
-        detach(plugin, VOLUME).unwrap();
-    }
-    detach(plugin, VOLUME).unwrap();
     assert_eq!((devices(&node), records(plugin)), (Vec::new(), 0));
-    refused(
-        attach(plugin, "nothing", false),
-        Code::NotFound,
-        &["nothing"],
-    );
-    refused(
-        attach(plugin, "../x", false),
-        Code::InvalidArgument,
-        &["volume"],
-    );
-    assert_eq!(records(plugin), 0);
 }
 
 #[test]

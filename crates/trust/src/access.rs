@@ -114,6 +114,11 @@ pub const TABLE: &[Line] = &[
     own("/longhorn.storage.v1.Disks/GetDisk", SHOW_VOLUME),
     own("/longhorn.storage.v1.Disks/RecordDisks", CHANGE),
     own("/longhorn.storage.v1.Disks/ForgetDisk", CHANGE),
+    // What changes a node as root.
+    own("/longhorn.node.v1.Node/AttachVolume", CHANGE),
+    own("/longhorn.node.v1.Node/DetachVolume", CHANGE),
+    own("/longhorn.node.v1.Node/ListAttachments", CHANGE),
+    own("/longhorn.node.v1.Node/GetNode", CHANGE),
     own("/v2/images/", COPY),
     longhorn("/bimrpc.BackingImageManagerService/Delete", PERSON),
     longhorn("/bimrpc.BackingImageManagerService/Get", PERSON),
