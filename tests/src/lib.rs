@@ -2,7 +2,7 @@
 //!
 //! It drives the built programs as users do: by command line, by gRPC over TCP and unix sockets,
 //! by the files on a disk. It knows nothing of their insides: of our crates it uses only the
-//! generated protocol and the vocabulary.
+//! generated protocol, the vocabulary, and what makes certificates.
 //!
 //! A harness has no caller for its errors: if the machine does not do what it must, it panics with
 //! the operation and the object, and every guard cleans up.
@@ -15,6 +15,7 @@
 
 pub mod addresses;
 pub mod baseimage;
+pub mod certificates;
 pub mod churn;
 pub mod cluster;
 pub mod command;

@@ -1,5 +1,7 @@
 //! A manager of one disk, driven by gRPC and by its own command line.
 
+mod volumes;
+
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -12,6 +14,7 @@ use proto::storage::v1::volumes_client::VolumesClient;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::certificates::{self, Authority};
 use crate::netns::Machine;
 use crate::{AddressFile, Process, Registry, Sandbox, block_on, command, programs, wait};
 
@@ -35,6 +38,9 @@ pub struct Options {
     pub environment: Vec<(String, String)>,
     /// The namespace that it runs in; `None`: this one, on ports of the kernel's choice.
     pub machine: Option<Machine>,
+    /// The directory of the certificate by which the harness proves that it may drive the manager; `None`:
+    /// without TLS.
+    pub driver: Option<PathBuf>,
 }
 
 impl Options {
@@ -50,7 +56,21 @@ impl Options {
             failpoints: String::new(),
             environment: Vec::new(),
             machine: None,
+            driver: None,
         }
+    }
+
+    /// As the manager of a node with a certificate of that authority. The harness drives it as a person.
+    #[must_use]
+    pub fn trusting(mut self, authority: &Authority, node: &str) -> Self {
+        let at = self.arguments.iter().position(|it| it == "--node-id");
+        self.arguments[at.expect("every manager has a node") + 1] = node.into();
+        node.clone_into(&mut self.name);
+        self.driver = Some(authority.issue("cli/harness"));
+        self.with(
+            "--certificates",
+            authority.issue(&format!("manager/{node}/p")),
+        )
     }
 
     /// On another node, with a log of that name.
@@ -125,6 +145,7 @@ pub struct Manager {
     /// The daemon.
     pub process: Process,
     addresses: AddressFile,
+    driver: Option<PathBuf>,
     /// `None` until it serves.
     serving: Option<Serving>,
 }
@@ -188,6 +209,7 @@ impl Manager {
         Self {
             process,
             addresses,
+            driver: options.driver.clone(),
             serving: None,
         }
     }
@@ -198,12 +220,7 @@ impl Manager {
         let addresses = &self.addresses;
         self.process.wait_ready(|| addresses.written());
         let grpc = addresses.get("grpc");
-        let channel = block_on(async {
-            Endpoint::from_shared(format!("http://{grpc}"))
-                .expect("an address makes a URI")
-                .connect_timeout(wait::LONG)
-                .connect_lazy()
-        });
+        let channel = self.channel_to(grpc);
         let disks = DisksClient::new(channel.clone());
         self.serving = Some(Serving {
             grpc,
@@ -240,10 +257,32 @@ impl Manager {
         self.addresses.get("metrics")
     }
 
+    /// The same of one that may not serve yet; `None`: it has bound nothing.
+    pub fn metrics_address_when_bound(&self) -> Option<SocketAddr> {
+        self.addresses.written().then(|| self.metrics_address())
+    }
+
     /// The connection, for other services than those that have a method here.
     #[track_caller]
     pub fn channel(&self) -> Channel {
         self.serving().channel.clone()
+    }
+
+    /// Another connection, which is made by the first call.
+    pub fn new_channel(&self) -> Channel {
+        self.channel_to(self.address())
+    }
+
+    fn channel_to(&self, grpc: SocketAddr) -> Channel {
+        if let Some(driver) = &self.driver {
+            return certificates::channel(grpc, &certificates::held(driver));
+        }
+        block_on(async {
+            Endpoint::from_shared(format!("http://{grpc}"))
+                .expect("an address makes a URI")
+                .connect_timeout(wait::LONG)
+                .connect_lazy()
+        })
     }
 
     /// The client of images, for callers that are many.
@@ -328,91 +367,15 @@ impl Manager {
             .unwrap_or_else(|_| Err(Status::deadline_exceeded("neither ready nor failed")))
     }
 
-    /// Makes a volume from a ready image, or a blank one when the name is empty.
-    pub fn create_volume(&self, name: &str, image: &str, size: u64) -> Result<pb::Volume, Status> {
-        use pb::create_volume_request::Origin;
-        let request = pb::CreateVolumeRequest {
-            name: name.into(),
-            origin: Some(match image {
-                "" => Origin::Blank(pb::BlankOrigin {}),
-                name => Origin::Image(pb::ImageOrigin {
-                    name: name.into(),
-                    uuid: String::new(),
-                }),
-            }),
-            required_bytes: size,
-            ..Default::default()
-        };
-        block_on(self.volumes().create_volume(request)).map(tonic::Response::into_inner)
-    }
-
-    /// A volume.
-    pub fn volume(&self, name: &str) -> Result<pb::Volume, Status> {
-        let request = pb::GetVolumeRequest { name: name.into() };
-        block_on(self.volumes().get_volume(request)).map(tonic::Response::into_inner)
-    }
-
-    /// All volumes.
-    pub fn list_volumes(&self) -> Result<Vec<pb::Volume>, Status> {
-        let listed = block_on(
-            self.volumes()
-                .list_volumes(pb::ListVolumesRequest::default()),
-        );
-        listed.map(|reply| reply.into_inner().volumes)
-    }
-
-    /// Grows a volume.
-    pub fn grow_volume(&self, name: &str, size: u64) -> Result<pb::Volume, Status> {
-        let request = pb::GrowVolumeRequest {
-            name: name.into(),
-            required_bytes: size,
-            limit_bytes: 0,
-        };
-        block_on(self.volumes().grow_volume(request)).map(tonic::Response::into_inner)
-    }
-
-    /// Asks for another number of replicas.
-    pub fn modify_volume(&self, name: &str, replicas: u32) -> Result<pb::Volume, Status> {
-        let request = pb::ModifyVolumeRequest {
-            name: name.into(),
-            number_of_replicas: Some(replicas),
-            ..Default::default()
-        };
-        block_on(self.volumes().modify_volume(request)).map(tonic::Response::into_inner)
-    }
-
-    /// Publishes a volume to a node, for writing.
-    pub fn publish_volume(&self, name: &str, node: &str) -> Result<pb::Volume, Status> {
-        let request = pb::PublishVolumeRequest {
-            name: name.into(),
-            node_id: node.into(),
-            ..Default::default()
-        };
-        block_on(self.volumes().publish_volume(request)).map(tonic::Response::into_inner)
-    }
-
-    /// Takes a publication back.
-    pub fn unpublish_volume(&self, name: &str, node: &str) -> Result<(), Status> {
-        let request = pb::UnpublishVolumeRequest {
-            name: name.into(),
-            node_id: node.into(),
-        };
-        block_on(self.volumes().unpublish_volume(request)).map(drop)
-    }
-
-    /// Deletes a volume.
-    pub fn delete_volume(&self, name: &str) -> Result<(), Status> {
-        let request = pb::DeleteVolumeRequest { name: name.into() };
-        block_on(self.volumes().delete_volume(request)).map(drop)
-    }
-
     /// Runs the command line against this manager: `cli(["backing-image"], ["list"])` is
     /// `backing-image-manager backing-image --url … list`.
     pub fn cli(&self, noun: &str, rest: &[&str]) -> Output {
         let url = self.address().to_string();
-        let arguments = [noun, "--url", &url]
-            .into_iter()
-            .chain(rest.iter().copied());
+        let mut arguments: Vec<OsString> = [noun, "--url", &url].map(OsString::from).to_vec();
+        if let Some(driver) = &self.driver {
+            arguments.extend(["--certificates".into(), driver.into()]);
+        }
+        arguments.extend(rest.iter().map(OsString::from));
         command::output(&programs::manager().display().to_string(), arguments)
     }
 }

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use e2e::documents::{read, rust_sources};
+use e2e::documents::{has_step, has_test, read, rust_sources};
 use e2e::programs::{self, sources};
 
 /// The documents that users read.
@@ -198,6 +198,39 @@ fn has_heading(document: &Path, place: &str) -> bool {
     headings.any(|heading| anchor(heading) == place)
 }
 
+/// What stops an attack is shown by a test: each cell of the last column names at least one, and it exists.
+#[test]
+fn every_test_that_the_threat_model_names_exists() {
+    let text = read(&sources().join("docs/threat-model.md"));
+    let rows = text.lines().filter(|line| line.starts_with("| "));
+    let rows = rows.filter(|line| !line.ends_with("| test |"));
+    let steps = read(&sources().join("tests/src/bin/e2e/main.rs"));
+    let (mut wrong, mut named) = (Vec::new(), 0);
+    for row in rows {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').collect();
+        let tests: Vec<&str> = quoted(cells.last().unwrap()).collect();
+        if cells.len() != 3 || tests.is_empty() {
+            wrong.push(format!("not attack, what stops it, test: {row}"));
+        }
+        for test in tests {
+            let (file, name) = test.rsplit_once("::").unwrap_or((test, ""));
+            let path = sources().join(file);
+            let exists = path.is_file()
+                && if file.starts_with("tests/src/bin/e2e") {
+                    has_step(&steps, Path::new(file), name)
+                } else {
+                    has_test(&read(&path), name)
+                };
+            if !exists {
+                wrong.push(format!("there is no test {test}"));
+            }
+            named += 1;
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(named > 30, "{named}");
+}
+
 /// The messages of Kubernetes and of the kernel that the documents explain as well.
 const FOREIGN: &[&str] = &[
     "waiting for first consumer",
@@ -224,7 +257,8 @@ fn messages_that_the_documents_explain_are_messages_of_the_programs() {
         .iter()
         .map(|path| words(&read(path)))
         .collect();
-    let text = read(&sources().join("docs/troubleshooting.md"));
+    let mut text = read(&sources().join("docs/troubleshooting.md"));
+    text += &read(&sources().join("docs/certificates.md"));
     let rows = first_cells(
         &text,
         &[

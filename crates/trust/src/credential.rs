@@ -2,15 +2,16 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
-use rustls::RootCertStore;
-use rustls::crypto::ring::sign::any_supported_type;
+use rustls::crypto::ring::{self, sign::any_supported_type};
 use rustls::sign::CertifiedKey;
-use rustls_pki_types::CertificateDer;
+use rustls::{CertificateError, RootCertStore};
+use rustls_pki_types::{CertificateDer, UnixTime};
 
 use crate::identity::Identity;
+use crate::verify;
 use crate::x509::{self, Validity};
 use crate::{Error, Result};
 
@@ -133,6 +134,34 @@ impl Credential {
         self.validity.not_after
     }
 
+    /// Whether the other programs would believe it at that time: an authority that it believes itself signed it, and
+    /// it is good then.
+    ///
+    /// # Errors
+    /// They would not; the error says why.
+    pub fn verify(&self, now: SystemTime) -> Result<()> {
+        let (leaf, rest) = self
+            .certified
+            .cert
+            .split_first()
+            .ok_or_else(|| Error::invalid("certificate")("there is none"))?;
+        let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let time = UnixTime::since_unix_epoch(since);
+        verify::signed(&self.roots, &ring::default_provider(), leaf, rest, time).map_err(|error| {
+            Error::invalid("certificate")(match error {
+                rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+                    "no authority in ca.crt signed it".to_owned()
+                }
+                _ if self.not_after() <= now => "it has expired".to_owned(),
+                _ if self.not_before() > now => {
+                    "it is not valid yet: compare the clock with that of the machine that made it"
+                        .to_owned()
+                }
+                error => error.to_string(),
+            })
+        })
+    }
+
     /// Who is believed.
     pub(crate) fn roots(&self) -> Arc<RootCertStore> {
         self.roots.clone()
@@ -151,6 +180,31 @@ impl Credential {
             .duration_since(self.validity.not_before);
         self.validity.not_before + life.unwrap_or_default() * 2 / 3
     }
+}
+
+/// An authority that is believed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Believed {
+    /// Its name, for people.
+    pub name: String,
+    /// Until when it is good.
+    pub not_after: SystemTime,
+}
+
+/// The authorities in a bundle.
+///
+/// # Errors
+/// The text is no bundle, or one of its certificates may not sign others.
+pub fn believed(roots_pem: &str) -> Result<Vec<Believed>> {
+    roots(roots_pem)?;
+    let certificates = x509::certificates(roots_pem)?;
+    let each = certificates.iter().map(|der| {
+        Ok(Believed {
+            name: x509::name(der)?,
+            not_after: x509::validity(der)?.not_after,
+        })
+    });
+    each.collect()
 }
 
 /// The store of roots in a bundle.

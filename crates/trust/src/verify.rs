@@ -72,6 +72,24 @@ impl Server {
     }
 }
 
+/// Whether an authority that is believed signed a certificate, and it is good at that time.
+pub(crate) fn signed(
+    roots: &RootCertStore,
+    provider: &CryptoProvider,
+    end_entity: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+    now: UnixTime,
+) -> std::result::Result<(), rustls::Error> {
+    let certificate = ParsedCertificate::try_from(end_entity)?;
+    verify_server_cert_signed_by_trust_anchor(
+        &certificate,
+        roots,
+        intermediates,
+        now,
+        provider.signature_verification_algorithms.all,
+    )
+}
+
 /// Our error, as the library carries it.
 fn other(error: Error) -> rustls::Error {
     CertificateError::Other(OtherError(Arc::new(error))).into()
@@ -86,14 +104,7 @@ impl ServerCertVerifier for Server {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> std::result::Result<ServerCertVerified, rustls::Error> {
-        let certificate = ParsedCertificate::try_from(end_entity)?;
-        verify_server_cert_signed_by_trust_anchor(
-            &certificate,
-            &self.roots,
-            intermediates,
-            now,
-            self.provider.signature_verification_algorithms.all,
-        )?;
+        signed(&self.roots, &self.provider, end_entity, intermediates, now)?;
         let found = x509::identity(end_entity).map_err(other)?;
         self.expected.check(&found).map_err(other)?;
         Ok(ServerCertVerified::assertion())

@@ -109,6 +109,15 @@ pub(crate) fn identity(der: &CertificateDer<'_>) -> Result<Identity> {
     }
 }
 
+/// The name of a certificate, for people: an authority's common name, or all of its subject.
+pub(crate) fn name(der: &CertificateDer<'_>) -> Result<String> {
+    let certificate = parsed(der)?;
+    let subject = certificate.subject();
+    let common = subject.iter_common_name().next();
+    let common = common.and_then(|name| name.as_str().ok());
+    Ok(common.map_or_else(|| types::shown(&subject.to_string()), types::shown))
+}
+
 /// A certificate in PEM (RFC 7468): base 64 in lines of 64 characters.
 pub(crate) fn pem(der: &CertificateDer<'_>) -> String {
     let block = ::pem::Pem::new("CERTIFICATE", der.to_vec());

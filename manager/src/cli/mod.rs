@@ -3,6 +3,7 @@
 //! Results go to standard output, as JSON in Longhorn's shape unless `-o table` is asked for; progress
 //! and errors go to standard error. Exit codes: 0 done, 1 it failed, 2 the command line is wrong.
 
+mod certs;
 mod compare;
 mod disk;
 mod doctor;
@@ -112,6 +113,9 @@ enum Command {
         #[command(subcommand)]
         command: node::Command,
     },
+    /// Make and show certificates without Kubernetes: an authority, and what it issues to programs
+    #[command(subcommand)]
+    Certs(certs::Command),
     /// Check what a disk and this machine support
     Doctor(doctor::DoctorArgs),
     /// Show the versions of this program and of a daemon
@@ -127,6 +131,7 @@ pub fn run() -> ExitCode {
     start_log(&args);
     let done = match args.command {
         Command::Doctor(args) => doctor::run(&args),
+        Command::Certs(command) => certs::run(command),
         command => execute(command).map(|()| ExitCode::SUCCESS),
     };
     match done {
@@ -182,6 +187,7 @@ fn execute(command: Command) -> Result<(), Failure> {
         Command::Node { url, command } => runtime()?.block_on(node::run(url, command)),
         Command::Version(args) => runtime()?.block_on(version::run(args)),
         Command::Disk(command) => disk::run(command),
+        Command::Certs(command) => certs::run(command).map(drop),
         Command::Doctor(args) => doctor::run(&args).map(drop),
     }
 }
