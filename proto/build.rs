@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use prost::Message;
+use prost_types::FileDescriptorProto;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
@@ -12,8 +13,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let manager = ["bimrpc/bimrpc.proto", "storage/v1/storage.proto"];
     let served = protox::compile(manager, ["proto"])?;
     File::create(out.join("manager.bin"))?.write_all(&served.encode_to_vec())?;
+    let paths = format!("&{:?}", methods(&served.file));
+    File::create(out.join("manager_methods.rs"))?.write_all(paths.as_bytes())?;
     let node = protox::compile(["node/v1/node.proto"], ["proto"])?;
-    File::create(out.join("node.bin"))?.write_all(&node.encode_to_vec())?;
+    let paths = format!("&{:?}", methods(&node.file));
+    File::create(out.join("node_methods.rs"))?.write_all(paths.as_bytes())?;
     let others = [
         "csi/v1/csi.proto",
         "enginerpc/syncagent.proto",
@@ -28,4 +32,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     tonic_prost_build::configure().compile_fds(all)?;
     Ok(())
+}
+
+/// The paths of all methods: `/package.Service/Method`.
+fn methods(files: &[FileDescriptorProto]) -> Vec<String> {
+    let services = files.iter().flat_map(|file| {
+        let package = file.package();
+        file.service.iter().map(move |service| (package, service))
+    });
+    services
+        .flat_map(|(package, service)| {
+            let methods = service.method.iter();
+            methods.map(move |method| format!("/{package}.{}/{}", service.name(), method.name()))
+        })
+        .collect()
 }

@@ -135,7 +135,11 @@ mod tests {
             ListSnapshots, ListVolumes, ModifyVolume, PublishUnpublishVolume,
         };
         use Node::{GetVolumeStats, StageUnstageVolume};
-        let cluster = Cluster::new(["unix:/nonexistent/manager.sock".parse().unwrap()]).unwrap();
+        let cluster = Cluster::new(
+            ["unix:/nonexistent/manager.sock".parse().unwrap()],
+            &trust::Dialer::Plain,
+        )
+        .unwrap();
         let key = "driver.example/node".to_owned();
         let controller = ControllerService::new(Managers::new(cluster, key, Duration::ZERO), 0);
         agree!(

@@ -113,7 +113,8 @@ fn services(
         registration: None,
     };
     if let Some(asked) = config.controller {
-        let cluster = Cluster::new(asked.managers)?.with_patience(asked.patience);
+        let cluster =
+            Cluster::new(asked.managers, &trust::Dialer::Plain)?.with_patience(asked.patience);
         let managers = Managers::new(cluster, topology_key.clone(), asked.image_wait);
         controller = Some(ControllerService::new(managers.clone(), asked.max_volumes));
         group = Some(GroupService::new(managers.clone()));

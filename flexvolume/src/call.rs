@@ -34,7 +34,7 @@ EXAMPLES
   longhorn unmount /mnt/data
 
 The configuration is longhorn.toml next to the executable, or else /etc/longhorn/flexvolume.toml:
-  manager = \"127.0.0.1:8000\"      # the backing image manager
+  manager = \"unix:/run/longhorn-base-image/manager.sock\"
   disks = [\"/var/lib/longhorn\"]   # the disk directories of this node
 For all keys, options of volumes, and messages, see docs/flexvolume.md.";
 

@@ -16,6 +16,8 @@ use crate::error::{Error, Result};
 pub const FILE_NAME: &str = "longhorn.toml";
 /// Where it lies else.
 const ETC: &str = "/etc/longhorn/flexvolume.toml";
+/// Where a manager of this node listens, unless it was told otherwise.
+const MANAGER_SOCKET: &str = "/run/longhorn-base-image/manager.sock";
 /// A configuration is a few lines; a larger file is something else.
 const BYTES_MAX: u64 = 64 << 10;
 
@@ -73,7 +75,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            manager: Address::Tcp("127.0.0.1:8000".to_owned()),
+            manager: Address::Unix(PathBuf::from(MANAGER_SOCKET)),
             disks: vec![PathBuf::from("/var/lib/longhorn")],
             node_id: None,
             attach: false,

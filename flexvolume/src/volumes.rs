@@ -7,6 +7,7 @@ use client::owner::{self, Asker};
 use client::parameters::{BASE_IMAGE, NUMBER_OF_REPLICAS, STALE_REPLICA_TIMEOUT};
 use client::{Client, ImageOutcome, wire};
 use host::staging::{self, NodeVolume};
+use trust::Dialer;
 use types::{ByteSize, Classify as _, ErrorKind, NodeId, VolumeName, crash_point};
 
 use crate::config::Config;
@@ -35,7 +36,8 @@ pub(crate) struct Ensured {
 
 impl Volumes {
     pub(crate) fn new(config: &Config, stop: Stop) -> Result<Self> {
-        let client = Client::new(config.manager.clone())?.with_deadline(config.call_timeout);
+        let client =
+            Client::new(config.manager.clone(), &Dialer::Plain)?.with_deadline(config.call_timeout);
         Ok(Self {
             client,
             image_wait: config.image_wait,

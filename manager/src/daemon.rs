@@ -10,12 +10,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Args;
-use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use axum::middleware::from_fn_with_state;
 use client::Address;
 use fetch::{AddressPolicy, Credentials, Network, Proxies, Tuning};
-use ipnet::IpNet;
-use listen::{BoundAddresses, Listener, Protocol, calls};
+use listen::{BoundAddresses, Listener, Protocol, access, calls};
 use proto::bimrpc::backing_image_manager_service_server::BackingImageManagerServiceServer;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -23,21 +21,21 @@ use tonic::service::Routes;
 use tracing::{info, warn};
 use types::NodeId;
 
+use crate::arguments::DaemonArgs;
+use crate::faces::{self, Faces};
 use crate::observe::{self, Observed};
 use crate::service::{RESPONSE_BYTES_MAX, Service};
-use crate::upkeep::{self, UpkeepArgs};
+use crate::upkeep;
 use catalog::Catalog;
-use catalog::source::{Sources, VerifyAccess};
+use catalog::source::Sources;
 use catalog::{Error, Result};
 use longhorn::Files;
 use longhorn::grpc::Manager;
 use longhorn::reach::Transfers;
-use longhorn::ssync::ports::PortRange;
 use store::IoContext;
 use store::node_state::NodeState;
 use store::{Disk, ImageStore, Place};
 use volume::Volumes;
-use volume::promise::OVERCOMMIT;
 
 /// Time that connections, and then running work, have to end after the drain: together with it less
 /// than the 30 s that a kubelet grants a pod by default.
@@ -45,114 +43,6 @@ const GRACE: Duration = Duration::from_secs(12);
 
 /// How long another manager of the disk has to end: as long as a kubelet grants a pod by default.
 const TAKE_OVER: Duration = Duration::from_secs(30);
-
-/// What the user of the daemon says.
-#[derive(Debug, Clone, Args)]
-pub struct DaemonArgs {
-    /// Directory of the disk, created by `disk init` or by Longhorn
-    #[arg(long, default_value = "/data", value_name = "DIR")]
-    pub disk: PathBuf,
-    /// UUID that longhorn-disk.cfg of the disk must have [default: any]
-    #[arg(
-        long,
-        default_value = "",
-        hide_default_value = true,
-        value_name = "UUID"
-    )]
-    pub disk_uuid: String,
-    /// Directory of the node, not of the disk, in which `disk init --node-state` recorded the disk;
-    /// any other disk is rejected
-    #[arg(long, value_name = "DIR")]
-    pub node_state: Option<PathBuf>,
-    /// Address of the gRPC API: HOST:PORT, unix:/path, or :PORT for all addresses of the machine
-    #[arg(long, default_value = "localhost:8000", value_name = "ADDR", value_parser = listen::address)]
-    pub listen: Address,
-    /// Address of the sync server (HTTP), from which images are downloaded and copied
-    #[arg(long, default_value = "localhost:8001", value_name = "HOST:PORT",
-        value_parser = listen::address)]
-    pub sync_listen: Address,
-    /// Limit for data sent to other managers, in bytes per second over all images [default: no
-    /// limit]
-    #[arg(
-        long,
-        default_value_t = 0,
-        hide_default_value = true,
-        value_name = "BYTES"
-    )]
-    pub sync_rate_limit: u64,
-    /// Maximum number of concurrent requests for image data from other managers; further requests
-    /// are rejected with 503
-    #[arg(long, default_value_t = 32, value_name = "N")]
-    pub sync_sends_max: usize,
-    /// Sync server of another manager, or a name that resolves to several; damaged images are
-    /// repaired from it; may be given several times
-    #[arg(long, value_name = "HOST:PORT")]
-    pub peer: Vec<sync::PeerAddress>,
-    /// Ports for receiving copies from Longhorn's own managers
-    #[arg(long, default_value = "30001-31000", value_name = "FIRST-LAST")]
-    pub port_range: PortRange,
-    /// Address of /healthz, /readyz and /metrics [default: not served]
-    #[arg(long, value_name = "HOST:PORT", value_parser = listen::socket_address)]
-    pub metrics_listen: Option<SocketAddr>,
-    /// File that the daemon writes the bound addresses to when it listens, for callers that ask for
-    /// port 0: one line NAME=ADDRESS for each of grpc, sync and metrics
-    #[arg(long, value_name = "FILE")]
-    pub address_file: Option<PathBuf>,
-    /// Limit for the total size of volumes and images, in percent of the disk; volumes are thin,
-    /// and clones share their image; 0: no limit
-    #[arg(long, default_value_t = OVERCOMMIT, value_name = "PERCENT",
-        value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
-    pub overcommit: u32,
-    /// Name of the Kubernetes node of the disk [default: the host name]
-    #[arg(long, env = "NODE_ID", value_name = "NAME")]
-    pub node_id: Option<NodeId>,
-    /// Directory from which file, archive and layout sources may be read; may be given several
-    /// times
-    #[arg(long, value_name = "DIR")]
-    pub import_dir: Vec<PathBuf>,
-    /// Registries with their mirrors and certificate authorities, in the format of
-    /// containers-registries.conf(5)
-    #[arg(long, value_name = "FILE")]
-    pub registry_config: Option<PathBuf>,
-    /// Registry credentials, in the format of `docker login`
-    #[arg(long, value_name = "FILE")]
-    pub auth_file: Option<PathBuf>,
-    /// Seconds that incoming images have to complete after SIGTERM; new work is rejected meanwhile
-    #[arg(long, default_value = "5", value_name = "SECONDS",
-        value_parser = clap::value_parser!(u16).range(0..=3600))]
-    pub drain: u16,
-    /// Seconds without data after which a download is resumed, unless the download sets its own
-    /// limit
-    #[arg(long, default_value = "30", value_name = "SECONDS",
-        value_parser = clap::value_parser!(u16).range(1..=3600))]
-    pub idle_timeout: u16,
-    /// Allow downloads from this network although it is loopback, link-local or otherwise special;
-    /// may be given several times
-    #[arg(long, value_name = "CIDR")]
-    pub allow_address: Vec<IpNet>,
-    /// When a caller must prove to the registry that it has access to an image that is already on
-    /// the disk
-    #[arg(long, default_value = "if-private", value_name = "WHEN", value_parser = verify_access())]
-    pub verify_image_access: VerifyAccess,
-    /// Background maintenance
-    #[command(flatten)]
-    pub upkeep: UpkeepArgs,
-}
-
-/// `always`, `if-private` or `never`.
-fn verify_access() -> impl TypedValueParser<Value = VerifyAccess> {
-    let values = [
-        PossibleValue::new("always").help("For every image from a registry"),
-        PossibleValue::new("if-private")
-            .help("For images that were pulled with the credentials of a caller"),
-        PossibleValue::new("never").help("Never: every caller of this manager gets every image"),
-    ];
-    PossibleValuesParser::new(values).map(|text| match text.as_str() {
-        "always" => VerifyAccess::Always,
-        "never" => VerifyAccess::Never,
-        _ => VerifyAccess::IfPrivate,
-    })
-}
 
 /// Serves until a signal says stop.
 pub async fn run(args: DaemonArgs) -> Result<()> {
@@ -162,8 +52,9 @@ pub async fn run(args: DaemonArgs) -> Result<()> {
         Some(node_id) => node_id,
         None => host_name()?,
     };
-    let swarm = swarm(&args);
-    let sources = sources(&args)?.with_swarm(swarm.clone());
+    let (faces, certified) = Faces::new(&args.faces)?;
+    let swarm = swarm(&args, &faces);
+    let sources = sources(&args)?.with_swarm(swarm.clone(), faces.dialer());
     let (disk, volumes) = open_disk(&args, node_id).await?;
     let store = ImageStore::new(disk.clone(), Place::Images);
     let sources = sources.with_volumes(volumes.clone());
@@ -175,20 +66,11 @@ pub async fn run(args: DaemonArgs) -> Result<()> {
         stop.child_token(),
     );
     let metrics_server = probes(args.metrics_listen).await?;
-    let sync_server = bound(&args.sync_listen, Protocol::Http1).await?;
-    let sync_address = sync_server
-        .local_address()
-        .ok_or_else(|| Error::InvalidField {
-            field: "sync-listen",
-            why: "it must be HOST:PORT: others copy images from there".to_owned(),
-        })?;
-    let grpc_server = bound(&args.listen, Protocol::Grpc).await?;
-    let mut addresses = BoundAddresses::default()
-        .with("grpc", &grpc_server)
-        .with("sync", &sync_server);
+    let ports = Ports::open(&args, &faces).await?;
+    let mut addresses = ports.addresses();
     let metrics = metrics_server.map(|server| {
         addresses = std::mem::take(&mut addresses).with("metrics", &server);
-        let observed = observed(&catalog, &disk, (&volumes, &swarm));
+        let observed = observed(&catalog, &disk, (&volumes, &swarm), &faces);
         observe::serve(server, observed, stop.child_token())
     });
     tell(&addresses, args.address_file.as_deref())?;
@@ -197,14 +79,19 @@ pub async fn run(args: DaemonArgs) -> Result<()> {
     let images = catalog::Images::new(swarm.clone(), vec![catalog.clone()]);
     let transfers = Transfers {
         ports: args.port_range.clone(),
-        host: longhorn::address::for_peers(sync_address),
+        host: longhorn::address::for_peers(ports.sync_address),
         rate: swarm.rate().clone(),
         policy: AddressPolicy::new(args.allow_address.iter().copied()),
+        dialer: faces.longhorn_dialer(),
         ..Transfers::default()
     };
     let files = Files::new(disk.clone(), vec![catalog.clone()], Some(volumes.clone()))
         .with_transfers(transfers);
-    let manager = Manager::new(files.clone(), sync_address);
+    let mut manager = Manager::new(files.clone(), ports.sync_address);
+    if !faces.gives_images() {
+        manager = manager.without_own_protocol();
+    }
+    let policy = faces.policy(volumes.node_id());
     let service = Service::new(catalog.clone(), volumes, disk);
     watch_signals(
         &stop,
@@ -212,18 +99,17 @@ pub async fn run(args: DaemonArgs) -> Result<()> {
         Duration::from_secs(args.drain.into()),
     )?;
     let answering = async {
-        tokio::join!(
-            grpc_server.serve(grpc_router(service, manager)?, stop.clone()),
-            sync_server.serve(
-                longhorn::rest::router(files).merge(sync::serve::router(swarm, images)),
-                stop.clone()
-            ),
-        );
+        let grpc = grpc_router(service, manager, policy.clone())?;
+        let http = longhorn::rest::router(files).merge(sync::serve::router(swarm, images));
+        let http = http.layer(from_fn_with_state(policy, access::of_http));
+        ports.serve(grpc, http, &stop).await;
         Ok(())
     };
     let served = tokio::select! {
         served = answering => served,
         () = grace_after(&stop) => Ok(()),
+        // It never ends.
+        () = certified => Ok(()),
     };
     stop.cancel();
     let ending = async { tokio::join!(catalog.stop(), upkeep) };
@@ -234,6 +120,55 @@ pub async fn run(args: DaemonArgs) -> Result<()> {
         metrics.abort();
     }
     served
+}
+
+/// Where the daemon is called.
+struct Ports {
+    grpc: Listener,
+    sync: Listener,
+    sync_address: SocketAddr,
+    local: Option<Listener>,
+}
+
+impl Ports {
+    async fn open(args: &DaemonArgs, faces: &Faces) -> Result<Self> {
+        let sync = bound(&args.sync_listen, Protocol::Http1).await?;
+        let sync_address = sync.local_address().ok_or_else(|| Error::InvalidField {
+            field: "sync-listen",
+            why: "it must be HOST:PORT: others copy images from there".to_owned(),
+        })?;
+        let grpc = bound(&args.listen, Protocol::Grpc).await?;
+        Ok(Self {
+            grpc: grpc.secured(faces.security()),
+            sync: sync.secured(faces.security()),
+            sync_address,
+            local: faces::local(&args.faces).await?,
+        })
+    }
+
+    fn addresses(&self) -> BoundAddresses {
+        let addresses = BoundAddresses::default()
+            .with("grpc", &self.grpc)
+            .with("sync", &self.sync);
+        match &self.local {
+            Some(local) => addresses.with("socket", local),
+            None => addresses,
+        }
+    }
+
+    /// Answers until `stop`, and what was asked by then.
+    async fn serve(self, grpc: axum::Router, http: axum::Router, stop: &CancellationToken) {
+        let local = async {
+            if let Some(local) = self.local {
+                local.serve(grpc.clone(), stop.clone()).await;
+            }
+        };
+        tokio::join!(
+            self.grpc.serve(grpc.clone(), stop.clone()),
+            self.sync.serve(http, stop.clone()),
+            local,
+        );
+    }
 }
 
 /// A listener of the daemon.
@@ -284,8 +219,9 @@ async fn open_disk(args: &DaemonArgs, node_id: NodeId) -> Result<(Arc<Disk>, Vol
 }
 
 /// What all syncs share; others find what we have got at the port of our sync server.
-fn swarm(args: &DaemonArgs) -> sync::Swarm {
+fn swarm(args: &DaemonArgs, faces: &Faces) -> sync::Swarm {
     let port = match &args.sync_listen {
+        _ if !faces.gives_images() => None,
         Address::Tcp(address) => address
             .rsplit(':')
             .next()
@@ -305,6 +241,7 @@ fn observed(
     catalog: &Catalog,
     disk: &Arc<Disk>,
     (volumes, swarm): (&Volumes, &sync::Swarm),
+    faces: &Faces,
 ) -> Observed {
     Observed {
         catalog: catalog.clone(),
@@ -312,6 +249,7 @@ fn observed(
         disk: disk.clone(),
         node: volumes.node_id().clone(),
         swarm: swarm.clone(),
+        held: faces.held().cloned(),
     }
 }
 
@@ -344,7 +282,11 @@ fn check_uuid(disk: &Disk, asked: &str) -> Result<()> {
 }
 
 /// Every gRPC service, with what holds for all calls around them.
-fn grpc_router(service: Service, manager: Manager) -> Result<axum::Router> {
+fn grpc_router(
+    service: Service,
+    manager: Manager,
+    policy: Arc<trust::Policy>,
+) -> Result<axum::Router> {
     let reflection = |builder: tonic_reflection::server::Builder<'static>| {
         builder.register_encoded_file_descriptor_set(proto::MANAGER_DESCRIPTORS)
     };
@@ -361,7 +303,9 @@ fn grpc_router(service: Service, manager: Manager) -> Result<axum::Router> {
         .add_service(reflection(builder()).build_v1().map_err(broken)?)
         .add_service(reflection(builder()).build_v1alpha().map_err(broken)?);
     let router = service.route(routes).prepare().into_axum_router();
-    Ok(router.layer(axum::middleware::from_fn(calls::bounded)))
+    Ok(router
+        .layer(from_fn_with_state(policy, access::of_grpc))
+        .layer(axum::middleware::from_fn(calls::bounded)))
 }
 
 /// Drains at the first signal that says so, then cancels `stop`; at the second one at once.

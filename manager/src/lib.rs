@@ -6,9 +6,11 @@
 //! [`service`] serves our own gRPC API, [`observe`] health and metrics, [`upkeep`] does periodic work,
 //! [`daemon`] connects everything, [`cli`] is the command line.
 
+pub mod arguments;
 pub mod cli;
 pub mod daemon;
 pub mod doctor;
+mod faces;
 pub mod memory;
 pub mod observe;
 pub mod service;

@@ -57,5 +57,7 @@ pub mod pluginregistration {
 /// A `google.protobuf.FileDescriptorSet` of the services that the manager serves, for reflection.
 pub const MANAGER_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/manager.bin"));
 
-/// The same of the services that the node service has: for the table of who may call what.
-pub const NODE_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/node.bin"));
+/// The methods of those services, as they are called: `/package.Service/Method`.
+pub const MANAGER_METHODS: &[&str] = include!(concat!(env!("OUT_DIR"), "/manager_methods.rs"));
+/// The methods of the node service.
+pub const NODE_METHODS: &[&str] = include!(concat!(env!("OUT_DIR"), "/node_methods.rs"));

@@ -95,6 +95,28 @@ impl Options {
         self
     }
 
+    /// To whom the daemon is open: to everybody, unless the test is about just that; with a socket of its own.
+    fn openness(&self, addresses: &AddressFile) -> Vec<OsString> {
+        let says = |option: &str| {
+            let mut said = self.arguments.iter().filter_map(|said| said.to_str());
+            said.any(|said| said == option || said.starts_with(&format!("{option}=")))
+        };
+        let mut arguments = Vec::new();
+        if !["--own-api", "--certificates", "--authority"]
+            .into_iter()
+            .any(says)
+        {
+            arguments.push("--own-api=plain".into());
+        }
+        if !says("--socket") {
+            arguments.extend([
+                "--socket".into(),
+                addresses.path().with_extension("sock").into(),
+            ]);
+        }
+        arguments
+    }
+
     /// As it comes: without access to addresses of this machine.
     #[must_use]
     pub fn strict(mut self) -> Self {
@@ -187,6 +209,7 @@ impl Manager {
         .to_vec();
         arguments.push(options.disk.clone().into());
         arguments.extend(["--address-file".into(), addresses.path().into()]);
+        arguments.extend(options.openness(&addresses));
         arguments.extend(options.arguments.iter().cloned());
         let more = options.environment.iter();
         let environment: Vec<_> = [

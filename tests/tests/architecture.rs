@@ -18,18 +18,18 @@ const EDGES: &[(&str, &[&str])] = &[
     ("store", &["types", "probe", "image", "chunks"]),
     ("volume", &["types", "probe", "image", "store"]),
     // Of a store it knows no more than what it asks of its caller.
-    ("sync", &["types", "chunks"]),
+    ("sync", &["types", "chunks", "trust"]),
     ("host", &["types", "probe"]),
     ("tree", &["types"]),
     ("mkfs-xfs", &["types", "probe", "tree"]),
     // Bytes in, questions answered: it knows no gRPC, HTTP or Kubernetes.
     ("trust", &["types"]),
     ("kubernetes", &["types"]),
-    ("client", &["types", "proto"]),
+    ("client", &["types", "proto", "trust"]),
     ("fetch", &["types", "image"]),
     // Both daemons listen by it, so that the bounds of a port are the same on each.
-    ("listen", &["client"]),
-    ("node", &["types", "host", "proto", "client"]),
+    ("listen", &["client", "trust"]),
+    ("node", &["types", "trust", "host", "proto", "client"]),
     // A tool for people: it knows nothing of the daemon, and asks none.
     (
         "base-image",
@@ -38,31 +38,34 @@ const EDGES: &[(&str, &[&str])] = &[
     (
         "catalog",
         &[
-            "types", "probe", "image", "fetch", "chunks", "store", "volume", "sync",
+            "types", "trust", "probe", "image", "fetch", "chunks", "store", "volume", "sync",
         ],
     ),
     // Longhorn's faces stand on the catalog, and nothing below them knows Longhorn's words.
     (
         "longhorn",
         &[
-            "types", "probe", "image", "fetch", "proto", "client", "listen", "chunks", "store",
-            "volume", "sync", "catalog",
+            "types", "trust", "probe", "image", "fetch", "proto", "client", "listen", "chunks",
+            "store", "volume", "sync", "catalog",
         ],
     ),
     (
         "manager",
         &[
-            "types", "image", "fetch", "proto", "client", "listen", "trust", "store", "volume",
+            "types", "trust", "image", "fetch", "proto", "client", "listen", "store", "volume",
             "sync", "catalog", "longhorn",
         ],
     ),
     (
         "csi",
         &[
-            "types", "probe", "host", "proto", "client", "listen", "node",
+            "types", "trust", "probe", "host", "proto", "client", "listen", "node",
         ],
     ),
-    ("flexvolume", &["types", "probe", "host", "proto", "client"]),
+    (
+        "flexvolume",
+        &["types", "trust", "probe", "host", "proto", "client"],
+    ),
     ("package", &["image"]),
     // Certificates that are wrong in one way are made by the library that makes the right ones.
     ("e2e", &["types", "proto", "trust"]),

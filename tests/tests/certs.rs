@@ -116,7 +116,7 @@ fn row_260_mistakes_of_the_command_line_name_the_next_step() {
     let sandbox = Sandbox::new("certs");
     let dir = sandbox.dir();
     let issue = |more: &[&str]| {
-        let base = ["issue", "--authority", "authority", "--output", "out"];
+        let base = ["issue", "--ca", "authority", "--output", "out"];
         certs(dir, &[&base, more].concat())
     };
     assert_fails(&issue(&["--role", "cli"]), 1, "authority/ca.crt");

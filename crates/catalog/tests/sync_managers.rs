@@ -52,7 +52,7 @@ impl Host {
         );
         let dirs = vec![std::fs::canonicalize(import.path()).unwrap()];
         let sources = Sources::new(network, Credentials::anonymous(), dirs)
-            .with_swarm(swarm.clone())
+            .with_swarm(swarm.clone(), trust::Dialer::Plain)
             .with_peers(peers.iter().map(|peer| peer.address.into()).collect());
         let store = ImageStore::new(disk, Place::Images);
         let catalog = Catalog::load(store, sources, CancellationToken::new()).unwrap();

@@ -165,7 +165,11 @@ mod tests {
 
     fn member(uuid: &str, node: &str, known_disks: Vec<wire::KnownDisk>) -> Member {
         Member {
-            client: Client::new("unix:/nonexistent/manager.sock".parse().unwrap()).unwrap(),
+            client: Client::new(
+                "unix:/nonexistent/manager.sock".parse().unwrap(),
+                &trust::Dialer::Plain,
+            )
+            .unwrap(),
             disk: wire::Disk {
                 uuid: uuid.to_owned(),
                 node_id: node.to_owned(),

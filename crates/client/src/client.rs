@@ -1,11 +1,15 @@
 //! The connection, and the one place where a call gets its deadline.
 
-use std::sync::Arc;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use hyper_util::rt::TokioIo;
 use proto::storage::v1 as wire;
 use tonic::transport::{Channel, Endpoint};
-use types::DiskUuid;
+use trust::held::H2;
+use trust::{Dialer, Expected, Role};
+use types::{DiskUuid, NodeId};
 use wire::backing_images_client::BackingImagesClient;
 use wire::disks_client::DisksClient;
 use wire::volumes_client::VolumesClient;
@@ -30,17 +34,24 @@ pub struct Client {
     address: Arc<Address>,
     channel: Channel,
     deadline: Duration,
+    /// The node of the manager, as its certificate says.
+    node: Arc<Mutex<Option<NodeId>>>,
 }
 
 impl Client {
-    /// A client of the manager at `address`. It connects at the first call, and again after the
-    /// manager was restarted. Needs a tokio runtime.
-    pub fn new(address: Address) -> Result<Self> {
-        Self::of("backing image manager", address)
+    /// A client of the manager at `address`, reached by `dialer` unless it is a unix socket. It connects at the
+    /// first call, and again after the manager was restarted. Needs a tokio runtime.
+    pub fn new(address: Address, dialer: &Dialer) -> Result<Self> {
+        Self::of("backing image manager", Role::Manager, address, dialer)
     }
 
     /// The same of another service, which its errors name.
-    pub(crate) fn of(service: &'static str, address: Address) -> Result<Self> {
+    pub(crate) fn of(
+        service: &'static str,
+        role: Role,
+        address: Address,
+        dialer: &Dialer,
+    ) -> Result<Self> {
         let uri = match &address {
             Address::Tcp(authority) => format!("http://{authority}"),
             Address::Unix(path) => format!("unix://{}", path.display()),
@@ -49,12 +60,33 @@ impl Client {
             .map_err(|_| InvalidAddress::of(&address.to_string()))?
             .connect_timeout(CONNECT_DEADLINE)
             .tcp_nodelay(true);
+        let node = Arc::default();
+        let channel = match (&address, dialer) {
+            (Address::Tcp(authority), Dialer::Proven(_)) => {
+                proven(&endpoint, (authority, role), dialer, &node)
+            }
+            _ => endpoint.connect_lazy(),
+        };
         Ok(Self {
             service,
             address: Arc::new(address),
-            channel: endpoint.connect_lazy(),
+            channel,
             deadline: DEADLINE,
+            node,
         })
+    }
+
+    /// Refuses the answer of a manager about a node that is not its own: one that was broken into may say anything.
+    pub(crate) fn of_its_node(&self, claimed: &str) -> Result<()> {
+        let node = self.node.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*node {
+            Some(node) if node.as_str() != claimed => Err(Error::OtherNode {
+                address: (*self.address).clone(),
+                node: node.to_string(),
+                claimed: types::shown(claimed),
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// The same client with another time allowed for each call.
@@ -72,11 +104,10 @@ impl Client {
     /// The disk that the manager serves; also the cheapest way to see whether it answers.
     pub async fn disk(&self) -> Result<wire::Disk> {
         let mut disks = DisksClient::new(self.channel.clone());
-        self.call(
-            "describe its disk",
-            disks.get_disk(wire::GetDiskRequest::default()),
-        )
-        .await
+        let disk = disks.get_disk(wire::GetDiskRequest::default());
+        let disk = self.call("describe its disk", disk).await?;
+        self.of_its_node(&disk.node_id)?;
+        Ok(disk)
     }
 
     /// The same, with the other disks that it knows of.
@@ -84,8 +115,11 @@ impl Client {
         let mut disks =
             DisksClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX);
         let request = wire::GetDiskRequest { known_disks: true };
-        self.call("describe its disk", disks.get_disk(request))
-            .await
+        let disk = self
+            .call("describe its disk", disks.get_disk(request))
+            .await?;
+        self.of_its_node(&disk.node_id)?;
+        Ok(disk)
     }
 
     /// Tells it of other disks.
@@ -141,4 +175,25 @@ impl Client {
             }),
         }
     }
+}
+
+/// A channel to a program that has to prove its role; `node` is told which node it is on.
+fn proven(
+    endpoint: &Endpoint,
+    (authority, role): (&str, Role),
+    dialer: &Dialer,
+    node: &Arc<Mutex<Option<NodeId>>>,
+) -> Channel {
+    let (authority, dialer, node) = (authority.to_owned(), dialer.clone(), node.clone());
+    endpoint.connect_with_connector_lazy(tower::service_fn(move |_| {
+        let (authority, dialer, node) = (authority.clone(), dialer.clone(), node.clone());
+        async move {
+            let expected = Expected::role(role);
+            let connecting = dialer.connect(&authority, &expected, H2);
+            let (stream, peer) = tokio::time::timeout(CONNECT_DEADLINE, connecting).await??;
+            let found = peer.and_then(|peer| peer.node().cloned());
+            *node.lock().unwrap_or_else(PoisonError::into_inner) = found;
+            Ok::<_, io::Error>(TokioIo::new(stream))
+        }
+    }))
 }

@@ -13,6 +13,7 @@ use proto::storage::v1 as wire;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
+use trust::Dialer;
 
 use crate::error::Transport;
 use crate::{Address, Census, Client, Error, Member, Result};
@@ -32,6 +33,7 @@ const LEAD: Duration = Duration::from_secs(1);
 pub struct Cluster {
     places: Arc<[Place]>,
     known: Arc<Mutex<BTreeMap<SocketAddr, Client>>>,
+    dialer: Dialer,
     /// Who was silent the last time. Each is asked all the same, and is no longer in here once it answers.
     quiet: Arc<Mutex<HashSet<Address>>>,
     /// The questions under way, whether or not anybody waits for them.
@@ -81,15 +83,16 @@ impl<T> Look<T> {
 }
 
 impl Cluster {
-    /// The managers at `addresses`: all that these stand for when they are asked.
-    pub fn new(addresses: impl IntoIterator<Item = Address>) -> Result<Self> {
+    /// The managers at `addresses`, reached by `dialer`: all that these stand for when they are asked.
+    pub fn new(addresses: impl IntoIterator<Item = Address>, dialer: &Dialer) -> Result<Self> {
         let place = |address: Address| match &address {
             Address::Tcp(authority) if is_name(authority) => Ok(Place::Name(authority.clone())),
-            Address::Tcp(_) | Address::Unix(_) => Client::new(address).map(Place::Manager),
+            Address::Tcp(_) | Address::Unix(_) => Client::new(address, dialer).map(Place::Manager),
         };
         Ok(Self {
             places: addresses.into_iter().map(place).collect::<Result<_>>()?,
             known: Arc::default(),
+            dialer: dialer.clone(),
             quiet: Arc::default(),
             questions: Arc::default(),
             patience: LOOK,
@@ -124,7 +127,7 @@ impl Cluster {
         for address in addresses {
             let client = match known.get(&address) {
                 Some(client) => client.clone(),
-                None => Client::new(Address::Tcp(address.to_string()))?,
+                None => Client::new(Address::Tcp(address.to_string()), &self.dialer)?,
             };
             known.insert(address, client.clone());
             all.push(client);
@@ -376,7 +379,8 @@ mod tests {
     use super::*;
 
     fn cluster(addresses: &[&str]) -> Cluster {
-        Cluster::new(addresses.iter().map(|text| text.parse().unwrap())).unwrap()
+        let addresses = addresses.iter().map(|text| text.parse().unwrap());
+        Cluster::new(addresses, &Dialer::Plain).unwrap()
     }
 
     #[tokio::test]

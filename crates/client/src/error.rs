@@ -55,6 +55,19 @@ pub enum Error {
         /// The time allowed.
         after: Duration,
     },
+    /// The manager speaks for a node that it is not on.
+    #[error(
+        "the backing image manager at {address} has a certificate of node {node} and answers for node {claimed:?}: \
+         its answer is not used; check --node-id of that manager, and whether the node was broken into"
+    )]
+    OtherNode {
+        /// Who was asked.
+        address: Address,
+        /// The node in its certificate.
+        node: String,
+        /// The node in its answer.
+        claimed: String,
+    },
     /// Nobody has what is looked for, and a disk that may have it is silent.
     #[error(
         "disk {uuid}{on} does not answer and may have the requested object; check that its \
@@ -148,6 +161,7 @@ impl Classify for Error {
                 ErrorKind::Unavailable
             }
             Self::Older { .. } => ErrorKind::FailedPrecondition,
+            Self::OtherNode { .. } => ErrorKind::PermissionDenied,
             Self::Deadline { .. } => ErrorKind::DeadlineExceeded,
             Self::Refused { kind, .. } => *kind,
         }

@@ -9,10 +9,12 @@
 
 mod address;
 mod census;
+pub mod certificates;
 mod client;
 mod cluster;
 mod code;
 mod error;
+mod hold;
 mod images;
 mod longhorn;
 mod node;
@@ -28,6 +30,7 @@ pub use client::{Client, DEADLINE};
 pub use cluster::{Cluster, LOOK, Look, Wait};
 pub use code::{code_of, kind_of};
 pub use error::{Error, Result};
+pub use hold::{hold, hold_once};
 pub use images::{ImageOutcome, Watch, progress, state_name};
 pub use longhorn::{Download, LIST_ALL, Longhorn, PEER_ADDRESS};
 pub use node::{NODE_DEADLINE, Node};

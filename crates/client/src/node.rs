@@ -5,6 +5,7 @@ use std::time::Duration;
 use proto::node::v1 as wire;
 use proto::node::v1::node_client::NodeClient;
 use tonic::transport::Channel;
+use trust::{Dialer, Role};
 use types::{DiskUuid, VolumeName};
 
 use crate::{Address, Client, Result};
@@ -18,9 +19,9 @@ pub const NODE_DEADLINE: Duration = Duration::from_secs(30);
 pub struct Node(Client);
 
 impl Node {
-    /// The node service at `address`. It connects at the first call. Needs a tokio runtime.
-    pub fn new(address: Address) -> Result<Self> {
-        let client = Client::of("node service", address)?;
+    /// The node service at `address`, reached by `dialer` unless it is a unix socket. It connects at the first call. Needs a tokio runtime.
+    pub fn new(address: Address, dialer: &Dialer) -> Result<Self> {
+        let client = Client::of("node service", Role::Node, address, dialer)?;
         Ok(Self(client.with_deadline(NODE_DEADLINE)))
     }
 

@@ -25,20 +25,37 @@ pub fn has_source(volume: &wire::Volume) -> bool {
 }
 
 impl Client {
+    /// Calls, and takes no answer about volumes of other nodes.
+    async fn volume_of(
+        &self,
+        operation: &'static str,
+        answer: impl Future<Output = std::result::Result<tonic::Response<wire::Volume>, tonic::Status>>,
+    ) -> Result<wire::Volume> {
+        // The futures of calls are large, and callers nest them.
+        let volume = Box::pin(self.call(operation, answer)).await?;
+        self.of_this_manager(&volume)?;
+        Ok(volume)
+    }
+
+    fn of_this_manager(&self, volume: &wire::Volume) -> Result<()> {
+        let mut replicas = volume.replicas.iter();
+        replicas.try_for_each(|replica| self.of_its_node(&replica.node_id))
+    }
+
     /// The volume that the same request has made.
     ///
     /// # Errors
     /// `NotFound` where no volume has the name, `AlreadyExists` where another request made it.
     pub async fn find_volume(&self, request: wire::CreateVolumeRequest) -> Result<wire::Volume> {
         let mut volumes = self.volumes();
-        self.call("look for the volume", volumes.find_volume(request))
+        self.volume_of("look for the volume", volumes.find_volume(request))
             .await
     }
 
     /// Makes a volume, or gives back the one that an equal request has made.
     pub async fn create_volume(&self, request: wire::CreateVolumeRequest) -> Result<wire::Volume> {
         let mut volumes = self.volumes();
-        self.call("make the volume", volumes.create_volume(request))
+        self.volume_of("make the volume", volumes.create_volume(request))
             .await
     }
 
@@ -68,7 +85,7 @@ impl Client {
         let request = wire::GetVolumeRequest {
             name: name.to_string(),
         };
-        self.call("describe the volume", volumes.get_volume(request))
+        self.volume_of("describe the volume", volumes.get_volume(request))
             .await
     }
 
@@ -87,6 +104,9 @@ impl Client {
         let answer = self
             .call("list its volumes", volumes.list_volumes(request))
             .await?;
+        for volume in &answer.volumes {
+            self.of_this_manager(volume)?;
+        }
         Ok((answer.volumes, answer.more))
     }
 
@@ -114,14 +134,14 @@ impl Client {
             required_bytes: required.bytes(),
             limit_bytes: limit.unwrap_or_default().bytes(),
         };
-        self.call("grow the volume", volumes.grow_volume(request))
+        self.volume_of("grow the volume", volumes.grow_volume(request))
             .await
     }
 
     /// Changes what may change of a volume.
     pub async fn modify_volume(&self, request: wire::ModifyVolumeRequest) -> Result<wire::Volume> {
         let mut volumes = self.volumes();
-        self.call("modify the volume", volumes.modify_volume(request))
+        self.volume_of("modify the volume", volumes.modify_volume(request))
             .await
     }
 
@@ -131,7 +151,7 @@ impl Client {
         request: wire::PublishVolumeRequest,
     ) -> Result<wire::Volume> {
         let mut volumes = self.volumes();
-        self.call("publish the volume", volumes.publish_volume(request))
+        self.volume_of("publish the volume", volumes.publish_volume(request))
             .await
     }
 

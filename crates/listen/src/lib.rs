@@ -4,12 +4,15 @@
 //! Everything a peer can make last or grow has a bound: connections in all and per peer, the time to
 //! say hello, the time between two pieces of a request, the size of headers, streams per connection.
 //! Where there is no room, a connection that has not asked for anything yet makes way for a new one.
+//! Who the peer is, the connection has to prove ([`Security`]); what he may ask is looked up ([`access`]).
 //! What a request means is not known here.
 
+pub mod access;
 mod body;
 mod bound;
 pub mod calls;
 mod peers;
+mod security;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV6};
@@ -25,7 +28,7 @@ use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustix::io::Errno;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
@@ -34,6 +37,8 @@ use tracing::{debug, warn};
 pub use self::bound::BoundAddresses;
 pub use self::peers::Peer;
 use self::peers::{Admission, Peers, Room};
+pub use self::security::Security;
+use self::security::{Known, meet, meet_local};
 
 /// The time a peer has to say what it wants: the preface of HTTP/2, or the headers of a request.
 const HELLO: Duration = Duration::from_secs(10);
@@ -54,6 +59,10 @@ const BUFFER_MAX: usize = 64 << 10;
 const STREAMS_MAX: u32 = 256;
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
+/// The time that what is under way on a connection has to end when the certificate of its peer has expired.
+const AFTER_EXPIRY: Duration = Duration::from_mins(5);
+/// What a client of HTTP/2 says first (RFC 9113, section 3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// A pause after the system has no descriptor left for a connection.
 const NO_DESCRIPTOR: Duration = Duration::from_millis(100);
 
@@ -62,7 +71,7 @@ const NO_DESCRIPTOR: Duration = Duration::from_millis(100);
 pub enum Protocol {
     /// HTTP/1.1.
     Http1,
-    /// gRPC: HTTP/2 without TLS.
+    /// gRPC over HTTP/2.
     Grpc,
 }
 
@@ -124,6 +133,7 @@ fn both_families(any: SocketAddrV6) -> rustix::io::Result<std::net::TcpListener>
 pub struct Listener {
     socket: Socket,
     protocol: Protocol,
+    security: Security,
     /// Only how the daemon is can be asked here.
     probes: bool,
 }
@@ -135,7 +145,7 @@ enum Socket {
 }
 
 impl Listener {
-    /// Binds `address`; a name is looked up.
+    /// Binds `address` for everybody who reaches it; a name is looked up.
     pub async fn bind(address: &Address, protocol: Protocol) -> io::Result<Self> {
         let socket = match address {
             Address::Tcp(address) => Socket::Tcp(tcp(address).await?),
@@ -144,8 +154,16 @@ impl Listener {
         Ok(Self {
             socket,
             protocol,
+            security: Security::plain(),
             probes: false,
         })
+    }
+
+    /// The same for whom `security` lets in. A unix socket is for root and our own user in any case.
+    #[must_use]
+    pub fn secured(mut self, security: Security) -> Self {
+        self.security = security;
+        self
     }
 
     /// Binds `address` for `/healthz` and `/metrics`: one short question a connection. The few
@@ -154,6 +172,7 @@ impl Listener {
         Ok(Self {
             socket: Socket::Tcp(tcp(&address.to_string()).await?),
             protocol: Protocol::Http1,
+            security: Security::plain(),
             probes: true,
         })
     }
@@ -218,6 +237,7 @@ impl Listener {
                 router: router.clone(),
                 stop: stop.clone(),
                 protocol: self.protocol,
+                security: self.security.clone(),
                 probes: self.probes,
                 admission: Arc::new(admission),
             };
@@ -235,9 +255,7 @@ impl Listener {
                 stream.set_nodelay(true)?;
                 Ok((Stream::Tcp(stream), Some(address.ip().to_canonical())))
             }
-            Socket::Unix(listener) => {
-                Ok((Stream::Other(Box::new(listener.accept().await?.0)), None))
-            }
+            Socket::Unix(listener) => Ok((Stream::Unix(listener.accept().await?.0), None)),
         }
     }
 }
@@ -247,13 +265,14 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Duplex for T {}
 
 enum Stream {
     Tcp(TcpStream),
-    Other(Box<dyn Duplex>),
+    Unix(UnixStream),
 }
 
 struct Connection {
     router: Router,
     stop: CancellationToken,
     protocol: Protocol,
+    security: Security,
     probes: bool,
     admission: Arc<Admission>,
 }
@@ -276,18 +295,32 @@ impl Connection {
     }
 
     async fn serve(self, stream: Stream) {
-        match stream {
+        let met = match stream {
             Stream::Tcp(stream) => {
-                if self.protocol == Protocol::Grpc && !says_hello(&stream).await {
-                    return;
-                }
-                self.speak(stream).await;
+                let meeting = async {
+                    let met = meet(&self.security, stream, self.protocol).await?;
+                    Ok::<_, io::Error>(met)
+                };
+                tokio::time::timeout(HELLO, meeting).await
             }
-            Stream::Other(stream) => self.speak(stream).await,
+            Stream::Unix(stream) => Ok(meet_local(stream)),
+        };
+        match met {
+            Ok(Ok(Some(known))) => self.speak(known).await,
+            Ok(Ok(None)) | Err(_) => {
+                debug!("a connection is closed: it is not of anybody who is served");
+            }
+            // Whoever can reach the port can make these: no reason to fill the log.
+            Ok(Err(error)) => debug!(%error, "a connection is closed"),
         }
     }
 
-    async fn speak(self, stream: impl Duplex + 'static) {
+    async fn speak(self, known: Known) {
+        let Known {
+            stream,
+            caller,
+            good_for,
+        } = known;
         let (router, peer) = (self.router, self.admission.peer());
         // The port is that of the connection alone, and of no use to anybody.
         let from = self.admission.address().map(|ip| SocketAddr::new(ip, 0));
@@ -302,6 +335,7 @@ impl Connection {
             let mut request: Request =
                 request.map(|body| axum::body::Body::new(body::Timed::new(body)));
             request.extensions_mut().insert(peer.clone());
+            request.extensions_mut().insert(caller.clone());
             if let Some(from) = from {
                 request.extensions_mut().insert(ConnectInfo(from));
             }
@@ -313,16 +347,30 @@ impl Connection {
             }
         });
         let io = TokioIo::new(stream);
+        let expired = async {
+            match good_for {
+                Some(left) => tokio::time::sleep(left).await,
+                None => std::future::pending().await,
+            }
+        };
         // Both kinds of connection are led the same way, but have no type in common.
         macro_rules! lead {
             ($connection:expr) => {{
                 let connection = $connection;
-                tokio::pin!(connection);
+                tokio::pin!(connection, expired);
                 let ended = tokio::select! {
                     ended = connection.as_mut() => ended,
                     () = self.stop.cancelled() => {
                         connection.as_mut().graceful_shutdown();
                         connection.await
+                    }
+                    () = expired => {
+                        debug!("the certificate of a peer has expired");
+                        connection.as_mut().graceful_shutdown();
+                        match tokio::time::timeout(AFTER_EXPIRY, connection).await {
+                            Ok(ended) => ended,
+                            Err(_) => return,
+                        }
                     }
                 };
                 if let Err(error) = ended {
@@ -355,20 +403,16 @@ impl Connection {
 
 /// Waits until the preface of HTTP/2 is there, or something that is certainly none of it: hyper alone
 /// would wait for ever.
-async fn says_hello(stream: &TcpStream) -> bool {
-    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-    let listen = async {
-        let mut said = [0; PREFACE.len()];
-        loop {
-            match stream.peek(&mut said).await {
-                Ok(0) | Err(_) => return false,
-                Ok(n) if n == said.len() || !PREFACE.starts_with(&said[..n]) => return true,
-                // The rest is on its way; peek would return at once.
-                Ok(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-            }
+async fn says_hello(stream: &TcpStream) -> io::Result<bool> {
+    let mut said = [0; PREFACE.len()];
+    loop {
+        match stream.peek(&mut said).await? {
+            0 => return Ok(false),
+            n if n == said.len() || !PREFACE.starts_with(&said[..n]) => return Ok(true),
+            // The rest is on its way; peek would return at once.
+            _ => tokio::time::sleep(Duration::from_millis(20)).await,
         }
-    };
-    tokio::time::timeout(HELLO, listen).await.unwrap_or(false)
+    }
 }
 
 /// Binds a unix socket that only our user can connect to. A dead socket of an earlier run is removed;

@@ -100,7 +100,8 @@ impl FromManager {
         };
         let policy = &self.transfers.policy;
         let address = policy.resolve_one(&self.address).await?.to_string();
-        let client = Client::new(Address::Tcp(address.clone())).map_err(no)?;
+        let client =
+            Client::new(Address::Tcp(address.clone()), &self.transfers.dialer).map_err(no)?;
         let longhorn = client.with_deadline(QUESTION).longhorn();
         let peer = longhorn.peer_address(&job.id).await.map_err(no)?;
         if let Some(peer) = peer.and_then(|peer| peer.parse().ok()) {

@@ -42,6 +42,8 @@ pub struct Manager {
     files: Files,
     /// Where the sync server listens.
     sync_server: SocketAddr,
+    /// Whether it gives images by our own protocol.
+    gives: bool,
 }
 
 type Answer<T> = std::result::Result<Response<T>, Status>;
@@ -93,7 +95,18 @@ fn wanted(spec: Option<pb::BackingImageSpec>) -> std::result::Result<Registratio
 impl Manager {
     /// The service of `files`, whose sync server listens at `sync_server`.
     pub fn new(files: Files, sync_server: SocketAddr) -> Self {
-        Self { files, sync_server }
+        Self {
+            files,
+            sync_server,
+            gives: true,
+        }
+    }
+
+    /// The same, where our own protocol is not served over the network: other managers are not told of it.
+    #[must_use]
+    pub fn without_own_protocol(mut self) -> Self {
+        self.gives = false;
+        self
     }
 
     fn register(&self, mut registration: Registration) -> Result<pb::BackingImageResponse> {
@@ -300,7 +313,7 @@ impl BackingImageManagerService for Manager {
             ));
             // Managers of ours give what they have got so far. How one gives what it has only begun to look
             // at is not known yet.
-            if matches!(file.state.as_str(), "starting" | "in-progress") {
+            if self.gives && matches!(file.state.as_str(), "starting" | "in-progress") {
                 status.metadata_mut().insert(client::PEER_ADDRESS, peers);
             }
             return Err(status);
@@ -310,7 +323,7 @@ impl BackingImageManagerService for Manager {
             address: address::of_pod_at(self.sync_server),
         });
         // Without a chunk manifest it can be pushed only, as between managers of Longhorn's.
-        if self.files.images().has_manifest(&id) {
+        if self.gives && self.files.images().has_manifest(&id) {
             response.metadata_mut().insert(client::PEER_ADDRESS, peers);
         }
         Ok(response)

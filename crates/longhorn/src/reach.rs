@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use fetch::AddressPolicy;
 use sync::rate::RateLimit;
+use trust::Dialer;
 
 use super::ssync::ports::{PortRange, Receivers};
 use super::ssync::{Batches, Invite, Receiver};
@@ -25,6 +26,8 @@ pub struct Transfers {
     pub policy: AddressPolicy,
     /// Receivers that may be there at once.
     pub receivers: Receivers,
+    /// How Longhorn's interface of other managers is reached.
+    pub dialer: Dialer,
 }
 
 impl Default for Transfers {
@@ -36,6 +39,7 @@ impl Default for Transfers {
             batches: Batches::default(),
             policy: AddressPolicy::default(),
             receivers: Receivers::default(),
+            dialer: Dialer::Plain,
         }
     }
 }

@@ -12,3 +12,9 @@ mod show;
 
 pub use error::{Error, Result};
 pub use service::{Observe, Service, Settings};
+
+// A method that nobody decided about does not compile.
+const _: () = assert!(
+    trust::access::lists_all(proto::NODE_METHODS),
+    "a method of the node service has no line in trust::access::TABLE"
+);

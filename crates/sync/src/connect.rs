@@ -4,6 +4,8 @@ use std::io;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
+use trust::held::HTTP1;
+use trust::{Dialer, Expected, Role};
 
 use super::address::PeerAddress;
 
@@ -18,17 +20,14 @@ pub trait Connect: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = io::Result<Self::Stream>> + Send;
 }
 
-/// Connections of the operating system.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Tcp;
-
-impl Connect for Tcp {
-    type Stream = tokio::net::TcpStream;
+/// Connections of the operating system: with TLS, the peer has to be a manager.
+impl Connect for Dialer {
+    type Stream = trust::Stream;
 
     async fn connect(&self, address: &PeerAddress) -> io::Result<Self::Stream> {
-        let stream = tokio::net::TcpStream::connect(address.as_str()).await?;
-        stream.set_nodelay(true)?;
-        Ok(stream)
+        let expected = Expected::role(Role::Manager);
+        let connected = Dialer::connect(self, address.as_str(), &expected, HTTP1).await;
+        Ok(connected?.0)
     }
 }
 

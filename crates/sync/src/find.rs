@@ -7,11 +7,11 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep};
-use types::{ImageId, report};
+use types::report;
 
 use super::Error;
 use super::address::PeerAddress;
-use super::ask::{Asked, Asking, Told};
+use super::ask::{Asked, Told};
 use super::connect::Connect;
 use super::protocol::{Geometry, Seal};
 use super::swarm::Swarm;
@@ -35,29 +35,6 @@ pub(super) struct Found {
     pub(super) others: Vec<PeerAddress>,
     /// Under which address they are told of us.
     pub(super) you: Option<PeerAddress>,
-}
-
-/// What a probe of a peer finds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Probe {
-    /// It speaks our protocol; whether it has the image shows when it is asked for it.
-    Ours,
-    /// An HTTP server that does not: Longhorn's own manager, for example.
-    Foreign,
-}
-
-/// Whether the server at an address speaks our protocol, by one request. An error: it cannot be
-/// reached, or its version is too far from ours.
-pub async fn probe_peer(address: &PeerAddress, id: &ImageId) -> Result<Probe, Error> {
-    let asked = Asked::new(address.clone(), id.clone(), super::Tcp, Asking::default());
-    match asked.look().await {
-        Err(Error::Foreign(_)) => Ok(Probe::Foreign),
-        Ok(_)
-        | Err(Error::NotThere { .. } | Error::Busy(_) | Error::Damaged(_) | Error::Broken { .. }) => {
-            Ok(Probe::Ours)
-        }
-        Err(error) => Err(error),
-    }
 }
 
 /// Asks the peers of one sync for its manifest.

@@ -39,9 +39,8 @@ pub mod swarm;
 pub mod target;
 
 pub use address::PeerAddress;
-pub use connect::{Connect, Patience, Tcp};
+pub use connect::{Connect, Patience};
 pub use error::Error;
-pub use find::{Probe, probe_peer};
 pub use receive::Receiver;
 pub use swarm::{Settings, Swarm};
 pub use target::Wanted;

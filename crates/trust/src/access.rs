@@ -1,8 +1,7 @@
 //! Who may call what: one table of every method and path that our programs serve between them.
 //!
-//! A server refuses what has no line here, and does not start while it serves a method without one
-//! ([`unlisted`]). `tests/tests/trust_table.rs` compares the table with the protos, and calls each method
-//! in every role.
+//! A server refuses what has no line here, and does not compile while it serves a method without one
+//! ([`lists_all`]).
 
 use std::fmt;
 
@@ -120,6 +119,11 @@ pub const TABLE: &[Line] = &[
     own("/longhorn.node.v1.Node/ListAttachments", CHANGE),
     own("/longhorn.node.v1.Node/GetNode", CHANGE),
     own("/v2/images/", COPY),
+    Line {
+        path: "/longhorn.trust.v1.Certificates/IssueCertificate",
+        face: Face::Authority,
+        roles: ANYBODY,
+    },
     longhorn("/bimrpc.BackingImageManagerService/Delete", PERSON),
     longhorn("/bimrpc.BackingImageManagerService/Get", PERSON),
     longhorn("/bimrpc.BackingImageManagerService/List", PERSON),
@@ -127,7 +131,7 @@ pub const TABLE: &[Line] = &[
     longhorn("/bimrpc.BackingImageManagerService/Sync", PERSON),
     longhorn("/bimrpc.BackingImageManagerService/Send", PERSON),
     longhorn("/bimrpc.BackingImageManagerService/Fetch", PERSON),
-    longhorn("/bimrpc.BackingImageManagerService/PrepareDownload", PERSON),
+    longhorn("/bimrpc.BackingImageManagerService/PrepareDownload", COPY),
     longhorn("/bimrpc.BackingImageManagerService/BackupCreate", PERSON),
     longhorn("/bimrpc.BackingImageManagerService/BackupStatus", PERSON),
     longhorn("/bimrpc.BackingImageManagerService/Watch", PERSON),
@@ -151,10 +155,36 @@ pub fn line(path: &str) -> Option<&'static Line> {
     })
 }
 
-/// Methods that have no line: a server that serves one is not to start.
-pub fn unlisted<'a>(methods: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
-    let methods = methods.into_iter();
-    methods.filter(|method| line(method).is_none()).collect()
+/// Whether each of these methods has a line; asked while a server is compiled.
+pub const fn lists_all(methods: &[&str]) -> bool {
+    let mut method = 0;
+    while method < methods.len() {
+        let mut line = 0;
+        while line < TABLE.len() && !same(TABLE[line].path, methods[method]) {
+            line += 1;
+        }
+        if line == TABLE.len() {
+            return false;
+        }
+        method += 1;
+    }
+    true
+}
+
+/// Whether two texts are equal.
+const fn same(one: &str, other: &str) -> bool {
+    let (one, other) = (one.as_bytes(), other.as_bytes());
+    if one.len() != other.len() {
+        return false;
+    }
+    let mut at = 0;
+    while at < one.len() {
+        if one[at] != other[at] {
+            return false;
+        }
+        at += 1;
+    }
+    true
 }
 
 /// Who calls, as far as the connection proves it.
@@ -181,13 +211,16 @@ impl fmt::Display for Caller {
     }
 }
 
-/// Which interfaces are open to callers without a certificate of ours.
+/// To whom an interface is open over the network. On a local socket each is open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Faces {
-    /// Our own: only by an explicit choice of the operator.
-    pub own: bool,
-    /// Longhorn's: where its control plane speaks plain.
-    pub longhorn: bool,
+pub enum Open {
+    /// To nobody: as if it were not there.
+    Off,
+    /// To callers that have proven who they are.
+    #[default]
+    Proven,
+    /// To everybody.
+    Plain,
 }
 
 /// What a server asks of its callers.
@@ -195,16 +228,18 @@ pub struct Faces {
 pub struct Policy {
     /// The node that the server is on.
     pub node: Option<NodeId>,
-    /// What is open.
-    pub open: Faces,
+    /// Our own interface: plain only by an explicit choice of the operator.
+    pub own: Open,
+    /// Longhorn's: plain where its control plane speaks plain.
+    pub longhorn: Open,
 }
 
 /// Why a call is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// Nobody may call it.
-    #[error("{0} is not in the table of methods that may be called")]
-    Unlisted(String),
+    /// Nobody may call it, or not over the network: for the caller it is not there.
+    #[error("{0} is not served here")]
+    NotServed(String),
     /// The caller has proven nothing.
     #[error(
         "{path} needs a certificate: connect with TLS and a certificate of this cluster \
@@ -233,7 +268,7 @@ impl Policy {
     /// It may not; the error says why.
     pub fn check(&self, caller: &Caller, path: &str) -> Result<(), Refusal> {
         let Some(line) = line(path) else {
-            return Err(Refusal::Unlisted(types::shown(path)));
+            return Err(Refusal::NotServed(types::shown(path)));
         };
         let denied = |why| {
             Err(Refusal::Denied {
@@ -243,13 +278,17 @@ impl Policy {
             })
         };
         let open = match line.face {
-            Face::Own => self.open.own,
-            Face::Longhorn => self.open.longhorn,
-            Face::Authority => true,
+            Face::Own => self.own,
+            Face::Longhorn => self.longhorn,
+            Face::Authority => Open::Plain,
         };
+        match (caller, open) {
+            (Caller::Local, _) | (_, Open::Plain) => return Ok(()),
+            (_, Open::Off) => return Err(Refusal::NotServed(types::shown(path))),
+            (_, Open::Proven) => {}
+        }
         match caller {
             Caller::Local => Ok(()),
-            _ if open => Ok(()),
             Caller::Anybody => Err(Refusal::Unproven {
                 path: line.path.to_owned(),
             }),
@@ -276,7 +315,7 @@ mod tests {
     fn policy() -> Policy {
         Policy {
             node: Some(NodeId::new("n1").unwrap()),
-            open: Faces::default(),
+            ..Policy::default()
         }
     }
 
@@ -313,7 +352,8 @@ mod tests {
                 }
             }
             assert!(policy().check(&Caller::Local, &path).is_ok());
-            assert!(policy().check(&Caller::Anybody, &path).is_err());
+            let open = policy().check(&Caller::Anybody, &path).is_ok();
+            assert_eq!(open, line.face == Face::Authority, "{path}");
         }
     }
 
@@ -330,24 +370,22 @@ mod tests {
     #[test]
     fn what_is_open_is_open_for_its_own_interface_alone() {
         let mut policy = policy();
-        policy.open.longhorn = true;
+        policy.longhorn = Open::Plain;
         let get = "/bimrpc.BackingImageManagerService/Get";
         let create = "/longhorn.storage.v1.Volumes/CreateVolume";
+        let copy = "/v2/images/a/b/data";
         assert!(policy.check(&Caller::Anybody, get).is_ok());
         assert!(policy.check(&Caller::Anybody, create).is_err());
-        assert!(
-            policy
-                .check(&Caller::Anybody, "/v2/images/a/b/data")
-                .is_err()
-        );
+        assert!(policy.check(&Caller::Anybody, copy).is_err());
         assert!(policy.check(&Caller::Longhorn, create).is_err());
-        policy.open = Faces {
-            own: true,
-            longhorn: false,
-        };
+        (policy.own, policy.longhorn) = (Open::Plain, Open::Proven);
         assert!(policy.check(&Caller::Anybody, get).is_err());
         assert!(policy.check(&Caller::Longhorn, get).is_ok());
         assert!(policy.check(&Caller::Anybody, create).is_ok());
+        policy.own = Open::Off;
+        let refused = policy.check(&program("controller/c"), create);
+        assert!(matches!(refused, Err(Refusal::NotServed(_))));
+        assert!(policy.check(&Caller::Local, create).is_ok());
     }
 
     #[test]
@@ -365,6 +403,10 @@ mod tests {
             );
             assert!(policy().check(&Caller::Local, path).is_err(), "{path}");
         }
-        assert_eq!(unlisted(["/a.B/C", TABLE[0].path]), ["/a.B/C"]);
+        assert!(lists_all(&[TABLE[0].path, TABLE[7].path]));
+        assert!(!lists_all(&[
+            TABLE[0].path,
+            "/longhorn.storage.v1.Volumes/CreateVolum"
+        ]));
     }
 }

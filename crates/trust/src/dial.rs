@@ -5,6 +5,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use rustls::CertificateError;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
@@ -40,11 +41,34 @@ impl Dialer {
         match self {
             Self::Plain => Ok((Stream::Plain(stream), None)),
             Self::Proven(held) => {
-                let (stream, peer) = held.connect(stream, expected, protocol).await?;
+                let greeted = held.connect(stream, expected, protocol).await;
+                let (stream, peer) = greeted.map_err(explained)?;
                 Ok((Stream::Tls(Box::new(stream)), Some(peer)))
             }
         }
     }
+}
+
+/// The error of a handshake, for people: the library's words name what it read, not what to do.
+fn explained(error: io::Error) -> io::Error {
+    let inner = error.get_ref();
+    let why = match inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::InvalidMessage(_)) => {
+            "the other side does not use TLS on this port: give both programs certificates, or neither"
+        }
+        Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
+            "the certificate of the other side is of another certificate authority than the one that this \
+             program believes"
+        }
+        Some(rustls::Error::AlertReceived(_)) => {
+            "the other side does not accept the certificate of this program"
+        }
+        _ if error.kind() == io::ErrorKind::UnexpectedEof => {
+            "the other side closed the connection: it uses no TLS, or has no certificate yet"
+        }
+        _ => return error,
+    };
+    io::Error::new(error.kind(), format!("{why} ({error})"))
 }
 
 /// A connection.

@@ -29,7 +29,7 @@ pub mod renew;
 pub mod verify;
 mod x509;
 
-pub use access::{Caller, Faces, Policy};
+pub use access::{Caller, Open, Policy};
 pub use authority::{Authority, Lineage};
 pub use credential::{Credential, KeyRequest};
 pub use dial::{Dialer, Stream};

@@ -66,6 +66,16 @@ pub async fn keep<I: Issuer>(held: Held, issuer: I, bundle: PathBuf) {
     }
 }
 
+/// Gets a certificate for a program that ends soon.
+///
+/// # Errors
+/// The bundle is not there, or the issuer does not issue.
+pub async fn once<I: Issuer>(held: &Held, issuer: &I, bundle: &Path) -> Result<()> {
+    let mut published = String::new();
+    look(held, bundle, &mut published).await;
+    certify(held, issuer, bundle, &published).await
+}
+
 /// Takes over a bundle that has changed since the last look. One that cannot be read or is empty changes nothing.
 async fn look(held: &Held, bundle: &Path, published: &mut String) {
     let path = bundle.to_owned();

@@ -41,7 +41,7 @@ pub struct Args {
     #[arg(
         long,
         env = "MANAGER",
-        default_value = "127.0.0.1:8000",
+        default_value = "unix:/run/longhorn-base-image/manager.sock",
         value_name = "ADDRESS"
     )]
     manager: String,

@@ -24,7 +24,7 @@ async fn health_readiness_and_metrics_are_told_apart() {
     let manager = "unix:/nonexistent/manager.sock".parse().unwrap();
     let readiness = Readiness {
         managers: Some(Managers::new(
-            client::Cluster::new([manager]).unwrap(),
+            client::Cluster::new([manager], &trust::Dialer::Plain).unwrap(),
             "driver.example/node".to_owned(),
             Duration::ZERO,
         )),

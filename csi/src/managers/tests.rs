@@ -8,7 +8,11 @@ use crate::request::Page;
 
 fn member(uuid: &str, available: u64) -> Member {
     Member {
-        client: Client::new("unix:/nonexistent/manager.sock".parse().unwrap()).unwrap(),
+        client: Client::new(
+            "unix:/nonexistent/manager.sock".parse().unwrap(),
+            &trust::Dialer::Plain,
+        )
+        .unwrap(),
         disk: wire::Disk {
             uuid: uuid.to_owned(),
             available,
@@ -55,7 +59,11 @@ async fn a_repeated_call_chooses_the_same_disk_and_volumes_spread() {
 
 #[tokio::test]
 async fn a_name_that_stands_for_nobody_is_no_empty_cluster() {
-    let cluster = Cluster::new(["no-such-name.invalid:1".parse().unwrap()]).unwrap();
+    let cluster = Cluster::new(
+        ["no-such-name.invalid:1".parse().unwrap()],
+        &trust::Dialer::Plain,
+    )
+    .unwrap();
     let managers = Managers::new(cluster, "k/node".to_owned(), Duration::ZERO);
     let name = VolumeName::new("v").unwrap();
     let error = managers.of_volume(&name).await.map(drop).unwrap_err();

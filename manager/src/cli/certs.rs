@@ -31,9 +31,9 @@ pub(super) enum Command {
     /// Issue the certificate of one program: ca.crt, tls.crt and tls.key, for its --certificates
     #[command(
         after_help = "A manager needs the node of its --node-id, and each program gets a directory of its own:\n\n  \
-                      backing-image-manager certs issue --authority /root/authority \\\n    \
+                      backing-image-manager certs issue --ca /root/authority \\\n    \
                       --role manager --node worker-1 --output worker-1\n  \
-                      backing-image-manager certs issue --authority /root/authority \\\n    \
+                      backing-image-manager certs issue --ca /root/authority \\\n    \
                       --role cli --output ~/.backing-image-manager\n\n\
                       The same command renews a certificate in place: a running program reads the\n\
                       new files within 10 s."
@@ -48,7 +48,7 @@ pub(super) enum Command {
 pub(super) struct IssueArgs {
     /// Directory of the authority, made by `certs init`
     #[arg(long, value_name = "DIR")]
-    authority: PathBuf,
+    ca: PathBuf,
     /// What the program is: controller, manager, node, ui or cli
     #[arg(long, value_name = "ROLE")]
     role: Role,
@@ -143,7 +143,7 @@ fn issue(args: &IssueArgs, now: SystemTime) -> Result<(), Failure> {
     };
     let identity = Identity::new(args.role, args.node.clone(), &instance)?;
     let life = DAY * u32::try_from(args.days)?;
-    let credential = files::issue(&args.authority, &identity, life, &args.output, now)?;
+    let credential = files::issue(&args.ca, &identity, life, &args.output, now)?;
     Ok(output::json(&CertificateView::new(&credential, now))?)
 }
 

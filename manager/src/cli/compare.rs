@@ -6,9 +6,10 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use client::{Address, wire};
+use client::wire;
 use serde::{Deserialize, Serialize};
 
+use super::connection::Connection;
 use super::disk::census;
 use super::volumes::list_all;
 use super::{Failure, output};
@@ -77,9 +78,9 @@ struct Unfounded {
 }
 
 /// Compares all volumes of a cluster with a listing, which comes from standard input where `file` is `-`.
-pub(super) async fn run(url: Address, file: &Path, driver: &str) -> Result<(), Failure> {
+pub(super) async fn run(connection: &Connection, file: &Path, driver: &str) -> Result<(), Failure> {
     let listing = read(file)?;
-    let census = census(url).await?;
+    let census = census(connection).await?;
     let clients: Vec<_> = census.members.iter().map(|m| m.client.clone()).collect();
     // Of a disk that is silent nobody knows what it has.
     census.complete(&[], None)?;

@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use client::{Address, Census, Client, Cluster};
+use client::Census;
 use serde::Serialize;
 use types::DiskUuid;
 
+use super::connection::{Connection, Url};
 use super::{Failure, output, runtime};
 use store::Disk;
 use store::node_state::{self, NodeState};
@@ -17,26 +18,15 @@ pub(super) enum Command {
     /// Initialize a directory as a disk: write its longhorn-disk.cfg, once
     Init(InitArgs),
     /// Show the disk that a daemon serves
-    Get {
-        /// Address of the daemon: HOST:PORT or unix:/path
-        #[arg(long, default_value = "127.0.0.1:8000", value_name = "ADDR")]
-        url: Address,
-    },
+    Get,
     /// List the disks of a cluster: those that answer, and known disks that do not
     #[command(visible_alias = "ls")]
-    List {
-        /// Address of the daemons: HOST:PORT, with a name that resolves to all of them
-        #[arg(long, default_value = "localhost:8000", value_name = "ADDR")]
-        url: Address,
-    },
+    List,
     /// Declare that disks are gone for good, with all their data; no call waits for them any more
     Forget {
         /// UUIDs of the disks, as shown by `disk list`
         #[arg(required = true, value_name = "UUID")]
         uuids: Vec<DiskUuid>,
-        /// Address of the daemons: HOST:PORT, with a name that resolves to all of them
-        #[arg(long, default_value = "localhost:8000", value_name = "ADDR")]
-        url: Address,
     },
 }
 
@@ -94,11 +84,20 @@ struct KnownView {
     answers: bool,
 }
 
-pub(super) fn run(command: Command) -> Result<(), Failure> {
+pub(super) fn run(url: Url, trust: &trust::Options, command: Command) -> Result<(), Failure> {
     match command {
         Command::Init(args) => init(args),
-        Command::Get { url } => {
-            let disk = runtime()?.block_on(async { Client::new(url)?.disk().await })?;
+        command => {
+            runtime()?.block_on(async { ask(&Connection::new(url, trust).await?, command).await })
+        }
+    }
+}
+
+async fn ask(connection: &Connection, command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Init(args) => init(args),
+        Command::Get => {
+            let disk = connection.client()?.disk().await?;
             Ok(output::json(&DiskView {
                 uuid: disk.uuid,
                 node_id: disk.node_id,
@@ -109,8 +108,8 @@ pub(super) fn run(command: Command) -> Result<(), Failure> {
                 available: disk.available,
             })?)
         }
-        Command::List { url } => runtime()?.block_on(list(url)),
-        Command::Forget { uuids, url } => runtime()?.block_on(forget(url, &uuids)),
+        Command::List => list(connection).await,
+        Command::Forget { uuids } => forget(connection, &uuids).await,
     }
 }
 
@@ -129,8 +128,8 @@ fn init(args: InitArgs) -> Result<(), Failure> {
 }
 
 /// All managers, or an error when none answers.
-pub(super) async fn census(url: Address) -> Result<Census, Failure> {
-    let mut census = Cluster::new([url])?.census().await?;
+pub(super) async fn census(connection: &Connection) -> Result<Census, Failure> {
+    let mut census = connection.cluster()?.census().await?;
     match census.failed.pop() {
         Some(error) if census.members.is_empty() => Err(error.into()),
         failed => {
@@ -140,8 +139,8 @@ pub(super) async fn census(url: Address) -> Result<Census, Failure> {
     }
 }
 
-async fn list(url: Address) -> Result<(), Failure> {
-    let census = census(url).await?;
+async fn list(connection: &Connection) -> Result<(), Failure> {
+    let census = census(connection).await?;
     let silent = census.silent(&[]);
     let answering = census.members.into_iter().map(|member| KnownView {
         uuid: member.disk.uuid,
@@ -158,8 +157,8 @@ async fn list(url: Address) -> Result<(), Failure> {
 }
 
 /// Tells every manager. One that is silent would bring a disk back, so that all have to be told.
-async fn forget(url: Address, uuids: &[DiskUuid]) -> Result<(), Failure> {
-    let census = census(url).await?;
+async fn forget(connection: &Connection, uuids: &[DiskUuid]) -> Result<(), Failure> {
+    let census = census(connection).await?;
     let named = |uuid: &str| uuids.iter().any(|named| named.as_str() == uuid);
     if let Some(member) = census
         .members

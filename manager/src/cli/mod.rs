@@ -5,6 +5,7 @@
 
 mod certs;
 mod compare;
+mod connection;
 mod disk;
 mod doctor;
 mod download;
@@ -20,11 +21,13 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use client::{Address, Client};
+use client::{Address, Node};
 use tracing_subscriber::EnvFilter;
 use types::report;
 
-use crate::daemon::{self, DaemonArgs};
+use self::connection::{Connection, Url};
+use crate::arguments::DaemonArgs;
+use crate::daemon;
 use ::longhorn::data_source::{self, DataSourceArgs};
 
 /// Stores, verifies and serves the backing images of one disk, and creates volumes from them.
@@ -51,6 +54,8 @@ struct Args {
     /// Log debug messages of this program; --log-level debug adds those of its libraries
     #[arg(long, global = true)]
     debug: bool,
+    #[command(flatten)]
+    trust: trust::Options,
     #[command(subcommand)]
     command: Command,
 }
@@ -68,41 +73,33 @@ enum LogFormat {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve one disk
-    Daemon(DaemonArgs),
+    Daemon(Box<DaemonArgs>),
     /// Prepare the first copy of an image and hand it over; started by Longhorn's control plane
     DataSource(DataSourceArgs),
     /// List, show, create and delete backing images
     BackingImage {
-        /// Address of the daemon: HOST:PORT or unix:/path
-        #[arg(
-            long,
-            default_value = "localhost:8000",
-            value_name = "ADDR",
-            global = true
-        )]
-        url: Address,
+        #[command(flatten)]
+        url: Url,
         #[command(subcommand)]
         command: images::Command,
     },
     /// List, show, create, grow, hand over, unpublish, delete and compare volumes
     Volume {
-        /// Address of the daemon: HOST:PORT or unix:/path
-        #[arg(
-            long,
-            default_value = "localhost:8000",
-            value_name = "ADDR",
-            global = true
-        )]
-        url: Address,
+        #[command(flatten)]
+        url: Url,
         #[command(subcommand)]
         command: volumes::Command,
     },
     /// Initialize a directory as a disk, and show, list or forget disks
-    #[command(subcommand)]
-    Disk(disk::Command),
+    Disk {
+        #[command(flatten)]
+        url: Url,
+        #[command(subcommand)]
+        command: disk::Command,
+    },
     /// List, attach and detach the volumes of a node, by the socket of its CSI plugin
     Node {
-        /// Address of the node service: unix:/path
+        /// Address of the node service: unix:/path or HOST:PORT
         #[arg(
             long,
             default_value = "unix:/var/lib/kubelet/plugins/driver.longhorn.io/node.sock",
@@ -132,7 +129,7 @@ pub fn run() -> ExitCode {
     let done = match args.command {
         Command::Doctor(args) => doctor::run(&args),
         Command::Certs(command) => certs::run(command),
-        command => execute(command).map(|()| ExitCode::SUCCESS),
+        command => execute(command, args.trust).map(|()| ExitCode::SUCCESS),
     };
     match done {
         Ok(code) => code,
@@ -165,11 +162,12 @@ fn start_log(args: &Args) {
     }
 }
 
-fn execute(command: Command) -> Result<(), Failure> {
+fn execute(command: Command, trust: trust::Options) -> Result<(), Failure> {
     match command {
-        Command::Daemon(args) => {
+        Command::Daemon(mut args) => {
+            args.faces.trust = trust;
             let runtime = runtime()?;
-            let served = runtime.block_on(daemon::run(args));
+            let served = runtime.block_on(daemon::run(*args));
             // Blocking work that did not end in the time it had must not hold up the exit.
             runtime.shutdown_background();
             Ok(served?)
@@ -180,13 +178,20 @@ fn execute(command: Command) -> Result<(), Failure> {
             runtime.shutdown_background();
             Ok(served?)
         }
-        Command::BackingImage { url, command } => {
-            runtime()?.block_on(async { images::run(&Client::new(url)?, command).await })
-        }
-        Command::Volume { url, command } => runtime()?.block_on(volumes::run(url, command)),
-        Command::Node { url, command } => runtime()?.block_on(node::run(url, command)),
-        Command::Version(args) => runtime()?.block_on(version::run(args)),
-        Command::Disk(command) => disk::run(command),
+        Command::BackingImage { url, command } => runtime()?.block_on(async {
+            let connection = Connection::new(url, &trust).await?;
+            images::run(&connection.client()?, command).await
+        }),
+        Command::Volume { url, command } => runtime()?.block_on(async {
+            let connection = Connection::new(url, &trust).await?;
+            volumes::run(&connection, command).await
+        }),
+        Command::Node { url, command } => runtime()?.block_on(async {
+            let dialer = connection::dialer(&url, &trust).await?;
+            node::run(&Node::new(url, &dialer)?, command).await
+        }),
+        Command::Version(args) => runtime()?.block_on(version::run(args, &trust)),
+        Command::Disk { url, command } => disk::run(url, &trust, command),
         Command::Certs(command) => certs::run(command).map(drop),
         Command::Doctor(args) => doctor::run(&args).map(drop),
     }

@@ -1,7 +1,7 @@
 //! `backing-image-manager node`: what is attached on a node, as its CSI plugin sees it.
 
 use clap::Subcommand;
-use client::{Address, Node, node_wire as wire};
+use client::{Node, node_wire as wire};
 use serde::Serialize;
 use types::{DiskUuid, VolumeName};
 
@@ -116,8 +116,7 @@ impl From<wire::NodeInfo> for NodeView {
     }
 }
 
-pub(super) async fn run(url: Address, command: Command) -> Result<(), Failure> {
-    let node = Node::new(url)?;
+pub(super) async fn run(node: &Node, command: Command) -> Result<(), Failure> {
     match command {
         Command::Get => output::json(&NodeView::from(node.info().await?))?,
         Command::List { output } => list(node.attachments().await?, output)?,

@@ -1,8 +1,8 @@
 //! `backing-image-manager version`.
 
-use client::{Address, Client};
 use serde::Serialize;
 
+use super::connection::{Connection, Url};
 use super::{Failure, output};
 use longhorn::grpc::API_VERSION;
 
@@ -11,9 +11,8 @@ pub(super) struct Args {
     /// Do not ask a daemon
     #[arg(long)]
     client_only: bool,
-    /// Address of the daemon: HOST:PORT or unix:/path
-    #[arg(long, default_value = "localhost:8000", value_name = "ADDR")]
-    url: Address,
+    #[command(flatten)]
+    url: Url,
 }
 
 /// In Longhorn's keys.
@@ -36,11 +35,12 @@ struct Program {
     api_min_version: i64,
 }
 
-pub(super) async fn run(args: Args) -> Result<(), Failure> {
+pub(super) async fn run(args: Args, trust: &trust::Options) -> Result<(), Failure> {
     let server_version = if args.client_only {
         None
     } else {
-        let version = Client::new(args.url)?.longhorn().version().await?;
+        let connection = Connection::new(args.url, trust).await?;
+        let version = connection.client()?.longhorn().version().await?;
         Some(Program {
             version: version.version,
             git_commit: version.git_commit,

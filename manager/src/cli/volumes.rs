@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use client::{Address, Client, Cluster, Wait, wire};
+use client::{Client, Cluster, Wait, wire};
 use serde::Serialize;
 use types::{ByteSize, Classify as _, ErrorKind, ImageName, NodeId, VolumeName, parse_quantity};
 
+use super::connection::Connection;
 use super::images::{ContentView, content_view};
 use super::output::{self, Form};
 use super::{Failure, compare};
@@ -225,13 +226,13 @@ impl From<wire::Volume> for VolumeView {
 /// Volumes asked for in one call of a listing.
 const PAGE: u32 = 1000;
 
-pub(super) async fn run(url: Address, command: Command) -> Result<(), Failure> {
-    let client = &Client::new(url.clone())?;
+pub(super) async fn run(connection: &Connection, command: Command) -> Result<(), Failure> {
+    let client = &connection.client()?;
     match command {
         Command::Unpublish { name, node, .. } => {
-            unpublish(Cluster::new([url])?, &name, node.as_ref()).await?;
+            unpublish(connection.cluster()?, &name, node.as_ref()).await?;
         }
-        Command::Compare { file, driver } => compare::run(url, &file, &driver).await?,
+        Command::Compare { file, driver } => compare::run(connection, &file, &driver).await?,
         Command::Create(args) => {
             let volume = client.create_volume_of_origin(request(args)).await?;
             output::json(&VolumeView::from(volume))?;

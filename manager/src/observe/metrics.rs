@@ -6,12 +6,14 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::UNIX_EPOCH;
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use trust::Held;
 
 use super::Observed;
 use super::process::Process;
@@ -58,6 +60,7 @@ pub(super) fn text(observed: &Observed, is_ready: bool) -> Result<String, fmt::E
         "1 while the disk can be used and new work is accepted",
         u64::from(is_ready),
     );
+    writer.certificate(observed.held.as_ref());
     let images = observed.catalog.list();
     if let Ok(users) = catalog::users(&observed.volumes) {
         observed.catalog.note_users(&users);
@@ -81,6 +84,19 @@ impl Writer {
         let family = Gauges::default();
         self.registry.register(name, help, family.clone());
         family
+    }
+
+    /// When others stop to believe this program.
+    fn certificate(&mut self, held: Option<&Held>) {
+        let Some(credential) = held.and_then(Held::credential) else {
+            return;
+        };
+        let end = credential.not_after().duration_since(UNIX_EPOCH);
+        self.gauge(
+            "longhorn_certificate_expiration_timestamp_seconds",
+            "When the certificate of this program expires, in seconds since 1970",
+            end.unwrap_or_default().as_secs(),
+        );
     }
 
     fn gauge(&mut self, name: &str, help: &str, value: u64) {

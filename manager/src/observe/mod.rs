@@ -8,7 +8,7 @@ mod metrics;
 mod process;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::extract::State;
@@ -18,6 +18,7 @@ use axum::routing::get;
 use listen::Listener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use trust::Held;
 use types::{NodeId, report};
 
 use catalog::Catalog;
@@ -39,6 +40,8 @@ pub struct Observed {
     pub node: NodeId,
     /// Copies from and to other managers.
     pub swarm: Swarm,
+    /// The certificate of the daemon, where it has one.
+    pub held: Option<Held>,
 }
 
 pub fn serve(listener: Listener, observed: Observed, stop: CancellationToken) -> JoinHandle<()> {
@@ -54,6 +57,10 @@ pub fn serve(listener: Listener, observed: Observed, stop: CancellationToken) ->
 async fn trouble(observed: &Observed) -> Option<String> {
     if let Err(error) = observed.catalog.takes_work() {
         return Some(report(&error).to_string());
+    }
+    let held = observed.held.as_ref();
+    if let Some(trouble) = held.and_then(|held| held.trouble(SystemTime::now())) {
+        return Some(trouble);
     }
     let disk = observed.disk.clone();
     let looked = tokio::task::spawn_blocking(move || disk.healthy());

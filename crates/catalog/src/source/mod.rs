@@ -23,6 +23,7 @@ use fetch::{Credentials, Network, Platform, Reference};
 use image::Format;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use tokio_util::sync::CancellationToken;
+use trust::Dialer;
 use types::{Cancel, ImageId, Sha512};
 
 pub use self::access::VerifyAccess;
@@ -37,7 +38,7 @@ use self::container::Pull;
 use crate::error::{Error, Result};
 use store::sidecar::AskedFor;
 use store::{Facts, ImageStore, LocalImage, Provenance, Received, Snapshot};
-use sync::{PeerAddress, Receiver, Settings, Swarm, Tcp};
+use sync::{PeerAddress, Receiver, Settings, Swarm};
 use volume::Volumes;
 
 /// What an image is made from; checked, and never wrong in form.
@@ -162,7 +163,7 @@ pub struct Sources {
     /// Directories that local sources must lie in.
     import_dirs: Vec<PathBuf>,
     /// The way to other managers.
-    sync: Receiver<Tcp>,
+    sync: Receiver<Dialer>,
     /// Other managers that may have what is damaged here.
     peers: Vec<PeerAddress>,
     /// When callers must prove that they may have an image.
@@ -228,17 +229,17 @@ impl Sources {
             registries,
             credentials,
             import_dirs,
-            sync: Receiver::new(Swarm::new(Settings::default()), Tcp),
+            sync: Receiver::new(Swarm::new(Settings::default()), Dialer::Plain),
             peers: Vec::new(),
             verify_access: VerifyAccess::default(),
             volumes: None,
         }
     }
 
-    /// With what all syncs of this manager share.
+    /// With what all syncs of this manager share, and how other managers are reached.
     #[must_use]
-    pub fn with_swarm(mut self, swarm: Swarm) -> Self {
-        self.sync = Receiver::new(swarm, Tcp);
+    pub fn with_swarm(mut self, swarm: Swarm, dialer: Dialer) -> Self {
+        self.sync = Receiver::new(swarm, dialer);
         self
     }
 

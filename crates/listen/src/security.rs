@@ -1,0 +1,230 @@
+//! Who is at the other end of a connection: TLS with certificates of ours, Longhorn's plain bytes, or a user of
+//! this machine. What he may call is said by [`trust::Policy`], and asked in [`crate::access`].
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime};
+
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use trust::held::Proof;
+use trust::{Caller, Held};
+
+use crate::{Duplex, PREFACE, Protocol, says_hello};
+
+/// The first byte of TLS: a record of a handshake (RFC 8446, section 5.1).
+const HANDSHAKE: u8 = 22;
+/// What a gRPC client without TLS is told: empty settings, then GOAWAY for stream 0 with the code
+/// INADEQUATE_SECURITY and the words of [`NEEDS_TLS`] (RFC 9113, sections 6.5, 6.8 and 7).
+const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+const GOAWAY: u8 = 7;
+const INADEQUATE_SECURITY: u8 = 0xc;
+/// What everybody without TLS is told.
+const NEEDS_TLS: &str = "this port needs TLS and a certificate of this cluster";
+/// How long a refusal may take to be sent and read.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Who is let in at a port.
+#[derive(Debug, Clone, Default)]
+pub struct Security {
+    /// The certificate of this program; `None`: no TLS is spoken here.
+    pub held: Option<Held>,
+    /// Whether clients that speak TLS have to show a certificate.
+    pub token_instead: bool,
+    /// Whether clients that do not speak TLS are listened to as well.
+    pub plain: bool,
+}
+
+impl Security {
+    /// Everybody, without TLS.
+    pub const fn plain() -> Self {
+        Self {
+            held: None,
+            token_instead: false,
+            plain: true,
+        }
+    }
+}
+
+/// A connection, and who made it.
+pub(crate) struct Known {
+    pub(crate) stream: Box<dyn Duplex>,
+    pub(crate) caller: Caller,
+    /// How long what the caller has proven is good; `None`: for ever.
+    pub(crate) good_for: Option<Duration>,
+}
+
+/// Finds out who made a connection over TCP; `None`: somebody who is not served, and has been told so. Its caller
+/// bounds the time.
+pub(crate) async fn meet(
+    security: &Security,
+    stream: TcpStream,
+    protocol: Protocol,
+) -> io::Result<Option<Known>> {
+    let Some(held) = &security.held else {
+        if !security.plain {
+            return Ok(None);
+        }
+        return anybody(stream, protocol).await;
+    };
+    let mut first = [0];
+    if stream.peek(&mut first).await? == 0 {
+        return Ok(None);
+    }
+    if first[0] != HANDSHAKE {
+        if security.plain {
+            return anybody(stream, protocol).await;
+        }
+        tokio::time::timeout(LAST_WORDS, refuse(stream, protocol)).await??;
+        return Ok(None);
+    }
+    let proof = if security.token_instead {
+        Proof::Optional
+    } else {
+        Proof::Required
+    };
+    let (stream, peer) = held.accept(stream, proof).await?;
+    let good_for = peer.as_ref().map(|peer| {
+        let left = peer.until.duration_since(SystemTime::now());
+        left.unwrap_or_default()
+    });
+    let caller = peer.map_or(Caller::Anybody, |peer| Caller::Program(peer.identity));
+    let stream: Box<dyn Duplex> = match protocol {
+        Protocol::Http1 => Box::new(stream),
+        Protocol::Grpc => Box::new(Begun::read(stream).await?),
+    };
+    Ok(Some(Known {
+        stream,
+        caller,
+        good_for,
+    }))
+}
+
+/// Somebody without TLS, who says hello first.
+async fn anybody(stream: TcpStream, protocol: Protocol) -> io::Result<Option<Known>> {
+    if protocol == Protocol::Grpc && !says_hello(&stream).await? {
+        return Ok(None);
+    }
+    Ok(Some(Known {
+        stream: Box::new(stream),
+        caller: Caller::Anybody,
+        good_for: None,
+    }))
+}
+
+/// Who made a connection over a unix socket: `None` for others than root and our own user, whom the mode of
+/// the socket keeps out unless somebody has changed it.
+pub(crate) fn meet_local(stream: UnixStream) -> io::Result<Option<Known>> {
+    let user = stream.peer_cred()?.uid();
+    if user != 0 && user != rustix::process::geteuid().as_raw() {
+        return Ok(None);
+    }
+    Ok(Some(Known {
+        stream: Box::new(stream),
+        caller: Caller::Local,
+        good_for: None,
+    }))
+}
+
+/// Tells a client without TLS in its own protocol why it is not served.
+async fn refuse(mut stream: TcpStream, protocol: Protocol) -> io::Result<()> {
+    let words = match protocol {
+        Protocol::Http1 => {
+            let body = format!("{NEEDS_TLS}\n");
+            format!(
+                "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\
+                 Connection: close\r\n\r\n{body}",
+                body.len()
+            )
+            .into_bytes()
+        }
+        Protocol::Grpc => {
+            let length = u8::try_from(8 + NEEDS_TLS.len()).unwrap_or(8);
+            let mut words = SETTINGS.to_vec();
+            words.extend([0, 0, length, GOAWAY, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+            words.extend([0, 0, 0, INADEQUATE_SECURITY]);
+            words.extend(&NEEDS_TLS.as_bytes()[..usize::from(length) - 8]);
+            words
+        }
+    };
+    stream.write_all(&words).await?;
+    stream.shutdown().await?;
+    // To close with unread bytes would take the words back (RFC 1122, section 4.2.2.13).
+    let mut rest = [0; 1024];
+    let mut unread = 16 << 10;
+    while unread > 0 {
+        match stream.read(&mut rest).await? {
+            0 => break,
+            read => unread -= read.min(unread),
+        }
+    }
+    Ok(())
+}
+
+/// A stream whose preface of HTTP/2 has been read: hyper alone would wait for it for ever.
+struct Begun<S> {
+    stream: S,
+    preface: [u8; PREFACE.len()],
+    /// How much of it has been passed on.
+    passed: usize,
+}
+
+impl<S: AsyncRead + Unpin> Begun<S> {
+    async fn read(mut stream: S) -> io::Result<Self> {
+        let mut preface = [0; PREFACE.len()];
+        stream.read_exact(&mut preface).await?;
+        Ok(Self {
+            stream,
+            preface,
+            passed: 0,
+        })
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Begun<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let left = &self.preface[self.passed..];
+        if left.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(context, buffer);
+        }
+        let length = left.len().min(buffer.remaining());
+        buffer.put_slice(&left[..length]);
+        self.passed += length;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Begun<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, pieces)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
