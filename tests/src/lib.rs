@@ -15,6 +15,7 @@
 
 pub mod addresses;
 pub mod baseimage;
+pub mod capture;
 pub mod certificates;
 pub mod churn;
 pub mod cluster;
