@@ -66,6 +66,14 @@ impl Cluster {
         )
     }
 
+    /// The same, whatever comes of it.
+    pub fn try_enter(&self, node: usize, command: &[&str]) -> Output {
+        let words = command.iter().map(|word| (*word).to_owned());
+        run(["enter".to_owned(), node.to_string()]
+            .into_iter()
+            .chain(words))
+    }
+
     /// Pulls the plug of a node, or boots it again.
     #[track_caller]
     pub fn power(&self, node: usize, on: bool) {
@@ -77,6 +85,29 @@ impl Cluster {
     #[track_caller]
     pub fn restart_kubelet(&self, node: usize) {
         self.script(["kubelet".to_owned(), node.to_string()]);
+    }
+
+    /// From now on, what goes over the networks of the nodes at the ports where our programs speak TLS is written
+    /// down.
+    pub fn capture(&self) {
+        self.script(["capture".to_owned()]);
+    }
+
+    /// Ends that, and gives the files of each node in the order in which they were written, and what tcpdump says of
+    /// them.
+    pub fn captured(&self) -> (Vec<Vec<PathBuf>>, String) {
+        let said = self.script(["captured".to_owned()]);
+        let directory = directory().join("capture");
+        let file = |node, number| directory.join(format!("{node}-{number}.pcap"));
+        let files = |node| {
+            (0..)
+                .map(move |number| file(node, number))
+                .take_while(|file| file.exists())
+        };
+        (
+            (1..=self.nodes).map(|node| files(node).collect()).collect(),
+            said,
+        )
     }
 
     /// The bytes that an address serves, asked from a node.
@@ -171,6 +202,12 @@ impl Drop for Cluster {
             run(["down".to_owned()]);
         }
     }
+}
+
+/// Where `tests/kubernetes/cluster` keeps what belongs to the cluster.
+pub fn directory() -> PathBuf {
+    std::env::var_os("CLUSTER_DIR")
+        .map_or_else(|| PathBuf::from("/tmp/longhorn-cluster"), PathBuf::from)
 }
 
 fn run(arguments: impl IntoIterator<Item = String>) -> Output {

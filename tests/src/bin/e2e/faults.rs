@@ -9,14 +9,17 @@ use e2e::{Sandbox, wait};
 
 use crate::examples::{end, nothing_is_left};
 
-const WRITER: &str = "tests/kubernetes/writer.yaml";
+/// A StatefulSet of one pod that counts on its volume.
+pub(crate) const WRITER: &str = "tests/kubernetes/writer.yaml";
 const POD: &str = "writer-0";
 
 /// Starts the writer, and waits until it has written.
 fn start(cluster: &Cluster) {
     cluster.apply(WRITER);
     cluster.wait_pod(POD);
-    wait::until("the pod has written", || (count(cluster) > 3).then_some(()));
+    wait::until("the pod has written", || {
+        (count(cluster, POD) > 3).then_some(())
+    });
 }
 
 fn stop(cluster: &Cluster) {
@@ -25,17 +28,17 @@ fn stop(cluster: &Cluster) {
     nothing_is_left(cluster);
 }
 
-/// What the writer has on its disk.
-fn count(cluster: &Cluster) -> u64 {
-    let output = cluster.try_kubectl(&format!("exec {POD} -- cat /data/count"));
+/// What a writer has on its disk.
+pub(crate) fn count(cluster: &Cluster, pod: &str) -> u64 {
+    let output = cluster.try_kubectl(&format!("exec {pod} -- cat /data/count"));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     text.trim().parse().unwrap_or(0)
 }
 
 fn goes_on(cluster: &Cluster, what: &str) {
-    let before = count(cluster);
+    let before = count(cluster, POD);
     wait::until(&format!("the pod writes on {what}"), || {
-        (count(cluster) > before + 3).then_some(())
+        (count(cluster, POD) > before + 3).then_some(())
     });
     let pod = cluster.get(&format!("pod {POD}"));
     let restarts = &pod["status"]["containerStatuses"][0]["restartCount"];
@@ -64,7 +67,9 @@ pub(crate) fn row_101_upgrade(cluster: &Cluster) {
     }
     cluster.kubectl(&format!("delete pod {POD}"));
     cluster.wait_pod(POD);
-    wait::until("the new pod writes", || (count(cluster) > 3).then_some(()));
+    wait::until("the new pod writes", || {
+        (count(cluster, POD) > 3).then_some(())
+    });
     stop(cluster);
 }
 
@@ -75,7 +80,7 @@ pub(crate) fn row_101_kubelet_and_drain(cluster: &Cluster) {
     let node = pod["spec"]["nodeName"].as_str().unwrap();
     cluster.restart_kubelet(node.trim_start_matches('n').parse().unwrap());
     goes_on(cluster, "after the kubelet has started anew");
-    let before = count(cluster);
+    let before = count(cluster, POD);
     cluster.kubectl(&format!(
         "drain {node} --ignore-daemonsets --delete-emptydir-data --force --timeout=120s"
     ));
@@ -86,7 +91,7 @@ pub(crate) fn row_101_kubelet_and_drain(cluster: &Cluster) {
     cluster.kubectl(&format!("uncordon {node}"));
     cluster.wait_pod(POD);
     wait::until("it goes on where it was", || {
-        (count(cluster) > before).then_some(())
+        (count(cluster, POD) > before).then_some(())
     });
     stop(cluster);
 }
@@ -121,13 +126,13 @@ pub(crate) fn row_101_everything_gone(cluster: &Cluster) {
 /// writes on, and there is one volume for the claim.
 pub(crate) fn row_98_api_server_gone(cluster: &Cluster) {
     start(cluster);
-    let before = count(cluster);
+    let before = count(cluster, POD);
     cluster.apply("examples/blank_pvc.yaml");
     cluster.enter(1, &["pkill", "-STOP", "kube-apiserver"]);
     thread::sleep(Duration::from_secs(20));
     cluster.enter(1, &["pkill", "-CONT", "kube-apiserver"]);
     wait::until("the pod has written on meanwhile", || {
-        (count(cluster) > before + 50).then_some(())
+        (count(cluster, POD) > before + 50).then_some(())
     });
     goes_on(cluster, "after the API server is back");
     cluster.wait_pod("blank");
@@ -204,7 +209,7 @@ pub(crate) fn row_94_power_cut(cluster: &Cluster) {
     cluster.kubectl("cordon n1");
     start(cluster);
     cluster.kubectl("uncordon n1");
-    let acknowledged = count(cluster);
+    let acknowledged = count(cluster, POD);
     cluster.power(2, false);
     wait::until("the cluster knows", || {
         let node = cluster.get("node n2");
@@ -215,7 +220,7 @@ pub(crate) fn row_94_power_cut(cluster: &Cluster) {
     cluster.power(2, true);
     cluster.wait_pod(POD);
     wait::until("the pod writes again", || {
-        (count(cluster) > acknowledged).then_some(())
+        (count(cluster, POD) > acknowledged).then_some(())
     });
     stop(cluster);
 }
@@ -229,7 +234,7 @@ pub(crate) fn row_100_claims_come_and_go(cluster: &Cluster) {
     cluster.kubectl("scale statefulset writer --replicas=1");
     cluster.wait_pod(POD);
     wait::until("it goes on where it was", || {
-        (count(cluster) > 3).then_some(())
+        (count(cluster, POD) > 3).then_some(())
     });
     stop(cluster);
     let blank = "examples/blank_pvc.yaml";

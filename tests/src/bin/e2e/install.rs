@@ -51,6 +51,11 @@ pub(crate) fn install(cluster: &Cluster) {
     cluster.kubectl(&format!("apply --server-side -f {}/../crd", tools()));
     let overlay = sources().join("tests/kubernetes/overlay");
     cluster.kubectl(&format!("apply -k {}", overlay.display()));
+    is_ready(cluster);
+}
+
+/// Waits until every pod of ours is there as it was applied last, and every kubelet knows the plugin.
+pub(crate) fn is_ready(cluster: &Cluster) {
     for what in [
         "daemonset/backing-image-manager",
         "daemonset/longhorn-csi-plugin",

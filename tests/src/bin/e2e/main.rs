@@ -10,11 +10,13 @@
     reason = "a test: what it prints is its result"
 )]
 
+mod capture;
 mod examples;
 mod faults;
 mod install;
 mod provisioner;
 mod registry;
+mod release;
 mod rights;
 mod stranger;
 mod suite;
@@ -28,6 +30,7 @@ use e2e::cluster::Cluster;
 type Step = (&'static str, fn(&Cluster));
 
 const STEPS: &[Step] = &[
+    ("helm-upgrade", release::row_271_helm_upgrade),
     ("stranger", stranger::row_215_commands_of_the_documents),
     (
         "manifests",
@@ -47,6 +50,7 @@ const STEPS: &[Step] = &[
     ("private", rights::row_88_a_pull_secret_is_the_claims_own),
     ("privilege", rights::row_86_the_manager_has_no_privilege),
     ("rights", rights::row_87_rights),
+    ("ports", capture::row_270_there_are_no_other_ports),
     ("claims", faults::row_100_claims_come_and_go),
     ("leaders", faults::row_99_leaders_change),
     ("replaced", faults::row_155_managers_replaced),
@@ -58,12 +62,15 @@ const STEPS: &[Step] = &[
     ("quarter", suite::quarter),
     ("suite", suite::all),
     ("uninstall", install::uninstall),
+    ("capture", capture::row_270_nothing_in_the_clear),
 ];
 
 /// The step that takes an hour: only when it is named.
 const ON_REQUEST: &str = "suite";
-/// The step that wants a cluster on which nobody has installed anything yet.
-const STRANGER: &str = "stranger";
+/// The steps that want a cluster on which nothing is installed, and leave it so.
+const UNINSTALLED: [&str; 2] = [RELEASE, "stranger"];
+/// The step that comes before the capture: the release before speaks plain.
+const RELEASE: &str = "helm-upgrade";
 
 fn main() {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -88,12 +95,16 @@ fn main() {
         install::prepare(&cluster, &images);
         cluster
     };
-    let mut installed = running;
+    let (mut captured, mut installed) = (running, running);
     for (name, step) in STEPS {
         let named = arguments.iter().any(|wanted| wanted == name);
-        let by_default = *name != ON_REQUEST && !(running && *name == STRANGER);
+        let by_default = *name != ON_REQUEST && !(running && UNINSTALLED.contains(name));
         if named || (arguments.is_empty() && by_default) {
-            if !installed && *name != STRANGER {
+            if !captured && *name != RELEASE {
+                cluster.capture();
+                captured = true;
+            }
+            if !installed && !UNINSTALLED.contains(name) {
                 install::install(&cluster);
                 println!("installed: {:.1?}", start.elapsed());
                 installed = true;

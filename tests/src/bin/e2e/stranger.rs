@@ -19,15 +19,16 @@ const INSTALL: &str = "docs/install.md";
 const MIRROR: &str = "apply -k tests/kubernetes/stranger";
 
 /// A person's shell: `kubectl` and `helm` on the path, the checkout as its directory.
-struct Shell {
+pub(crate) struct Shell {
     sandbox: Sandbox,
 }
 
 impl Shell {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let sandbox = Sandbox::new("k8s-stranger");
-        let cluster = std::env::var("CLUSTER_DIR").unwrap_or("/tmp/longhorn-cluster".to_owned());
-        let node = std::fs::read_to_string(format!("{cluster}/node1.pid")).unwrap();
+        let cluster = e2e::cluster::directory();
+        let node = std::fs::read_to_string(cluster.join("node1.pid")).unwrap();
+        let cluster = cluster.display();
         for program in ["kubectl", "helm"] {
             // The API server's address is in the network of node 1; the files are here.
             let script = format!(
@@ -43,7 +44,7 @@ impl Shell {
     }
 
     /// Runs a command as it is printed; it must succeed.
-    fn run(&self, command: &str) -> String {
+    pub(crate) fn run(&self, command: &str) -> String {
         println!("  $ {command}");
         let path = std::env::var("PATH").unwrap_or_default();
         let output = Command::new("sh")
@@ -113,7 +114,8 @@ fn crds(cluster: &Cluster) -> usize {
     crds["items"].as_array().unwrap().len()
 }
 
-fn nothing_of_ours(cluster: &Cluster) {
+/// No object of ours is in the API.
+pub(crate) fn nothing_of_ours(cluster: &Cluster) {
     wait::until("nothing of ours is left", || {
         let kinds = "namespaces,clusterroles,clusterrolebindings,csidrivers,storageclasses";
         let objects = cluster.kubectl(&format!("get {kinds} -o name"));
