@@ -9,7 +9,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use listen::{Listener, Protocol, Security};
 use tracing::{info, warn};
-use trust::{Dialer, Held, Open, Policy, access};
+use trust::{Dialer, Held, LonghornTls, Open, Policy, access};
 use types::NodeId;
 
 use catalog::{Error, Result};
@@ -39,6 +39,10 @@ pub struct FaceArgs {
     /// plain]
     #[arg(long, value_enum, value_name = "WHO")]
     pub longhorn_api: Option<Face>,
+    /// Directory of Longhorn's own certificates (ca.crt, tls.crt and tls.key of its Secret
+    /// longhorn-grpc-tls); callers that have one can use Longhorn's API with TLS
+    #[arg(long, value_name = "DIR", default_value = trust::longhorn::DIRECTORY)]
+    pub longhorn_certificates: PathBuf,
     /// Where the certificate of the daemon comes from: options of every command.
     #[arg(skip)]
     pub trust: trust::Options,
@@ -71,6 +75,7 @@ pub(crate) struct Faces {
     own: Open,
     longhorn: Open,
     held: Option<Held>,
+    longhorns: Option<Arc<LonghornTls>>,
 }
 
 impl Faces {
@@ -101,6 +106,7 @@ impl Faces {
             own: chosen(args.own_api, Open::Off),
             longhorn: chosen(args.longhorn_api, Open::Plain),
             held,
+            longhorns: LonghornTls::find(&args.longhorn_certificates).map(Arc::new),
         };
         for (field, open) in [("own-api", faces.own), ("longhorn-api", faces.longhorn)] {
             if open == Open::Proven && !has_certificate {
@@ -138,6 +144,7 @@ impl Faces {
             held: self.held.clone(),
             token_instead: false,
             plain: self.own == Open::Plain || self.longhorn == Open::Plain,
+            longhorn: self.longhorns.clone(),
         }
     }
 

@@ -3,13 +3,14 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
-use trust::held::Proof;
-use trust::{Caller, Held};
+use trust::held::{Proof, accept_longhorns};
+use trust::{Caller, Held, LonghornTls};
 
 use crate::{Duplex, PREFACE, Protocol, says_hello};
 
@@ -34,6 +35,8 @@ pub struct Security {
     pub token_instead: bool,
     /// Whether clients that do not speak TLS are listened to as well.
     pub plain: bool,
+    /// Longhorn's certificates, where its control plane may call with them.
+    pub longhorn: Option<Arc<LonghornTls>>,
 }
 
 impl Security {
@@ -43,6 +46,7 @@ impl Security {
             held: None,
             token_instead: false,
             plain: true,
+            longhorn: None,
         }
     }
 }
@@ -62,12 +66,12 @@ pub(crate) async fn meet(
     stream: TcpStream,
     protocol: Protocol,
 ) -> io::Result<Option<Known>> {
-    let Some(held) = &security.held else {
+    if security.held.is_none() && security.longhorn.is_none() {
         if !security.plain {
             return Ok(None);
         }
         return anybody(stream, protocol).await;
-    };
+    }
     let mut first = [0];
     if stream.peek(&mut first).await? == 0 {
         return Ok(None);
@@ -79,17 +83,23 @@ pub(crate) async fn meet(
         tokio::time::timeout(LAST_WORDS, refuse(stream, protocol)).await??;
         return Ok(None);
     }
-    let proof = if security.token_instead {
-        Proof::Optional
-    } else {
-        Proof::Required
+    let (stream, peer) = match (&security.held, &security.longhorn) {
+        (held, Some(longhorn)) => accept_longhorns(held.as_ref(), longhorn, stream).await?,
+        (Some(held), None) if security.token_instead => {
+            held.accept(stream, Proof::Optional).await?
+        }
+        (Some(held), None) => held.accept(stream, Proof::Required).await?,
+        (None, None) => return Ok(None),
     };
-    let (stream, peer) = held.accept(stream, proof).await?;
     let good_for = peer.as_ref().map(|peer| {
         let left = peer.until.duration_since(SystemTime::now());
         left.unwrap_or_default()
     });
-    let caller = peer.map_or(Caller::Anybody, |peer| Caller::Program(peer.identity));
+    let caller = match peer {
+        Some(peer) => Caller::Program(peer.identity),
+        None if security.longhorn.is_some() => Caller::Longhorn,
+        None => Caller::Anybody,
+    };
     let stream: Box<dyn Duplex> = match protocol {
         Protocol::Http1 => Box::new(stream),
         Protocol::Grpc => Box::new(Begun::read(stream).await?),

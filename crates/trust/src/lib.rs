@@ -7,6 +7,7 @@
 //! | [`authority`] | the certificate authority: its key, what it signs, and its renewal |
 //! | [`credential`] | the certificate, key and roots of one program |
 //! | [`held`] | the credential that a running program holds now, and TLS with it |
+//! | [`longhorn`] | TLS by Longhorn's own certificates |
 //! | [`dial`] | connections to other programs, with TLS or without |
 //! | [`verify`] | what is checked of the other side's certificate |
 //! | [`renew`] | getting a credential and replacing it in time |
@@ -24,6 +25,7 @@ mod error;
 pub mod files;
 pub mod held;
 pub mod identity;
+pub mod longhorn;
 pub mod options;
 pub mod renew;
 pub mod verify;
@@ -36,6 +38,7 @@ pub use dial::{Dialer, Stream};
 pub use error::{Error, Result};
 pub use held::{Held, Peer};
 pub use identity::{Identity, Role};
+pub use longhorn::LonghornTls;
 pub use options::{Options, Source};
 pub use renew::{Issued, Issuer};
 pub use verify::Expected;
