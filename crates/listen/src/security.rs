@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
-use trust::held::{Proof, accept_longhorns};
+use trust::held::Proof;
 use trust::{Caller, Held, LonghornTls};
 
 use crate::{Duplex, PREFACE, Protocol, says_hello};
@@ -84,7 +84,7 @@ pub(crate) async fn meet(
         return Ok(None);
     }
     let (stream, peer) = match (&security.held, &security.longhorn) {
-        (held, Some(longhorn)) => accept_longhorns(held.as_ref(), longhorn, stream).await?,
+        (held, Some(longhorn)) => longhorn.accept(held.as_ref(), stream).await?,
         (Some(held), None) if security.token_instead => {
             held.accept(stream, Proof::Optional).await?
         }

@@ -8,18 +8,17 @@ use std::time::SystemTime;
 
 use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, ring};
-use rustls::server::{Acceptor, NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::SingleCertAndKey;
 use rustls::version::TLS13;
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore, ServerConfig, WantsVerifier};
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
-use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor, TlsConnector, client, server};
+use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
 use crate::credential::{self, Credential};
 use crate::identity::{Identity, Role};
-use crate::longhorn::LonghornTls;
 use crate::verify::{self, Expected};
 use crate::{Error, Result, x509};
 
@@ -199,7 +198,7 @@ impl Held {
         Ok((stream, peer))
     }
 
-    fn serving(&self, proof: Proof) -> io::Result<Arc<ServerConfig>> {
+    pub(crate) fn serving(&self, proof: Proof) -> io::Result<Arc<ServerConfig>> {
         let ready = self.current()?;
         Ok(match proof {
             Proof::Required => ready.mutual.clone(),
@@ -228,36 +227,8 @@ impl Held {
     }
 }
 
-/// Answers a client at a port that is Longhorn's too: whose certificate it is shown goes by the name that it asks for.
-/// `None`: it is Longhorn's control plane.
-///
-/// # Errors
-/// See [`Held::accept`].
-pub async fn accept_longhorns<S>(
-    held: Option<&Held>,
-    longhorn: &LonghornTls,
-    stream: S,
-) -> io::Result<(server::TlsStream<S>, Option<Peer>)>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
-    let name = hello
-        .client_hello()
-        .server_name()
-        .unwrap_or_default()
-        .to_owned();
-    if let Some(held) = held.filter(|_| name.ends_with(SERVER_NAME_SUFFIX)) {
-        let stream = hello.into_stream(held.serving(Proof::Required)?).await?;
-        let peer = peer_of(&stream)?;
-        return Ok((stream, peer));
-    }
-    let config = longhorn.config().map_err(io::Error::other)?;
-    Ok((hello.into_stream(config).await?, None))
-}
-
 /// Who a client has proven to be.
-fn peer_of<S>(stream: &server::TlsStream<S>) -> io::Result<Option<Peer>> {
+pub(crate) fn peer_of<S>(stream: &server::TlsStream<S>) -> io::Result<Option<Peer>> {
     let leaf = stream.get_ref().1.peer_certificates();
     let Some(leaf) = leaf.and_then(<[_]>::first) else {
         return Ok(None);

@@ -5,18 +5,23 @@
 //! Longhorn's backing image manager itself speaks no TLS (v1.10), and its pod has no such mount. Where an operator
 //! adds one, callers with TLS are served beside those without.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustls::ServerConfig;
 use rustls::crypto::ring;
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{Acceptor, WebPkiClientVerifier};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
 use tracing::{info, warn};
 use types::report;
 
 use crate::credential::roots;
 use crate::files::{CA_CERTIFICATE, CERTIFICATE, KEY, read};
+use crate::held::{H2, HTTP1, Held, Peer, Proof, SERVER_NAME_SUFFIX, peer_of};
 use crate::{Error, Result, x509};
 
 /// Where Longhorn mounts its Secret.
@@ -60,12 +65,40 @@ impl LonghornTls {
         })
     }
 
+    /// Answers a client at a port that is Longhorn's as well as ours: whose certificate it is shown goes by the
+    /// name that it asks for. `None`: it is Longhorn's control plane.
+    ///
+    /// # Errors
+    /// See [`Held::accept`].
+    pub async fn accept<S>(
+        &self,
+        held: Option<&Held>,
+        stream: S,
+    ) -> io::Result<(TlsStream<S>, Option<Peer>)>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        let name = hello
+            .client_hello()
+            .server_name()
+            .unwrap_or_default()
+            .to_owned();
+        if let Some(held) = held.filter(|_| name.ends_with(SERVER_NAME_SUFFIX)) {
+            let stream = hello.into_stream(held.serving(Proof::Required)?).await?;
+            let peer = peer_of(&stream)?;
+            return Ok((stream, peer));
+        }
+        let config = self.config().map_err(io::Error::other)?;
+        Ok((hello.into_stream(config).await?, None))
+    }
+
     /// How to serve a client now: whoever replaces the files need not restart the program, and files that are of no
     /// use change nothing. It reads three small files of memory.
     ///
     /// # Errors
     /// There never were any of use.
-    pub(crate) fn config(&self) -> Result<Arc<ServerConfig>> {
+    fn config(&self) -> Result<Arc<ServerConfig>> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = known.as_ref().filter(|known| known.read.elapsed() < FRESH) {
             return Ok(known.config.clone());
@@ -117,6 +150,6 @@ fn serving([ca, certificate, key]: &[String; 3]) -> Result<Arc<ServerConfig>> {
         .with_client_cert_verifier(clients)
         .with_single_cert(x509::certificates(certificate)?, x509::private_key(key)?)
         .map_err(Error::invalid("certificate"))?;
-    config.alpn_protocols = vec![crate::held::H2.to_vec(), crate::held::HTTP1.to_vec()];
+    config.alpn_protocols = vec![H2.to_vec(), HTTP1.to_vec()];
     Ok(Arc::new(config))
 }

@@ -13,7 +13,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use trust::authority::{Authority, LEAF_LIFE};
-use trust::held::{H2, accept_longhorns};
+use trust::held::H2;
 use trust::{Dialer, Expected, Held, Identity, KeyRequest, LonghornTls, Role};
 
 /// The name that Longhorn's clients ask for.
@@ -97,8 +97,7 @@ async fn serve(held: Held, longhorn: LonghornTls) -> String {
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             use tokio::io::AsyncWriteExt as _;
-            let Ok((mut stream, peer)) = accept_longhorns(Some(&held), &longhorn, stream).await
-            else {
+            let Ok((mut stream, peer)) = longhorn.accept(Some(&held), stream).await else {
                 continue;
             };
             let who = peer.map_or("Longhorn".to_owned(), |peer| peer.identity.to_string());
