@@ -36,7 +36,7 @@ fn flags(manifest: &str, image: &str) -> Vec<String> {
 
 fn help(program: &Path, arguments: &[&str]) -> String {
     let program = program.display().to_string();
-    e2e::command::run(&program, arguments.iter().chain(&["--help"]))
+    command::run(&program, arguments.iter().chain(&["--help"]))
 }
 
 #[test]
