@@ -14,6 +14,7 @@
 )]
 
 pub mod addresses;
+pub mod api_server;
 pub mod baseimage;
 pub mod capture;
 pub mod certificates;
@@ -27,6 +28,7 @@ pub mod documents;
 pub mod export;
 pub mod fan_out;
 pub mod flexvolume;
+pub mod kube_api;
 pub mod leftovers;
 pub mod life;
 pub mod longhorn;
@@ -50,7 +52,9 @@ pub mod wait;
 pub mod web;
 
 pub use addresses::AddressFile;
+pub use api_server::{ApiServer, PodToken};
 pub use disk::{Disk, FileSystem};
+pub use kube_api::KubeApi;
 pub use manager::Manager;
 pub use needs::Need;
 pub use node::Node;
