@@ -214,6 +214,12 @@ pub enum Error {
         /// What is wrong, and what would be right.
         why: &'static str,
     },
+    /// The certificate of this program cannot be got or made.
+    #[error(transparent)]
+    Certificates(trust::Error),
+    /// The Kubernetes API cannot be used.
+    #[error(transparent)]
+    Kubernetes(kubernetes::Error),
     /// The gRPC server ended.
     #[error("the gRPC server failed")]
     Serve(#[source] tonic::transport::Error),
@@ -274,6 +280,8 @@ impl Classify for Error {
             | Self::Start { .. } => ErrorKind::FailedPrecondition,
             Self::Unimplemented { .. } => ErrorKind::Unimplemented,
             Self::Serve(_) | Self::Lost => ErrorKind::Internal,
+            Self::Certificates(error) => error.kind(),
+            Self::Kubernetes(error) => error.kind(),
             Self::Manager(error) => error.kind(),
             Self::Host(error) => error.kind(),
         }

@@ -29,16 +29,17 @@ pub(crate) struct Health {
     pub(crate) socket: Place,
 }
 
-/// Listens at `address` and answers in a task of `beside`. Returns what was bound.
+/// Listens at `address` and answers in a task of `beside`. Returns what was bound, with what was before.
 pub(crate) async fn serve(
     address: SocketAddr,
     health: Health,
+    bound: BoundAddresses,
     beside: &mut JoinSet<()>,
 ) -> Result<BoundAddresses> {
     let listener = Listener::for_probes(address)
         .await
         .map_err(Error::io("listen on", address.to_string()))?;
-    let bound = BoundAddresses::default().with("http", &listener);
+    let bound = bound.with("http", &listener);
     tracing::info!(address = %bound, "health and metrics");
     let router = Router::new()
         .route("/healthz", get(alive))

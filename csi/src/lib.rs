@@ -18,6 +18,7 @@ mod authority;
 mod begun;
 mod blocking;
 mod capabilities;
+mod certificates;
 mod config;
 mod content;
 mod controller;
@@ -49,6 +50,7 @@ pub use error::{Error, Result};
 
 use std::path::Path;
 
+use certificates::Started;
 use client::Cluster;
 use controller::ControllerService;
 use group::GroupService;
@@ -64,19 +66,22 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 /// Runs the plugin until `shutdown` resolves. Needs a tokio runtime.
-pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<()> {
+pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Result<()> {
     let (listener, socket) = Socket::bind(&config.socket, Directory::Own)?;
     let (stop, stopped) = oneshot::channel::<()>();
     let (http_listen, address_file) = (config.http_listen, config.address_file.clone());
     // What goes on beside the calls. It only asks and answers, and ends with the plugin.
     let mut beside = JoinSet::new();
-    let (services, registration) = services(config, stopped, &mut beside)?;
+    let certificates = std::mem::take(&mut config.certificates);
+    let certificates = certificates::start(certificates, &mut beside).await?;
+    let (services, registration) = services(config, &certificates, stopped, &mut beside)?;
     if let Some(node) = &services.node {
         node.report().await;
     }
     if let Some(address) = http_listen {
         let (readiness, socket) = (services.identity.readiness.clone(), socket.place());
-        let bound = health::serve(address, Health { readiness, socket }, &mut beside).await?;
+        let (health, bound) = (Health { readiness, socket }, certificates.bound);
+        let bound = health::serve(address, health, bound, &mut beside).await?;
         let file = address_file.as_deref();
         let written = bound.write(file);
         written.map_err(Error::io(
@@ -102,6 +107,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
 /// Wires the services that the mode asks for. The registration goes on until `stop`.
 fn services(
     config: Config,
+    certificates: &Started,
     stop: oneshot::Receiver<()>,
     beside: &mut JoinSet<()>,
 ) -> Result<(Services, Option<tokio::task::JoinHandle<()>>)> {
@@ -110,11 +116,12 @@ fn services(
     let mut readiness = Readiness {
         managers: None,
         node: None,
+        certificate: certificates.held.clone(),
         registration: None,
     };
     if let Some(asked) = config.controller {
-        let cluster =
-            Cluster::new(asked.managers, &trust::Dialer::Plain)?.with_patience(asked.patience);
+        let cluster = Cluster::new(asked.managers, &certificates.dialer())?;
+        let cluster = cluster.with_patience(asked.patience);
         let managers = Managers::new(cluster, topology_key.clone(), asked.image_wait);
         controller = Some(ControllerService::new(managers.clone(), asked.max_volumes));
         group = Some(GroupService::new(managers.clone()));

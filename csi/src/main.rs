@@ -32,19 +32,6 @@ fn main() -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    // Before the first thread: each would keep what it has.
-    match config.confine() {
-        Ok(confined) => {
-            tracing::info!("confined: {confined}");
-            for missing in &confined.missing {
-                tracing::warn!("not confined in one way: {missing}");
-            }
-        }
-        Err(error) => {
-            tracing::error!("{}", report(&error));
-            return ExitCode::FAILURE;
-        }
-    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -94,8 +81,18 @@ fn log_to_stderr(args: &Args) -> Result<(), clap::Error> {
     };
     let filter: EnvFilter = args.log_level.parse().map_err(refuse)?;
     // The layers below us see whole messages, secrets and all: they are not to talk of each frame.
-    let filter = ["h2=info", "hyper=info", "tonic=info", "tower=info"]
+    let quiet = [
+        "h2",
+        "hyper",
+        "hyper_util",
+        "reqwest",
+        "rustls",
+        "tonic",
+        "tower",
+    ];
+    let filter = quiet
         .into_iter()
+        .map(|layer| format!("{layer}=info"))
         .try_fold(filter, |filter, quiet| {
             Ok(filter.add_directive(quiet.parse()?))
         })

@@ -1,7 +1,8 @@
 //! Whether the plugin can work now: one look for the CSI Probe and for `/readyz`.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use trust::Held;
 use types::report;
 
 use crate::error::Result;
@@ -19,6 +20,8 @@ pub(crate) struct Readiness {
     pub(crate) managers: Option<Managers>,
     /// The node, where one is served.
     pub(crate) node: Option<NodeService>,
+    /// The certificate of this program, where it uses one.
+    pub(crate) certificate: Option<Held>,
     /// What the kubelet said, where the plugin registers itself.
     pub(crate) registration: Option<Outcome>,
 }
@@ -45,9 +48,20 @@ impl Readiness {
     /// Why the plugin is of no use to the kubelet or to the sidecars; `None`: it is.
     pub(crate) async fn trouble(&self) -> Option<String> {
         match self.look().await {
+            // Without a certificate no manager answers, which would be all that is said.
+            Ok(Some(_)) | Err(_) if self.uncertified().is_some() => self.uncertified(),
             Err(error) => Some(report(&error).to_string()),
             Ok(Some(trouble)) => Some(trouble),
-            Ok(None) => self.registration.as_ref().and_then(Outcome::trouble),
+            Ok(None) => self
+                .uncertified()
+                .or_else(|| self.registration.as_ref().and_then(Outcome::trouble)),
         }
+    }
+
+    /// Why other programs would not believe this one. The kubelet and the sidecars, which ask by Probe, do: they
+    /// are on this machine.
+    fn uncertified(&self) -> Option<String> {
+        let held = self.certificate.as_ref()?;
+        held.trouble(SystemTime::now())
     }
 }

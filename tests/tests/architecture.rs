@@ -59,7 +59,15 @@ const EDGES: &[(&str, &[&str])] = &[
     (
         "csi",
         &[
-            "types", "trust", "probe", "host", "proto", "client", "listen", "node",
+            "types",
+            "trust",
+            "kubernetes",
+            "probe",
+            "host",
+            "proto",
+            "client",
+            "listen",
+            "node",
         ],
     ),
     (

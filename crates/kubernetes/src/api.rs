@@ -85,8 +85,8 @@ impl Api {
         Self::at(format!("https://{host}:{port}"), account).await
     }
 
-    /// The same with the address of the server.
-    pub(crate) async fn at(server: String, account: &Path) -> Result<Self> {
+    /// The same with the address of the server, for where the environment does not say it.
+    pub async fn at(server: String, account: &Path) -> Result<Self> {
         let path = account.join("namespace");
         let namespace = text(&path).await?;
         let namespace = namespace.trim();

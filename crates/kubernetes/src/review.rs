@@ -1,5 +1,6 @@
 //! From a token of a ServiceAccount to the pod that has it: the API server says whose token it is (TokenReview),
-//! and the pod's node is in that answer or in the pod itself.
+//! and the pod itself on which node it is. Since Kubernetes 1.30 the TokenReview says that too; but for ten seconds it
+//! also accepts the token of a pod that has been deleted (the API server remembers tokens), so the pod is read anyway.
 
 use reqwest::Method;
 use serde::Deserialize;
@@ -13,8 +14,6 @@ const TOKEN_MAX: usize = 16 << 10;
 /// Keys of `status.user.extra` in a TokenReview.
 const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
 const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
-/// There since Kubernetes 1.30.
-const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
 /// What the name of a ServiceAccount begins with, as a user.
 const ACCOUNT: &str = "system:serviceaccount:";
 
@@ -29,8 +28,6 @@ pub struct TokenPod {
     pub name: String,
     /// Its UID.
     pub uid: String,
-    /// The node that it runs on. `None`: the answer does not say; see [`Api::node_of`].
-    pub node: Option<String>,
 }
 
 /// What the API server says of a token.
@@ -143,7 +140,6 @@ fn whose(user: &User) -> Reviewed {
             account: account.to_owned(),
             name,
             uid,
-            node: extra(NODE_NAME),
         }),
         _ => Reviewed::NoPod {
             user: types::shown(&user.username),

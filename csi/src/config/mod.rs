@@ -1,5 +1,6 @@
 //! The command line: the arguments, and the checked configuration.
 
+mod certificates;
 mod checks;
 
 use std::fmt;
@@ -8,10 +9,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use client::Address;
-use host::confine::{self, Confined, Work};
 use host::staging::Check;
 use types::NodeId;
 
+use self::certificates::CertificateArgs;
+pub(crate) use self::certificates::{AuthorityConfig, Certificates, Place};
 use self::checks::{absolute, disks, managers, node_id, topology_key};
 use crate::error::{Error, Result};
 
@@ -133,6 +135,9 @@ pub struct Args {
     #[arg(long, value_name = "FILE", requires = "http_listen")]
     address_file: Option<PathBuf>,
 
+    #[command(flatten)]
+    certificates: CertificateArgs,
+
     /// Messages to log: error, warn, info, debug, or a filter per module as in tracing.
     #[arg(long, env = "LOG_LEVEL", default_value = "info", value_name = "FILTER")]
     pub log_level: String,
@@ -229,19 +234,9 @@ pub struct Config {
     pub(crate) topology_key: String,
     pub(crate) controller: Option<ControllerConfig>,
     pub(crate) node: Option<NodeConfig>,
+    pub(crate) certificates: Certificates,
     pub(crate) http_listen: Option<SocketAddr>,
     pub(crate) address_file: Option<PathBuf>,
-}
-
-impl Config {
-    /// Gives up, for the whole process and its children, what the asked for services do not need.
-    pub fn confine(&self) -> Result<Confined> {
-        let work = match &self.node {
-            Some(_) => Work::Node,
-            None => Work::Unprivileged,
-        };
-        Ok(confine::restrict(work)?)
-    }
 }
 
 impl Args {
@@ -298,6 +293,7 @@ impl Args {
             topology_key,
             controller,
             node,
+            certificates: self.certificates.check(self.mode)?,
             http_listen: self.http_listen,
             address_file: self.address_file,
         })

@@ -29,6 +29,7 @@ async fn health_readiness_and_metrics_are_told_apart() {
             Duration::ZERO,
         )),
         node: None,
+        certificate: None,
         registration: None,
     };
     let health = Health {
@@ -36,7 +37,12 @@ async fn health_readiness_and_metrics_are_told_apart() {
         socket: socket.place(),
     };
     let mut beside = JoinSet::new();
-    let bound = serve("127.0.0.1:0".parse().unwrap(), health, &mut beside);
+    let bound = serve(
+        "127.0.0.1:0".parse().unwrap(),
+        health,
+        BoundAddresses::default(),
+        &mut beside,
+    );
     let bound = bound.await.unwrap().to_string();
     let address = bound.strip_prefix("http=").unwrap().parse().unwrap();
 

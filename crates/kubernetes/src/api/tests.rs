@@ -213,13 +213,12 @@ async fn what_is_in_the_files_of_the_account_is_checked() {
     ));
 }
 
-fn pod(node: Option<&str>) -> TokenPod {
+fn pod() -> TokenPod {
     TokenPod {
         namespace: "longhorn-system".into(),
         account: "backing-image-manager".into(),
         name: "manager-x1".into(),
         uid: "1-2".into(),
-        node: node.map(Into::into),
     }
 }
 
@@ -234,18 +233,9 @@ async fn a_token_is_that_of_a_pod_or_is_not() {
     let account = "system:serviceaccount:longhorn-system:backing-image-manager";
     let name = "authentication.kubernetes.io/pod-name";
     let uid = "authentication.kubernetes.io/pod-uid";
-    let node = "authentication.kubernetes.io/node-name";
     let (ours, of_pod) = (json!(["us"]), json!({name: ["manager-x1"], uid: ["1-2"]}));
-    let with_node = json!({name: ["manager-x1"], uid: ["1-2"], node: ["n1"]});
     for (answer, expected) in [
-        (
-            review(account, &of_pod, &ours, true),
-            Reviewed::Pod(pod(None)),
-        ),
-        (
-            review(account, &with_node, &ours, true),
-            Reviewed::Pod(pod(Some("n1"))),
-        ),
+        (review(account, &of_pod, &ours, true), Reviewed::Pod(pod())),
         (review(account, &of_pod, &ours, false), Reviewed::Rejected),
         (
             review(account, &of_pod, &json!([]), true),
@@ -286,29 +276,26 @@ async fn a_token_is_that_of_a_pod_or_is_not() {
 async fn the_node_of_a_pod_is_that_of_the_very_pod() {
     let object = json!({"metadata": {"uid": "1-2"}, "spec": {"nodeName": "n1"}});
     let (api, server_, _account) = server(200, object.to_string()).await;
-    assert_eq!(
-        api.node_of(&pod(None)).await.unwrap().as_deref(),
-        Some("n1")
-    );
+    assert_eq!(api.node_of(&pod()).await.unwrap().as_deref(), Some("n1"));
     assert_eq!(
         asked(&server_).0,
         "GET /api/v1/namespaces/longhorn-system/pods/manager-x1"
     );
     let another = TokenPod {
         uid: "9".into(),
-        ..pod(None)
+        ..pod()
     };
     assert_eq!(api.node_of(&another).await.unwrap(), None);
     let elsewhere = TokenPod {
         namespace: "default".into(),
-        ..pod(None)
+        ..pod()
     };
     assert_eq!(api.node_of(&elsewhere).await.unwrap(), None);
     let astray = TokenPod {
         name: "../secrets/ca".into(),
-        ..pod(None)
+        ..pod()
     };
     assert_eq!(api.node_of(&astray).await.unwrap(), None);
     let (api, _, _account) = server(404, "{}").await;
-    assert_eq!(api.node_of(&pod(None)).await.unwrap(), None);
+    assert_eq!(api.node_of(&pod()).await.unwrap(), None);
 }
