@@ -51,16 +51,24 @@ pub fn give(root: &Path, owner: Owner) -> Result<()> {
         layout.work(),
         root.to_owned(),
     ] {
-        let enter = if path == root { 0 } else { DEPTH_MAX };
-        let name = path.as_os_str().as_encoded_bytes();
-        let name = std::ffi::CString::new(name).map_err(std::io::Error::from);
-        name.and_then(|name| Ok(give_entry(CWD, &name, owner, enter)?))
-            .context("give to its owner", &path)?;
+        give_one(&path, owner, if path == root { 0 } else { DEPTH_MAX })?;
     }
     Ok(())
 }
 
 /// Gives one entry of a directory, and what is in it down to a depth.
+/// Gives a directory that is not of the disk, and nothing in it, to `owner`.
+pub fn give_directory(path: &Path, owner: Owner) -> Result<()> {
+    give_one(path, owner, 0)
+}
+
+fn give_one(path: &Path, owner: Owner, depth: u32) -> Result<()> {
+    let name = std::ffi::CString::new(path.as_os_str().as_encoded_bytes());
+    name.map_err(std::io::Error::from)
+        .and_then(|name| Ok(give_entry(CWD, &name, owner, depth)?))
+        .context("give to its owner", path)
+}
+
 fn give_entry(parent: BorrowedFd<'_>, name: &CStr, owner: Owner, depth: u32) -> Result<(), Errno> {
     let stat = match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
         // A disk has not each of its directories from the first day.

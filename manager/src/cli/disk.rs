@@ -56,6 +56,10 @@ pub(super) struct InitArgs {
         requires = "node_state"
     )]
     replace: Vec<DiskUuid>,
+    /// Directory of the node for the socket of the daemon (--socket), which also becomes the
+    /// owner's: FlexVolume reaches the daemon there
+    #[arg(long, value_name = "DIR", requires = "owner")]
+    socket_dir: Option<PathBuf>,
     /// Reject a directory that is not a mount point
     #[arg(long)]
     require_mount: bool,
@@ -123,6 +127,9 @@ fn init(args: InitArgs) -> Result<(), Failure> {
     };
     if let Some(owner) = args.owner {
         owner::give(&args.dir, owner)?;
+        if let Some(directory) = &args.socket_dir {
+            owner::give_directory(directory, owner)?;
+        }
     }
     Ok(output::json(&serde_json::json!({ "diskUUID": uuid }))?)
 }

@@ -13,3 +13,37 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 - name: {{ . }}
 {{- end }}
 {{- end }}
+
+{{- /* The Secret with the key of the certificate authority. */}}
+{{- define "caSecret" -}}
+{{ .Values.tls.existingCA | default "longhorn-base-image-ca" }}
+{{- end }}
+
+{{- /* How a pod gets its certificate: options, mount and volume. */}}
+{{- define "certificateArgs" -}}
+- --authority=longhorn-csi-controller:8003
+- --authority-ca=/var/run/longhorn/certificates/ca.crt
+- --authority-token=/var/run/longhorn/certificates/token
+{{- end }}
+
+{{- define "certificateMount" -}}
+- name: certificates
+  mountPath: /var/run/longhorn/certificates
+  readOnly: true
+{{- end }}
+
+{{- define "certificateVolume" -}}
+# Whom to believe, and by what this pod proves who it is. The pod starts when the controller has published the
+# authority: until then the key is missing in the ConfigMap, and the kubelet tries again, after seconds at first.
+- name: certificates
+  projected:
+    sources:
+      - configMap:
+          name: longhorn-base-image-ca
+          items:
+            - {key: ca.crt, path: ca.crt}
+      - serviceAccountToken:
+          path: token
+          audience: longhorn-base-image
+          expirationSeconds: 3600
+{{- end }}
