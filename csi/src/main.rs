@@ -32,6 +32,19 @@ fn main() -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
+    // Before the first thread: each would keep what it has.
+    match config.confine() {
+        Ok(confined) => {
+            tracing::info!("confined: {confined}");
+            for missing in &confined.missing {
+                tracing::warn!("not confined in one way: {missing}");
+            }
+        }
+        Err(error) => {
+            tracing::error!("{}", report(&error));
+            return ExitCode::FAILURE;
+        }
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

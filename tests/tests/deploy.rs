@@ -1,10 +1,12 @@
 //! The manifests agree with the programs: flags, versions, names.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+use std::ffi::OsStr;
 use std::path::Path;
 
 use e2e::documents::read;
 use e2e::programs::{self, sources};
+use e2e::{Need, Sandbox, command, needs};
 
 const BASE: &str = "deploy/kustomize/base";
 const TEMPLATES: &str = "deploy/helm/longhorn-base-image/templates";
@@ -34,7 +36,7 @@ fn flags(manifest: &str, image: &str) -> Vec<String> {
 
 fn help(program: &Path, arguments: &[&str]) -> String {
     let program = program.display().to_string();
-    e2e::command::run(&program, arguments.iter().chain(&["--help"]))
+    command::run(&program, arguments.iter().chain(&["--help"]))
 }
 
 #[test]
@@ -125,6 +127,39 @@ fn nothing_but_the_node_plugin_is_privileged() {
         let shared = manifest.matches("securityContext: *confined").count();
         assert_eq!(read_only + shared, containers, "{}", path.display());
     }
+}
+
+#[test]
+fn row_248_the_apparmor_profile_is_valid_and_knows_every_tool() {
+    let profile = sources().join("deploy/apparmor/longhorn-csi-plugin");
+    let written = read(&profile);
+    let recipe = text("deploy/images/longhorn-csi-plugin.toml");
+    let list = recipe.split_once("programs = [").unwrap().1;
+    let list = list.split_once(']').unwrap().0;
+    let tools: Vec<_> = list.split('"').skip(1).step_by(2).collect();
+    assert!(tools.contains(&"mkfs.xfs"), "{tools:?}");
+    for tool in tools {
+        let rule = format!("bin/{tool} mrix,");
+        assert!(written.contains(&rule), "{tool} may not run");
+    }
+    needs!(Need::Tool("apparmor_parser"));
+    // Compiled, and not given to the kernel, which may have no AppArmor.
+    let parse = |path: &Path| {
+        let options = ["--skip-kernel-load", "--skip-cache", "--skip-read-cache"].map(OsStr::new);
+        command::output(
+            "apparmor_parser",
+            options.into_iter().chain([path.as_os_str()]),
+        )
+    };
+    let parsed = parse(&profile);
+    assert!(parsed.status.success(), "{}", command::words(&parsed));
+    // The check would see a mistake.
+    let sandbox = Sandbox::new("apparmor");
+    let broken = sandbox.write(
+        "broken",
+        written.replace("capability chown,", "capability chownn,"),
+    );
+    assert!(!parse(&broken).status.success());
 }
 
 #[test]

@@ -13,6 +13,7 @@
 //! | [`loopdev`] | loop devices |
 //! | [`paths`] | places to mount at, opened so that nobody can swap them |
 //! | [`disks`] | the disks of this node, and the files of volumes on them |
+//! | [`confine`] | what a privileged process gives up at its start |
 //! | [`command`] | running the few external tools |
 //! | [`requirements`] | what a node must have |
 //!
@@ -20,6 +21,7 @@
 
 mod bounded;
 pub mod command;
+pub mod confine;
 mod device;
 pub mod disks;
 mod error;

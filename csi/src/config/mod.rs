@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use client::Address;
+use host::confine::{self, Confined, Work};
 use host::staging::Check;
 use types::NodeId;
 
@@ -237,6 +238,17 @@ pub struct Config {
     pub(crate) certificates: Certificates,
     pub(crate) http_listen: Option<SocketAddr>,
     pub(crate) address_file: Option<PathBuf>,
+}
+
+impl Config {
+    /// Gives up, for the whole process and its children, what the asked for services do not need.
+    pub fn confine(&self) -> Result<Confined> {
+        let work = match &self.node {
+            Some(_) => Work::Node,
+            None => Work::Unprivileged,
+        };
+        Ok(confine::restrict(work)?)
+    }
 }
 
 impl Args {

@@ -176,8 +176,9 @@ fn create(path: &Path, like: &std::fs::Metadata) -> io::Result<File> {
         .create_new(true)
         .mode(0o600)
         .open(path)?;
-    fchown(&file, Some(like.uid()), Some(like.gid()))?;
+    // In this order it needs CAP_CHOWN, in the other CAP_FOWNER as well.
     file.set_permissions(Permissions::from_mode(like.mode() & 0o7777))?;
+    fchown(&file, Some(like.uid()), Some(like.gid()))?;
     file.set_len(like.len())?;
     Ok(file)
 }
