@@ -61,6 +61,37 @@ fn every_flag_in_a_manifest_is_one_that_the_program_takes() {
     }
 }
 
+/// What a container of kustomize is told, that of the chart is told too, with more where a value says it.
+#[test]
+fn the_chart_and_kustomize_tell_the_programs_the_same() {
+    let shared = text(&format!("{TEMPLATES}/_helpers.tpl"));
+    for (file, image) in [
+        ("manager.yaml", "backing-image-manager"),
+        ("controller.yaml", "longhorn-csi-plugin"),
+        ("node.yaml", "longhorn-csi-plugin"),
+    ] {
+        let chart = text(&format!("{TEMPLATES}/{file}"));
+        let mut told = flags(&chart, image);
+        if chart.contains("include \"certificateArgs\"") {
+            let helpers = format!("image: {image}\n{shared}");
+            told.extend(flags(&helpers, image));
+        }
+        for flag in flags(&text(&format!("{BASE}/{file}")), image) {
+            assert!(told.contains(&flag), "the chart's {file} has no {flag}");
+        }
+    }
+    // The rights of the controller, word for word.
+    let rights = |folder: &str| {
+        let manifest = text(&format!("{folder}/certificates.yaml"));
+        let lines = manifest.lines().map(str::trim);
+        let lines =
+            lines.filter(|line| line.starts_with("resources:") || line.starts_with("verbs:"));
+        let own = |line: &str| line.replace("{{ if $own }}", "").replace("{{ end }}", "");
+        lines.map(own).collect::<Vec<_>>()
+    };
+    assert_eq!(rights(TEMPLATES), rights(BASE));
+}
+
 #[test]
 fn sidecars_are_those_that_the_tests_run() {
     let values = text("deploy/helm/longhorn-base-image/values.yaml");

@@ -136,6 +136,12 @@ pub(crate) fn row_219_the_chart_is_checked(cluster: &Cluster) {
         ("disks={/a,/a/}", "disks"),
         ("manager.allowAddresses={10.0.0.0/99}", "allowAddresses"),
         ("groupSnapshots.enabled=true", "snapshots.enabled"),
+        ("certManager.enabled=true", "certManager.issuerRef.name"),
+        (
+            "tls.existingCA=a,certManager.enabled=true,certManager.issuerRef.name=b",
+            "choose one",
+        ),
+        ("tls.existingCA=A/b", "existingCA"),
     ] {
         let refused = e2e::command::output(&helm, template.iter().chain(&["--set", values]));
         assert!(!refused.status.success(), "{values} was taken");
@@ -144,6 +150,9 @@ pub(crate) fn row_219_the_chart_is_checked(cluster: &Cluster) {
     }
     for values in [
         "driverName=driver.v2",
+        "tls.enabled=false",
+        "tls.existingCA=company",
+        "certManager.enabled=true,certManager.issuerRef.name=company",
         "manager.env[0].name=HTTPS_PROXY,manager.env[0].value=http://proxy:3128",
         "manager.extraVolumes[0].name=ca,manager.extraVolumeMounts[0].name=ca,manager.extraVolumeMounts[0].mountPath=/ca",
     ] {
