@@ -68,8 +68,10 @@ async fn ready(State(health): State<Arc<Health>>) -> Response {
 
 async fn metrics(State(health): State<Arc<Health>>) -> Response {
     let ready = health.readiness.trouble().await.is_none();
+    let credential = health.readiness.certificate.as_ref();
+    let until = credential.and_then(|held| Some(held.credential()?.not_after()));
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], metrics::text(ready)).into_response()
+    ([(header::CONTENT_TYPE, kind)], metrics::text(ready, until)).into_response()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use std::fs;
 use std::sync::LazyLock;
 use std::sync::atomic::AtomicI64;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, LabelSetEncoder};
@@ -37,10 +37,14 @@ impl EncodeLabelSet for Operation {
     }
 }
 
+/// Of a gauge that may be absent.
+type NoLabels = [(&'static str, &'static str); 0];
+
 struct Metrics {
     registry: Registry,
     operations: Family<Operation, Histogram>,
     ready: Gauge,
+    certificate: Family<NoLabels, Gauge>,
     memory: Gauge,
     descriptors: Gauge,
     threads: Gauge,
@@ -68,10 +72,17 @@ static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
         "process_threads",
         "Threads, including those that wait for a failed disk",
     );
+    let certificate = Family::default();
+    registry.register(
+        "longhorn_certificate_expiration_timestamp_seconds",
+        "When the certificate of this program expires, in seconds since 1970",
+        certificate.clone(),
+    );
     Metrics {
         registry,
         operations,
         ready,
+        certificate,
         memory,
         descriptors,
         threads,
@@ -87,9 +98,15 @@ pub(crate) fn count(method_name: &'static str, code: Code, took: Duration) {
         .observe(took.as_secs_f64());
 }
 
-/// Everything, in the text format of OpenMetrics.
-pub(crate) fn text(ready: bool) -> String {
+/// Everything, in the text format of OpenMetrics. `until`: when the certificate of this program expires, where it
+/// has one.
+pub(crate) fn text(ready: bool, until: Option<SystemTime>) -> String {
     METRICS.ready.set(ready.into());
+    if let Some(until) = until {
+        let seconds = until.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let seconds = i64::try_from(seconds.as_secs()).unwrap_or(i64::MAX);
+        METRICS.certificate.get_or_create(&[]).set(seconds);
+    }
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let field = |name: &str| -> i64 {
         let line = status.lines().find_map(|line| line.strip_prefix(name));
@@ -116,12 +133,14 @@ mod tests {
     fn calls_are_counted_by_name_and_code() {
         count("TestCall", Code::Ok, Duration::from_millis(3));
         count("TestCall", Code::Aborted, Duration::from_secs(2));
-        let text = text(true);
+        let until = UNIX_EPOCH + Duration::from_secs(7);
+        let text = text(true, Some(until));
         for line in [
             "csi_plugin_operations_seconds_count{method_name=\"TestCall\",grpc_status_code=\"Ok\"} 1",
             "csi_plugin_operations_seconds_bucket{le=\"0.0025\",method_name=\"TestCall\",\
              grpc_status_code=\"Ok\"} 0",
             "csi_plugin_ready 1",
+            "longhorn_certificate_expiration_timestamp_seconds 7",
             "# EOF",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");

@@ -161,9 +161,10 @@ EXAMPLES
       --kubelet-registration-path /var/lib/kubelet/plugins/driver.longhorn.io/csi.sock
       (with NODE_ID from spec.nodeName)
 
-  Beside the external provisioner and attacher:
+  Beside the external provisioner and attacher, as the certificate authority of the cluster:
     longhorn-csi-plugin --mode controller --endpoint unix:///csi/csi.sock \\
-      --manager backing-image-manager.longhorn-system:8000
+      --manager backing-image-manager.longhorn-system:8000 \\
+      --ca-secret longhorn-base-image-ca --ca-configmap longhorn-base-image-ca
 
 SIGTERM lets calls under way finish, for 25 seconds at most. Mounted volumes need no plugin to run.";
 
