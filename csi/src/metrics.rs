@@ -140,7 +140,7 @@ mod tests {
             "csi_plugin_operations_seconds_bucket{le=\"0.0025\",method_name=\"TestCall\",\
              grpc_status_code=\"Ok\"} 0",
             "csi_plugin_ready 1",
-            "longhorn_certificate_expiration_timestamp_seconds 7",
+            "longhorn_certificate_expiration_timestamp_seconds{} 7",
             "# EOF",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
