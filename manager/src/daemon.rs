@@ -76,7 +76,8 @@ pub async fn run(args: DaemonArgs) -> Result<()> {
     tell(&addresses, args.address_file.as_deref())?;
     info!(disk = %disk.layout().root().display(), uuid = %disk.uuid(), node = %volumes.node_id(),
         listen = %addresses, "serving");
-    let images = catalog::Images::new(swarm.clone(), vec![catalog.clone()]);
+    let node = volumes.node_id().clone();
+    let images = catalog::Images::new(swarm.clone(), vec![catalog.clone()], node);
     let transfers = Transfers {
         ports: args.port_range.clone(),
         host: longhorn::address::for_peers(ports.sync_address),

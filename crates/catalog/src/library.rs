@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use sync::offer::{Library, Offer};
 use sync::swarm::Swarm;
-use types::{ImageId, report};
+use trust::Caller;
+use types::{ImageId, NodeId, report};
 
 use crate::offer::{StoredOffer, open_files};
 use crate::{Catalog, Error, Result, blocking};
@@ -14,17 +15,38 @@ use crate::{Catalog, Error, Result, blocking};
 pub struct Images {
     swarm: Swarm,
     catalogs: Vec<Catalog>,
+    node: NodeId,
 }
 
 impl Images {
-    /// The images of these catalogs; the first that has one gives it.
-    pub fn new(swarm: Swarm, catalogs: Vec<Catalog>) -> Self {
-        Self { swarm, catalogs }
+    /// The images of these catalogs, which are on `node`; the first that has one gives it.
+    pub fn new(swarm: Swarm, catalogs: Vec<Catalog>, node: NodeId) -> Self {
+        Self {
+            swarm,
+            catalogs,
+            node,
+        }
+    }
+
+    fn is_snapshot(&self, id: &ImageId) -> bool {
+        let mut found = self
+            .catalogs
+            .iter()
+            .map(|catalog| catalog.get(&id.name, Some(&id.uuid)));
+        found.any(|found| found.is_ok_and(|status| status.provenance.snapshot().is_some()))
     }
 }
 
 impl Library for Images {
-    async fn find(&self, id: &ImageId) -> Result<Arc<dyn Offer>, String> {
+    /// A snapshot is what a volume holds. Volumes are made from it where it is: no manager of another node needs it,
+    /// and one that was broken into does not get it, nor a part of it that is repaired.
+    async fn find(&self, id: &ImageId, caller: &Caller) -> Result<Arc<dyn Offer>, String> {
+        if caller.is_manager_elsewhere(&self.node) && self.is_snapshot(id) {
+            return Err(format!(
+                "backing image {id} is a snapshot of a volume: managers of other nodes do not get it; a person with \
+                 a certificate of role cli does"
+            ));
+        }
         if let Some(part) = self.swarm.part(id) {
             return Ok(part);
         }

@@ -56,7 +56,7 @@ impl Host {
             .with_peers(peers.iter().map(|peer| peer.address.into()).collect());
         let store = ImageStore::new(disk, Place::Images);
         let catalog = Catalog::load(store, sources, CancellationToken::new()).unwrap();
-        let images = Images::new(swarm.clone(), vec![catalog.clone()]);
+        let images = Images::new(swarm.clone(), vec![catalog.clone()], "n1".parse().unwrap());
         let router = serve::router(swarm.clone(), images);
         let service = router.into_make_service_with_connect_info::<SocketAddr>();
         let server = tokio::spawn(async move {

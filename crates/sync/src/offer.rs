@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
+use trust::Caller;
 use types::ImageId;
 
 use super::bits::Bits;
@@ -43,6 +44,10 @@ pub trait Offer: fmt::Debug + Send + Sync + 'static {
 
 /// Finds what can be sent.
 pub trait Library: Clone + Send + Sync + 'static {
-    /// The image, or why it cannot be sent (now).
-    fn find(&self, id: &ImageId) -> impl Future<Output = Result<Arc<dyn Offer>, String>> + Send;
+    /// The image, or why it cannot be sent to that caller (now).
+    fn find(
+        &self,
+        id: &ImageId,
+        caller: &Caller,
+    ) -> impl Future<Output = Result<Arc<dyn Offer>, String>> + Send;
 }

@@ -200,6 +200,16 @@ pub enum Caller {
     Program(Identity),
 }
 
+impl Caller {
+    /// Whether it is a manager of another node than `node`: one that gets images, and nothing of a volume.
+    pub fn is_manager_elsewhere(&self, node: &NodeId) -> bool {
+        match self {
+            Self::Program(identity) => identity.role() == Manager && identity.node() != Some(node),
+            Self::Local | Self::Anybody | Self::Longhorn => false,
+        }
+    }
+}
+
 impl fmt::Display for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

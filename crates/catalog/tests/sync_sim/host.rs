@@ -19,6 +19,7 @@ use sync::{Patience, PeerAddress, Receiver, Settings, Swarm, Wanted, serve};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
+use trust::Caller;
 use types::{Classify, ErrorKind, ImageId, Sha512, report};
 
 use crate::disk::{CHUNK, Copy, Disk, Served, Way, shape};
@@ -278,7 +279,7 @@ struct Shelf {
 }
 
 impl Library for Shelf {
-    async fn find(&self, id: &ImageId) -> Result<Arc<dyn Offer>, String> {
+    async fn find(&self, id: &ImageId, _: &Caller) -> Result<Arc<dyn Offer>, String> {
         let complete: Option<Copy> = self.host.disk().complete.clone();
         if let Some(copy) = complete.filter(|_| self.host.is_ready()) {
             let (geometry, seal) = shape(&copy.manifest);

@@ -11,6 +11,7 @@ use axum::http::header::{
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Response};
 use axum::response::IntoResponse;
+use trust::Caller;
 use types::ImageId;
 
 use super::Server;
@@ -43,7 +44,9 @@ impl<L: Library> FromRequestParts<Server<L>> for Asked {
         let headers = &parts.headers;
         let version = negotiated(text_of(headers, protocol::PROTOCOL))?;
         let id = ImageId::new(&name, &uuid).map_err(|error| Refused::request(error.to_string()))?;
-        let found = server.library.find(&id).await;
+        let caller = parts.extensions.get::<Caller>();
+        let caller = caller.unwrap_or(&Caller::Anybody);
+        let found = server.library.find(&id, caller).await;
         let offer = found.map_err(|why| Refused::new(Refusal::NoImage, why))?;
         let meant = text(headers, &IF_MATCH);
         if !meant.is_empty() && Seal::from_etag(meant) != Some(offer.seal()) {
