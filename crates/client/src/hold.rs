@@ -1,6 +1,9 @@
 //! Getting the certificate of a program from where its options say.
 
-use trust::{Held, Result, Source, files, renew};
+use std::time::SystemTime;
+
+use trust::{Error, Held, Result, Source, files, renew};
+use types::report;
 
 use crate::certificates::Authority;
 
@@ -11,7 +14,20 @@ use crate::certificates::Authority;
 pub async fn hold_once(source: Source) -> Result<Held> {
     let held = Held::awaited("this program has just started");
     match source {
-        Source::Files(directory) => held.set(files::load(&directory)?)?,
+        Source::Files(directory) => {
+            let credential = files::load(&directory)?;
+            // Said here, because a daemon that does not believe it closes the connection without a word.
+            credential
+                .verify(SystemTime::now())
+                .map_err(|error| Error::File {
+                    why: format!(
+                        "{}; make a new one: backing-image-manager certs issue",
+                        report(&error)
+                    ),
+                    path: directory,
+                })?;
+            held.set(credential)?;
+        }
         Source::Authority {
             address,
             bundle,

@@ -143,8 +143,8 @@ async fn refuse(mut stream: TcpStream, protocol: Protocol) -> io::Result<()> {
         Protocol::Http1 => {
             let body = format!("{NEEDS_TLS}\n");
             format!(
-                "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\
-                 Connection: close\r\n\r\n{body}",
+                "HTTP/1.1 426 Upgrade Required\r\nUpgrade: TLS/1.3, HTTP/1.1\r\n\
+                 Content-Type: text/plain\r\nContent-Length: {}\r\nConnection: upgrade, close\r\n\r\n{body}",
                 body.len()
             )
             .into_bytes()

@@ -256,6 +256,11 @@ impl<C: Connect> Asked<C> {
         let peer = self.address.clone();
         let version = text(response.headers(), protocol::PROTOCOL);
         if version.is_empty() {
+            // Said before the protocol begins: 426 where it is spoken inside of TLS alone.
+            if let 401 | 403 | 426 = response.status().as_u16() {
+                let why = reason(response.into_body(), self.asking.patience.stall).await;
+                return Err(Error::Refused { peer, why });
+            }
             return Err(Error::Foreign(peer));
         }
         let refusal = Refusal::of(text(response.headers(), protocol::ERROR));

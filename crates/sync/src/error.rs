@@ -42,6 +42,13 @@ pub enum Error {
     /// The peer's copy is damaged, by its own account.
     #[error("peer {0} found that its own copy is damaged")]
     Damaged(PeerAddress),
+    /// The peer does not let this manager in.
+    #[error("peer {peer} refuses: {why}")]
+    Refused {
+        peer: PeerAddress,
+        /// Its words.
+        why: String,
+    },
     /// The peer speaks, but not this protocol.
     #[error(
         "{0} does not speak the sync protocol of this manager; it may be Longhorn's own manager"
@@ -98,6 +105,7 @@ impl Classify for Error {
             | Self::NoPeers { .. }
             | Self::NoProgress { .. } => ErrorKind::Unavailable,
             Self::NotThere { .. } | Self::NoChunk(_) => ErrorKind::NotFound,
+            Self::Refused { .. } => ErrorKind::PermissionDenied,
             Self::Foreign(_) | Self::Version { .. } | Self::OtherImage { .. } => {
                 ErrorKind::FailedPrecondition
             }

@@ -85,6 +85,7 @@ pub(super) fn fault(error: &Error) -> Fault {
         Error::Connect { .. } | Error::Cut { .. } | Error::Stalled { .. } => Weight::Lost,
         Error::NotThere { .. } => Weight::Absent,
         Error::Foreign(_)
+        | Error::Refused { .. }
         | Error::Version { .. }
         | Error::OtherImage { .. }
         | Error::Broken { .. }

@@ -144,7 +144,11 @@ impl<C: Connect> Finder<'_, C> {
 fn is_final(error: &Error) -> bool {
     matches!(
         error,
-        Error::Foreign(_) | Error::Version { .. } | Error::OtherImage { .. } | Error::Broken { .. }
+        Error::Foreign(_)
+            | Error::Refused { .. }
+            | Error::Version { .. }
+            | Error::OtherImage { .. }
+            | Error::Broken { .. }
     )
 }
 

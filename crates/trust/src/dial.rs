@@ -49,6 +49,16 @@ impl Dialer {
     }
 }
 
+/// An error of reading. In TLS 1.3 a client is done before the server has looked at its certificate (RFC 8446,
+/// section 2): that it is not believed is the first that the client reads.
+fn refused(error: io::Error) -> io::Error {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+    match inner {
+        Some(rustls::Error::AlertReceived(_)) => explained(error),
+        _ => error,
+    }
+}
+
 /// The error of a handshake, for people: the library's words name what it read, not what to do.
 fn explained(error: io::Error) -> io::Error {
     let inner = error.get_ref();
@@ -88,7 +98,7 @@ impl AsyncRead for Stream {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
-            Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer).map_err(refused),
         }
     }
 }
