@@ -10,7 +10,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::transport::{Channel, Endpoint, Uri};
 use trust::held::{H2, HTTP1};
-use trust::{Expected, Held, Identity, Role, files};
+use trust::{Dialer, Expected, Held, Identity, Role, files};
 
 use crate::{Sandbox, block_on, wait};
 
@@ -75,10 +75,10 @@ pub fn channel(address: SocketAddr, held: &Held) -> Channel {
     let connector = tower::service_fn(move |_: Uri| {
         let held = held.clone();
         async move {
-            let stream = tokio::net::TcpStream::connect(address).await?;
-            stream.set_nodelay(true)?;
             let manager = Expected::role(Role::Manager);
-            let (stream, _) = held.connect(stream, &manager, H2).await?;
+            let (stream, _) = Dialer::Proven(held)
+                .connect(&address.to_string(), &manager, H2)
+                .await?;
             Ok::<_, io::Error>(TokioIo::new(stream))
         }
     });
@@ -98,9 +98,10 @@ pub fn request(
     target: &str,
 ) -> io::Result<(u16, String)> {
     let exchange = async {
-        let stream = tokio::net::TcpStream::connect(address).await?;
-        let manager = Expected::role(Role::Manager);
-        let (mut stream, _) = held.connect(stream, &manager, HTTP1).await?;
+        let (dialer, manager) = (Dialer::Proven(held.clone()), Expected::role(Role::Manager));
+        let (mut stream, _) = dialer
+            .connect(&address.to_string(), &manager, HTTP1)
+            .await?;
         let head = format!("{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
         stream.write_all(head.as_bytes()).await?;
         let mut answer = Vec::new();
