@@ -3,11 +3,13 @@
 use std::path::Path;
 
 use host::Disks;
+use listen::{Listener, Protocol};
 use node::{Service, Settings};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::NodeConfig;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::metrics;
 use crate::socket::{Directory, Socket};
 
@@ -26,14 +28,14 @@ pub(crate) fn service(config: &NodeConfig) -> Service {
 /// Binds the socket and answers there in a task of `beside`.
 pub(crate) fn serve(path: &Path, service: Service, beside: &mut JoinSet<()>) -> Result<()> {
     let (listener, socket) = Socket::bind(path, Directory::Own)?;
+    let listener =
+        Listener::of_unix(listener, Protocol::Grpc).map_err(Error::io("serve on", path))?;
     tracing::info!(socket = %path.display(), "node service");
     beside.spawn(async move {
         // Removed when the task ends.
         let _socket = socket;
-        let served = node::local::serve(listener, service, std::future::pending()).await;
-        if let Err(error) = served {
-            tracing::error!("the node service ended: {error}");
-        }
+        let never = CancellationToken::new();
+        listener.serve(node::router(service), never).await;
     });
     Ok(())
 }

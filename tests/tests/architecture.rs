@@ -29,7 +29,10 @@ const EDGES: &[(&str, &[&str])] = &[
     ("fetch", &["types", "image"]),
     // Both daemons listen by it, so that the bounds of a port are the same on each.
     ("listen", &["client", "trust"]),
-    ("node", &["types", "trust", "host", "proto", "client"]),
+    (
+        "node",
+        &["types", "trust", "host", "proto", "client", "listen"],
+    ),
     // A tool for people: it knows nothing of the daemon, and asks none.
     (
         "base-image",

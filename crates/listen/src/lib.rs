@@ -13,10 +13,10 @@ mod bound;
 pub mod calls;
 mod peers;
 mod security;
+mod unix;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV6};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -149,14 +149,28 @@ impl Listener {
     pub async fn bind(address: &Address, protocol: Protocol) -> io::Result<Self> {
         let socket = match address {
             Address::Tcp(address) => Socket::Tcp(tcp(address).await?),
-            Address::Unix(path) => Socket::Unix(bind_unix(path)?),
+            Address::Unix(path) => Socket::Unix(unix::bind(path)?),
         };
-        Ok(Self {
+        Ok(Self::of(socket, protocol))
+    }
+
+    const fn of(socket: Socket, protocol: Protocol) -> Self {
+        Self {
             socket,
             protocol,
             security: Security::plain(),
             probes: false,
-        })
+        }
+    }
+
+    /// Takes a unix socket that its program has bound, with care of its own for who can replace it.
+    pub fn of_unix(
+        listener: std::os::unix::net::UnixListener,
+        protocol: Protocol,
+    ) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let socket = Socket::Unix(UnixListener::from_std(listener)?);
+        Ok(Self::of(socket, protocol))
     }
 
     /// The same for whom `security` lets in. A unix socket is for root and our own user in any case.
@@ -169,11 +183,10 @@ impl Listener {
     /// Binds `address` for `/healthz` and `/metrics`: one short question a connection. The few
     /// connections that it may have are its own, so that whoever fills it takes nothing of the others.
     pub async fn for_probes(address: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::Tcp(tcp(&address.to_string()).await?);
         Ok(Self {
-            socket: Socket::Tcp(tcp(&address.to_string()).await?),
-            protocol: Protocol::Http1,
-            security: Security::plain(),
             probes: true,
+            ..Self::of(socket, Protocol::Http1)
         })
     }
 
@@ -413,23 +426,6 @@ async fn says_hello(stream: &TcpStream) -> io::Result<bool> {
             _ => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     }
-}
-
-/// Binds a unix socket that only our user can connect to. A dead socket of an earlier run is removed;
-/// anything else at its path is not.
-fn bind_unix(path: &Path) -> io::Result<UnixListener> {
-    use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-
-    if let Ok(meta) = std::fs::symlink_metadata(path)
-        && meta.file_type().is_socket()
-        && std::os::unix::net::UnixStream::connect(path).is_err()
-    {
-        std::fs::remove_file(path)?;
-    }
-    let listener = UnixListener::bind(path)?;
-    let owner_only = std::fs::Permissions::from_mode(0o600);
-    std::fs::set_permissions(path, owner_only)?;
-    Ok(listener)
 }
 
 /// The peer of a request that came in through a [`Listener`].

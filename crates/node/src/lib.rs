@@ -2,15 +2,16 @@
 //!
 //! It translates between the wire and [`host::staging`], which attaches, keeps the records and holds the locks; it
 //! keeps nothing in memory. It parses no image and no partition table, and mounts nothing. Who may call is decided
-//! where it is served: at a socket by its owner ([`local`]), elsewhere by the table of roles.
+//! around it ([`router`]): at a unix socket root, over the network the table of roles.
 #![warn(missing_docs)]
 
 mod error;
-pub mod local;
+mod faces;
 mod service;
 mod show;
 
 pub use error::{Error, Result};
+pub use faces::router;
 pub use service::{Observe, Service, Settings};
 
 // A method that nobody decided about does not compile.

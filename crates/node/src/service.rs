@@ -56,6 +56,10 @@ impl Service {
         }
     }
 
+    pub(crate) fn node_id(&self) -> &NodeId {
+        &self.settings.node_id
+    }
+
     /// Does `work` on a thread of its own, which goes on when the caller goes away.
     async fn run<T: Send + 'static>(
         &self,

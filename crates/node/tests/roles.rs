@@ -1,0 +1,88 @@
+//! Who may call the node service over the network: each role, each method, and who has no certificate.
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use std::time::SystemTime;
+
+use client::{Address, Node};
+use listen::{Listener, Protocol, Security};
+use node::{Service, Settings};
+use tokio_util::sync::CancellationToken;
+use trust::authority::{Authority, LEAF_LIFE};
+use trust::{Dialer, Held, Identity, KeyRequest, Role};
+use types::{Classify as _, ErrorKind, NodeId, VolumeName};
+
+fn held(authority: &Authority, role: Role, node: &str) -> Held {
+    let node = role.has_node().then(|| NodeId::new(node).unwrap());
+    let identity = Identity::new(role, node, "pod").unwrap();
+    let request = KeyRequest::new().unwrap();
+    let chain = authority.sign(request.csr_pem(), &identity, LEAF_LIFE, SystemTime::now());
+    let credential = request.complete(&chain.unwrap(), authority.certificate_pem());
+    let held = Held::awaited("test");
+    held.set(credential.unwrap()).unwrap();
+    held
+}
+
+/// How each call of the service ends for a caller: `NotFound` and success are answers of the service itself.
+async fn outcomes(address: &str, dialer: &Dialer) -> [Option<ErrorKind>; 4] {
+    let node = Node::new(Address::Tcp(address.to_owned()), dialer).unwrap();
+    let volume = VolumeName::new("roles-1").unwrap();
+    let kind = |error: client::Error| error.kind();
+    [
+        node.attach(&volume, None, false).await.err().map(kind),
+        node.detach(&volume).await.err().map(kind),
+        node.attachments().await.err().map(kind),
+        node.info().await.err().map(kind),
+    ]
+}
+
+#[tokio::test]
+async fn row_249_the_controller_and_a_person_call_the_node_service_and_nobody_else() {
+    assert_eq!(proto::NODE_METHODS.len(), 4, "each method is called below");
+    let authority = Authority::create(SystemTime::now()).unwrap();
+    let root = tempfile::tempdir().unwrap();
+    let settings = Settings {
+        node_id: NodeId::new("node-1").unwrap(),
+        version: "test",
+        disks: host::Disks::new(vec![root.path().to_owned()]),
+        kubelet_dir: root.path().to_owned(),
+        records: root.path().join("attachments"),
+    };
+    let service = Service::new(settings, |_, _, _| {});
+    let anywhere = Address::Tcp("127.0.0.1:0".to_owned());
+    let listener = Listener::bind(&anywhere, Protocol::Grpc).await.unwrap();
+    let listener = listener.secured(Security {
+        held: Some(held(&authority, Role::Node, "node-1")),
+        ..Security::default()
+    });
+    let address = listener.bound_address();
+    tokio::spawn(listener.serve(node::router(service), CancellationToken::new()));
+
+    for (role, allowed) in [
+        (Role::Controller, true),
+        (Role::Cli, true),
+        (Role::Manager, false),
+        (Role::Node, false),
+        (Role::Ui, false),
+    ] {
+        // Also on the same node.
+        let dialer = Dialer::Proven(held(&authority, role, "node-1"));
+        let found = outcomes(&address, &dialer).await;
+        let denied = Some(ErrorKind::PermissionDenied);
+        if allowed {
+            assert_eq!(found[0], Some(ErrorKind::NotFound), "{role:?}");
+            assert!(!found.contains(&denied), "{role:?}: {found:?}");
+        } else {
+            assert_eq!(found, [denied; 4], "{role:?}");
+        }
+    }
+    let other = Authority::create(SystemTime::now()).unwrap();
+    for stranger in [
+        Dialer::Plain,
+        Dialer::Proven(held(&other, Role::Controller, "node-1")),
+    ] {
+        for outcome in outcomes(&address, &stranger).await {
+            assert_eq!(outcome, Some(ErrorKind::Unavailable), "{stranger:?}");
+        }
+    }
+    assert!(!root.path().join("attachments").exists());
+}
