@@ -73,7 +73,11 @@ pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Resu
     // What goes on beside the calls. It only asks and answers, and ends with the plugin.
     let mut beside = JoinSet::new();
     let certificates = std::mem::take(&mut config.certificates);
-    let certificates = certificates::start(certificates, &mut beside).await?;
+    let mut certificates = certificates::start(certificates, &mut beside).await?;
+    if let Some(node) = &config.node {
+        let (held, bound) = (certificates.held.as_ref(), certificates.bound);
+        certificates.bound = local_node::serve(node, held, bound, &mut beside).await?;
+    }
     let (services, registration) = services(config, &certificates, stopped, &mut beside)?;
     if let Some(node) = &services.node {
         node.report().await;
@@ -129,7 +133,6 @@ fn services(
         readiness.managers = Some(managers);
     }
     if let Some(asked) = config.node {
-        local_node::serve(&asked.node_socket, local_node::service(&asked), beside)?;
         let disks = Disks::new(asked.disks);
         let max_volumes = asked.max_volumes.into();
         let service = NodeService::new(

@@ -1,12 +1,14 @@
-//! The node service of other programs (`longhorn.node.v1`) beside CSI: its socket, and its place in the metrics.
+//! The node service of other programs (`longhorn.node.v1`) beside CSI: its socket, its port, and its place in the
+//! metrics.
 
 use std::path::Path;
 
 use host::Disks;
-use listen::{Listener, Protocol};
+use listen::{BoundAddresses, Listener, Protocol, Security};
 use node::{Service, Settings};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use trust::Held;
 
 use crate::config::NodeConfig;
 use crate::error::{Error, Result};
@@ -14,7 +16,7 @@ use crate::metrics;
 use crate::socket::{Directory, Socket};
 
 /// The service of this node.
-pub(crate) fn service(config: &NodeConfig) -> Service {
+fn service(config: &NodeConfig) -> Service {
     let settings = Settings {
         node_id: config.node_id.clone(),
         version: env!("CARGO_PKG_VERSION"),
@@ -25,8 +27,32 @@ pub(crate) fn service(config: &NodeConfig) -> Service {
     Service::new(settings, metrics::count)
 }
 
-/// Binds the socket and answers there in a task of `beside`.
-pub(crate) fn serve(path: &Path, service: Service, beside: &mut JoinSet<()>) -> Result<()> {
+/// Answers at the socket, and at the port if one is asked for, in tasks of `beside`. Adds the port to what is bound.
+pub(crate) async fn serve(
+    config: &NodeConfig,
+    held: Option<&Held>,
+    bound: BoundAddresses,
+    beside: &mut JoinSet<()>,
+) -> Result<BoundAddresses> {
+    let service = service(config);
+    at_socket(&config.node_socket, service.clone(), beside)?;
+    let (Some(address), Some(held)) = (&config.node_listen, held) else {
+        return Ok(bound);
+    };
+    let listener = Listener::bind(address, Protocol::Grpc)
+        .await
+        .map_err(Error::io("listen on", address.to_string()))?
+        .secured(Security {
+            held: Some(held.clone()),
+            ..Security::default()
+        });
+    tracing::info!(address = listener.bound_address(), "node service with TLS");
+    let bound = bound.with("node", &listener);
+    beside.spawn(listener.serve(node::router(service), CancellationToken::new()));
+    Ok(bound)
+}
+
+fn at_socket(path: &Path, service: Service, beside: &mut JoinSet<()>) -> Result<()> {
     let (listener, socket) = Socket::bind(path, Directory::Own)?;
     let listener =
         Listener::of_unix(listener, Protocol::Grpc).map_err(Error::io("serve on", path))?;

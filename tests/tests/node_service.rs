@@ -11,7 +11,9 @@ use std::process::{Command, Stdio};
 
 use e2e::csi::{Plugin, block, claim, refused};
 use e2e::flexvolume::Driver;
-use e2e::{FileSystem, Need, Node, Sandbox, block_on, command, leftovers, needs, programs};
+use e2e::{
+    AddressFile, FileSystem, Need, Node, Sandbox, block_on, command, leftovers, needs, programs,
+};
 use proto::node::v1 as pb;
 use tonic::{Code, Status};
 
@@ -477,4 +479,71 @@ fn row_245_nobody_but_root_calls_the_node_service() {
     let (done, words) = run(0, &["detach", "--name", VOLUME]);
     assert!(done, "{words}");
     assert_eq!(devices(&node), Vec::new());
+}
+
+#[test]
+fn row_249_over_the_network_the_node_service_is_for_certificates() {
+    const VOLUME: &str = "local-tls";
+    needs!(Need::Root, Need::FileSystem("xfs"));
+    let sandbox = Sandbox::new("node-tls");
+    let node = with_volume(&sandbox, VOLUME);
+    let cli = |arguments: &[&str]| {
+        let mut command = Command::new(programs::manager());
+        command.args(arguments).current_dir(sandbox.dir());
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        (output.status.success(), command::words(&output))
+    };
+    let issue = |role: &[&str], output: &str| {
+        let shared = ["certs", "issue", "--ca", "authority", "--output", output];
+        let (done, words) = cli(&[&shared[..], role].concat());
+        assert!(done, "{words}");
+    };
+    assert!(cli(&["certs", "init", "authority"]).0);
+    issue(&["--role", "node", "--node", e2e::manager::NODE], "plugin");
+    issue(&["--role", "cli", "--instance", "alice"], "alice");
+    issue(
+        &["--role", "manager", "--node", e2e::manager::NODE],
+        "manager",
+    );
+    let mut node = node;
+    node.plugin.process.terminate();
+    let addresses = AddressFile::new(&sandbox);
+    let (file, own) = (addresses.path().to_owned(), sandbox.path("plugin"));
+    let more = [
+        "--mode=node",
+        "--node-listen=127.0.0.1:0",
+        "--http-listen=127.0.0.1:0",
+        &format!("--address-file={}", file.display()),
+        &format!("--certificates={}", own.display()),
+    ];
+    node.plugin = Plugin::start_as(&sandbox, &node.manager, node.disk.dir(), "", &more);
+    let url = addresses.get("node").to_string();
+    let call =
+        |who: &[&str]| cli(&[&["node", "attach", "--name", VOLUME, "--url", &url], who].concat());
+    let (done, words) = call(&["--certificates", "manager"]);
+    assert!(!done && words.contains("may not call"), "{words}");
+    let (done, words) = call(&[]);
+    assert!(!done, "{words}");
+    assert_eq!(devices(&node), Vec::new());
+    let (done, words) = call(&["--certificates", "alice"]);
+    assert!(done && words.contains("/dev/loop"), "{words}");
+    assert_eq!(devices(&node).len(), 1);
+    // The socket goes on without.
+    detach(&node.plugin, VOLUME).unwrap();
+    // Without a certificate there is no such port.
+    let mut plain = Command::new(programs::csi_plugin());
+    plain.args([
+        "--mode=node",
+        "--node-id=n",
+        "--disk=/",
+        "--node-listen=127.0.0.1:0",
+    ]);
+    let refused = plain.output().unwrap();
+    assert_eq!(
+        refused.status.code(),
+        Some(64),
+        "{}",
+        command::words(&refused)
+    );
+    assert!(command::words(&refused).contains("--node-listen needs a certificate"));
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use client::Address;
 use types::NodeId;
 
+use super::Certificates;
 use crate::error::{Error, Result};
 
 /// The path in `unix:///path`, `unix:/path` or a bare absolute path, which is the value of `flag`.
@@ -93,4 +94,27 @@ pub(super) fn absolute(flag: &'static str, path: PathBuf) -> Result<PathBuf> {
     }
     let why = "must be an absolute path";
     Err(Error::Flag { flag, why })
+}
+
+/// The address of the node service for other machines, which is served with a certificate or not at all.
+pub(super) fn node_listen(
+    address: Option<&str>,
+    certificates: &Certificates,
+) -> Result<Option<Address>> {
+    let refuse = |why| {
+        Err(Error::Flag {
+            flag: "--node-listen",
+            why,
+        })
+    };
+    let Some(address) = address else {
+        return Ok(None);
+    };
+    match listen::address(address) {
+        _ if matches!(certificates, Certificates::None) => {
+            refuse("needs a certificate: give --certificates, or --authority with its files")
+        }
+        Ok(address @ Address::Tcp(_)) => Ok(Some(address)),
+        _ => refuse("must be HOST:PORT"),
+    }
 }

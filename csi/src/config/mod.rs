@@ -112,6 +112,11 @@ pub struct Args {
     #[arg(long, value_name = "PATH")]
     node_socket: Option<String>,
 
+    /// Serve the node service at this address too, with TLS, for the controller and for people with
+    /// certificates [default: not served]. Needs a certificate: --certificates or --authority.
+    #[arg(long, value_name = "HOST:PORT")]
+    node_listen: Option<String>,
+
     /// The directory of the records of volumes that the node service attaches; it must survive a
     /// reboot [default: KUBELET_DIR/plugins/DRIVER_NAME/attachments].
     #[arg(long, value_name = "DIR")]
@@ -211,6 +216,8 @@ pub(crate) struct NodeConfig {
     pub(crate) kubelet_dir: PathBuf,
     /// The socket of the node service.
     pub(crate) node_socket: PathBuf,
+    /// Where it is served to other machines.
+    pub(crate) node_listen: Option<Address>,
     /// The directory of its records.
     pub(crate) node_state: PathBuf,
     pub(crate) max_volumes: u32,
@@ -269,6 +276,7 @@ impl Args {
                 max_volumes: self.max_volumes_per_node,
             }),
         };
+        let certificates = self.certificates.check(self.mode)?;
         let socket = checks::socket("--endpoint", &self.endpoint)?;
         let node = match self.mode {
             Mode::Controller => None,
@@ -290,6 +298,7 @@ impl Args {
                     Some(path) => checks::socket("--node-socket", path)?,
                     None => socket.with_file_name("node.sock"),
                 },
+                node_listen: checks::node_listen(self.node_listen.as_deref(), &certificates)?,
                 node_state: absolute(
                     "--node-state",
                     (self.node_state).unwrap_or_else(|| {
@@ -306,7 +315,7 @@ impl Args {
             topology_key,
             controller,
             node,
-            certificates: self.certificates.check(self.mode)?,
+            certificates,
             http_listen: self.http_listen,
             address_file: self.address_file,
         })
