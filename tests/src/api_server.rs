@@ -193,11 +193,11 @@ impl ApiServer {
         token
     }
 
-    /// A token that belongs to no pod.
-    pub fn token_without_pod(&self) -> String {
-        let token = jwt(&json!({"aud": ["longhorn-base-image"], "jti": "person"}));
+    /// A token of `NAMESPACE:ACCOUNT` that belongs to no pod.
+    pub fn token_without_pod(&self, account: &str) -> String {
+        let token = jwt(&json!({"aud": ["longhorn-base-image"], "jti": account}));
         let status = json!({"authenticated": true, "audiences": ["longhorn-base-image"],
-            "user": {"username": "system:serviceaccount:longhorn-system:backing-image-manager"}});
+            "user": {"username": format!("system:serviceaccount:{account}")}});
         self.objects().tokens.insert(token.clone(), status);
         token
     }

@@ -38,8 +38,8 @@ pub(crate) enum Refusal {
     PodGone { name: String },
     /// It is not that of a pod.
     #[error(
-        "the token is that of {user:?} and of no pod: only pods are certified here; a person uses the certificates \
-         of `backing-image-manager certs`, or kubectl exec"
+        "the token is that of {user:?} and of no pod: only pods are certified here, and a person by \
+         `kubectl create token longhorn-base-image-cli --audience longhorn-base-image`"
     )]
     NoPod { user: String },
     /// It is that of a pod elsewhere.

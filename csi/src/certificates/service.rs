@@ -19,6 +19,8 @@ use super::token::Claims;
 
 /// For whom a token has to be.
 pub(crate) const AUDIENCE: &str = "longhorn-base-image";
+/// The account for which a person makes a token (`kubectl create token`); no pod has it.
+const PERSON: &str = "longhorn-base-image-cli";
 /// Questions to Kubernetes at a time: with some milliseconds for each, a hundred pods that start at once are
 /// certified within a second, and the API server has other things to do.
 const AT_ONCE: usize = 16;
@@ -59,12 +61,29 @@ impl CertificatesService {
         Ok(issued)
     }
 
+    /// A person, by a token that was made for the account of persons: whoever may make one is an administrator of the
+    /// cluster.
+    fn person(&self, user: String) -> Result<Identity, Refusal> {
+        let namespace = self.keeper.api().namespace();
+        if user != format!("system:serviceaccount:{namespace}:{PERSON}") {
+            return Err(Refusal::NoPod { user });
+        }
+        if !self.rate.admit(PERSON, Instant::now()) {
+            return Err(Refusal::TooOften {
+                name: PERSON.to_owned(),
+                most: rate::MOST,
+                minutes: rate::WINDOW.as_secs() / 60,
+            });
+        }
+        Ok(Identity::new(Role::Cli, None, PERSON)?)
+    }
+
     /// Whom a token proves the caller to be.
     async fn whose(&self, token: &str, claims: &Claims) -> Result<Identity, Refusal> {
         let api = self.keeper.api();
         let pod = match api.review(token, AUDIENCE).await? {
             Reviewed::Pod(pod) => pod,
-            Reviewed::NoPod { user } => return Err(Refusal::NoPod { user }),
+            Reviewed::NoPod { user } => return self.person(user),
             Reviewed::Rejected => return Err(claims.why_rejected(SystemTime::now())),
         };
         if pod.namespace != api.namespace() {

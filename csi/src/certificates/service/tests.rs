@@ -71,6 +71,23 @@ async fn a_pod_gets_the_role_of_its_account_and_its_own_node_and_name() {
 }
 
 #[tokio::test]
+async fn a_person_is_certified_by_the_account_of_persons_alone() {
+    let (_sandbox, server, service) = cluster("service-person").await;
+    let token = server.token_without_pod("longhorn-system:longhorn-base-image-cli");
+    assert_eq!(
+        ask(&service, &token).await.unwrap(),
+        "spiffe://base-image.longhorn.io/cli/longhorn-base-image-cli"
+    );
+    // Another namespace may have an account of that name, and a pod has another proof.
+    let token = server.token_without_pod("default:longhorn-base-image-cli");
+    let status = ask(&service, &token).await.unwrap_err();
+    assert_eq!(status.code(), Code::PermissionDenied, "{status}");
+    let pod = PodToken::of("longhorn-base-image-cli", "pod-1", "n1");
+    let status = ask(&service, &server.token(&pod)).await.unwrap_err();
+    assert_eq!(status.code(), Code::PermissionDenied, "{status}");
+}
+
+#[tokio::test]
 async fn row_233_each_wrong_token_is_refused_with_its_reason() {
     let (_sandbox, server, service) = cluster("service-tokens").await;
     let with = |change: fn(&mut PodToken)| {
@@ -108,7 +125,7 @@ async fn row_233_each_wrong_token_is_refused_with_its_reason() {
         ),
         (&forged, Code::Unauthenticated, "does not accept the token"),
         (
-            &server.token_without_pod(),
+            &server.token_without_pod("longhorn-system:backing-image-manager"),
             Code::PermissionDenied,
             "of no pod",
         ),
