@@ -6,9 +6,9 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use e2e::certificates::{self, Authority};
-use e2e::manager::{Options, from_file, from_peers, init_disk};
+use e2e::manager::{Options, from_file, from_peers, from_registry, init_disk};
 use e2e::noise::noise;
-use e2e::{Manager, Sandbox, block_on, command, programs, wait};
+use e2e::{Manager, Need, Registry, Sandbox, block_on, command, needs, programs, registry, wait};
 use proto::storage::v1 as pb;
 use proto::storage::v1::disks_client::DisksClient;
 use tokio::io::AsyncReadExt as _;
@@ -200,5 +200,42 @@ fn row_259_private_keys_are_in_no_log() {
             logs.iter().all(|log| !log.contains(&key)),
             "a line of a key is in a log"
         );
+    }
+}
+
+#[test]
+fn row_259_pull_secrets_are_in_no_log() {
+    needs!(Need::Tool("docker-registry"), Need::Tool("htpasswd"));
+    let sandbox = Sandbox::new("trust-pull-secret");
+    let authority = Authority::new(&sandbox, "authority");
+    let registry = Registry::start(&sandbox);
+    let config = registry.registry_config.display().to_string();
+    let options = [
+        ("LOG_LEVEL", "trace"),
+        ("--registry-config", config.as_str()),
+    ];
+    let manager = start(&sandbox, &authority, "n1", &options);
+    // By the network, with TLS, in a message; then to the registry, in a header.
+    let mut request = from_registry("private", &registry.reference("private/none:v1"));
+    let Some(pb::source::Source::Registry(source)) = request
+        .source
+        .as_mut()
+        .and_then(|source| source.source.as_mut())
+    else {
+        panic!("not from a registry");
+    };
+    source.docker_config_json = fs::read(&registry.docker_config).unwrap();
+    let image = manager.make_image(request).unwrap();
+    assert!(image.message.contains("private/none"), "{image:?}");
+    assert!(
+        registry.requests(&["/manifests/", "401"]) + registry.requests(&["/manifests/", "404"]) > 0
+    );
+    let log = manager.process.log();
+    assert!(log.contains("TRACE"), "no log at that level");
+    // In base 64, as the header has it (RFC 7617): wizard:abracadabra.
+    let login = "d2l6YXJkOmFicmFjYWRhYnJh";
+    for secret in [registry::PASSWORD, login] {
+        let line = log.lines().find(|line| line.contains(secret));
+        assert!(line.is_none(), "{line:?}");
     }
 }
