@@ -50,6 +50,7 @@ const STEPS: &[Step] = &[
     ("private", rights::row_88_a_pull_secret_is_the_claims_own),
     ("privilege", rights::row_86_the_manager_has_no_privilege),
     ("rights", rights::row_87_rights),
+    ("person", stranger::a_person_asks_all_managers),
     ("ports", capture::row_270_there_are_no_other_ports),
     ("claims", faults::row_100_claims_come_and_go),
     ("leaders", faults::row_99_leaders_change),

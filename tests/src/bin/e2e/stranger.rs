@@ -109,6 +109,17 @@ pub(crate) fn row_215_commands_of_the_documents(cluster: &Cluster) {
     nothing_of_ours(cluster);
 }
 
+/// The command by which a person asks all managers, as it is printed.
+pub(crate) fn a_person_asks_all_managers(cluster: &Cluster) {
+    for command in commands(INSTALL, "### Certificates") {
+        let said = Shell::new().run(&command);
+        let disks: serde_json::Value = serde_json::from_str(&said).unwrap();
+        let disks = disks.as_array().unwrap();
+        assert_eq!(disks.len(), cluster.nodes(), "{said}");
+        assert!(disks.iter().all(|disk| disk["answers"] == true), "{said}");
+    }
+}
+
 fn crds(cluster: &Cluster) -> usize {
     let crds = cluster.get("customresourcedefinitions");
     crds["items"].as_array().unwrap().len()
