@@ -214,12 +214,13 @@ impl Lineage {
         })
     }
 
-    /// Who signs now: the newest, unless it may not be known everywhere yet and the one before it still can.
-    pub fn signer(&self, now: SystemTime) -> &Authority {
-        // The certificate of ours is good from CLOCK_SKEW before it was made.
-        let known_at = self.newest.not_before() + CLOCK_SKEW + OVERLAP;
+    /// Who signs: the newest when it has been published for [`OVERLAP`], and until then the one before it, as long
+    /// as that can. `published`: since when the newest is published, as far as the caller has seen. When it was
+    /// made says nothing: it may have been made elsewhere, long ago, or not have been published yet.
+    pub fn signer(&self, published: Option<SystemTime>, now: SystemTime) -> &Authority {
+        let is_known = published.is_some_and(|since| now >= since + OVERLAP);
         match &self.previous {
-            Some(previous) if now < known_at && now + LEAF_LIFE < previous.not_after() => previous,
+            Some(previous) if !is_known && now + LEAF_LIFE < previous.not_after() => previous,
             _ => &self.newest,
         }
     }

@@ -160,7 +160,7 @@ mod tests {
             let identity = Identity::new(Role::Cli, None, "x")?;
             Ok(Issued {
                 chain_pem: lineage
-                    .signer(now)
+                    .signer(None, now)
                     .sign(csr_pem, &identity, LEAF_LIFE, now)?,
                 bundle_pem: lineage.bundle("", now)?,
             })

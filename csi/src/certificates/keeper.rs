@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime};
 
 use kubernetes::{Api, Kind, Stored, Written};
 use tracing::{info, warn};
-use trust::authority::{LEAF_LIFE, OVERLAP};
-use trust::{Authority, Held, Identity, Issued, KeyRequest, Lineage};
+use trust::authority::LEAF_LIFE;
+use trust::{Held, Identity, Issued, KeyRequest, Lineage};
 use types::report;
 
 use super::decision::{self, Found, Step, Texts};
@@ -29,27 +29,8 @@ const BUNDLE: &str = "ca.crt";
 struct Reign {
     lineage: Lineage,
     bundle: String,
-    /// Since when the newest authority is in the ConfigMap, where this process has seen it become the newest.
-    /// `Err`: it is not there yet.
-    known: Result<Option<SystemTime>, NotYet>,
-}
-
-#[derive(Debug)]
-struct NotYet;
-
-impl Reign {
-    /// Who signs: the newest when it is known everywhere, as far as the one before still can.
-    fn signer(&self, now: SystemTime) -> &Authority {
-        let is_known = match self.known {
-            Ok(None) => return self.lineage.signer(now),
-            Ok(Some(since)) => now >= since + OVERLAP,
-            Err(NotYet) => false,
-        };
-        match &self.lineage.previous {
-            Some(previous) if !is_known && now + LEAF_LIFE < previous.not_after() => previous,
-            _ => &self.lineage.newest,
-        }
-    }
+    /// Since when this process has seen the newest authority in the ConfigMap.
+    published: Option<SystemTime>,
 }
 
 /// The authority of this controller. Cheap to clone; clones share it.
@@ -151,7 +132,8 @@ impl Shared {
     ) -> Option<trust::Result<Issued>> {
         let reign = self.reign();
         let reign = reign.as_ref()?;
-        let chain = reign.signer(now).sign(csr_pem, identity, LEAF_LIFE, now);
+        let signer = reign.lineage.signer(reign.published, now);
+        let chain = signer.sign(csr_pem, identity, LEAF_LIFE, now);
         Some(chain.map(|chain_pem| Issued {
             chain_pem,
             bundle_pem: reign.bundle.clone(),
@@ -231,16 +213,10 @@ impl Shared {
         let before = reign.as_ref().map_or("", |reign| &reign.bundle);
         let bundle = lineage.bundle(before, now);
         let bundle = bundle.map_err(|error| report(&error).to_string())?;
-        // When ours was made says when it is known everywhere. Somebody else's may be of any age.
-        let known = if self.place.owned || reign.is_none() {
-            Ok(None)
-        } else {
-            Err(NotYet)
-        };
         *reign = Some(Reign {
             lineage,
             bundle,
-            known,
+            published: None,
         });
         Ok(())
     }
@@ -281,9 +257,7 @@ impl Shared {
             }
             if let Some(reign) = &mut *self.reign() {
                 reign.bundle = bundle;
-                if reign.known.is_err() {
-                    reign.known = Ok(Some(now));
-                }
+                reign.published = reign.published.or(Some(now));
             }
             return Ok(());
         }

@@ -90,9 +90,12 @@ fn a_new_authority_is_believed_before_it_signs_and_the_old_one_until_it_ends() {
     let old = lineage.newest.certificate_pem().to_owned();
     let published = lineage.bundle("", start).unwrap();
     lineage = lineage.succeed(due).unwrap();
-    let signs_old = |at| lineage.signer(at).certificate_pem() == old;
-    assert!(signs_old(due) && signs_old(due + OVERLAP / 2));
-    assert!(!signs_old(due + OVERLAP + HOUR / 60));
+    let signs_old = |published, at| lineage.signer(published, at).certificate_pem() == old;
+    assert!(signs_old(Some(due), due) && signs_old(Some(due), due + OVERLAP / 2));
+    assert!(!signs_old(Some(due), due + OVERLAP));
+    // Not published, it does not sign as long as the old one can.
+    assert!(signs_old(None, due + SUCCESSION - 3 * DAY));
+    assert!(!signs_old(None, due + SUCCESSION));
     assert!(!lineage.is_due(due));
     let bundle = lineage.bundle(&published, due).unwrap();
     assert_eq!(x509::certificates(&bundle).unwrap().len(), 2);
@@ -112,5 +115,5 @@ fn an_authority_without_a_predecessor_signs_at_once() {
     let start = now();
     let lineage = Lineage::create(start).unwrap();
     let newest = lineage.newest.certificate_pem();
-    assert_eq!(lineage.signer(start).certificate_pem(), newest);
+    assert_eq!(lineage.signer(None, start).certificate_pem(), newest);
 }
