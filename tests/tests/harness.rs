@@ -140,3 +140,22 @@ fn row_217_a_cluster_that_cannot_run_is_a_failure() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("lacks root"), "{said}");
 }
+
+/// A clone that is not deep enough: the step helm-upgrade says what to fetch, before anything is built.
+#[test]
+fn row_271_a_history_without_the_release_before_is_told() {
+    let sandbox = Sandbox::new("shallow");
+    let script = fs::read(e2e::programs::sources().join("tests/kubernetes/before")).unwrap();
+    let script = sandbox.write("tests/kubernetes/before", script);
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let tools = sandbox.path("tools");
+    e2e::command::run("git", ["init", "-q", &sandbox.dir().display().to_string()]);
+    let output = std::process::Command::new(script)
+        .env("TOOLS", &tools)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("run git fetch --unshallow"), "{said}");
+    assert!(output.stdout.is_empty() && !tools.exists());
+}

@@ -18,6 +18,7 @@ mod provisioner;
 mod registry;
 mod release;
 mod rights;
+mod stolen;
 mod stranger;
 mod suite;
 
@@ -52,6 +53,7 @@ const STEPS: &[Step] = &[
     ("rights", rights::row_87_rights),
     ("person", stranger::a_person_asks_all_managers),
     ("ports", capture::row_270_there_are_no_other_ports),
+    ("stolen", stolen::row_272_a_node_is_broken_into),
     ("claims", faults::row_100_claims_come_and_go),
     ("leaders", faults::row_99_leaders_change),
     ("replaced", faults::row_155_managers_replaced),

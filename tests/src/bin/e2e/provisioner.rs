@@ -78,7 +78,7 @@ fn end(cluster: &Cluster) {
 }
 
 /// As an operator does who wants no pod to wait: every disk gets the image before.
-fn fetch_everywhere(cluster: &Cluster) {
+pub(crate) fn fetch_everywhere(cluster: &Cluster) {
     let line = "pods -n longhorn-system -l longhorn.io/component=backing-image-manager -o name";
     for pod in cluster.kubectl(&format!("get {line}")).lines() {
         let create = "backing-image-manager backing-image create --wait --registry";
