@@ -30,7 +30,7 @@ pub enum Work {
 }
 
 impl Work {
-    /// The capabilities that it needs, each found by taking it away (`tests/tests/confined.rs`):
+    /// The capabilities that it needs; `tests/tests/confined.rs` has the life of a volume with no more than these:
     /// `CAP_SYS_ADMIN` mounts, and configures loop devices; `CAP_DAC_OVERRIDE` opens files of managers that run as
     /// another user, and `CAP_CHOWN` gives them a formatted one; `CAP_SYS_RESOURCE` grows an ext4 in use (`EXT4_IOC_RESIZE_FS`).
     fn capabilities(self) -> CapabilitySet {
