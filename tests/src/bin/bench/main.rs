@@ -23,6 +23,7 @@ mod io;
 mod report;
 mod sync;
 mod transfer;
+mod trust;
 mod volume;
 
 use std::process::ExitCode;
@@ -32,7 +33,7 @@ use report::Report;
 
 type Case = (&'static str, fn(&mut Report));
 
-const CASES: [Case; 23] = [
+const CASES: [Case; 25] = [
     ("volume-xfs", volume::on_xfs),
     ("volume-ext4", volume::on_ext4),
     ("pull", ingest::pull),
@@ -54,6 +55,8 @@ const CASES: [Case; 23] = [
     ("peer-shapes", sync::shapes),
     ("peer-tiny", sync::tiny),
     ("fan-out", sync::fan_out),
+    ("trust-copy", trust::copy),
+    ("trust-call", trust::call),
     ("list", faces::list),
     ("latency", faces::latency),
 ];

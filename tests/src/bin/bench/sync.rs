@@ -12,12 +12,12 @@ use e2e::{Disk, FileSystem, Manager, Sandbox, command};
 
 use crate::report::{Budget, Report, Runs};
 
-const MIB: u64 = 1 << 20;
+pub(crate) const MIB: u64 = 1 << 20;
 const RUNS: usize = 5;
 const UUID: &str = "0123abcd";
 
 /// Two disks with a manager each.
-struct Site {
+pub(crate) struct Site {
     from: Manager,
     to: Manager,
     disks: [Disk; 2],
@@ -25,20 +25,21 @@ struct Site {
     _sandbox: Sandbox,
 }
 
-fn site() -> Site {
+/// Managers of the nodes n1 and n2 with the options that are told for a node and a disk.
+pub(crate) fn site(options: impl Fn(&str, &Path) -> Options) -> Site {
     let sandbox = Sandbox::new("bench-sync");
     let import = sandbox.make_dir("import");
     let disks =
         ["first", "second"].map(|name| Disk::new(&sandbox, name, FileSystem::Xfs, 12 << 30));
-    let start = |name: &str, disk: &Disk| {
+    let start = |node: &str, disk: &Disk| {
         init_disk(disk.dir());
-        let mut options = Options::new(disk.dir()).with("--import-dir", &import);
-        name.clone_into(&mut options.name);
+        let mut options = options(node, disk.dir()).with("--import-dir", &import);
+        node.clone_into(&mut options.name);
         Manager::start(&sandbox, &options)
     };
     Site {
-        from: start("from", &disks[0]),
-        to: start("to", &disks[1]),
+        from: start("n1", &disks[0]),
+        to: start("n2", &disks[1]),
         disks,
         import,
         _sandbox: sandbox,
@@ -54,7 +55,12 @@ fn make(manager: &Manager, name: &str, path: &Path) {
 
 impl Site {
     /// A file with `data` MiB of noise, one each `step` bytes of the file in pieces of `piece` bytes.
-    fn file(&self, name: &str, size: u64, pieces: impl Iterator<Item = (u64, u64)>) -> PathBuf {
+    pub(crate) fn file(
+        &self,
+        name: &str,
+        size: u64,
+        pieces: impl Iterator<Item = (u64, u64)>,
+    ) -> PathBuf {
         let path = self.import.join(name);
         let file = File::create(&path).unwrap();
         file.set_len(size).unwrap();
@@ -67,7 +73,7 @@ impl Site {
     }
 
     /// Seconds of a copy, from the request to ready.
-    fn copy(&self, name: &str) -> f64 {
+    pub(crate) fn copy(&self, name: &str) -> f64 {
         warm_memory();
         let start = Instant::now();
         let image = self
@@ -95,6 +101,11 @@ impl Site {
     }
 }
 
+/// A manager without certificates.
+fn plain(_: &str, disk: &Path) -> Options {
+    Options::new(disk)
+}
+
 /// Touches and frees as much memory as the largest copy takes in the kernel's cache. A virtual machine
 /// gives memory that is free back to its host within seconds, and each page costs several copies of it
 /// when it is asked back: whoever comes after a pause would pay for both.
@@ -106,13 +117,13 @@ fn warm_memory() {
     std::hint::black_box(&pages);
 }
 
-fn dense(mebibytes: u64) -> impl Iterator<Item = (u64, u64)> {
+pub(crate) fn dense(mebibytes: u64) -> impl Iterator<Item = (u64, u64)> {
     (0..mebibytes).map(|n| (n * MIB, MIB))
 }
 
 /// 2 GiB of noise.
 pub(crate) fn peer_copy(report: &mut Report) {
-    let site = site();
+    let site = site(plain);
     site.file("dense", 2048 * MIB, dense(2048));
     let runs = Runs::interleaved(RUNS, || site.copy("dense"), || site.cp("dense"));
     let budget = Budget::AtMost(1.3);
@@ -121,7 +132,7 @@ pub(crate) fn peer_copy(report: &mut Report) {
 
 /// Holes: 100 MiB in 8 GiB beside 100 MiB, and 4 KiB of data, 4 KiB of hole beside the same data.
 pub(crate) fn shapes(report: &mut Report) {
-    let site = site();
+    let site = site(plain);
     site.file("small", 100 * MIB, dense(100));
     site.file("sparse", 8192 * MIB, (0..100).map(|n| (n * 80 * MIB, MIB)));
     let runs = Runs::interleaved(RUNS, || site.copy("sparse"), || site.copy("small"));
@@ -139,7 +150,7 @@ pub(crate) fn shapes(report: &mut Report) {
 
 /// The least that a copy takes: one sector.
 pub(crate) fn tiny(report: &mut Report) {
-    let site = site();
+    let site = site(plain);
     site.file("tiny", 512, std::iter::once((0, 512)));
     let runs = Runs::interleaved(20, || 1e3 * site.copy("tiny"), || 50.0);
     let budget = Budget::AtMost(1.0);
