@@ -15,6 +15,8 @@ use crate::install::tools;
 use crate::provisioner::the_service_serves_the_wizard;
 
 const INSTALL: &str = "docs/install.md";
+/// The section with the command by which a person asks all managers.
+const PERSON: &str = "### Certificates";
 /// Where the only thing is said that this cluster needs and a stranger's does not: a mirror of the registry.
 const MIRROR: &str = "apply -k tests/kubernetes/stranger";
 
@@ -81,7 +83,10 @@ pub(crate) fn row_215_commands_of_the_documents(cluster: &Cluster) {
     let (apply, example) = readme.split_first().unwrap();
     shell.run(apply);
     shell.run(&format!("kubectl {MIRROR}"));
-    let install = commands(INSTALL, "## In five minutes");
+    let mut install = commands(INSTALL, "## In five minutes");
+    // A section of it is about later: the step person.
+    let later = commands(INSTALL, PERSON);
+    install.retain(|command| !later.contains(command));
     let (kustomize, helm): (Vec<String>, Vec<String>) = install
         .into_iter()
         .partition(|command| !command.contains("helm install") && !command.contains(" label "));
@@ -111,7 +116,7 @@ pub(crate) fn row_215_commands_of_the_documents(cluster: &Cluster) {
 
 /// The command by which a person asks all managers, as it is printed.
 pub(crate) fn a_person_asks_all_managers(cluster: &Cluster) {
-    for command in commands(INSTALL, "### Certificates") {
+    for command in commands(INSTALL, PERSON) {
         let said = Shell::new().run(&command);
         let disks: serde_json::Value = serde_json::from_str(&said).unwrap();
         let disks = disks.as_array().unwrap();
