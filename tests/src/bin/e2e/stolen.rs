@@ -11,7 +11,7 @@ use e2e::{Sandbox, wait};
 use serde_json::{Value, json};
 
 use crate::examples::end;
-use crate::install::tools;
+use crate::install::{is_ready, tools};
 use crate::provisioner::fetch_everywhere;
 
 const NAMESPACE: &str = "longhorn-system";
@@ -78,6 +78,15 @@ pub(crate) fn row_272_a_node_is_broken_into(cluster: &Cluster) {
     fetch_everywhere(cluster);
     let snapshot = snapshot(cluster);
 
+    // The manifests open no port of the node service: nothing needs it yet.
+    let listen = format!(
+        r#"[{{"op":"add","path":"/spec/template/spec/containers/0/args/-","value":"--node-listen=0.0.0.0:{NODE_PORT}"}}]"#
+    );
+    let plugin =
+        format!("-n {NAMESPACE} patch daemonset longhorn-csi-plugin --type=json -p {listen}");
+    cluster.kubectl(&plugin);
+    is_ready(cluster);
+
     let attacker = Attacker::new(cluster);
     for (what, role) in [
         ("backing-image-manager", "manager"),
@@ -95,6 +104,10 @@ pub(crate) fn row_272_a_node_is_broken_into(cluster: &Cluster) {
         attacker.reads_images_of_node_1(role, &stolen, &snapshot);
     }
     attacker.others_get_no_certificate();
+    cluster.kubectl(&format!(
+        "-n {NAMESPACE} rollout undo daemonset/longhorn-csi-plugin"
+    ));
+    is_ready(cluster);
 
     assert_eq!(cluster.exec("blank", "cat /data/since"), since);
     cluster.kubectl("delete volumesnapshot stolen");
@@ -278,12 +291,6 @@ impl<'a> Attacker<'a> {
         let (_, node) = pod(self.cluster, "longhorn-csi-plugin", "n1");
         let mut called = 0;
         for (service, proto, port) in SERVICES {
-            if port == NODE_PORT && !self.node_service_has_a_port() {
-                println!(
-                    "  the node service has a socket alone: there is nothing to call from another node"
-                );
-                continue;
-            }
             let list = format!(
                 "grpcurl -import-path {} -proto {proto} list {service}",
                 protos()
@@ -304,14 +311,6 @@ impl<'a> Attacker<'a> {
             }
         }
         println!("  {role} of n2: {called} methods of n1 refuse it");
-    }
-
-    fn node_service_has_a_port(&self) -> bool {
-        let plugin = self
-            .cluster
-            .get(&format!("daemonset -n {NAMESPACE} longhorn-csi-plugin"));
-        let arguments = plugin["spec"]["template"]["spec"]["containers"][0]["args"].to_string();
-        arguments.contains("--node-listen")
     }
 
     /// Images that came from elsewhere are for every manager; bytes of a volume are not.
