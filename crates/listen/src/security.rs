@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
-use trust::held::Proof;
+use trust::held::{H2, HTTP1, Proof};
 use trust::{Caller, Held, LonghornTls};
 
 use crate::{Duplex, PREFACE, Protocol, says_hello};
@@ -83,12 +83,16 @@ pub(crate) async fn meet(
         tokio::time::timeout(LAST_WORDS, refuse(stream, protocol)).await??;
         return Ok(None);
     }
+    let inside = match protocol {
+        Protocol::Http1 => HTTP1,
+        Protocol::Grpc => H2,
+    };
     let (stream, peer) = match (&security.held, &security.longhorn) {
-        (held, Some(longhorn)) => longhorn.accept(held.as_ref(), stream).await?,
+        (held, Some(longhorn)) => longhorn.accept(held.as_ref(), stream, inside).await?,
         (Some(held), None) if security.token_instead => {
-            held.accept(stream, Proof::Optional).await?
+            held.accept(stream, Proof::Optional, inside).await?
         }
-        (Some(held), None) => held.accept(stream, Proof::Required).await?,
+        (Some(held), None) => held.accept(stream, Proof::Required, inside).await?,
         (None, None) => return Ok(None),
     };
     let good_for = peer.as_ref().map(|peer| {

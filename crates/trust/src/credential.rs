@@ -57,7 +57,8 @@ impl KeyRequest {
     /// Joins the key with the certificate that was issued for it.
     ///
     /// # Errors
-    /// What came is not a certificate for this key, names no program, or no root signed it.
+    /// What came is not a certificate for this key, or names no program. Whether it is believed, [`Credential::verify`]
+    /// says.
     pub fn complete(&self, chain_pem: &str, roots_pem: &str) -> Result<Credential> {
         Credential::from_pem(chain_pem, &self.key_pem(), roots_pem)
     }

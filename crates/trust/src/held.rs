@@ -188,22 +188,25 @@ impl Held {
         &self,
         stream: S,
         proof: Proof,
+        protocol: &[u8],
     ) -> io::Result<(server::TlsStream<S>, Option<Peer>)>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let config = self.serving(proof)?;
+        let config = self.serving(proof, protocol)?;
         let stream = TlsAcceptor::from(config).accept(stream).await?;
         let peer = peer_of(&stream)?;
         Ok((stream, peer))
     }
 
-    pub(crate) fn serving(&self, proof: Proof) -> io::Result<Arc<ServerConfig>> {
+    /// How to serve a client now, who is told that `protocol` is spoken inside and no other.
+    pub(crate) fn serving(&self, proof: Proof, protocol: &[u8]) -> io::Result<Arc<ServerConfig>> {
         let ready = self.current()?;
-        Ok(match proof {
-            Proof::Required => ready.mutual.clone(),
-            Proof::Optional => ready.open.clone(),
-        })
+        let config = match proof {
+            Proof::Required => &ready.mutual,
+            Proof::Optional => &ready.open,
+        };
+        Ok(speaking(config, protocol))
     }
 
     /// Greets a server: the handshake, and who it has proven to be.
@@ -310,6 +313,13 @@ impl Ready {
     }
 }
 
+/// The same server for one protocol inside (RFC 7301): what a port does not speak it does not offer.
+pub(crate) fn speaking(config: &ServerConfig, protocol: &[u8]) -> Arc<ServerConfig> {
+    let mut config = config.clone();
+    config.alpn_protocols = vec![protocol.to_vec()];
+    Arc::new(config)
+}
+
 /// A server that proves itself by a credential.
 fn serving(
     clients: Arc<dyn rustls::server::danger::ClientCertVerifier>,
@@ -323,7 +333,6 @@ fn serving(
     let mut config = builder
         .with_client_cert_verifier(clients)
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
-    config.alpn_protocols = vec![H2.to_vec(), HTTP1.to_vec()];
     config.ignore_client_order = true;
     // A resumed session would be that of a certificate that was checked long ago.
     config.session_storage = Arc::new(NoServerSessionStorage {});

@@ -21,7 +21,7 @@ use types::report;
 
 use crate::credential::roots;
 use crate::files::{CA_CERTIFICATE, CERTIFICATE, KEY, read};
-use crate::held::{H2, HTTP1, Held, Peer, Proof, SERVER_NAME_SUFFIX, peer_of};
+use crate::held::{Held, Peer, Proof, SERVER_NAME_SUFFIX, peer_of, speaking};
 use crate::{Error, Result, x509};
 
 /// Where Longhorn mounts its Secret.
@@ -74,6 +74,7 @@ impl LonghornTls {
         &self,
         held: Option<&Held>,
         stream: S,
+        protocol: &[u8],
     ) -> io::Result<(TlsStream<S>, Option<Peer>)>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -85,11 +86,14 @@ impl LonghornTls {
             .unwrap_or_default()
             .to_owned();
         if let Some(held) = held.filter(|_| name.ends_with(SERVER_NAME_SUFFIX)) {
-            let stream = hello.into_stream(held.serving(Proof::Required)?).await?;
+            let stream = hello
+                .into_stream(held.serving(Proof::Required, protocol)?)
+                .await?;
             let peer = peer_of(&stream)?;
             return Ok((stream, peer));
         }
         let config = self.config().map_err(io::Error::other)?;
+        let config = speaking(&config, protocol);
         Ok((hello.into_stream(config).await?, None))
     }
 
@@ -144,12 +148,11 @@ fn serving([ca, certificate, key]: &[String; 3]) -> Result<Arc<ServerConfig>> {
         WebPkiClientVerifier::builder_with_provider(Arc::new(roots(ca)?), provider.clone())
             .build()
             .map_err(Error::invalid("root certificate"))?;
-    let mut config = ServerConfig::builder_with_provider(provider)
+    let config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(Error::crypto("serve TLS"))?
         .with_client_cert_verifier(clients)
         .with_single_cert(x509::certificates(certificate)?, x509::private_key(key)?)
         .map_err(Error::invalid("certificate"))?;
-    config.alpn_protocols = vec![H2.to_vec(), HTTP1.to_vec()];
     Ok(Arc::new(config))
 }

@@ -114,6 +114,8 @@ async fn certify<I: Issuer>(held: &Held, issuer: &I, bundle: &Path, published: &
     let request = KeyRequest::new()?;
     let issued = issuer.issue(request.csr_pem(), roots).await?;
     let credential = request.complete(&issued.chain_pem, &issued.bundle_pem)?;
+    // Others would say it less clearly: the clock of this machine is wrong, for example.
+    credential.verify(SystemTime::now())?;
     info!(identity = %credential.identity(), "certified");
     held.set(credential)
 }

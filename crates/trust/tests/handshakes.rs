@@ -9,7 +9,7 @@ use rustls_pki_types::pem::PemObject as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use trust::authority::{Authority, CLOCK_SKEW, LEAF_LIFE};
-use trust::held::{H2, Proof, connect_unproven};
+use trust::held::{H2, HTTP1, Proof, connect_unproven};
 use trust::{Credential, Dialer, Expected, Held, Identity, KeyRequest, Peer, Role};
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -42,7 +42,7 @@ async fn serve(held: Held, proof: Proof) -> String {
         while let Ok((stream, _)) = listener.accept().await {
             let held = held.clone();
             tokio::spawn(async move {
-                let (mut stream, peer) = held.accept(stream, proof).await?;
+                let (mut stream, peer) = held.accept(stream, proof, H2).await?;
                 let who = peer.map_or("nobody".into(), |peer: Peer| peer.identity.to_string());
                 stream.write_all(format!("{who}\n").as_bytes()).await?;
                 let (mut read, mut write) = tokio::io::split(stream);
@@ -262,4 +262,18 @@ async fn without_a_credential_nobody_is_served_and_nobody_asked() {
     let mut plain = TcpStream::connect(&address).await.unwrap();
     plain.write_all(b"PRI * HTTP/2.0\r\n\r\n").await.unwrap();
     assert_eq!(plain.read(&mut [0; 8]).await.unwrap_or(0), 0);
+}
+
+#[tokio::test]
+async fn what_a_port_does_not_speak_it_does_not_offer() {
+    let now = SystemTime::now();
+    let authority = Authority::create(now).unwrap();
+    let server = credential(&authority, &identity(Role::Manager, "n1"), now);
+    let address = serve(held(server), Proof::Required).await;
+    let mine = held(credential(&authority, &identity(Role::Cli, ""), now));
+    let dialer = Dialer::Proven(mine);
+    dialer.connect(&address, &manager(), H2).await.unwrap();
+    let error = dialer.connect(&address, &manager(), HTTP1).await;
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("NoApplicationProtocol"), "{error}");
 }

@@ -97,7 +97,7 @@ async fn serve(held: Held, longhorn: LonghornTls) -> String {
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             use tokio::io::AsyncWriteExt as _;
-            let Ok((mut stream, peer)) = longhorn.accept(Some(&held), stream).await else {
+            let Ok((mut stream, peer)) = longhorn.accept(Some(&held), stream, H2).await else {
                 continue;
             };
             let who = peer.map_or("Longhorn".to_owned(), |peer| peer.identity.to_string());
