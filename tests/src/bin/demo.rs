@@ -13,8 +13,9 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use e2e::baseimage::{Build, PARTY_WIZARD, WIZARD, web_page};
+use e2e::certificates::Authority;
 use e2e::csi::{Claim, Plugin, claim};
-use e2e::manager::{Options, init_disk};
+use e2e::manager::{NODE, Options, init_disk};
 use e2e::web::Nginx;
 use e2e::{Disk, FileSystem, Manager, Need, Registry, Sandbox, needs};
 
@@ -69,12 +70,18 @@ fn whole_way(sandbox: &Sandbox) {
     let large = push(sandbox, &registry, 4096 * MIB);
 
     init_disk(disk.dir());
-    let manager = Manager::start(sandbox, &Options::new(disk.dir()).with_registry(&registry));
-    let plugin = Plugin::start(sandbox, &manager, disk.dir());
+    let authority = Authority::new(sandbox, "authority");
+    let options = Options::new(disk.dir()).with_registry(&registry);
+    let manager = Manager::start(sandbox, &options.trusting(&authority, NODE));
+    let certificates = authority.issue("controller/demo").display().to_string();
+    let more = ["--certificates", &certificates];
+    let plugin = Plugin::start_as(sandbox, &manager, disk.dir(), "", &more);
     let address = manager.address();
     say(
         "programs",
-        &format!("the manager serves the disk at {address}, the CSI plugin beside it"),
+        &format!(
+            "the manager serves the disk at {address}, the CSI plugin beside it; mutual TLS between them"
+        ),
     );
 
     let mut claims: Vec<Claim> = ["web-0", "web-1"]
