@@ -37,6 +37,10 @@ pub(crate) fn calls(report: &mut Report) {
     let image = manager.make_image(from_file("site", &image)).unwrap();
     assert_eq!(image.progress, 100, "{image:?}");
     manager.create_volume("site", "site", 0).unwrap();
+    // It was made by hand, for no pod.
+    let words = "hand-over --name site --to flexvolume --namespace default";
+    let words: Vec<&str> = words.split(' ').collect();
+    assert!(manager.cli("volume", &words).status.success());
     let driver = Driver::install(&sandbox, &manager, disk.dir());
     // What hosts get is the static one.
     if let Some(executable) = programs::static_flexvolume() {
