@@ -101,9 +101,10 @@ pub struct Peer {
 }
 
 /// Whether a client has to prove itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Proof {
     /// Whoever has no certificate is not served.
+    #[default]
     Required,
     /// It may come without: it proves itself by other means, a token.
     Optional,
@@ -132,6 +133,20 @@ impl Held {
             failure: None,
         });
         Ok(())
+    }
+
+    /// Believes those who are in a bundle from now on; whether that was a change. Without a credential it is none.
+    ///
+    /// # Errors
+    /// They are no certificates: who was believed is believed on.
+    pub fn believe(&self, roots_pem: &str) -> Result<bool> {
+        match self.credential() {
+            Some(credential) if credential.roots_pem() != roots_pem => {
+                self.set(credential.with_roots(roots_pem)?)?;
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
     }
 
     /// Says why a credential could not be got or renewed; the one that is there stays.

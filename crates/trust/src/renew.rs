@@ -85,17 +85,13 @@ async fn look(held: &Held, bundle: &Path, published: &mut String) {
     if text.trim().is_empty() || text == *published {
         return;
     }
-    if let Some(credential) = held.credential()
-        && credential.roots_pem() != text
-    {
-        let taken = credential.with_roots(&text).and_then(|with| held.set(with));
-        match taken {
-            Ok(()) => info!(
-                "the certificate authorities in {} have changed",
-                bundle.display()
-            ),
-            Err(error) => warn!("{} is not used: {}", bundle.display(), report(&error)),
-        }
+    match held.believe(&text) {
+        Ok(true) => info!(
+            "the certificate authorities in {} have changed",
+            bundle.display()
+        ),
+        Ok(false) => {}
+        Err(error) => warn!("{} is not used: {}", bundle.display(), report(&error)),
     }
     *published = text;
 }

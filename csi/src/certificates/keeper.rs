@@ -270,14 +270,12 @@ impl Shared {
     /// Certifies this controller itself, and again in time.
     fn certify(&self, now: SystemTime) -> trust::Result<()> {
         let held = self.held.credential();
-        if let Some(held) = held.filter(|held| held.renew_at() > now) {
+        if held.is_some_and(|held| held.renew_at() > now) {
             let bundle = self.reign().as_ref().map(|reign| reign.bundle.clone());
-            return match bundle {
-                Some(bundle) if bundle != held.roots_pem() => {
-                    self.held.set(held.with_roots(&bundle)?)
-                }
-                _ => Ok(()),
-            };
+            if let Some(bundle) = bundle {
+                self.held.believe(&bundle)?;
+            }
+            return Ok(());
         }
         let request = KeyRequest::new()?;
         match self.issue(request.csr_pem(), &self.identity, now) {
