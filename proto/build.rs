@@ -13,19 +13,23 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let manager = ["bimrpc/bimrpc.proto", "storage/v1/storage.proto"];
     let served = protox::compile(manager, ["proto"])?;
     File::create(out.join("manager.bin"))?.write_all(&served.encode_to_vec())?;
-    let paths = format!("&{:?}", methods(&served.file));
-    File::create(out.join("manager_methods.rs"))?.write_all(paths.as_bytes())?;
     let node = protox::compile(["node/v1/node.proto"], ["proto"])?;
-    let paths = format!("&{:?}", methods(&node.file));
-    File::create(out.join("node_methods.rs"))?.write_all(paths.as_bytes())?;
+    let trust = protox::compile(["trust/v1/trust.proto"], ["proto"])?;
+    for (name, files) in [
+        ("manager_methods.rs", &served.file),
+        ("node_methods.rs", &node.file),
+        ("trust_methods.rs", &trust.file),
+    ] {
+        let paths = format!("&{:?}", methods(files));
+        File::create(out.join(name))?.write_all(paths.as_bytes())?;
+    }
     let others = [
         "csi/v1/csi.proto",
         "enginerpc/syncagent.proto",
         "pluginregistration/api.proto",
-        "trust/v1/trust.proto",
     ];
     let mut all = protox::compile(others, ["proto"])?;
-    for file in served.file.into_iter().chain(node.file) {
+    for file in [served, node, trust].into_iter().flat_map(|set| set.file) {
         if all.file.iter().all(|known| known.name != file.name) {
             all.file.push(file);
         }

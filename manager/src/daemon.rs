@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::middleware::from_fn_with_state;
 use client::Address;
 use fetch::{AddressPolicy, Credentials, Network, Proxies, Tuning};
 use listen::{BoundAddresses, Listener, Protocol, access, calls};
@@ -102,8 +101,7 @@ pub async fn run(args: DaemonArgs) -> Result<()> {
     let answering = async {
         let grpc = grpc_router(service, manager, policy.clone())?;
         let http = longhorn::rest::router(files).merge(sync::serve::router(swarm, images));
-        let http = http.layer(from_fn_with_state(policy, access::of_http));
-        ports.serve(grpc, http, &stop).await;
+        ports.serve(grpc, access::http(http, policy), &stop).await;
         Ok(())
     };
     let served = tokio::select! {
@@ -303,10 +301,7 @@ fn grpc_router(
     let routes = Routes::new(manager)
         .add_service(reflection(builder()).build_v1().map_err(broken)?)
         .add_service(reflection(builder()).build_v1alpha().map_err(broken)?);
-    let router = service.route(routes).prepare().into_axum_router();
-    Ok(router
-        .layer(from_fn_with_state(policy, access::of_grpc))
-        .layer(axum::middleware::from_fn(calls::bounded)))
+    Ok(access::grpc(service.route(routes), policy))
 }
 
 /// Drains at the first signal that says so, then cancels `stop`; at the second one at once.

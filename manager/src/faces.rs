@@ -9,6 +9,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use listen::{Listener, Protocol, Security};
 use tracing::{info, warn};
+use trust::held::Proof;
 use trust::{Dialer, Held, LonghornTls, Open, Policy, access};
 use types::NodeId;
 
@@ -142,7 +143,7 @@ impl Faces {
     pub(crate) fn security(&self) -> Security {
         Security {
             held: self.held.clone(),
-            token_instead: false,
+            proof: Proof::Required,
             plain: self.own == Open::Plain || self.longhorn == Open::Plain,
             longhorn: self.longhorns.clone(),
         }

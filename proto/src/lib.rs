@@ -61,3 +61,5 @@ pub const MANAGER_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "
 pub const MANAGER_METHODS: &[&str] = include!(concat!(env!("OUT_DIR"), "/manager_methods.rs"));
 /// The methods of the node service.
 pub const NODE_METHODS: &[&str] = include!(concat!(env!("OUT_DIR"), "/node_methods.rs"));
+/// The methods of the certificate authority.
+pub const TRUST_METHODS: &[&str] = include!(concat!(env!("OUT_DIR"), "/trust_methods.rs"));

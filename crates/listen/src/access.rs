@@ -1,20 +1,40 @@
 //! Asks of every request whether its caller may make it, before any handler sees it.
+//!
+//! [`grpc`] and [`http`] are the only ways to a router of ours: what holds around all calls is not to be forgotten
+//! around one.
 
 use std::sync::Arc;
 
+use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
-use axum::middleware::Next;
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use tonic::Status;
+use tonic::service::Routes;
 use tracing::warn;
 use trust::access::Refusal;
 use trust::{Caller, Policy};
 
-/// The middleware of a gRPC router; inside of [`crate::calls::bounded`], which names methods that are not served.
-pub async fn of_grpc(State(policy): State<Arc<Policy>>, request: Request, next: Next) -> Response {
+use crate::calls::bounded;
+
+/// gRPC services as a [`crate::Listener`] serves them: within the bounds of [`crate::calls`], to whom `policy` lets in.
+pub fn grpc(routes: Routes, policy: Arc<Policy>) -> Router {
+    let router = routes.prepare().into_axum_router();
+    router
+        .layer(from_fn_with_state(policy, of_grpc))
+        // Outside of the other: it names methods that are not served.
+        .layer(from_fn(bounded))
+}
+
+/// Routes of HTTP/1.1, to whom `policy` lets in.
+pub fn http(router: Router, policy: Arc<Policy>) -> Router {
+    router.layer(from_fn_with_state(policy, of_http))
+}
+
+async fn of_grpc(State(policy): State<Arc<Policy>>, request: Request, next: Next) -> Response {
     let Err(refusal) = check(&policy, &request) else {
         return next.run(request).await;
     };
@@ -26,8 +46,7 @@ pub async fn of_grpc(State(policy): State<Arc<Policy>>, request: Request, next: 
     status.into_http::<Body>().into_response()
 }
 
-/// The middleware of an HTTP/1.1 router.
-pub async fn of_http(State(policy): State<Arc<Policy>>, request: Request, next: Next) -> Response {
+async fn of_http(State(policy): State<Arc<Policy>>, request: Request, next: Next) -> Response {
     let Err(refusal) = check(&policy, &request) else {
         return next.run(request).await;
     };

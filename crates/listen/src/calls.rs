@@ -32,7 +32,7 @@ const TURN: Duration = Duration::from_secs(20);
 const STREAMING: &str = "/grpc.reflection.";
 
 /// The middleware of every gRPC router.
-pub async fn bounded(request: Request, next: Next) -> Response {
+pub(crate) async fn bounded(request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
     let permit = match turn(peer_of(&request)).await {
         Ok(permit) => permit,

@@ -32,7 +32,7 @@ pub struct Security {
     /// The certificate of this program; `None`: no TLS is spoken here.
     pub held: Option<Held>,
     /// Whether clients that speak TLS have to show a certificate.
-    pub token_instead: bool,
+    pub proof: Proof,
     /// Whether clients that do not speak TLS are listened to as well.
     pub plain: bool,
     /// Longhorn's certificates, where its control plane may call with them.
@@ -44,7 +44,7 @@ impl Security {
     pub const fn plain() -> Self {
         Self {
             held: None,
-            token_instead: false,
+            proof: Proof::Required,
             plain: true,
             longhorn: None,
         }
@@ -89,10 +89,7 @@ pub(crate) async fn meet(
     };
     let (stream, peer) = match (&security.held, &security.longhorn) {
         (held, Some(longhorn)) => longhorn.accept(held.as_ref(), stream, inside).await?,
-        (Some(held), None) if security.token_instead => {
-            held.accept(stream, Proof::Optional, inside).await?
-        }
-        (Some(held), None) => held.accept(stream, Proof::Required, inside).await?,
+        (Some(held), None) => held.accept(stream, security.proof, inside).await?,
         (None, None) => return Ok(None),
     };
     let good_for = peer.as_ref().map(|peer| {

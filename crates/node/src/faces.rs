@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::middleware::{from_fn, from_fn_with_state};
 use listen::{access, calls};
 use proto::node::v1::node_server::NodeServer;
 use tonic::service::Routes;
@@ -18,9 +17,6 @@ pub fn router(service: Service) -> Router {
         node: Some(service.node_id().clone()),
         ..Policy::default()
     });
-    Routes::new(NodeServer::new(service).max_decoding_message_size(calls::MESSAGE_MAX))
-        .prepare()
-        .into_axum_router()
-        .layer(from_fn_with_state(policy, access::of_grpc))
-        .layer(from_fn(calls::bounded))
+    let server = NodeServer::new(service).max_decoding_message_size(calls::MESSAGE_MAX);
+    access::grpc(Routes::new(server), policy)
 }
