@@ -19,7 +19,9 @@ const EDGES: &[(&str, &[&str])] = &[
     ("volume", &["types", "probe", "image", "store"]),
     // Of a store it knows no more than what it asks of its caller.
     ("sync", &["types", "chunks", "trust"]),
-    ("host", &["types", "probe"]),
+    // Pure: no I/O, and no clock.
+    ("replication", &["types"]),
+    ("host", &["types", "probe", "replication"]),
     ("tree", &["types"]),
     ("mkfs-xfs", &["types", "probe", "tree"]),
     // Bytes in, questions answered: it knows no gRPC, HTTP or Kubernetes.
@@ -31,7 +33,15 @@ const EDGES: &[(&str, &[&str])] = &[
     ("listen", &["client", "trust"]),
     (
         "node",
-        &["types", "trust", "host", "proto", "client", "listen"],
+        &[
+            "types",
+            "trust",
+            "host",
+            "replication",
+            "proto",
+            "client",
+            "listen",
+        ],
     ),
     // A tool for people: it knows nothing of the daemon, and asks none.
     (
@@ -67,6 +77,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "kubernetes",
             "probe",
             "host",
+            "replication",
             "proto",
             "client",
             "listen",
@@ -84,7 +95,16 @@ const EDGES: &[(&str, &[&str])] = &[
 
 /// What blocking crates must not pull in: they know nothing of async, gRPC or networks.
 const BLOCKING: &[&str] = &[
-    "types", "probe", "image", "chunks", "store", "volume", "host", "tree", "mkfs-xfs",
+    "types",
+    "probe",
+    "image",
+    "chunks",
+    "store",
+    "volume",
+    "host",
+    "tree",
+    "mkfs-xfs",
+    "replication",
 ];
 const ASYNC: &[&str] = &[
     "tokio",

@@ -164,6 +164,7 @@ impl Service {
                 kernel: requirements::kernel(),
                 lacks: lacks.map(|error| report(&error).to_string()).collect(),
                 disks: settings.disks.look().into_iter().map(show::disk).collect(),
+                replication: None,
             })
         })
         .await
@@ -230,5 +231,77 @@ impl Node for Service {
         _: Request<wire::GetNodeRequest>,
     ) -> Result<Response<wire::NodeInfo>, Status> {
         self.answer("GetNode", "", self.info()).await
+    }
+
+    async fn put_replica(
+        &self,
+        _: Request<wire::PutReplicaRequest>,
+    ) -> Result<Response<wire::ReplicaPart>, Status> {
+        Err(Status::unimplemented(
+            "replicated volumes are not served here yet",
+        ))
+    }
+
+    async fn remove_replica(
+        &self,
+        _: Request<wire::ReplicaRequest>,
+    ) -> Result<Response<wire::ReplicaResponse>, Status> {
+        Err(Status::unimplemented(
+            "replicated volumes are not served here yet",
+        ))
+    }
+
+    async fn list_replicas(
+        &self,
+        _: Request<wire::ListReplicasRequest>,
+    ) -> Result<Response<wire::ListReplicasResponse>, Status> {
+        Err(Status::unimplemented(
+            "replicated volumes are not served here yet",
+        ))
+    }
+
+    async fn initialize_replicas(
+        &self,
+        _: Request<wire::ReplicaRequest>,
+    ) -> Result<Response<wire::ReplicaResponse>, Status> {
+        Err(Status::unimplemented(
+            "replicated volumes are not served here yet",
+        ))
+    }
+
+    async fn grow_replicas(
+        &self,
+        _: Request<wire::ReplicaRequest>,
+    ) -> Result<Response<wire::ReplicaResponse>, Status> {
+        Err(Status::unimplemented(
+            "replicated volumes are not served here yet",
+        ))
+    }
+
+    async fn rejoin_replica(
+        &self,
+        _: Request<wire::ReplicaRequest>,
+    ) -> Result<Response<wire::ReplicaResponse>, Status> {
+        Err(Status::unimplemented(
+            "replicated volumes are not served here yet",
+        ))
+    }
+
+    async fn suspend_volume(
+        &self,
+        _: Request<wire::SuspendVolumeRequest>,
+    ) -> Result<Response<wire::ReplicaResponse>, Status> {
+        Err(Status::unimplemented(
+            "replicated volumes are not served here yet",
+        ))
+    }
+
+    async fn resume_volume(
+        &self,
+        _: Request<wire::ReplicaRequest>,
+    ) -> Result<Response<wire::ReplicaResponse>, Status> {
+        Err(Status::unimplemented(
+            "replicated volumes are not served here yet",
+        ))
     }
 }

@@ -1,0 +1,110 @@
+//! What every node of a replicated volume is told: the same text for all of them.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use types::{ByteSize, DiskUuid, NodeId, VolumeName};
+
+/// DRBD's number of a node in one volume: 0 to 31 (`drbd.conf(5)`, node-id). It names a bitmap in the metadata of
+/// the others, so one that was used is used again only after all of them have forgotten it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct MemberId(pub u8);
+
+impl MemberId {
+    /// The largest.
+    pub const MAX: Self = Self(31);
+}
+
+impl fmt::Display for MemberId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A node that takes part in a volume: with a replica on one of its disks, or without one (diskless).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Member {
+    /// Its number, fixed as long as it is a member.
+    pub id: MemberId,
+    /// Which node.
+    pub node: NodeId,
+    /// Its address in the storage network.
+    pub address: IpAddr,
+    /// The disk that has its replica; `None`: it reads and writes those of the others, or is only counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<DiskUuid>,
+}
+
+/// The shared secret of a volume's members (`drbd.conf(5)`, shared-secret: at most 64 characters).
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The longest that DRBD takes.
+    pub const MAX: usize = 64;
+
+    /// Takes a secret of printable ASCII without spaces; `None`: it is no such text.
+    pub fn new(text: String) -> Option<Self> {
+        let fits = (1..=Self::MAX).contains(&text.len());
+        (fits && text.bytes().all(|byte| byte.is_ascii_graphic())).then_some(Self(text))
+    }
+
+    /// The text, for the engine alone.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+/// What the nodes of a volume are told. Its `Debug` shows no secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Layout {
+    /// The volume.
+    pub volume: VolumeName,
+    /// Grows with every change of the others. A node takes no older one.
+    pub generation: u64,
+    /// Bytes that the volume offers.
+    pub size: ByteSize,
+    /// The minor number of its device on every node: `/dev/drbdN`.
+    pub minor: u32,
+    /// The TCP port of its members.
+    pub port: u16,
+    /// Who takes part.
+    pub members: Vec<Member>,
+    /// The node that may write; `None`: none may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<NodeId>,
+    /// Nodes that may read while nobody writes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub readers: Vec<NodeId>,
+    /// Whether the connections are encrypted by the kernel (kTLS).
+    #[serde(default)]
+    pub tls: bool,
+}
+
+impl Layout {
+    /// The part of a node; `None`: it has none.
+    pub fn member(&self, node: &NodeId) -> Option<&Member> {
+        self.members.iter().find(|member| member.node == *node)
+    }
+
+    /// The members with a replica.
+    pub fn replicas(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter().filter(|member| member.disk.is_some())
+    }
+
+    /// Whether a node may have the device open.
+    pub fn admits(&self, node: &NodeId) -> bool {
+        self.holder.as_ref() == Some(node) || self.readers.contains(node)
+    }
+}

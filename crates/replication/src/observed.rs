@@ -1,0 +1,121 @@
+//! What the kernel of one node says of its part of a volume. The names are DRBD's (`drbdsetup(8)`, status).
+
+use serde::{Deserialize, Serialize};
+use types::{ByteSize, VolumeName};
+
+use crate::MemberId;
+
+/// Who may write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Role {
+    /// It may write.
+    Primary,
+    /// It may not.
+    Secondary,
+    /// Not connected.
+    Unknown,
+}
+
+/// The state of a replica, from worst to best.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum DiskState {
+    /// There is none on that node.
+    Diskless,
+    /// It answered with an error, and is being detached.
+    Failed,
+    /// It is being attached or detached, or being compared with the others.
+    Negotiating,
+    /// Parts of it were never copied.
+    Inconsistent,
+    /// It is whole, and older than another.
+    Outdated,
+    /// Not connected: nobody knows.
+    Unknown,
+    /// It is whole; whether it is current is known once the others are connected.
+    Consistent,
+    /// It is current.
+    UpToDate,
+}
+
+/// The state of a connection to a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Connection {
+    /// It does not try: nobody told it to, or the two refuse each other's data.
+    StandAlone,
+    /// It tries.
+    Connecting,
+    /// Both exchange data.
+    Connected,
+}
+
+/// What two connected replicas do with each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Replication {
+    /// They are not connected.
+    Off,
+    /// Writes go to both.
+    Established,
+    /// This side sends what the other lacks.
+    SyncSource,
+    /// This side gets what it lacks.
+    SyncTarget,
+    /// Anything between these.
+    Other,
+}
+
+/// A peer as one node sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// Which member.
+    pub peer: MemberId,
+    /// Of the connection.
+    pub connection: Connection,
+    /// Of the peer.
+    pub role: Role,
+    /// Of the peer's replica.
+    pub disk: DiskState,
+    /// Of both replicas.
+    pub replication: Replication,
+    /// Bytes that the replicas do not share.
+    pub out_of_sync: ByteSize,
+}
+
+/// A node's part of a volume as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// The volume.
+    pub volume: VolumeName,
+    /// The generation of the layout that the node keeps; 0: it keeps none, and what follows is left from before.
+    pub generation: u64,
+    /// Its number.
+    pub me: MemberId,
+    /// Whether the kernel has the resource. The rest says nothing otherwise.
+    pub up: bool,
+    /// Whether it may write.
+    pub role: Role,
+    /// Of its own replica.
+    pub disk: DiskState,
+    /// Whether it sees the majority.
+    pub quorum: bool,
+    /// Whether its I/O waits, for whatever reason.
+    pub suspended: bool,
+    /// Whether somebody has the device open.
+    pub open: bool,
+    /// Bytes of the device; 0: it is not known yet.
+    pub size: ByteSize,
+    /// Bytes of the file of its replica as the kernel has it attached; 0: it has none.
+    pub backing: ByteSize,
+    /// Whether its metadata is as `create-md` makes it: nothing was ever written through it.
+    pub fresh: bool,
+    /// The others.
+    pub links: Vec<Link>,
+    /// What is wrong here, in words.
+    pub troubles: Vec<String>,
+}
+
+impl Part {
+    /// The link to a member.
+    pub fn link(&self, peer: MemberId) -> Option<&Link> {
+        self.links.iter().find(|link| link.peer == peer)
+    }
+}

@@ -1,0 +1,146 @@
+//! The record of a replicated volume: what is wanted of it. One object of the Kubernetes API, changed by
+//! compare-and-swap and by the controller alone. Nothing of safety hangs on it: a wrong one can make a volume wait,
+//! and cannot make DRBD lose what it acknowledged.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use types::{ByteSize, DiskUuid, ImageId, NodeId, Sha512, VolumeName};
+
+use crate::{Layout, Member, MemberId};
+
+/// What a replica begins with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Origin {
+    /// Zeros.
+    Blank,
+    /// A clone of a ready image; every replica begins with the same bytes.
+    Image {
+        /// The image, on each disk under the same name.
+        id: ImageId,
+        /// Of its bytes.
+        checksum: Sha512,
+    },
+}
+
+/// Where the members of a volume meet on every node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Address {
+    /// `/dev/drbdN`.
+    pub minor: u32,
+    /// The TCP port.
+    pub port: u16,
+}
+
+/// A member that the others do not see.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Loss {
+    /// Which.
+    pub member: MemberId,
+    /// Since when, in seconds since 1970.
+    pub since: i64,
+}
+
+/// What is wanted of a volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    /// Its name, which is the object's.
+    #[serde(skip, default = "nameless")]
+    pub volume: VolumeName,
+    /// Grows with every change.
+    pub generation: u64,
+    /// Bytes that it offers.
+    pub size: ByteSize,
+    /// On how many disks its data shall be.
+    pub number_of_replicas: u32,
+    /// Minutes after which a lost replica is replaced.
+    pub stale_replica_timeout: u32,
+    /// What its replicas begin with.
+    pub origin: Origin,
+    /// Where its members meet; `None`: it is on one disk, without DRBD, and only its node reaches it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<Address>,
+    /// Who takes part. Without DRBD: the one that has it.
+    pub members: Vec<Member>,
+    /// Whether its replicas were declared equal, once, before anything was written. From then on a new replica
+    /// gets what the others have.
+    #[serde(default)]
+    pub initialized: bool,
+    /// The node that may write.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<NodeId>,
+    /// Nodes that may read while nobody writes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub readers: Vec<NodeId>,
+    /// Members that are lost, and since when.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost: Vec<Loss>,
+    /// Nodes that shall have no part of it any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub evacuate: Vec<NodeId>,
+    /// Disks that may still have a file of it, which is to be deleted: those of members that were removed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leftovers: Vec<Member>,
+    /// Whether the connections are encrypted.
+    #[serde(default)]
+    pub tls: bool,
+    /// It is to be deleted.
+    #[serde(default)]
+    pub deleting: bool,
+}
+
+fn nameless() -> VolumeName {
+    VolumeName::new("unnamed").expect("a constant")
+}
+
+impl Record {
+    /// What its nodes are told; `None`: it is without DRBD.
+    pub fn layout(&self) -> Option<Layout> {
+        let Address { minor, port } = self.address?;
+        Some(Layout {
+            volume: self.volume.clone(),
+            generation: self.generation,
+            size: self.size,
+            minor,
+            port,
+            members: self.members.clone(),
+            holder: self.holder.clone(),
+            readers: self.readers.clone(),
+            tls: self.tls,
+        })
+    }
+
+    /// The member of a node.
+    pub fn member(&self, node: &NodeId) -> Option<&Member> {
+        self.members.iter().find(|member| member.node == *node)
+    }
+
+    /// The members with a replica.
+    pub fn replicas(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter().filter(|member| member.disk.is_some())
+    }
+
+    /// A member that there is not yet: the smallest number that neither a member nor a leftover has.
+    pub fn next_member(
+        &self,
+        node: NodeId,
+        address: IpAddr,
+        disk: Option<DiskUuid>,
+    ) -> Option<Member> {
+        let used = |id| {
+            let mut all = self.members.iter().chain(&self.leftovers);
+            all.any(|member| member.id == id)
+        };
+        let id = (0..=MemberId::MAX.0).map(MemberId).find(|id| !used(*id))?;
+        Some(Member {
+            id,
+            node,
+            address,
+            disk,
+        })
+    }
+}
