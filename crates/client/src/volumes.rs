@@ -121,6 +121,16 @@ impl Client {
         Ok(())
     }
 
+    /// Makes a volume one replica of a replicated volume; one that is that already is left as it is.
+    pub async fn prepare_replica(&self, name: &VolumeName) -> Result<wire::Volume> {
+        let mut volumes = self.volumes();
+        let request = wire::GetVolumeRequest {
+            name: name.to_string(),
+        };
+        self.volume_of("prepare the replica", volumes.prepare_replica(request))
+            .await
+    }
+
     /// Grows a volume to at least `required`, at most `limit` where there is one.
     pub async fn grow_volume(
         &self,

@@ -16,6 +16,26 @@ pub enum Role {
     Unknown,
 }
 
+impl Role {
+    /// As DRBD spells it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Primary => "Primary",
+            Self::Secondary => "Secondary",
+            Self::Unknown => "Unknown",
+        }
+    }
+
+    /// What DRBD says; another word is not known.
+    pub fn of(text: &str) -> Self {
+        match text {
+            "Primary" => Self::Primary,
+            "Secondary" => Self::Secondary,
+            _ => Self::Unknown,
+        }
+    }
+}
+
 /// The state of a replica, from worst to best.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum DiskState {
@@ -37,6 +57,37 @@ pub enum DiskState {
     UpToDate,
 }
 
+impl DiskState {
+    /// As DRBD spells it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Diskless => "Diskless",
+            Self::Failed => "Failed",
+            Self::Negotiating => "Negotiating",
+            Self::Inconsistent => "Inconsistent",
+            Self::Outdated => "Outdated",
+            Self::Unknown => "DUnknown",
+            Self::Consistent => "Consistent",
+            Self::UpToDate => "UpToDate",
+        }
+    }
+
+    /// What DRBD says; of another word nobody knows whether it is current.
+    pub fn of(text: &str) -> Self {
+        match text {
+            "Diskless" => Self::Diskless,
+            "Failed" => Self::Failed,
+            "Negotiating" => Self::Negotiating,
+            "Inconsistent" => Self::Inconsistent,
+            "Outdated" => Self::Outdated,
+            "Consistent" => Self::Consistent,
+            "UpToDate" => Self::UpToDate,
+            "Attaching" | "Detaching" => Self::Negotiating,
+            _ => Self::Unknown,
+        }
+    }
+}
+
 /// The state of a connection to a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Connection {
@@ -46,6 +97,26 @@ pub enum Connection {
     Connecting,
     /// Both exchange data.
     Connected,
+}
+
+impl Connection {
+    /// As DRBD spells it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::StandAlone => "StandAlone",
+            Self::Connecting => "Connecting",
+            Self::Connected => "Connected",
+        }
+    }
+
+    /// What DRBD says; all that lies between is still connecting.
+    pub fn of(text: &str) -> Self {
+        match text {
+            "StandAlone" => Self::StandAlone,
+            "Connected" => Self::Connected,
+            _ => Self::Connecting,
+        }
+    }
 }
 
 /// What two connected replicas do with each other.
@@ -61,6 +132,30 @@ pub enum Replication {
     SyncTarget,
     /// Anything between these.
     Other,
+}
+
+impl Replication {
+    /// As DRBD spells it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "Off",
+            Self::Established => "Established",
+            Self::SyncSource => "SyncSource",
+            Self::SyncTarget => "SyncTarget",
+            Self::Other => "Other",
+        }
+    }
+
+    /// What DRBD says.
+    pub fn of(text: &str) -> Self {
+        match text {
+            "Off" => Self::Off,
+            "Established" => Self::Established,
+            "SyncSource" => Self::SyncSource,
+            "SyncTarget" => Self::SyncTarget,
+            _ => Self::Other,
+        }
+    }
 }
 
 /// A peer as one node sees it.

@@ -62,6 +62,8 @@ pub struct VolumePaths {
     pub record: PathBuf,
     /// Who may use it; not there when nobody may.
     pub published: PathBuf,
+    /// DRBD's metadata; not there unless the volume is a replica.
+    pub metadata: PathBuf,
 }
 
 /// A directory that an earlier version deleted: what it held is void.
@@ -233,6 +235,7 @@ impl Layout {
             data: dir.join("volume"),
             record: dir.join("volume.cfg"),
             published: dir.join("published.cfg"),
+            metadata: dir.join("drbd"),
             dir,
         }
     }

@@ -104,6 +104,7 @@ pub const TABLE: &[Line] = &[
     own("/longhorn.storage.v1.Volumes/ListVolumes", SHOW_VOLUME),
     own("/longhorn.storage.v1.Volumes/DeleteVolume", CHANGE_VOLUME),
     own("/longhorn.storage.v1.Volumes/GrowVolume", CHANGE_VOLUME),
+    own("/longhorn.storage.v1.Volumes/PrepareReplica", CHANGE),
     own("/longhorn.storage.v1.Volumes/ModifyVolume", CHANGE_VOLUME),
     own("/longhorn.storage.v1.Volumes/PublishVolume", CHANGE_VOLUME),
     own(

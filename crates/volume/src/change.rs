@@ -6,6 +6,7 @@ use types::{ByteSize, VolumeName, crash_point};
 
 use super::contents::{can_grow, set_size};
 use super::owner::Owner;
+use super::replica;
 use super::request::rounded;
 use super::{Volume, Volumes};
 use store::IoContext;
@@ -35,13 +36,14 @@ impl Volumes {
                 why: format!("it would be {size}, more than the limit of {limit}"),
             });
         }
+        let paths = self.disk.layout().volume(name);
+        replica::can_cover(&paths.metadata, size)?;
         self.disk.check()?;
         let promised = if size > volume.record.size {
             Some(self.promise_to(name, size)?)
         } else {
             None
         };
-        let paths = self.disk.layout().volume(name);
         let file = File::options()
             .read(true)
             .write(true)

@@ -47,6 +47,12 @@ pub enum Error {
         /// Whose device that is.
         node: NodeId,
     },
+    /// Its file is DRBD's, and nobody else's.
+    #[error(
+        "volume {0} is one replica of a replicated volume: it is used through its device /dev/drbdN, on the node \
+         that its record names (kubectl get replicatedvolumes)"
+    )]
+    Replica(VolumeName),
     /// The volume is being written to, and cannot be had as it is at one moment.
     #[error(
         "volume {name} is being written to on node {node}: {why}; delete the pods that use it \
@@ -120,6 +126,7 @@ impl Classify for Error {
             Self::VolumeBusy(_) | Self::GroupBusy(_) | Self::Cancelled(_) => ErrorKind::Aborted,
             Self::VolumePublished { .. }
             | Self::VolumeAttached { .. }
+            | Self::Replica(_)
             | Self::CannotClone { .. } => ErrorKind::FailedPrecondition,
             Self::Size { .. } => ErrorKind::OutOfRange,
             Self::Overcommitted { .. } => ErrorKind::ResourceExhausted,

@@ -16,6 +16,7 @@ mod publish;
 mod published;
 pub mod record;
 mod remove;
+mod replica;
 mod request;
 
 use std::collections::{HashMap, HashSet};
@@ -66,6 +67,8 @@ pub struct Volume {
     pub published: Vec<Publication>,
     /// Bytes of the disk that its file takes, shared extents included.
     pub real_size: u64,
+    /// Whether it is one replica of a replicated volume.
+    pub is_replica: bool,
 }
 
 /// Says that a volume is worked on, until it is dropped.
@@ -160,10 +163,13 @@ impl Volumes {
             published.clear();
             record.published_before.clear();
         }
+        let is_replica = paths.metadata.try_exists();
+        let is_replica = is_replica.context("look for", &paths.metadata)?;
         Ok(Volume {
             record,
             published,
             real_size,
+            is_replica,
         })
     }
 

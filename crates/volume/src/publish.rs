@@ -23,6 +23,9 @@ impl Volumes {
     pub fn publish(&self, name: &VolumeName, publication: Publication) -> Result<Volume> {
         let _busy = self.lock(name)?;
         let mut volume = self.get(name)?;
+        if volume.is_replica {
+            return Err(Error::Replica(name.clone()));
+        }
         if publication.node_id != self.node_id {
             return Err(Error::NodeUnknown(publication.node_id));
         }

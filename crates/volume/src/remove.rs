@@ -20,13 +20,16 @@ use store::held::hold;
 use store::layout::VolumePaths;
 
 /// What is in a volume's directory besides its bytes.
-const BESIDE: [&str; 5] = [
+const BESIDE: [&str; 7] = [
     // A file that a node was formatting.
     "volume.format",
     "volume.cfg",
     "volume.cfg.tmp",
     "published.cfg",
     "published.cfg.tmp",
+    // DRBD's metadata of a replica.
+    "drbd",
+    "drbd.tmp",
 ];
 
 impl Volumes {

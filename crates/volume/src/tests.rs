@@ -9,7 +9,7 @@ use super::record::Publication;
 use super::*;
 use types::{ByteSize, Classify as _, DiskUuid, ErrorKind, ImageName};
 
-fn volumes() -> (tempfile::TempDir, Volumes) {
+pub(crate) fn volumes() -> (tempfile::TempDir, Volumes) {
     let dir = tempfile::tempdir().unwrap();
     Disk::init(dir.path(), Some(DiskUuid::new("disk-1").unwrap())).unwrap();
     let disk = Arc::new(Disk::open(dir.path()).unwrap());
@@ -17,7 +17,7 @@ fn volumes() -> (tempfile::TempDir, Volumes) {
     (dir, volumes)
 }
 
-fn new(name: &str, size: u64) -> NewVolume {
+pub(crate) fn new(name: &str, size: u64) -> NewVolume {
     NewVolume {
         name: VolumeName::new(name).unwrap(),
         origin: Origin::Blank,
@@ -33,7 +33,7 @@ fn new(name: &str, size: u64) -> NewVolume {
 }
 
 /// A blank volume, or the one that is there.
-fn create(volumes: &Volumes, new: &NewVolume) -> Result<Volume> {
+pub(crate) fn create(volumes: &Volumes, new: &NewVolume) -> Result<Volume> {
     match volumes.reserve(new.clone())? {
         Reserved::Exists(volume) => Ok(*volume),
         Reserved::New(vacancy) => vacancy.make(None),
@@ -44,7 +44,7 @@ fn owner(driver: Driver, namespace: &str) -> Owner {
     Owner::new(driver, namespace.to_owned(), String::new()).unwrap()
 }
 
-fn publication(node: &str, readonly: bool) -> Publication {
+pub(crate) fn publication(node: &str, readonly: bool) -> Publication {
     Publication {
         node_id: NodeId::new(node).unwrap(),
         readonly,

@@ -107,6 +107,13 @@ impl VolumesRpc for Service {
         Ok(Response::new(self.shown(volume)))
     }
 
+    async fn prepare_replica(&self, request: Request<pb::GetVolumeRequest>) -> Answer<pb::Volume> {
+        let name = name_of(&request.get_ref().name)?;
+        let volumes = self.volumes.clone();
+        let volume = blocking(move || volumes.prepare_replica(&name)).await?;
+        Ok(Response::new(self.shown(volume)))
+    }
+
     async fn modify_volume(&self, request: Request<pb::ModifyVolumeRequest>) -> Answer<pb::Volume> {
         let request = request.into_inner();
         let name = name_of(&request.name)?;

@@ -114,8 +114,10 @@ pub(in crate::service) fn volume(volume: Volume) -> pb::Volume {
         record,
         published,
         real_size,
+        is_replica,
     } = volume;
-    let degraded = record.degraded().unwrap_or_default();
+    let degraded = record.degraded().filter(|_| !is_replica);
+    let degraded = degraded.unwrap_or_default();
     let image = record.image.as_ref();
     let (mut source_volume, mut source_snapshot, mut cloned) = (String::new(), String::new(), None);
     match &record.source {
@@ -136,6 +138,7 @@ pub(in crate::service) fn volume(volume: Volume) -> pb::Volume {
     }
     pb::Volume {
         condition: String::new(),
+        is_replica,
         partition: partition.map(|partition| pb::Partition {
             number: partition.number,
             offset: partition.offset,
