@@ -27,7 +27,7 @@ const EDGES: &[(&str, &[&str])] = &[
     // Bytes in, questions answered: it knows no gRPC, HTTP or Kubernetes.
     ("trust", &["types"]),
     ("kubernetes", &["types"]),
-    ("client", &["types", "proto", "trust"]),
+    ("client", &["types", "replication", "proto", "trust"]),
     ("fetch", &["types", "image"]),
     // Both daemons listen by it, so that the bounds of a port are the same on each.
     ("listen", &["client", "trust"]),

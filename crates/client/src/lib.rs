@@ -22,6 +22,7 @@ pub mod origin;
 pub mod owner;
 pub mod parameters;
 mod pull_secret;
+pub mod replicas;
 mod volumes;
 
 pub use address::{Address, InvalidAddress};

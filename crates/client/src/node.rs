@@ -25,8 +25,22 @@ impl Node {
         Ok(Self(client.with_deadline(NODE_DEADLINE)))
     }
 
-    fn stub(&self) -> NodeClient<Channel> {
+    pub(crate) fn stub(&self) -> NodeClient<Channel> {
         NodeClient::new(self.0.channel())
+    }
+
+    pub(crate) async fn call<T>(
+        &self,
+        operation: &'static str,
+        answer: impl Future<Output = std::result::Result<tonic::Response<T>, tonic::Status>>,
+    ) -> Result<T> {
+        self.0.call(operation, answer).await
+    }
+
+    /// The same with another time that a call may take.
+    #[must_use]
+    pub fn with_deadline(self, deadline: Duration) -> Self {
+        Self(self.0.with_deadline(deadline))
     }
 
     /// Attaches a volume, or finds it attached. Without a disk, the only one that has it.
@@ -43,7 +57,7 @@ impl Node {
         };
         let mut stub = self.stub();
         let answer = stub.attach_volume(request);
-        self.0.call("attach the volume", answer).await
+        self.call("attach the volume", answer).await
     }
 
     /// Detaches a volume; one that is not attached is a success.
@@ -51,14 +65,14 @@ impl Node {
         let volume = volume.to_string();
         let mut stub = self.stub();
         let answer = stub.detach_volume(wire::DetachVolumeRequest { volume });
-        self.0.call("detach the volume", answer).await.map(drop)
+        self.call("detach the volume", answer).await.map(drop)
     }
 
     /// All that is attached on the node, and what should be.
     pub async fn attachments(&self) -> Result<Vec<wire::Attachment>> {
         let mut stub = self.stub();
         let answer = stub.list_attachments(wire::ListAttachmentsRequest {});
-        let list = self.0.call("list its attachments", answer).await?;
+        let list = self.call("list its attachments", answer).await?;
         Ok(list.attachments)
     }
 
@@ -66,6 +80,6 @@ impl Node {
     pub async fn info(&self) -> Result<wire::NodeInfo> {
         let mut stub = self.stub();
         let answer = stub.get_node(wire::GetNodeRequest {});
-        self.0.call("describe its node", answer).await
+        self.call("describe its node", answer).await
     }
 }

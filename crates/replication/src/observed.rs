@@ -77,12 +77,11 @@ impl DiskState {
         match text {
             "Diskless" => Self::Diskless,
             "Failed" => Self::Failed,
-            "Negotiating" => Self::Negotiating,
+            "Negotiating" | "Attaching" | "Detaching" => Self::Negotiating,
             "Inconsistent" => Self::Inconsistent,
             "Outdated" => Self::Outdated,
             "Consistent" => Self::Consistent,
             "UpToDate" => Self::UpToDate,
-            "Attaching" | "Detaching" => Self::Negotiating,
             _ => Self::Unknown,
         }
     }
@@ -177,6 +176,10 @@ pub struct Link {
 
 /// A node's part of a volume as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own, as the kernel tells it"
+)]
 pub struct Part {
     /// The volume.
     pub volume: VolumeName,
