@@ -92,7 +92,9 @@ pub async fn run(args: DaemonArgs) -> Result<()> {
         manager = manager.without_own_protocol();
     }
     let policy = faces.policy(volumes.node_id());
-    let service = Service::new(catalog.clone(), volumes, disk);
+    let peers = longhorn::address::for_peers(ports.sync_address);
+    let peers = SocketAddr::new(peers, ports.sync_address.port());
+    let service = Service::new(catalog.clone(), volumes, disk, peers);
     watch_signals(
         &stop,
         catalog.clone(),

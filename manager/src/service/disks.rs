@@ -73,6 +73,7 @@ impl Disks for Service {
             promised: promise.promised,
             creatable: Some(promise.creatable),
             warning: space.warning().unwrap_or_default(),
+            sync_address: self.sync_address.clone(),
             known_disks: known.into_iter().map(known_disk).collect(),
         }))
     }

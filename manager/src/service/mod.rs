@@ -8,6 +8,7 @@ mod status;
 mod volumes;
 pub(crate) mod wire;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use proto::storage::v1::backing_images_server::BackingImagesServer;
@@ -26,18 +27,26 @@ pub struct Service {
     catalog: Catalog,
     volumes: Volumes,
     disk: Arc<Disk>,
+    /// Where other managers get images.
+    sync_address: String,
 }
 
 /// Answers may list thousands of images.
 pub const RESPONSE_BYTES_MAX: usize = 64 << 20;
 
 impl Service {
-    /// The faces of what this process serves.
-    pub fn new(catalog: Catalog, volumes: Volumes, disk: Arc<Disk>) -> Self {
+    /// The faces of what this process serves; others get its images at `sync_address`.
+    pub fn new(
+        catalog: Catalog,
+        volumes: Volumes,
+        disk: Arc<Disk>,
+        sync_address: SocketAddr,
+    ) -> Self {
         Self {
             catalog,
             volumes,
             disk,
+            sync_address: sync_address.to_string(),
         }
     }
 
