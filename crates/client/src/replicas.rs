@@ -110,6 +110,7 @@ fn show(layout: &Layout) -> wire::ReplicaLayout {
         node_id: member.node.to_string(),
         address: member.address.to_string(),
         disk_uuid: (member.disk.as_ref()).map_or_else(String::new, ToString::to_string),
+        create: member.create,
     };
     wire::ReplicaLayout {
         volume: layout.volume.to_string(),
@@ -157,6 +158,7 @@ pub fn layout(shown: wire::ReplicaLayout) -> std::result::Result<Layout, (&'stat
                 "" => None,
                 uuid => Some(text("members.disk_uuid", DiskUuid::new(uuid))?),
             },
+            create: member.create,
         });
     }
     let holder = match shown.holder.as_str() {
@@ -191,11 +193,13 @@ pub fn part(found: &Found) -> wire::ReplicaPart {
     } = found;
     let link = |link: &Link| wire::ReplicaLink {
         peer: link.peer.0.into(),
+        node_id: link.node.clone(),
         connection: link.connection.as_str().to_owned(),
         role: link.role.as_str().to_owned(),
         disk: link.disk.as_str().to_owned(),
         replication: link.replication.as_str().to_owned(),
         out_of_sync: link.out_of_sync.bytes(),
+        replica: link.replica,
     };
     wire::ReplicaPart {
         volume: part.volume.to_string(),
@@ -210,6 +214,7 @@ pub fn part(found: &Found) -> wire::ReplicaPart {
         size: part.size.bytes(),
         backing: part.backing.bytes(),
         fresh: part.fresh,
+        majority_is_current: part.majority_is_current,
         links: part.links.iter().map(link).collect(),
         troubles: part.troubles.clone(),
         disk_uuid: disk.as_ref().map_or_else(String::new, ToString::to_string),
@@ -221,11 +226,13 @@ fn found(volume: &VolumeName, shown: wire::ReplicaPart) -> Found {
     let id = |id: u32| u8::try_from(id).map_or(MemberId::MAX, MemberId);
     let link = |link: wire::ReplicaLink| Link {
         peer: id(link.peer),
+        node: link.node_id,
         connection: Connection::of(&link.connection),
         role: Role::of(&link.role),
         disk: DiskState::of(&link.disk),
         replication: Replication::of(&link.replication),
         out_of_sync: ByteSize(link.out_of_sync),
+        replica: link.replica,
     };
     let kept = shown.layout.and_then(|shown| layout(shown).ok());
     Found {
@@ -242,6 +249,7 @@ fn found(volume: &VolumeName, shown: wire::ReplicaPart) -> Found {
             size: ByteSize(shown.size),
             backing: ByteSize(shown.backing),
             fresh: shown.fresh,
+            majority_is_current: shown.majority_is_current,
             links: shown.links.into_iter().map(link).collect(),
             troubles: shown.troubles,
         },
@@ -262,6 +270,7 @@ mod tests {
             node: node(name),
             address: "10.0.0.1".parse().unwrap(),
             disk: disk.map(|disk| DiskUuid::new(disk).unwrap()),
+            create: disk.is_some(),
         };
         let volume = VolumeName::new("v").unwrap();
         let layout = Layout {
@@ -277,11 +286,13 @@ mod tests {
         };
         let link = Link {
             peer: MemberId(31),
+            node: "b".to_owned(),
             connection: Connection::Connected,
             role: Role::Primary,
             disk: DiskState::Diskless,
             replication: Replication::Established,
             out_of_sync: ByteSize(4096),
+            replica: true,
         };
         Found {
             part: Part {
@@ -297,6 +308,7 @@ mod tests {
                 size: ByteSize(1 << 30),
                 backing: ByteSize(1 << 30),
                 fresh: true,
+                majority_is_current: true,
                 links: vec![link],
                 troubles: vec!["one".to_owned()],
             },

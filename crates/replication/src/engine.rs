@@ -12,15 +12,22 @@ pub enum Verb {
     LetGo,
     /// Make the resource and its device known to the kernel.
     Create,
-    /// Make the peer and its path known.
+    /// Let the kernel ask for what [`Layout::majority_is_current`] says. [`Verb::Create`] does so from the start.
+    SetQuorum,
+    /// Make the peer and its path known. A member without a disk is made known as one (`--bitmap=no`): it would
+    /// have a vote otherwise, and remembers nothing to vote with.
     AddPeer(Member),
-    /// Attach the replica: its file, and metadata that is made if there is none.
-    AttachDisk,
+    /// Attach the replica, and forget all peers in its metadata that are no members: each would count as one that
+    /// is away.
+    AttachDisk {
+        /// Make the metadata if there are none. Else it is an error that there are none.
+        create: bool,
+    },
     /// Let the device of the file have the size of the file.
     GrowDisk,
     /// Connect to a peer, or try again.
     Connect(MemberId),
-    /// Disconnect a peer and forget it and its bitmap.
+    /// Disconnect a peer, and forget it and its bitmap.
     RemovePeer(MemberId),
     /// Detach a replica that the layout gives to no disk of this node.
     DetachDisk,
@@ -52,11 +59,11 @@ pub trait Engine: Send + Sync {
     /// The kernel does not say.
     fn observe(&self, known: &[Layout], node: &NodeId) -> Result<Vec<Part>, Self::Error>;
 
-    /// Declares that the connected replicas are equal. The kernel takes this only of replicas to which nothing was
-    /// ever written.
+    /// Declares that the connected replicas are equal. Only where this node's own is fresh: of one that is not
+    /// connected the kernel takes it also when it is stale, so this is checked before.
     ///
     /// # Errors
-    /// The kernel refuses.
+    /// The replica is not fresh, or the kernel refuses.
     fn initialize(&self, layout: &Layout) -> Result<(), Self::Error>;
 
     /// Takes the right to write: there is one holder, whatever a record says.

@@ -36,6 +36,11 @@ pub struct Member {
     /// The disk that has its replica; `None`: it reads and writes those of the others, or is only counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk: Option<DiskUuid>,
+    /// Whether the metadata of its replica are still to be made. Until they are, members that have theirs do not know
+    /// it. Once they were there they are never made again under this number: a disk that lost its contents would
+    /// vote for data that it has forgotten.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub create: bool,
 }
 
 /// The shared secret of a volume's members (`drbd.conf(5)`, shared-secret: at most 64 characters).
@@ -101,6 +106,14 @@ impl Layout {
     /// The members with a replica.
     pub fn replicas(&self) -> impl Iterator<Item = &Member> {
         self.members.iter().filter(|member| member.disk.is_some())
+    }
+
+    /// Whether a majority of the replicas must be current for I/O to go on, and not only connected
+    /// (`drbd.conf(5)`, quorum-minimum-redundancy). Of three, one that is current and one that is still being
+    /// filled would otherwise acknowledge what the third, which is away, can overrule with the one being filled.
+    /// With two there is no third, and I/O would stop whenever one of them is filled.
+    pub fn majority_is_current(&self) -> bool {
+        self.replicas().filter(|member| !member.create).count() > 2
     }
 
     /// Whether a node may have the device open.

@@ -10,12 +10,20 @@
 //! Kubernetes.
 #![warn(missing_docs)]
 
+mod converge;
 mod engine;
 mod layout;
 mod observed;
+mod place;
+mod plan;
 mod record;
+mod view;
 
+pub use converge::converge;
 pub use engine::{Engine, Verb};
 pub use layout::{Layout, Member, MemberId, Secret};
 pub use observed::{Connection, DiskState, Link, Part, Replication, Role};
+pub use place::{Shortage, Wanted, place};
+pub use plan::{Plan, Step};
 pub use record::{Address, Loss, Origin, Record};
+pub use view::{DiskView, FileView, NodeView, View};

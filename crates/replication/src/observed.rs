@@ -162,6 +162,8 @@ impl Replication {
 pub struct Link {
     /// Which member.
     pub peer: MemberId,
+    /// The name that the kernel was told for it (`--_name`): its node.
+    pub node: String,
     /// Of the connection.
     pub connection: Connection,
     /// Of the peer.
@@ -172,6 +174,8 @@ pub struct Link {
     pub replication: Replication,
     /// Bytes that the replicas do not share.
     pub out_of_sync: ByteSize,
+    /// Whether the kernel takes it for a member with a replica, which has a vote (status: not `peer-client`).
+    pub replica: bool,
 }
 
 /// A node's part of a volume as it is.
@@ -205,6 +209,8 @@ pub struct Part {
     pub backing: ByteSize,
     /// Whether its metadata is as `create-md` makes it: nothing was ever written through it.
     pub fresh: bool,
+    /// Whether the kernel asks for a majority of current replicas ([`crate::Layout::majority_is_current`]).
+    pub majority_is_current: bool,
     /// The others.
     pub links: Vec<Link>,
     /// What is wrong here, in words.

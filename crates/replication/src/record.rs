@@ -51,7 +51,7 @@ pub struct Record {
     /// Its name, which is the object's.
     #[serde(skip, default = "nameless")]
     pub volume: VolumeName,
-    /// Grows with every change.
+    /// Grows with every change of what nodes are told.
     pub generation: u64,
     /// Bytes that it offers.
     pub size: ByteSize,
@@ -67,9 +67,12 @@ pub struct Record {
     /// Who takes part. Without DRBD: the one that has it.
     pub members: Vec<Member>,
     /// Whether its replicas were declared equal, once, before anything was written. From then on a new replica
-    /// gets what the others have.
+    /// gets what the others have. Without DRBD: whether its file was there once, and is never made again.
     #[serde(default)]
     pub initialized: bool,
+    /// Members whose replica had all data once. The others still get theirs, and may be given up at any time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub whole: Vec<MemberId>,
     /// The node that may write.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holder: Option<NodeId>,
@@ -114,6 +117,26 @@ impl Record {
         })
     }
 
+    /// This record as it is next: of a larger generation where nodes are told anything else. `None`: nothing
+    /// changes.
+    #[must_use]
+    pub fn changed(&self, next: Self) -> Option<Self> {
+        let mut next = next;
+        next.generation = self.generation;
+        if next == *self {
+            return None;
+        }
+        if next.layout() != self.layout() {
+            next.generation = self.generation.saturating_add(1);
+        }
+        Some(next)
+    }
+
+    /// Whether the replica of a member had all data once.
+    pub fn is_whole(&self, member: MemberId) -> bool {
+        self.whole.contains(&member)
+    }
+
     /// The member of a node.
     pub fn member(&self, node: &NodeId) -> Option<&Member> {
         self.members.iter().find(|member| member.node == *node)
@@ -140,6 +163,7 @@ impl Record {
             id,
             node,
             address,
+            create: disk.is_some(),
             disk,
         })
     }

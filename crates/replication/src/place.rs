@@ -1,0 +1,160 @@
+//! On which disks a volume's replicas are: distinct nodes, then zones as far as there are, then the most room,
+//! counting what is promised. The same disks for the same question.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
+use types::{ByteSize, DiskUuid, NodeId, VolumeName};
+
+use crate::{DiskView, View};
+
+/// What a new volume needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// Its name, which spreads volumes over disks.
+    pub volume: VolumeName,
+    /// On how many disks.
+    pub replicas: u32,
+    /// Fewer are an error.
+    pub require_all: bool,
+    /// Bytes of each replica.
+    pub size: ByteSize,
+}
+
+/// There are fewer disks than asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("volume {volume}: {found} of {wanted} replicas can be placed{}", shown(.why))]
+pub struct Shortage {
+    /// Of which volume.
+    pub volume: VolumeName,
+    /// Replicas that it asks for.
+    pub wanted: u32,
+    /// Those that there is a disk for.
+    pub found: u32,
+    /// What is wrong with the others, for people.
+    pub why: Vec<String>,
+}
+
+fn shown(why: &[String]) -> String {
+    if why.is_empty() {
+        return "; add disks on other nodes, or ask for fewer replicas".to_owned();
+    }
+    format!(": {}", why.join("; "))
+}
+
+/// Where a volume that there is not yet shall be: as many disks as it asks for, or as there are. With several every
+/// one is on another node with the engine: it has one member on each node. With one disk it is a volume without the
+/// engine, which that node alone reaches.
+///
+/// # Errors
+/// No disk can take it; or fewer than it asks for, and it requires all.
+pub fn place(wanted: &Wanted, view: &View) -> Result<Vec<DiskUuid>, Shortage> {
+    let new = |disk: &DiskView| disk.file.is_none();
+    let able = Search {
+        volume: &wanted.volume,
+        size: wanted.size,
+        usable: &|_, disk| new(disk) && view.able(&disk.node).is_some(),
+    };
+    let count = usize::try_from(wanted.replicas).unwrap_or(usize::MAX);
+    let mut found = able.find(view, &[], count);
+    if found.len() < 2 {
+        let any = Search {
+            usable: &|_, disk| new(disk),
+            ..able
+        };
+        found = any.find(view, &[], 1);
+    }
+    let shortage = || Shortage {
+        volume: wanted.volume.clone(),
+        wanted: wanted.replicas,
+        found: u32::try_from(found.len()).unwrap_or(u32::MAX),
+        why: unusable(view, wanted.size),
+    };
+    if found.is_empty() || (wanted.require_all && found.len() < count) {
+        return Err(shortage());
+    }
+    Ok(found)
+}
+
+/// What is looked for.
+#[derive(Clone, Copy)]
+pub(crate) struct Search<'a> {
+    pub(crate) volume: &'a VolumeName,
+    pub(crate) size: ByteSize,
+    /// Whether a disk may be taken at all.
+    pub(crate) usable: &'a dyn Fn(&DiskUuid, &DiskView) -> bool,
+}
+
+impl Search<'_> {
+    /// At most `count` disks of distinct nodes, none of them one of `taken`; the best first.
+    pub(crate) fn find(&self, view: &View, taken: &[&NodeId], count: usize) -> Vec<DiskUuid> {
+        let mut taken: Vec<&NodeId> = taken.to_vec();
+        let mut chosen = Vec::new();
+        while chosen.len() < count {
+            let mut zones: BTreeMap<&str, usize> = BTreeMap::new();
+            for node in &taken {
+                *zones.entry(zone(view, node)).or_default() += 1;
+            }
+            let fits = |(uuid, disk): &(&DiskUuid, &DiskView)| {
+                let room = disk.answers && disk.creatable >= self.size;
+                room && !taken.contains(&&disk.node) && (self.usable)(uuid, disk)
+            };
+            let rank = |(uuid, disk): &(&DiskUuid, &DiskView)| {
+                let others = zones.get(zone(view, &disk.node)).copied();
+                let preferred = disk.preferred.unwrap_or(usize::MAX);
+                (others.unwrap_or(0), preferred, self.share(uuid, disk))
+            };
+            let compare = |one: &(&DiskUuid, &DiskView), other: &(&DiskUuid, &DiskView)| {
+                let ((a, b, share), (c, d, larger)) = (rank(one), rank(other));
+                let order: Ordering = (a, b).cmp(&(c, d));
+                order
+                    .then(larger.total_cmp(&share))
+                    .then(one.0.cmp(other.0))
+            };
+            let Some((uuid, disk)) = view.disks.iter().filter(fits).min_by(compare) else {
+                break;
+            };
+            chosen.push(uuid.clone());
+            taken.push(&disk.node);
+        }
+        chosen
+    }
+
+    /// Weighted rendezvous hashing: of all names, each disk has the largest share for as many as its free space is
+    /// of all free space.
+    #[expect(clippy::cast_precision_loss, reason = "a weight, not a size")]
+    fn share(&self, uuid: &DiskUuid, disk: &DiskView) -> f64 {
+        let mut hasher = DefaultHasher::new();
+        (self.volume.as_str(), uuid).hash(&mut hasher);
+        // In (0, 1): 53 bits are what a float holds.
+        let draw = ((hasher.finish() >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
+        disk.creatable.bytes() as f64 / -draw.ln()
+    }
+}
+
+/// A node without a zone is one by itself.
+fn zone<'a>(view: &'a View, node: &'a NodeId) -> &'a str {
+    let zone = view.nodes.get(node).and_then(|node| node.zone.as_deref());
+    zone.unwrap_or(node.as_str())
+}
+
+/// Why nodes and disks are not used for replicas, for people.
+pub(crate) fn unusable(view: &View, size: ByteSize) -> Vec<String> {
+    let mut why = Vec::new();
+    for (name, node) in &view.nodes {
+        let mut disks = view.disks.values().filter(|disk| disk.node == *name);
+        if !node.answers {
+            why.push(format!("node {name} does not answer"));
+        } else if let Err(trouble) = &node.engine {
+            why.push(format!("node {name}: {trouble}"));
+        } else if node.address.is_none() {
+            why.push(format!("node {name} has no address for replication"));
+        } else if disks.clone().next().is_none() {
+            why.push(format!("node {name} has no disk"));
+        } else if disks.all(|disk| !disk.answers || disk.creatable < size) {
+            why.push(format!("node {name} has no disk with {size} to give"));
+        }
+    }
+    why
+}
