@@ -2,7 +2,7 @@
 //! output in the error.
 
 use std::ffi::OsStr;
-use std::io::Read;
+use std::io::{PipeWriter, Read};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -67,8 +67,19 @@ impl Tool {
     /// # Errors
     /// [`Error::ToolMissing`], [`Error::ToolTimeout`], or an I/O error of starting it.
     pub fn run<S: AsRef<OsStr>>(&self, arguments: &[S], limit: Duration) -> Result<Outcome> {
+        self.run_to(arguments, limit, None)
+    }
+
+    /// The same with its standard output to `answer`.
+    fn run_to<S: AsRef<OsStr>>(
+        &self,
+        arguments: &[S],
+        limit: Duration,
+        answer: Option<PipeWriter>,
+    ) -> Result<Outcome> {
         let path = self.find()?;
-        let (mut child, output) = spawn(&path, arguments).map_err(Error::io("run", &path))?;
+        let (mut child, output) =
+            spawn(&path, arguments, answer).map_err(Error::io("run", &path))?;
         let status = wait(&mut child, limit).map_err(Error::io("wait for", &path))?;
         let Some(status) = status else {
             return Err(Error::ToolTimeout {
@@ -84,6 +95,39 @@ impl Tool {
             status: status.to_string(),
             said: one_line(&said),
         })
+    }
+
+    /// Runs the tool and returns what it wrote to its standard output, at most `most` bytes, however it ended.
+    ///
+    /// # Errors
+    /// As [`Tool::run`]; [`Error::Tool`] for a longer answer.
+    pub fn ask<S: AsRef<OsStr>>(
+        &self,
+        arguments: &[S],
+        limit: Duration,
+        most: u64,
+    ) -> Result<(Outcome, Vec<u8>)> {
+        let (reader, writer) = std::io::pipe().map_err(Error::io("make a pipe for", self.name))?;
+        let (sender, answer) = sync_channel(1);
+        std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            let read = reader.take(most + 1).read_to_end(&mut bytes);
+            sender.send(read.map(|_| bytes))
+        });
+        let outcome = self.run_to(arguments, limit, Some(writer))?;
+        let bytes = answer
+            .recv_timeout(Duration::from_secs(1))
+            .map_err(|_| std::io::Error::other("it left its output open"));
+        let bytes = bytes
+            .and_then(|bytes| bytes)
+            .map_err(Error::io("read the answer of", self.name))?;
+        if bytes.len() as u64 > most {
+            return Err(self.failed(Outcome {
+                said: format!("its answer is longer than {most} bytes"),
+                ..outcome
+            }));
+        }
+        Ok((outcome, bytes))
     }
 
     /// Runs the tool and takes any end but exit code 0 for a failure.
@@ -106,11 +150,13 @@ impl Tool {
     }
 }
 
-/// Starts a tool whose whole output goes to one pipe, of which a thread keeps the end.
+/// Starts a tool whose whole output, but for what goes to `answer`, goes to one pipe, of which a thread keeps the
+/// end.
 #[expect(unsafe_code, reason = "pre_exec")]
 fn spawn<S: AsRef<OsStr>>(
     path: &Path,
     arguments: &[S],
+    answer: Option<PipeWriter>,
 ) -> std::io::Result<(Child, Receiver<Vec<u8>>)> {
     let (reader, writer) = std::io::pipe()?;
     let mut command = Command::new(path);
@@ -120,7 +166,10 @@ fn spawn<S: AsRef<OsStr>>(
         .env("PATH", DIRECTORIES.join(":"))
         .env("LC_ALL", "C")
         .stdin(Stdio::null())
-        .stdout(writer.try_clone()?)
+        .stdout(match answer {
+            Some(answer) => answer,
+            None => writer.try_clone()?,
+        })
         .stderr(writer);
     let die_with_us = || {
         let signal = Some(rustix::process::Signal::KILL);
@@ -224,6 +273,19 @@ mod tests {
             text.contains("no-such-tool") && text.contains("no-such-package"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn an_answer_is_taken_apart_from_what_is_said_and_has_a_bound() {
+        let (outcome, bytes) = SH
+            .ask(&["-c", "echo out; echo err >&2; exit 3"], SOON, 4)
+            .unwrap();
+        assert_eq!(
+            (outcome.code, outcome.said.as_str(), bytes.as_slice()),
+            (Some(3), "err", b"out\n".as_slice())
+        );
+        let error = SH.ask(&["-c", "yes"], SOON, 1000).unwrap_err();
+        assert!(error.to_string().contains("longer than 1000"), "{error}");
     }
 
     #[test]

@@ -9,7 +9,8 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{FileType, FlockOperation, Mode, OFlags, ResolveFlags, flock};
+use rustix::io::Errno;
 use types::{ByteSize, DiskUuid, VolumeName};
 
 use crate::{Error, Result, bounded};
@@ -38,6 +39,9 @@ pub struct DiskState {
     /// disk now.
     pub found: Result<(DiskUuid, ByteSize, ByteSize)>,
 }
+
+/// How many volumes of a disk are listed.
+const VOLUMES_MAX: usize = 10_000;
 
 /// How long a disk may take to say what it is.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -109,6 +113,20 @@ impl Disks {
         self.0.iter().map(look).collect()
     }
 
+    /// The volumes of each disk that have a file of this name beside their own. A disk that does not answer has none
+    /// now.
+    pub(crate) fn with_file_beside(&self, name: &str) -> Vec<(VolumeName, DiskUuid)> {
+        let look = |directory: &PathBuf| {
+            let (path, name) = (directory.clone(), name.to_owned());
+            let asked = bounded::run(directory, ANSWER_WITHIN, move || list(&path, &name));
+            asked.and_then(|answer| answer).unwrap_or_else(|error| {
+                tracing::warn!("{}", types::report(&error));
+                Vec::new()
+            })
+        };
+        self.0.iter().flat_map(look).collect()
+    }
+
     fn disk(&self, volume: &VolumeName, uuid: &DiskUuid) -> Result<PathBuf> {
         for directory in &self.0 {
             match disk_uuid(directory) {
@@ -150,6 +168,23 @@ fn disk_uuid(directory: &Path) -> Result<DiskUuid> {
     Ok(config.disk_uuid)
 }
 
+/// The volumes of a disk that have a file of this name beside their own.
+fn list(directory: &Path, name: &str) -> Result<Vec<(VolumeName, DiskUuid)>> {
+    let uuid = disk_uuid(directory)?;
+    let volumes = directory.join("volumes");
+    let entries = match std::fs::read_dir(&volumes) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(Error::io("list", &volumes))?,
+    };
+    let named = entries.flatten().filter_map(|entry| {
+        // Hidden names are work of the manager, and no names of volumes.
+        let volume = VolumeName::new(entry.file_name().to_str()?).ok()?;
+        let beside = std::fs::symlink_metadata(entry.path().join(name)).ok()?;
+        beside.is_file().then(|| (volume, uuid.clone()))
+    });
+    Ok(named.take(VOLUMES_MAX).collect())
+}
+
 /// Opens the directory of a volume's file, which lies at [`volume_path`] below its disk. Nothing on the way from
 /// the disk may be a link: it belongs to a manager that has fewer rights than we do. What is in it is then opened
 /// relative to this, so that what was looked at is what is used.
@@ -161,6 +196,32 @@ pub(crate) fn open_directory(file: &Path) -> rustix::io::Result<OwnedFd> {
     let rest = directory.strip_prefix(disk).unwrap_or(directory);
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     rustix::fs::openat2(top, rest, flags, Mode::empty(), resolve)
+}
+
+/// The lock of a volume's directory, for all who attach its file: two records of one volume, beside two staging paths
+/// or of the node service, are two locks, and would let two of them attach the file at once; and so would DRBD.
+pub(crate) struct DirectoryLock(OwnedFd);
+
+impl DirectoryLock {
+    /// # Errors
+    /// [`Error::Busy`] when another thread or process has it.
+    pub(crate) fn acquire(directory: &OwnedFd, volume: &VolumeName, file: &Path) -> Result<Self> {
+        let failed = |errno| Error::io("lock the directory of", file)(errno);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = rustix::fs::openat(directory, c".", flags, Mode::empty()).map_err(failed)?;
+        match flock(&opened, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self(opened)),
+            Err(Errno::WOULDBLOCK) => Err(Error::Busy(volume.clone())),
+            Err(errno) => Err(failed(errno)),
+        }
+    }
+}
+
+/// By hand: a child between its fork and its exec has a copy.
+impl Drop for DirectoryLock {
+    fn drop(&mut self) {
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
 }
 
 /// The length of a volume's file, provided that it is one: the directory belongs to a manager that
@@ -176,7 +237,7 @@ fn regular_file(directory: &Path, volume: &VolumeName) -> Result<ByteSize> {
     };
     let file = match open() {
         Ok(file) => file,
-        Err(rustix::io::Errno::NOENT) => {
+        Err(Errno::NOENT) => {
             return Err(Error::VolumeMissing {
                 volume: volume.clone(),
                 file: path,

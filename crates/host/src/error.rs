@@ -249,6 +249,21 @@ pub enum Error {
         /// What is missing, and what to do.
         why: String,
     },
+    /// The node has no DRBD that is good enough for replicated volumes.
+    #[error("this node cannot take part in replicated volumes: {why}")]
+    Replication {
+        /// What is missing, and how to get it.
+        why: String,
+    },
+    /// DRBD refused.
+    #[error("cannot {what} volume {volume}: {said}")]
+    Drbd {
+        volume: VolumeName,
+        /// What was tried: completes "cannot … volume X".
+        what: &'static str,
+        /// What DRBD said.
+        said: String,
+    },
     /// A tool is not installed.
     #[error("{tool} is not installed; install the package {package} (Debian, Ubuntu)")]
     ToolMissing {

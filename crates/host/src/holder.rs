@@ -7,13 +7,20 @@ pub enum Holder {
     Pods,
     /// The node service, for one of its callers.
     Node,
+    /// DRBD: it is one replica of a replicated volume.
+    Replica,
 }
 
 impl Holder {
-    pub(crate) const fn other(self) -> Self {
+    /// All of them.
+    pub(crate) const ALL: [Self; 3] = [Self::Pods, Self::Node, Self::Replica];
+
+    /// What the mark of a device begins with that is attached for it.
+    pub(crate) const fn prefix(self) -> &'static str {
         match self {
-            Self::Pods => Self::Node,
-            Self::Node => Self::Pods,
+            Self::Pods => "longhorn:",
+            Self::Node => "longhorn-node:",
+            Self::Replica => "longhorn-drbd:",
         }
     }
 
@@ -22,6 +29,7 @@ impl Holder {
         match self {
             Self::Pods => "staged for pods",
             Self::Node => "attached by the node service",
+            Self::Replica => "attached as a replica",
         }
     }
 
@@ -32,6 +40,7 @@ impl Holder {
             Self::Node => {
                 "detach it first (backing-image-manager node detach, or whoever attached it)"
             }
+            Self::Replica => "it is used through its device /dev/drbdN",
         }
     }
 }

@@ -12,6 +12,7 @@
 //! | [`mountinfo`] | the parser of `/proc/self/mountinfo` |
 //! | [`loopdev`] | loop devices |
 //! | [`paths`] | places to mount at, opened so that nobody can swap them |
+//! | [`drbd`] | replicated volumes: DRBD 9 of this node's kernel |
 //! | [`disks`] | the disks of this node, and the files of volumes on them |
 //! | [`confine`] | what a privileged process gives up at its start |
 //! | [`command`] | running the few external tools |
@@ -24,6 +25,7 @@ pub mod command;
 pub mod confine;
 mod device;
 pub mod disks;
+pub mod drbd;
 mod error;
 pub mod filesystem;
 mod holder;

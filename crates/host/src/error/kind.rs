@@ -36,6 +36,8 @@ impl Classify for Error {
             | Self::NotGrown { .. }
             | Self::NotJudged { .. }
             | Self::Requirement { .. }
+            | Self::Replication { .. }
+            | Self::Drbd { .. }
             | Self::ToolMissing { .. } => ErrorKind::FailedPrecondition,
             Self::VolumeMissing { .. } | Self::NotHere { .. } => ErrorKind::NotFound,
             Self::VolumeDamaged { .. } | Self::NeedsRepair { .. } => ErrorKind::DataLoss,

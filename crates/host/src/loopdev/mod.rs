@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use linux_raw_sys::loop_device::{LO_FLAGS_AUTOCLEAR, LO_FLAGS_DIRECT_IO, LO_FLAGS_READ_ONLY};
 use rustix::fs::{AtFlags, StatxFlags};
 use rustix::io::Errno;
+use types::{Sha512, VolumeName};
 
 pub use self::users::users;
 use crate::{DeviceNumber, Error, Result};
@@ -63,6 +64,19 @@ impl Mark {
         let fits = !text.is_empty() && text.len() <= MARK_LEN_MAX && !text.contains('\0');
         fits.then(|| bytes[..text.len()].copy_from_slice(text.as_bytes()))?;
         Some(Self(bytes))
+    }
+
+    /// The mark of a volume for those who begin theirs with `prefix`, which is short and has no NUL. A name that is
+    /// too long is cut and told apart by its hash.
+    pub fn of(prefix: &str, volume: &VolumeName) -> Self {
+        let (name, most) = (volume.as_str(), MARK_LEN_MAX - prefix.len());
+        let text = if name.len() <= most {
+            format!("{prefix}{name}")
+        } else {
+            let hash = Sha512::of(name.as_bytes()).to_string();
+            format!("{prefix}{}~{}", &name[..most - 17], &hash[..16])
+        };
+        Self::new(&text).expect("the text has at most 63 bytes and no NUL")
     }
 
     /// The text of the mark.

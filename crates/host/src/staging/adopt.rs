@@ -90,14 +90,15 @@ impl Stage<'_> {
         let file = self.open_file(false)?;
         let id = file_id(&file, &self.volume().file)?;
         drop(file);
-        let [mark, other] =
-            [self.holder, self.holder.other()].map(|holder| inspect::mark(self.name(), holder));
+        let mark = inspect::mark(self.name(), self.holder);
         for (device, status) in loopdev::find(|status| status.file == id)? {
-            if status.mark == other {
+            let is_of = |holder: &Holder| inspect::mark(self.name(), *holder) == status.mark;
+            let by = Holder::ALL.into_iter().find(is_of);
+            if let Some(by) = by.filter(|by| *by != self.holder) {
                 return Err(Error::HeldOtherwise {
                     volume: self.name().clone(),
                     device: device.path(),
-                    by: self.holder.other(),
+                    by,
                 });
             }
             if status.mark != mark {

@@ -3,52 +3,31 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use types::{Sha512, VolumeName};
+use types::VolumeName;
 
 use crate::loopdev::{self, FileId, LoopDevice, Mark, Status};
 use crate::mountinfo::{self, Mount};
 use crate::paths::{self, Place};
 use crate::{DeviceNumber, Error, Holder, Result, bounded};
 
-/// How many bytes of a volume's name fit into a mark: 63 less the prefix.
-const fn name_max(holder: Holder) -> usize {
-    63 - prefix(holder).len()
-}
-
-/// What every mark of ours begins with.
-const fn prefix(holder: Holder) -> &'static str {
-    match holder {
-        Holder::Pods => "longhorn:",
-        Holder::Node => "longhorn-node:",
-    }
-}
-
 /// How long a file system may take to answer before it counts as hung.
 pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
-/// The mark of a volume's loop device. A name that is too long is cut and told apart by its hash.
+/// The mark of a volume's loop device.
 pub(super) fn mark(volume: &VolumeName, holder: Holder) -> Mark {
-    let (name, prefix) = (volume.as_str(), prefix(holder));
-    let most = name_max(holder);
-    let text = if name.len() <= most {
-        format!("{prefix}{name}")
-    } else {
-        let hash = Sha512::of(name.as_bytes()).to_string();
-        format!("{prefix}{}~{}", &name[..most - 17], &hash[..16])
-    };
-    Mark::new(&text).expect("the text has at most 63 bytes and no NUL")
+    Mark::of(holder.prefix(), volume)
 }
 
 /// The volume that a mark for pods names, unless its name was cut.
 pub(super) fn volume_of(mark: &Mark) -> Option<VolumeName> {
-    VolumeName::new(mark.text().strip_prefix(prefix(Holder::Pods))?).ok()
+    VolumeName::new(mark.text().strip_prefix(Holder::Pods.prefix())?).ok()
 }
 
 /// The name in a mark of ours, cut where it was too long, and for whom the device is attached.
 pub(super) fn name_in(mark: &Mark) -> Option<(String, Holder)> {
     let text = mark.text();
     [Holder::Pods, Holder::Node].into_iter().find_map(|holder| {
-        let name = text.strip_prefix(prefix(holder))?;
+        let name = text.strip_prefix(holder.prefix())?;
         Some((name.to_owned(), holder))
     })
 }

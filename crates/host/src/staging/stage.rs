@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use probe::FsType;
-use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use types::{VolumeName, crash_point};
 
@@ -15,10 +15,11 @@ use super::inspect;
 use super::plan::{self, Plan};
 use super::record::{Record, RecordLock};
 use super::{Access, Check, NodeVolume, StageRequest, Staged};
+use crate::disks::{self, DirectoryLock};
 use crate::loopdev::{AttachOptions, FileId, LoopDevice, SECTOR, Status};
 use crate::mounts::{self, MountOptions, Unmount};
 use crate::paths::{self, Place};
-use crate::{Error, Holder, Result, disks, filesystem};
+use crate::{Error, Holder, Result, filesystem};
 
 /// A stage under way: what was asked, and the lock that makes it the only one.
 pub(super) struct Stage<'a> {
@@ -38,7 +39,7 @@ pub(super) fn stage(request: &StageRequest, holder: Holder) -> Result<Staged> {
     }
     let place = Place::open(&request.staging_path)?;
     let directory = open_directory(&request.volume)?;
-    let _alone = DirectoryLock::acquire(&directory, &request.volume)?;
+    let _alone = DirectoryLock::acquire(&directory, &request.volume.name, &request.volume.file)?;
     let lock = RecordLock::acquire(&place, &request.volume.name)?;
     let mut stage = Stage {
         request,
@@ -74,30 +75,6 @@ fn open_directory(volume: &NodeVolume) -> Result<OwnedFd> {
         }
         errno => Error::io("open the directory of", &volume.file)(errno),
     })
-}
-
-/// The lock of a volume's directory, for all who attach it: two records of one volume, beside two staging paths
-/// or of the node service, are two locks, and would let two of them attach the file at once.
-struct DirectoryLock(OwnedFd);
-
-impl DirectoryLock {
-    fn acquire(directory: &OwnedFd, volume: &NodeVolume) -> Result<Self> {
-        let failed = |errno| Error::io("lock the directory of", &volume.file)(errno);
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let opened = rustix::fs::openat(directory, c".", flags, Mode::empty()).map_err(failed)?;
-        match flock(&opened, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self(opened)),
-            Err(Errno::WOULDBLOCK) => Err(Error::Busy(volume.name.clone())),
-            Err(errno) => Err(failed(errno)),
-        }
-    }
-}
-
-/// By hand, as for the record: a child between its fork and its exec has a copy.
-impl Drop for DirectoryLock {
-    fn drop(&mut self) {
-        let _ = flock(&self.0, FlockOperation::Unlock);
-    }
 }
 
 /// What a failure has to take away, besides what it has already taken away itself.

@@ -1,0 +1,296 @@
+//! Replicated volumes on DRBD 9 of this node's kernel: [`replication::Engine`] by `drbdsetup` and `drbdmeta`.
+//!
+//! What is to be done is decided in `replication`; here each verb is one or two commands, and what the kernel tells
+//! becomes a [`Part`]. Nothing is kept in memory: the kernel has the state, the disk the metadata, the node service the
+//! layouts. The kernels decide what is acknowledged, who is stale and who may write; the two places that use force are
+//! in `force`, each with its argument.
+//!
+//! It must not know where layouts come from, or the wire.
+
+mod adapt;
+mod force;
+mod metadata;
+mod parts;
+mod replica;
+mod settings;
+mod status;
+mod tools;
+mod version;
+
+use std::path::PathBuf;
+
+use replication::{Engine, Layout, Part, Secret, converge};
+use types::{DiskUuid, NodeId, Sha512, VolumeName};
+
+use self::adapt::Adapt;
+use self::settings::{NAME_MAX, PREFIX};
+use crate::disks::Disks;
+use crate::{Error, Result};
+
+/// The DRBD of this node.
+#[derive(Debug, Clone)]
+pub struct Drbd {
+    disks: Disks,
+    node: NodeId,
+}
+
+/// Metadata of a replica on a disk of this node, with a layout or without.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OnDisk {
+    /// The volume whose directory it is in.
+    pub volume: VolumeName,
+    /// Which disk.
+    pub disk: DiskUuid,
+    /// The number of the node in it; `None`: it was never attached.
+    pub id: Option<u8>,
+    /// The generation of its data, in hexadecimal; empty: it has none yet.
+    pub data_uuid: String,
+}
+
+/// The name of a volume's resource in the kernel.
+fn resource_name(volume: &VolumeName) -> String {
+    let (name, most) = (volume.as_str(), NAME_MAX - PREFIX.len());
+    if name.len() <= most {
+        return format!("{PREFIX}{name}");
+    }
+    // Cut, and told apart by its hash.
+    let hash = Sha512::of(name.as_bytes()).to_string();
+    format!("{PREFIX}{}~{}", &name[..most - 17], &hash[..16])
+}
+
+/// The device of a replicated volume on every node.
+pub fn device_path(minor: u32) -> PathBuf {
+    PathBuf::from(format!("/dev/drbd{minor}"))
+}
+
+impl Drbd {
+    /// The DRBD of a node with these disks.
+    pub const fn new(disks: Disks, node: NodeId) -> Self {
+        Self { disks, node }
+    }
+
+    /// Whether connections can be encrypted here.
+    pub fn has_tls(&self) -> bool {
+        version::has_tls()
+    }
+
+    /// Volumes of ours whose writes somebody has stopped.
+    ///
+    /// # Errors
+    /// The kernel does not say.
+    pub fn suspended(&self, known: &[Layout]) -> Result<Vec<VolumeName>> {
+        if self.version().is_err() {
+            return Ok(Vec::new());
+        }
+        let resources = status::ask(None)?;
+        let stopped = resources
+            .iter()
+            .filter(|(_, resource)| resource.suspended_by_user);
+        Ok(stopped
+            .filter_map(|(name, _)| parts::volume_of(name, known))
+            .collect())
+    }
+
+    /// The metadata of replicas on the disks of this node. A disk that does not answer has none now, and says so in the
+    /// log.
+    pub fn on_disks(&self) -> Vec<OnDisk> {
+        let found = self.disks.with_file_beside(replica::METADATA);
+        let look = |(volume, disk): (VolumeName, DiskUuid)| {
+            let superblock = replica::superblock(&self.disks, &volume, &disk);
+            let superblock = superblock.unwrap_or_else(|error| {
+                tracing::warn!(%volume, %disk, "{}", types::report(&error));
+                None
+            });
+            OnDisk {
+                volume,
+                disk,
+                id: superblock.as_ref().and_then(|one| one.node_id),
+                data_uuid: superblock.map_or_else(String::new, |one| one.data_uuid()),
+            }
+        };
+        found.into_iter().map(look).collect()
+    }
+
+    /// The device of a volume, which must be prepared here with its present minor number.
+    fn resource(&self, layout: &Layout, what: &'static str) -> Result<status::Resource> {
+        self.version()?;
+        let name = resource_name(&layout.volume);
+        let resource = status::ask(Some(&name))?.remove(&name);
+        resource
+            .filter(|resource| resource.device.is_some())
+            .ok_or_else(|| status::unknown(&layout.volume, what))
+    }
+
+    /// Changes something of a volume that is prepared here.
+    fn change(&self, layout: &Layout, what: &'static str, arguments: &[&str]) -> Result<()> {
+        self.resource(layout, what)?;
+        tools::change(&layout.volume, what, arguments)
+    }
+}
+
+impl Engine for Drbd {
+    type Error = Error;
+
+    fn version(&self) -> Result<String> {
+        version::version()
+    }
+
+    fn apply(&self, layout: &Layout, node: &NodeId, secret: &Secret) -> Result<()> {
+        self.version()?;
+        let name = resource_name(&layout.volume);
+        let resource = status::ask(Some(&name))?.remove(&name);
+        let part = parts::part(&self.disks, layout, node, resource.as_ref())?;
+        let adapt = Adapt {
+            disks: &self.disks,
+            layout,
+            node,
+            secret,
+            seen: resource.as_ref(),
+        };
+        for verb in converge(layout, node, Some(&part)) {
+            adapt.execute(&verb)?;
+        }
+        adapt.move_peers()
+    }
+
+    fn observe(&self, known: &[Layout], node: &NodeId) -> Result<Vec<Part>> {
+        let resources = match self.version() {
+            Ok(_) => status::ask(None)?,
+            // Without the module the kernel has nothing.
+            Err(_) => status::Resources::new(),
+        };
+        parts::all(&self.disks, &resources, known, node)
+    }
+
+    fn initialize(&self, layout: &Layout) -> Result<()> {
+        let what = "declare the replicas equal of";
+        let resource = self.resource(layout, what)?;
+        let part = parts::part(&self.disks, layout, &self.node, Some(&resource))?;
+        if !part.fresh {
+            return Err(Error::Drbd {
+                volume: layout.volume.clone(),
+                what,
+                said: "something was written through the replica of this node, or it has none"
+                    .to_owned(),
+            });
+        }
+        let minor = layout.minor.to_string();
+        tools::change(
+            &layout.volume,
+            what,
+            &["new-current-uuid", "--clear-bitmap", &minor],
+        )
+    }
+
+    fn attach(&self, layout: &Layout) -> Result<()> {
+        let (what, name) = ("attach", resource_name(&layout.volume));
+        if layout.holder.as_ref() == Some(&self.node) {
+            return self.change(layout, what, &["primary", &name]);
+        }
+        if layout.admits(&self.node) {
+            // Only so does DRBD let anybody read on a Secondary. The device is opened for reading alone, and
+            // opening it for writing would fail where another node writes.
+            return self.change(
+                layout,
+                what,
+                &["resource-options", &name, "--auto-promote=yes"],
+            );
+        }
+        Err(Error::Drbd {
+            volume: layout.volume.clone(),
+            what,
+            said: "its layout does not admit this node; publish it to this node first".to_owned(),
+        })
+    }
+
+    fn detach(&self, layout: &Layout) -> Result<()> {
+        self.version()?;
+        let name = resource_name(&layout.volume);
+        if !status::ask(Some(&name))?.contains_key(&name) {
+            return Ok(());
+        }
+        tools::change(&layout.volume, "detach", &["secondary", &name])?;
+        let promote = ["resource-options", &name, "--auto-promote=no"];
+        tools::change(&layout.volume, "detach", &promote)
+    }
+
+    fn grow(&self, layout: &Layout) -> Result<()> {
+        let minor = layout.minor.to_string();
+        // What is new is a hole in the file of each replica: they are equal without a look.
+        self.change(layout, "grow", &["resize", &minor, "--assume-clean"])
+    }
+
+    fn suspend(&self, layout: &Layout) -> Result<()> {
+        let minor = layout.minor.to_string();
+        self.change(layout, "stop the writes of", &["suspend-io", &minor])
+    }
+
+    fn resume(&self, layout: &Layout) -> Result<()> {
+        let what = "let the writes go on of";
+        if !self.resource(layout, what)?.suspended_by_user {
+            return Ok(());
+        }
+        tools::change(
+            &layout.volume,
+            what,
+            &["resume-io", &layout.minor.to_string()],
+        )
+    }
+
+    fn rejoin(&self, layout: &Layout, node: &NodeId) -> Result<()> {
+        let resource = self.resource(layout, "join the replicas of")?;
+        force::rejoin(layout, node, &resource)
+    }
+
+    fn remove(&self, volume: &VolumeName) -> Result<()> {
+        if self.version().is_err() {
+            return Ok(());
+        }
+        tools::change(volume, "take down", &["down", &resource_name(volume)])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_resources_are_ours_and_fit() {
+        let volume = |name: &str| VolumeName::new(name).unwrap();
+        assert_eq!(resource_name(&volume("pvc-1")), "longhorn-pvc-1");
+        let (a, b) = ("a".repeat(128), format!("{}b", "a".repeat(127)));
+        let names = [resource_name(&volume(&a)), resource_name(&volume(&b))];
+        assert_ne!(names[0], names[1]);
+        assert!(names.iter().all(|name| name.len() == NAME_MAX));
+    }
+
+    #[test]
+    fn force_stands_in_two_functions() {
+        let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/drbd");
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            let text = std::fs::read_to_string(&path).unwrap();
+            let product = text.split("#[cfg(test)]").next().unwrap();
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            for (word, line) in ["\"--force\"", "--discard-my-data"]
+                .iter()
+                .flat_map(|word| product.lines().map(move |line| (word, line)))
+            {
+                if line.contains(word) && !line.trim_start().starts_with("//") {
+                    found.push((name.clone(), *word));
+                }
+            }
+        }
+        found.sort_unstable();
+        assert_eq!(
+            found,
+            [
+                ("force.rs".to_owned(), "\"--force\""),
+                ("force.rs".to_owned(), "--discard-my-data"),
+                // Of create-md, which asks a question else; only where there is no metadata.
+                ("replica.rs".to_owned(), "\"--force\""),
+            ]
+        );
+    }
+}
