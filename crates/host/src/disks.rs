@@ -113,18 +113,20 @@ impl Disks {
         self.0.iter().map(look).collect()
     }
 
-    /// The volumes of each disk that have a file of this name beside their own. A disk that does not answer has none
-    /// now.
-    pub(crate) fn with_file_beside(&self, name: &str) -> Vec<(VolumeName, DiskUuid)> {
-        let look = |directory: &PathBuf| {
-            let (path, name) = (directory.clone(), name.to_owned());
-            let asked = bounded::run(directory, ANSWER_WITHIN, move || list(&path, &name));
+    /// What `look` says of each volume of each disk. A disk that does not answer in time has none now.
+    pub(crate) fn each_volume<T: Send + 'static>(
+        &self,
+        look: fn(&Path) -> Option<T>,
+    ) -> Vec<(VolumeName, DiskUuid, T)> {
+        let ask = |directory: &PathBuf| {
+            let path = directory.clone();
+            let asked = bounded::run(directory, ANSWER_WITHIN, move || list(&path, look));
             asked.and_then(|answer| answer).unwrap_or_else(|error| {
                 tracing::warn!("{}", types::report(&error));
                 Vec::new()
             })
         };
-        self.0.iter().flat_map(look).collect()
+        self.0.iter().flat_map(ask).collect()
     }
 
     fn disk(&self, volume: &VolumeName, uuid: &DiskUuid) -> Result<PathBuf> {
@@ -168,8 +170,10 @@ fn disk_uuid(directory: &Path) -> Result<DiskUuid> {
     Ok(config.disk_uuid)
 }
 
-/// The volumes of a disk that have a file of this name beside their own.
-fn list(directory: &Path, name: &str) -> Result<Vec<(VolumeName, DiskUuid)>> {
+fn list<T>(
+    directory: &Path,
+    look: fn(&Path) -> Option<T>,
+) -> Result<Vec<(VolumeName, DiskUuid, T)>> {
     let uuid = disk_uuid(directory)?;
     let volumes = directory.join("volumes");
     let entries = match std::fs::read_dir(&volumes) {
@@ -179,8 +183,8 @@ fn list(directory: &Path, name: &str) -> Result<Vec<(VolumeName, DiskUuid)>> {
     let named = entries.flatten().filter_map(|entry| {
         // Hidden names are work of the manager, and no names of volumes.
         let volume = VolumeName::new(entry.file_name().to_str()?).ok()?;
-        let beside = std::fs::symlink_metadata(entry.path().join(name)).ok()?;
-        beside.is_file().then(|| (volume, uuid.clone()))
+        let found = look(&directory.join(volume_path(&volume)))?;
+        Some((volume, uuid.clone(), found))
     });
     Ok(named.take(VOLUMES_MAX).collect())
 }

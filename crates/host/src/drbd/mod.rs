@@ -94,9 +94,7 @@ impl Drbd {
     /// The metadata of replicas on the disks of this node. A disk that does not answer has none now, and says so in the
     /// log.
     pub fn on_disks(&self) -> Vec<OnDisk> {
-        let found = self.disks.with_file_beside(replica::METADATA);
-        let look = |(volume, disk): (VolumeName, DiskUuid)| {
-            let superblock = replica::superblock(&self.disks, &volume, &disk);
+        let shown = |(volume, disk, superblock): parts::OnDisk| {
             let superblock = superblock.unwrap_or_else(|error| {
                 tracing::warn!(%volume, %disk, "{}", types::report(&error));
                 None
@@ -108,7 +106,8 @@ impl Drbd {
                 data_uuid: superblock.map_or_else(String::new, |one| one.data_uuid()),
             }
         };
-        found.into_iter().map(look).collect()
+        let found = self.disks.each_volume(replica::beside);
+        found.into_iter().map(shown).collect()
     }
 
     /// The device of a volume, which must be prepared here with its present minor number.
@@ -159,7 +158,12 @@ impl Engine for Drbd {
             // Without the module the kernel has nothing.
             Err(_) => status::Resources::new(),
         };
-        parts::all(&self.disks, &resources, known, node)
+        parts::all(
+            &self.disks.each_volume(replica::beside),
+            &resources,
+            known,
+            node,
+        )
     }
 
     fn initialize(&self, layout: &Layout) -> Result<()> {

@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use replication::{DiskState, Layout, Link, MemberId, Part, Role};
-use types::{ByteSize, NodeId, VolumeName};
+use types::{ByteSize, DiskUuid, NodeId, VolumeName};
 
+use super::metadata::Superblock;
 use super::settings::PREFIX;
 use super::status::{Peer, Resource, Resources};
 use super::{replica, resource_name};
@@ -24,9 +25,12 @@ pub(super) fn volume_of(name: &str, known: &[Layout]) -> Option<VolumeName> {
     }
 }
 
+/// What a disk of this node has of a volume.
+pub(super) type OnDisk = (VolumeName, DiskUuid, Result<Option<Superblock>>);
+
 /// All parts of this node: of each resource of ours, and of each layout.
 pub(super) fn all(
-    disks: &Disks,
+    on_disks: &[OnDisk],
     resources: &Resources,
     known: &[Layout],
     node: &NodeId,
@@ -35,7 +39,16 @@ pub(super) fn all(
     let mut parts = Vec::new();
     for layout in known {
         let resource = resources.get(&resource_name(&layout.volume));
-        parts.push(of_layout(disks, layout, node, resource, &mounts));
+        let superblock = |disk: &DiskUuid| {
+            let mut all = on_disks.iter();
+            let found = all.find(|(volume, on, _)| *volume == layout.volume && on == disk);
+            match found {
+                Some((_, _, Ok(superblock))) => Ok(superblock.clone()),
+                Some((_, _, Err(error))) => Err(types::report(error).to_string()),
+                None => Err(format!("disk {disk} does not show its metadata")),
+            }
+        };
+        parts.push(of_layout(superblock, layout, node, resource, &mounts));
     }
     for (name, resource) in resources {
         if let Some(volume) = volume_of(name, known)
@@ -55,17 +68,16 @@ pub(super) fn part(
     node: &NodeId,
     resource: Option<&Resource>,
 ) -> Result<Part> {
-    Ok(of_layout(
-        disks,
-        layout,
-        node,
-        resource,
-        &mountinfo::read()?,
-    ))
+    let superblock = |disk: &DiskUuid| {
+        let found = replica::superblock(disks, &layout.volume, disk);
+        found.map_err(|error| types::report(&error).to_string())
+    };
+    let mounts = mountinfo::read()?;
+    Ok(of_layout(superblock, layout, node, resource, &mounts))
 }
 
 fn of_layout(
-    disks: &Disks,
+    superblock: impl Fn(&DiskUuid) -> Result<Option<Superblock>, String>,
     layout: &Layout,
     node: &NodeId,
     resource: Option<&Resource>,
@@ -80,13 +92,13 @@ fn of_layout(
         part.me = me.id;
     }
     if let Some(disk) = &me.disk {
-        match replica::superblock(disks, &layout.volume, disk) {
+        match superblock(disk) {
             // One that is current was written, or declared to be; the kernel writes its metadata a little later.
             Ok(superblock) => {
                 part.fresh = part.disk != DiskState::UpToDate
                     && superblock.is_none_or(|superblock| superblock.is_fresh());
             }
-            Err(error) => part.troubles.push(types::report(&error).to_string()),
+            Err(why) => part.troubles.push(why),
         }
         if part.up && part.disk <= DiskState::Failed {
             part.troubles

@@ -7,7 +7,8 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use replication::{Layout, Member, MemberId};
 use rustix::fs::{FlockOperation, flock};
@@ -19,10 +20,12 @@ use super::settings::{DISK, PEER_SLOTS};
 use super::tools;
 use crate::disks::{self, DirectoryLock, Disks};
 use crate::loopdev::{self, AttachOptions, FileId, LoopDevice, Mark, SECTOR};
-use crate::{Error, Holder, Result, paths};
+use crate::{Error, Holder, Result, bounded, paths};
 
 /// The metadata's place beside the file of a volume.
-pub(super) const METADATA: &str = "drbd";
+const METADATA: &str = "drbd";
+/// How long the disk may take to show its metadata.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 /// What the mark of the metadata's loop device begins with.
 const METADATA_PREFIX: &str = "longhorn-drbd-md:";
 
@@ -218,11 +221,28 @@ pub(super) fn refresh(disks: &Disks, layout: &Layout, disk: &DiskUuid) -> Result
 }
 
 /// What the metadata of a replica says; `None`: it has none yet.
+///
+/// # Errors
+/// [`Error::Hung`] when the disk does not answer.
 pub(super) fn superblock(
     disks: &Disks,
     volume: &VolumeName,
     disk: &DiskUuid,
 ) -> Result<Option<Superblock>> {
-    let files = Files::find(disks, volume, disk)?;
-    metadata::read(&files.open_metadata(false)?, &files.metadata)
+    let (disks, volume, disk) = (disks.clone(), volume.clone(), disk.clone());
+    let path = PathBuf::from(disk.as_str());
+    bounded::run(&path, ANSWERS_WITHIN, move || {
+        let files = Files::find(&disks, &volume, &disk)?;
+        metadata::read(&files.open_metadata(false)?, &files.metadata)
+    })?
+}
+
+/// What the metadata of a replica says whose volume's file is at `file`; `None`: it is no replica.
+pub(super) fn beside(file: &Path) -> Option<Result<Option<Superblock>>> {
+    let path = file.with_file_name(METADATA);
+    let directory = disks::open_directory(file).ok()?;
+    match paths::open_regular_in(&directory, &path, false) {
+        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => None,
+        opened => Some(opened.and_then(|opened| metadata::read(&opened, &path))),
+    }
 }
