@@ -17,13 +17,16 @@ mod observed;
 mod place;
 mod plan;
 mod record;
+mod sight;
+mod status;
 mod view;
 
 pub use converge::converge;
 pub use engine::{Engine, Verb};
 pub use layout::{Layout, Member, MemberId, Secret};
 pub use observed::{Connection, DiskState, Link, Part, Replication, Role};
-pub use place::{Shortage, Wanted, place};
-pub use plan::{Plan, Step};
+pub use place::{Shortage, Wanted, founders, place};
+pub use plan::{Plan, Step, plan};
 pub use record::{Address, Loss, Origin, Record};
+pub use status::{Health, MemberStatus, Reason, Status, judge, usable};
 pub use view::{DiskView, FileView, NodeView, View};

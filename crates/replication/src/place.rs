@@ -4,10 +4,11 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::net::{IpAddr, Ipv4Addr};
 
 use types::{ByteSize, DiskUuid, NodeId, VolumeName};
 
-use crate::{DiskView, View};
+use crate::{DiskView, Member, MemberId, View};
 
 /// What a new volume needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +76,23 @@ pub fn place(wanted: &Wanted, view: &View) -> Result<Vec<DiskUuid>, Shortage> {
         return Err(shortage());
     }
     Ok(found)
+}
+
+/// The first members of a volume on these disks. One whose node has no address of its own, because the volume does
+/// without DRBD, gets the unspecified one.
+pub fn founders(disks: &[DiskUuid], view: &View) -> Vec<Member> {
+    let unspecified = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    let known = disks
+        .iter()
+        .filter_map(|disk| Some((disk, view.disks.get(disk)?)));
+    let member = |(id, (disk, seen)): (u8, (&DiskUuid, &DiskView))| Member {
+        id: MemberId(id),
+        node: seen.node.clone(),
+        address: view.able(&seen.node).unwrap_or(unspecified),
+        disk: Some(disk.clone()),
+        create: true,
+    };
+    (0..=MemberId::MAX.0).zip(known).map(member).collect()
 }
 
 /// What is looked for.

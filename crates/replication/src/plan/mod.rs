@@ -3,9 +3,15 @@
 //! A record changes by one decision at a time: first it is written, and what follows from it is done by the next
 //! look. So a controller that dies, or acts on an old view, leaves something that the next one goes on from.
 
+mod members;
+mod notes;
+mod plain;
+mod steps;
+
 use types::{ByteSize, DiskUuid, NodeId};
 
-use crate::Record;
+use crate::sight::Sight;
+use crate::{Record, View};
 
 /// One thing for the controller to do. Each may be repeated.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,4 +79,40 @@ impl Plan {
     pub fn is_settled(&self) -> bool {
         self.steps.is_empty() && self.waiting.is_empty()
     }
+}
+
+/// What is to be done next for a volume.
+pub fn plan(record: &Record, view: &View) -> Plan {
+    let sight = Sight::new(record, view);
+    let mut plan = Plan::default();
+    if record.deleting {
+        steps::delete(&sight, &mut plan);
+        return plan;
+    }
+    if let Some(next) = change(&sight, &mut plan.waiting) {
+        plan.steps.push(Step::Change(Box::new(next)));
+        return plan;
+    }
+    if record.address.is_none() {
+        plain::steps(&sight, &mut plan);
+        return plan;
+    }
+    steps::files(&sight, &mut plan);
+    steps::layouts(&sight, &mut plan);
+    steps::initialize(&sight, &mut plan);
+    steps::grow(&sight, &mut plan);
+    steps::rejoin(&sight, &mut plan);
+    steps::leftovers(&sight, &mut plan);
+    plan
+}
+
+/// The next record: what is noted before what is decided.
+fn change(sight: &Sight<'_>, waiting: &mut Vec<String>) -> Option<Record> {
+    let next = if sight.record.address.is_none() {
+        plain::next(sight, waiting)
+    } else {
+        let noted = sight.record.changed(notes::noted(sight));
+        noted.or_else(|| members::decide(sight, waiting))
+    };
+    sight.record.changed(next?)
 }
