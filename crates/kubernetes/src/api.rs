@@ -24,6 +24,8 @@ const DEADLINE: Duration = Duration::from_secs(10);
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 /// The largest answer. An object has at most 1.5 MiB in etcd, and a Secret is base 64 within JSON.
 const ANSWER_MAX: usize = 4 << 20;
+/// Characters of the API server's own words that are shown.
+const MESSAGE_MAX: usize = 300;
 /// The largest file of a service account: a bundle of certificates, at most.
 const FILE_MAX: u64 = 256 << 10;
 
@@ -58,6 +60,8 @@ pub(crate) struct Call<'a> {
     pub(crate) operation: String,
     /// The rule of RBAC that it needs.
     pub(crate) rule: String,
+    /// Whether the API server's own words may be shown when it refuses: nothing in the request is secret.
+    pub(crate) shown: bool,
 }
 
 /// What came of a call that reached the API server and that it understood.
@@ -140,6 +144,7 @@ impl Api {
             body,
             operation,
             rule,
+            shown,
         } = call;
         // It is replaced every hour.
         let token = text(&self.account.join("token")).await?;
@@ -180,16 +185,30 @@ impl Api {
             status => Err(Error::Refused {
                 operation,
                 status: status.as_u16(),
-                reason: reason(&body),
+                reason: reason(&body, shown),
             }),
         }
     }
 }
 
 /// Why the API server refuses, in its own word (`Invalid`, `Timeout`): its message may show what was in the
-/// request.
-fn reason(body: &[u8]) -> String {
+/// request, and is added only where that may be `shown`.
+fn reason(body: &[u8], shown: bool) -> String {
     let status: Value = serde_json::from_slice(body).unwrap_or_default();
+    let word = word(&status);
+    match status["message"].as_str() {
+        Some(message) if shown => {
+            let printable = message.chars().filter(|c| !c.is_control());
+            format!(
+                "{word}: {}",
+                printable.take(MESSAGE_MAX).collect::<String>()
+            )
+        }
+        _ => word,
+    }
+}
+
+fn word(status: &Value) -> String {
     match status["reason"].as_str() {
         Some(word)
             if (1..=64).contains(&word.len())
@@ -268,4 +287,4 @@ async fn bytes(path: &Path) -> Result<Vec<u8>> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -84,7 +84,8 @@ pub enum Error {
         operation: String,
         /// The status of HTTP.
         status: u16,
-        /// The reason of the API server in brackets with a space before, or nothing.
+        /// The reason of the API server in brackets with a space before, or nothing; with its words where they
+        /// may be shown.
         reason: String,
     },
     /// An answer that is not what was asked for.
@@ -94,6 +95,22 @@ pub enum Error {
         operation: String,
         /// What is wrong with it.
         why: &'static str,
+    },
+    /// The cluster does not know the kind of an object.
+    #[error(
+        "cannot {operation}: the Kubernetes API has no such kind of object; apply the manifests of this version"
+    )]
+    NoKind {
+        /// What was asked.
+        operation: String,
+    },
+    /// An object that is not what its kind says.
+    #[error("cannot {operation}: {why}")]
+    Unreadable {
+        /// What was asked.
+        operation: String,
+        /// What is wrong with it.
+        why: String,
     },
 }
 
@@ -119,7 +136,7 @@ impl Error {
 impl Classify for Error {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::NoServer | Self::File { .. } | Self::Account { .. } => {
+            Self::NoServer | Self::File { .. } | Self::Account { .. } | Self::NoKind { .. } => {
                 ErrorKind::FailedPrecondition
             }
             Self::Unreachable { .. } | Self::Unauthenticated { .. } | Self::Refused { .. } => {
@@ -127,7 +144,7 @@ impl Classify for Error {
             }
             Self::Deadline { .. } => ErrorKind::DeadlineExceeded,
             Self::Forbidden { .. } => ErrorKind::PermissionDenied,
-            Self::Client(_) | Self::Answer { .. } => ErrorKind::Internal,
+            Self::Client(_) | Self::Answer { .. } | Self::Unreadable { .. } => ErrorKind::Internal,
         }
     }
 }

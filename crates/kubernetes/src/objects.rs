@@ -1,5 +1,6 @@
 //! Secrets and ConfigMaps of our own namespace: reading them, and changing entries unless somebody else has
-//! changed the object meanwhile. They are never created or deleted: the manifests own them.
+//! changed the object meanwhile. Those of the manifests are never created or deleted; Secrets with one value that
+//! belong to something of ours are.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,6 +17,9 @@ use crate::{Api, Error, Result};
 const MERGE_PATCH: &str = "application/merge-patch+json";
 /// Who the API server says has written an entry (`metadata.managedFields`).
 const AS_MANAGER: &str = "?fieldManager=longhorn-base-image";
+
+/// The label of what the manifests make, as they have it.
+const PART_OF: &str = "longhorn-base-image";
 
 /// Which kind of object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,6 +151,50 @@ impl Api {
         })
     }
 
+    /// Makes a Secret with one entry, which nobody can change any more (`immutable`). `false`: there is one of this
+    /// name, whatever is in it.
+    ///
+    /// # Errors
+    /// See [`Error`]. After some of them it may exist all the same ([`Error::Deadline`]).
+    pub async fn create_secret(&self, name: &str, key: &str, value: &str) -> Result<bool> {
+        let mut call = self.object(Method::POST, "create", "create", Kind::Secret, name);
+        let body = json!({
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": name, "labels": {"app.kubernetes.io/part-of": PART_OF}},
+            "immutable": true,
+            "data": {key: STANDARD.encode(value)},
+        });
+        let parent = call.path.len() - name.len() - 1;
+        call.path.truncate(parent);
+        call.path.push_str(AS_MANAGER);
+        call.body = Some(("application/json", &body));
+        // A rule for creating can name no object.
+        "{apiGroups: [\"\"], resources: [secrets], verbs: [create]}".clone_into(&mut call.rule);
+        let operation = call.operation.clone();
+        match self.call(call).await? {
+            Outcome::Done(_) => Ok(true),
+            Outcome::Conflict => Ok(false),
+            Outcome::NotFound => Err(Error::NoKind { operation }),
+        }
+    }
+
+    /// Deletes a Secret; that there is none is as good.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn delete_secret(&self, name: &str) -> Result<()> {
+        let call = self.object(Method::DELETE, "delete", "delete", Kind::Secret, name);
+        let operation = call.operation.clone();
+        match self.call(call).await? {
+            Outcome::Done(_) | Outcome::NotFound => Ok(()),
+            Outcome::Conflict => Err(Error::Answer {
+                operation,
+                why: "is a conflict",
+            }),
+        }
+    }
+
     fn object(
         &self,
         method: Method,
@@ -165,6 +213,7 @@ impl Api {
             rule: format!(
                 "{{apiGroups: [\"\"], resources: [{plural}], resourceNames: [{name}], verbs: [{right}]}}"
             ),
+            shown: false,
         }
     }
 }

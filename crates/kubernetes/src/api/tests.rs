@@ -18,8 +18,9 @@ use crate::{Entries, Kind, Reviewed, TokenPod, Written};
 const TOKEN: &str = "the-token-of-this-pod";
 
 /// What the server answers, and what it was asked.
-struct Server {
-    answer: (StatusCode, String),
+pub(crate) struct Server {
+    /// The last of them again and again.
+    answers: Mutex<Vec<(u16, String)>>,
     asked: Mutex<Vec<(String, String, String)>>,
 }
 
@@ -32,13 +33,22 @@ async fn reply(State(server): State<Arc<Server>>, request: Request) -> Response 
     let body = axum::body::to_bytes(request.into_body(), 1 << 20).await;
     let body = String::from_utf8(body.unwrap().to_vec()).unwrap();
     server.asked.lock().unwrap().push((line, kind, body));
-    let (status, answer) = server.answer.clone();
+    let mut answers = server.answers.lock().unwrap();
+    let (status, answer) = match answers.len() {
+        1 => answers[0].clone(),
+        _ => answers.remove(0),
+    };
+    let status = StatusCode::from_u16(status).unwrap();
     (status, Body::from(answer)).into_response()
 }
 
-async fn server(status: u16, answer: impl Into<String>) -> (Api, Arc<Server>, TempDir) {
+pub(crate) async fn server(status: u16, answer: impl Into<String>) -> (Api, Arc<Server>, TempDir) {
+    server_of(vec![(status, answer.into())]).await
+}
+
+pub(crate) async fn server_of(answers: Vec<(u16, String)>) -> (Api, Arc<Server>, TempDir) {
     let server = Arc::new(Server {
-        answer: (StatusCode::from_u16(status).unwrap(), answer.into()),
+        answers: Mutex::new(answers),
         asked: Mutex::default(),
     });
     let router = Router::new().fallback(reply).with_state(server.clone());
@@ -50,7 +60,7 @@ async fn server(status: u16, answer: impl Into<String>) -> (Api, Arc<Server>, Te
     (api, server, account)
 }
 
-fn account() -> TempDir {
+pub(crate) fn account() -> TempDir {
     let directory = TempDir::new().unwrap();
     let write = |name: &str, text: &str| put(&directory.path().join(name), text);
     write("token", &format!("{TOKEN}\n"));
@@ -66,7 +76,7 @@ fn put(path: &Path, text: &str) {
     file.write_all(text.as_bytes()).unwrap();
 }
 
-fn asked(server: &Server) -> (String, String, String) {
+pub(crate) fn asked(server: &Server) -> (String, String, String) {
     server.asked.lock().unwrap().last().unwrap().clone()
 }
 
@@ -127,6 +137,38 @@ async fn a_change_names_the_version_that_it_was_made_of() {
         let answer = api.write(Kind::ConfigMap, "ca", "7", &changes).await;
         assert_eq!(answer.unwrap(), written);
     }
+}
+
+#[tokio::test]
+async fn a_secret_of_a_volume_is_made_once_and_deleted() {
+    let (api, server_, _account) = server(201, "{}").await;
+    assert!(api.create_secret("of-v", "key", "s3cret").await.unwrap());
+    let (line, _, body) = asked(&server_);
+    assert_eq!(
+        line,
+        "POST /api/v1/namespaces/longhorn-system/secrets?fieldManager=longhorn-base-image"
+    );
+    let body: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(body["metadata"]["name"], "of-v");
+    assert_eq!(body["data"], json!({"key": "czNjcmV0"}));
+    assert_eq!(body["immutable"], true);
+    let (api, _, _account) = server(409, "{}").await;
+    assert!(!api.create_secret("of-v", "key", "s3cret").await.unwrap());
+    for status in [200, 404] {
+        let (api, server, _account) = server(status, "{}").await;
+        api.delete_secret("of-v").await.unwrap();
+        assert_eq!(
+            asked(&server).0,
+            "DELETE /api/v1/namespaces/longhorn-system/secrets/of-v"
+        );
+    }
+    let invalid = r#"{"reason": "Invalid", "message": "s3cret"}"#;
+    let (api, _, _account) = server(422, invalid).await;
+    let error = api
+        .create_secret("of-v", "key", "s3cret")
+        .await
+        .unwrap_err();
+    assert!(!format!("{error}{error:?}").contains("s3cret"), "{error:?}");
 }
 
 #[tokio::test]
