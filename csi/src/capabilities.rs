@@ -141,7 +141,8 @@ mod tests {
         )
         .unwrap();
         let key = "driver.example/node".to_owned();
-        let controller = ControllerService::new(Managers::new(cluster, key, Duration::ZERO), 0);
+        let controller =
+            ControllerService::new(Managers::new(cluster, key, Duration::ZERO), None, 0);
         agree!(
             controller,
             CONTROLLER,

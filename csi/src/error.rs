@@ -232,6 +232,9 @@ pub enum Error {
     /// This node says so.
     #[error(transparent)]
     Host(#[from] host::Error),
+    /// A replicated volume.
+    #[error(transparent)]
+    Replicated(#[from] crate::replicated::Error),
 }
 
 impl Error {
@@ -283,6 +286,7 @@ impl Classify for Error {
             Self::Certificates(error) => error.kind(),
             Self::Kubernetes(error) => error.kind(),
             Self::Manager(error) => error.kind(),
+            Self::Replicated(error) => error.kind(),
             Self::Host(error) => error.kind(),
         }
     }

@@ -10,6 +10,7 @@ use crate::capabilities;
 use crate::error::{Error, Result};
 use crate::in_flight::InFlight;
 use crate::managers::Managers;
+use crate::replicated::Replicated;
 use crate::request::{self, CreateGroup};
 use crate::snapshots::show;
 use crate::status::answer;
@@ -21,21 +22,31 @@ type Reply<T> = Result<Response<T>, Status>;
 #[derive(Debug)]
 pub(crate) struct GroupService {
     managers: Managers,
+    /// `None`: every volume has one replica.
+    replicated: Option<Replicated>,
     in_flight: InFlight,
 }
 
 impl GroupService {
-    pub(crate) fn new(managers: Managers) -> Self {
+    pub(crate) fn new(managers: Managers, replicated: Option<Replicated>) -> Self {
         let in_flight = InFlight::default();
         Self {
             managers,
+            replicated,
             in_flight,
         }
     }
 
     async fn create(&self, request: &CreateGroup) -> Result<csi::VolumeGroupSnapshot> {
+        let moment = match &self.replicated {
+            Some(replicated) => replicated.moment(&request.volumes).await?,
+            None => None,
+        };
         // All of them have to be this manager's: one moment is one disk's.
-        let client = self.managers.of_group(&request.volumes).await?;
+        let client = match &moment {
+            Some(moment) => moment.client.clone(),
+            None => self.managers.of_group(&request.volumes).await?,
+        };
         for volume in &request.volumes {
             check_owner(&client.volume(volume).await?)?;
         }
@@ -47,7 +58,11 @@ impl GroupService {
             group: request.name.to_string(),
             members: request.volumes.iter().map(member).collect(),
         };
-        let taken = client.snapshot_group(wanted).await?;
+        let taking = async { Ok(client.snapshot_group(wanted).await?) };
+        let taken = match &moment {
+            Some(moment) => moment.still(taking).await?,
+            None => taking.await?,
+        };
         types::crash_point!("csi.create_group.taken");
         Ok(group(&request.name, &taken))
     }
@@ -141,7 +156,7 @@ impl csi::group_controller_server::GroupController for GroupService {
         answer("CreateVolumeGroupSnapshot", &wire.name, async {
             let request = CreateGroup::parse(&wire)?;
             let _guard = self.in_flight.enter(&request.name)?;
-            let group_snapshot = Some(self.create(&request).await?);
+            let group_snapshot = Some(Box::pin(self.create(&request)).await?);
             Ok(csi::CreateVolumeGroupSnapshotResponse { group_snapshot })
         })
         .await

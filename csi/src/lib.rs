@@ -37,6 +37,7 @@ mod metrics;
 mod node;
 mod readiness;
 mod registration;
+mod replicated;
 mod request;
 mod seen;
 mod server;
@@ -47,6 +48,7 @@ mod volumes;
 
 pub use config::{Args, Config, DriverName, LogFormat, Mode};
 pub use error::{Error, Result};
+pub use replicated::command::{self, Command};
 
 use std::path::Path;
 
@@ -78,7 +80,7 @@ pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Resu
         let (held, bound) = (certificates.held.as_ref(), certificates.bound);
         certificates.bound = local_node::serve(node, held, bound, &mut beside).await?;
     }
-    let (services, registration) = services(config, &certificates, stopped, &mut beside)?;
+    let (services, registration) = services(config, &certificates, stopped, &mut beside).await?;
     if let Some(node) = &services.node {
         node.report().await;
     }
@@ -109,7 +111,7 @@ pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Resu
 }
 
 /// Wires the services that the mode asks for. The registration goes on until `stop`.
-fn services(
+async fn services(
     config: Config,
     certificates: &Started,
     stop: oneshot::Receiver<()>,
@@ -127,8 +129,20 @@ fn services(
         let cluster = Cluster::new(asked.managers, &certificates.dialer())?;
         let cluster = cluster.with_patience(asked.patience);
         let managers = Managers::new(cluster, topology_key.clone(), asked.image_wait);
-        controller = Some(ControllerService::new(managers.clone(), asked.max_volumes));
-        group = Some(GroupService::new(managers.clone()));
+        let replicated = match asked.replication {
+            Some(replication) => {
+                let (dialer, wait) = (certificates.dialer(), asked.image_wait);
+                let started = replicated::start(replication, dialer, &managers, wait, beside);
+                Some(started.await?)
+            }
+            None => None,
+        };
+        controller = Some(ControllerService::new(
+            managers.clone(),
+            replicated.clone(),
+            asked.max_volumes,
+        ));
+        group = Some(GroupService::new(managers.clone(), replicated));
         beside.spawn(managers.clone().keep());
         readiness.managers = Some(managers);
     }

@@ -22,6 +22,10 @@ const PATH: &str = "path";
 const HAS_SOURCE: &str = "hasSource";
 const SIZE: &str = "size";
 const READONLY: &str = "readonly";
+/// Whether the volume is attached by DRBD; only as `true`.
+const REPLICATED: &str = "replicated";
+/// The minor number of its device then.
+const MINOR: &str = "minor";
 const PARTITION_OFFSET: &str = "partitionOffset";
 const PARTITION_LENGTH: &str = "partitionLength";
 
@@ -45,7 +49,8 @@ pub(crate) struct Location {
 /// The `volume_context`: what never changes of a volume. The last four entries are for people.
 pub(crate) fn volume_context(volume: &wire::Volume) -> HashMap<String, String> {
     let mut context = HashMap::new();
-    if let Some(replica) = volume.replicas.first() {
+    // A replica may move.
+    if let Some(replica) = volume.replicas.first().filter(|_| !volume.is_replica) {
         context.insert(DISK_UUID.to_owned(), replica.disk_uuid.clone());
         context.insert(PATH.to_owned(), replica.path.clone());
     }
@@ -105,6 +110,24 @@ pub(crate) fn publish_context(
             .map(|(key, value)| (key.to_owned(), value))
             .collect(),
     )
+}
+
+/// The `publish_context` of a volume that is attached by DRBD: which device it is, the same on every node.
+pub(crate) fn replicated_context(
+    size: ByteSize,
+    minor: u32,
+    readonly: bool,
+) -> HashMap<String, String> {
+    let entries = [
+        (REPLICATED, "true".to_owned()),
+        (MINOR, minor.to_string()),
+        (SIZE, size.bytes().to_string()),
+        (READONLY, readonly.to_string()),
+    ];
+    entries
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect()
 }
 
 impl Location {

@@ -1,6 +1,6 @@
 //! `longhorn-csi-plugin`: arguments in, exit code out.
 
-use std::io::{self, IsTerminal as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -19,10 +19,13 @@ const LAST_WAIT: Duration = Duration::from_secs(3);
 const USAGE: u8 = 64;
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let mut args = Args::parse();
     if let Err(error) = log_to_stderr(&args) {
         // There is no log yet to say it in.
         return usage(&error);
+    }
+    if let Some(command) = args.command.take() {
+        return once(command);
     }
     types::crash::init();
     let config = match args.check() {
@@ -62,6 +65,30 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{}", report(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs a command for a person.
+fn once(command: csi::Command) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let done = runtime
+        .map_err(|error| error.to_string())
+        .and_then(|runtime| {
+            let say = |line: &str| {
+                // Nobody reads what it says to a pipe that is closed.
+                let _ = writeln!(io::stdout(), "{line}");
+            };
+            let done = runtime.block_on(csi::command::run(command, say));
+            done.map_err(|error| report(&error).to_string())
+        });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "error: {error}");
             ExitCode::FAILURE
         }
     }

@@ -48,6 +48,11 @@ impl Managers {
         &self.topology_key
     }
 
+    /// The key of the topology segment that says whether a node has DRBD: of the same domain.
+    pub(crate) fn replication_key(&self) -> String {
+        replication_key(&self.topology_key)
+    }
+
     /// What is remembered of volumes, to be told of changes.
     pub(crate) const fn seen(&self) -> &Seen {
         &self.seen
@@ -80,6 +85,12 @@ impl Managers {
         Ok(look)
     }
 
+    /// The managers that answer now, with their disks.
+    pub(crate) async fn members(&self) -> Result<Vec<Member>> {
+        let ask = |_: Client| async { Ok(()) };
+        Ok(self.gather(ask, |()| false).await?.census.members)
+    }
+
     /// Refuses a node that cannot reach a volume: one that no disk is in, or only other disks.
     pub(crate) fn check_node(&self, node: &NodeId, volume: &wire::Volume) -> Result<()> {
         let mut replicas = volume.replicas.iter();
@@ -99,9 +110,11 @@ impl Managers {
 
     /// Whether a node lies in a topology.
     fn covers(&self, segments: &HashMap<String, String>, node: &str) -> bool {
-        segments
-            .get(&self.topology_key)
-            .map_or(segments.is_empty(), |segment| segment == node)
+        // A segment of replication alone names no node: what is made for it is checked where it is made.
+        segments.get(&self.topology_key).map_or_else(
+            || segments.is_empty() || segments.contains_key(&self.replication_key()),
+            |segment| segment == node,
+        )
     }
 
     /// Whether one of them answers: the others' volumes have to wait.
@@ -141,6 +154,12 @@ impl Managers {
         }
         Ok(())
     }
+}
+
+/// The key of the topology segment that says whether a node has DRBD, beside the one that names the node.
+pub(crate) fn replication_key(topology_key: &str) -> String {
+    let domain = topology_key.split('/').next().unwrap_or_default();
+    format!("{domain}/replication")
 }
 
 #[cfg(test)]

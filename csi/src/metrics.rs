@@ -37,6 +37,18 @@ impl EncodeLabelSet for Operation {
     }
 }
 
+/// The state of replicated volumes, as their records have it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct State {
+    state: String,
+}
+
+impl EncodeLabelSet for State {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> Result<(), std::fmt::Error> {
+        [("state", self.state.as_str())].encode(encoder)
+    }
+}
+
 /// Of a gauge that may be absent.
 type NoLabels = [(&'static str, &'static str); 0];
 
@@ -45,6 +57,7 @@ struct Metrics {
     operations: Family<Operation, Histogram>,
     ready: Gauge,
     certificate: Family<NoLabels, Gauge>,
+    replicated: Family<State, Gauge>,
     memory: Gauge,
     descriptors: Gauge,
     threads: Gauge,
@@ -78,11 +91,18 @@ static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
         "When the certificate of this program expires, in seconds since 1970",
         certificate.clone(),
     );
+    let replicated = Family::default();
+    registry.register(
+        "longhorn_replicated_volumes",
+        "Replicated volumes, by their state, where this controller leads",
+        replicated.clone(),
+    );
     Metrics {
         registry,
         operations,
         ready,
         certificate,
+        replicated,
         memory,
         descriptors,
         threads,
@@ -96,6 +116,15 @@ pub(crate) fn count(method_name: &'static str, code: Code, took: Duration) {
         .operations
         .get_or_create(&operation)
         .observe(took.as_secs_f64());
+}
+
+/// How many replicated volumes are in which state.
+pub(crate) fn replicated<'a>(states: impl Iterator<Item = &'a str>) {
+    METRICS.replicated.clear();
+    for state in states {
+        let state = state.to_owned();
+        METRICS.replicated.get_or_create(&State { state }).inc();
+    }
 }
 
 /// Everything, in the text format of OpenMetrics. `until`: when the certificate of this program expires, where it

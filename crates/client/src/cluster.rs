@@ -194,7 +194,10 @@ impl Cluster {
                 if enough(&answer) {
                     return Ok(Answer::Enough(answer));
                 }
-                Ok(Answer::Other(impatient.disk_and_known().await?, answer))
+                Ok(Answer::Other(
+                    Box::new(impatient.disk_and_known().await?),
+                    answer,
+                ))
             });
         };
         let hinted = managers
@@ -224,7 +227,7 @@ enum Answer<T> {
     /// It ends the look.
     Enough(T),
     /// It does not, and is of this disk.
-    Other(wire::Disk, T),
+    Other(Box<wire::Disk>, T),
 }
 
 /// One look, while its answers come.
@@ -315,7 +318,7 @@ impl<T: Send + 'static> Round<T> {
                     return;
                 }
                 Ok(Answer::Other(disk, answer)) => {
-                    self.others.push((client, disk, answer));
+                    self.others.push((client, *disk, answer));
                     if self.hasty && self.until.is_none() {
                         self.until = Some(Instant::now() + GRACE);
                     }

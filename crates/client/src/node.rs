@@ -43,6 +43,11 @@ impl Node {
         Self(self.0.with_deadline(deadline))
     }
 
+    /// Who is asked.
+    pub fn address(&self) -> &Address {
+        self.0.address()
+    }
+
     /// Attaches a volume, or finds it attached. Without a disk, the only one that has it.
     pub async fn attach(
         &self,
@@ -80,6 +85,8 @@ impl Node {
     pub async fn info(&self) -> Result<wire::NodeInfo> {
         let mut stub = self.stub();
         let answer = stub.get_node(wire::GetNodeRequest {});
-        self.call("describe its node", answer).await
+        let info = self.call("describe its node", answer).await?;
+        self.0.of_its_node(&info.node_id)?;
+        Ok(info)
     }
 }

@@ -17,6 +17,7 @@ pub(crate) fn attachment(found: Attachment) -> wire::Attachment {
     let holder = match found.holder {
         Holder::Node => wire::attachment::Holder::Node,
         Holder::Pods => wire::attachment::Holder::Pods,
+        Holder::Replica => wire::attachment::Holder::Unspecified,
     };
     let shown = wire::Attachment {
         volume: found.volume,

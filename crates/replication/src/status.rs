@@ -99,6 +99,32 @@ pub struct Status {
     pub members: Vec<MemberStatus>,
 }
 
+impl Health {
+    /// As the status spells it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "Pending",
+            Self::Healthy => "Healthy",
+            Self::Degraded => "Degraded",
+            Self::Stalled => "Stalled",
+            Self::Faulty => "Faulty",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+impl Status {
+    /// What somebody should know of, in a sentence; `None`: it is as it should be, or is being made or deleted.
+    pub fn trouble(&self) -> Option<&str> {
+        match self.health {
+            Health::Pending | Health::Healthy => None,
+            Health::Degraded | Health::Stalled | Health::Faulty | Health::Unknown => {
+                Some(&self.message)
+            }
+        }
+    }
+}
+
 /// What is seen of a volume.
 pub fn judge(record: &Record, view: &View) -> Status {
     let sight = Sight::new(record, view);

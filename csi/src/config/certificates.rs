@@ -40,8 +40,8 @@ pub(crate) struct CertificateArgs {
     authority_listen: String,
 
     /// The directory with the files of the pod's service account, for the Kubernetes API.
-    #[arg(long, default_value = ACCOUNT_DIR, value_name = "DIR", requires = "ca_secret")]
-    account_dir: PathBuf,
+    #[arg(long, default_value = ACCOUNT_DIR, value_name = "DIR")]
+    pub(super) account_dir: PathBuf,
 }
 
 /// Where the certificate of this program comes from.

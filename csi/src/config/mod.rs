@@ -2,6 +2,7 @@
 
 mod certificates;
 mod checks;
+mod replication;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -16,7 +17,10 @@ use types::NodeId;
 use self::certificates::CertificateArgs;
 pub(crate) use self::certificates::{AuthorityConfig, Certificates, Place};
 use self::checks::{absolute, disks, managers, node_id, topology_key};
+use self::replication::ReplicationArgs;
+pub(crate) use self::replication::ReplicationConfig;
 use crate::error::{Error, Result};
+use crate::replicated::command::Command;
 
 /// CSI plugin of Longhorn base images.
 ///
@@ -26,6 +30,10 @@ use crate::error::{Error, Result};
 #[derive(Debug, clap::Parser)]
 #[command(name = "longhorn-csi-plugin", version, after_help = AFTER_HELP)]
 pub struct Args {
+    /// A command, in place of serving.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
     /// The socket to serve. A missing directory is created for its owner only (0700); a stale
     /// socket of an earlier plugin is replaced.
     #[arg(
@@ -142,6 +150,9 @@ pub struct Args {
     address_file: Option<PathBuf>,
 
     #[command(flatten)]
+    replication: ReplicationArgs,
+
+    #[command(flatten)]
     certificates: CertificateArgs,
 
     /// Messages to log: error, warn, info, debug, or a filter per module as in tracing.
@@ -206,6 +217,8 @@ pub(crate) struct ControllerConfig {
     pub(crate) image_wait: Duration,
     /// On each node; 0: any number.
     pub(crate) max_volumes: u32,
+    /// `None`: every volume has one replica.
+    pub(crate) replication: Option<ReplicationConfig>,
 }
 
 /// What the node service needs.
@@ -267,6 +280,7 @@ impl Args {
             Some(key) => topology_key(key)?,
             None => format!("{driver_name}/node"),
         };
+        let account = self.certificates.account_dir.clone();
         let controller = match self.mode {
             Mode::Node => None,
             Mode::All | Mode::Controller => Some(ControllerConfig {
@@ -274,6 +288,7 @@ impl Args {
                 patience: Duration::from_secs(self.manager_timeout),
                 image_wait: Duration::from_secs(self.image_wait),
                 max_volumes: self.max_volumes_per_node,
+                replication: self.replication.check(account)?,
             }),
         };
         let certificates = self.certificates.check(self.mode)?;

@@ -6,7 +6,7 @@ mod show;
 use client::wire;
 use proto::csi::v1 as csi;
 use tonic::{Request, Response, Status};
-use types::{Classify as _, ErrorKind, NodeId};
+use types::{Classify as _, ErrorKind, NodeId, VolumeName};
 
 use crate::capabilities;
 use crate::content;
@@ -15,6 +15,7 @@ use crate::in_flight::InFlight;
 use crate::limit::NodeLimit;
 use crate::location;
 use crate::managers::{Located, Managers};
+use crate::replicated::{Published, Replicated};
 use crate::request::{self, Capability, Mutable, ORIGINAL_NAME, Page, Parameters};
 use crate::status::answer;
 use crate::volumes::{check_owner, create};
@@ -27,15 +28,22 @@ type Reply<T> = Result<Response<T>, Status>;
 #[derive(Debug)]
 pub(crate) struct ControllerService {
     managers: Managers,
+    /// `None`: every volume has one replica.
+    replicated: Option<Replicated>,
     limit: NodeLimit,
     in_flight: InFlight,
     in_flight_snapshots: InFlight,
 }
 
 impl ControllerService {
-    pub(crate) fn new(managers: Managers, max_volumes_per_node: u32) -> Self {
+    pub(crate) fn new(
+        managers: Managers,
+        replicated: Option<Replicated>,
+        max_volumes_per_node: u32,
+    ) -> Self {
         Self {
             managers,
+            replicated,
             limit: NodeLimit::new(max_volumes_per_node),
             in_flight: InFlight::default(),
             in_flight_snapshots: InFlight::default(),
@@ -43,12 +51,34 @@ impl ControllerService {
     }
 
     fn show(&self, volume: &wire::Volume) -> csi::Volume {
-        show::volume(volume, self.managers.topology_key())
+        show::volume(
+            volume,
+            self.managers.topology_key(),
+            &self.managers.replication_key(),
+        )
+    }
+
+    /// A volume as its record has it, else as its manager has it.
+    async fn volume(&self, name: &VolumeName) -> Result<wire::Volume> {
+        if let Some(replicated) = &self.replicated
+            && let Some(volume) = replicated.get(name).await?
+        {
+            return Ok(volume);
+        }
+        Ok(self.managers.of_volume(name).await?.1)
+    }
+
+    /// Volumes of a page, each once, as their records have them.
+    fn merged(&self, volumes: Vec<wire::Volume>) -> Vec<wire::Volume> {
+        match &self.replicated {
+            Some(replicated) => replicated.merge(volumes),
+            None => volumes,
+        }
     }
 
     /// Why a volume cannot be used as asked, or `None`. Errors are the manager's.
     async fn objection(&self, request: &request::ValidateVolume) -> Result<Option<String>> {
-        let (_, volume) = self.managers.of_volume(&request.volume).await?;
+        let volume = self.volume(&request.volume).await?;
         let expected = location::volume_context(&volume);
         if !location::is_context(&request.context, &expected) {
             return Ok(Some(
@@ -103,6 +133,14 @@ impl csi::controller_server::Controller for ControllerService {
         answer("CreateVolume", &wire.name.clone(), async {
             let request = request::CreateVolume::parse(wire)?;
             let _guard = self.in_flight.enter(&request.name)?;
+            if let Some(replicated) = &self.replicated
+                && Replicated::is_for(&request)
+            {
+                let volume = Box::pin(replicated.create(&request)).await?;
+                return Ok(csi::CreateVolumeResponse {
+                    volume: Some(self.show(&volume)),
+                });
+            }
             let volume = match self.managers.locate(&request).await? {
                 Located::Has(volume) => {
                     create::suits(&volume, &request.capabilities)?;
@@ -128,6 +166,12 @@ impl csi::controller_server::Controller for ControllerService {
             let deleted = async {
                 let volume = request::volume_id(&id)?;
                 let _guard = self.in_flight.enter(&volume)?;
+                if let Some(replicated) = &self.replicated
+                    && Box::pin(replicated.delete(&volume)).await?
+                {
+                    self.managers.seen().gone(&volume);
+                    return Ok(());
+                }
                 if let Some((volumes, found)) = self.managers.find(&volume, None).await? {
                     // What cannot be described any more can be deleted all the same.
                     found.as_ref().map_or(Ok(()), check_owner)?;
@@ -150,11 +194,17 @@ impl csi::controller_server::Controller for ControllerService {
         answer("ControllerPublishVolume", &wire.volume_id.clone(), async {
             let request = request::PublishVolume::parse(wire)?;
             let _guard = self.in_flight.enter(&request.volume)?;
-            let (volumes, found) = self.managers.of_volume(&request.volume).await?;
-            self.managers.check_node(&request.node, &found)?;
-            let listed = async { Ok(self.managers.list(&Page::default()).await?.0) };
+            let listed = async { Ok(self.merged(self.managers.list(&Page::default()).await?.0)) };
             let admitted = self.limit.admit(&request.volume, &request.node, listed);
             let _place = admitted.await?;
+            if let Some(replicated) = &self.replicated
+                && let Some(Published::There(publish_context)) =
+                    Box::pin(replicated.publish(&request)).await?
+            {
+                return Ok(csi::ControllerPublishVolumeResponse { publish_context });
+            }
+            let (volumes, found) = self.managers.of_volume(&request.volume).await?;
+            self.managers.check_node(&request.node, &found)?;
             let (volume, publish_context) = volumes.publish(request, &found).await?;
             self.managers.seen().volume(&volume);
             Ok(csi::ControllerPublishVolumeResponse { publish_context })
@@ -172,6 +222,11 @@ impl csi::controller_server::Controller for ControllerService {
                 let request = request::UnpublishVolume::parse(&wire)?;
                 let _guard = self.in_flight.enter(&request.volume)?;
                 let (name, node) = (&request.volume, request.node.as_ref());
+                if let Some(replicated) = &self.replicated
+                    && let Some(Published::There(_)) = replicated.unpublish(name, node).await?
+                {
+                    return Ok(());
+                }
                 if let Some((volumes, volume)) = self.managers.find(name, node).await? {
                     volumes.unpublish(name, node).await?;
                     self.managers.seen().volume(&without(volume?, node));
@@ -218,6 +273,7 @@ impl csi::controller_server::Controller for ControllerService {
         answer("ListVolumes", "", async {
             let page = request::list_volumes(request.get_ref())?;
             let (volumes, next_token) = self.managers.list(&page).await?;
+            let volumes = self.merged(volumes);
             let entry = |volume: &wire::Volume| Entry {
                 volume: Some(self.show(volume)),
                 status: Some(VolumeStatus {
@@ -268,10 +324,22 @@ impl csi::controller_server::Controller for ControllerService {
             let request = request::ExpandVolume::parse(wire)?;
             let _guard = self.in_flight.enter(&request.volume)?;
             let (volumes, _) = self.managers.own_volume(&request.volume).await?;
-            let grown = volumes.expand(request).await?;
-            self.managers.seen().volume(&grown);
+            let grown = match &self.replicated {
+                Some(replicated) => {
+                    let (volume, capacity) = (&request.volume, request.capacity);
+                    Box::pin(replicated.expand(volume, capacity)).await?
+                }
+                None => None,
+            };
+            let size = if let Some(size) = grown {
+                size.bytes()
+            } else {
+                let grown = volumes.expand(request).await?;
+                self.managers.seen().volume(&grown);
+                grown.size
+            };
             // Also for a raw block volume: its loop device has to learn its new size.
-            let (capacity_bytes, node_expansion_required) = (bytes(grown.size), true);
+            let (capacity_bytes, node_expansion_required) = (bytes(size), true);
             Ok(csi::ControllerExpandVolumeResponse {
                 capacity_bytes,
                 node_expansion_required,
@@ -288,7 +356,7 @@ impl csi::controller_server::Controller for ControllerService {
         let id = request.into_inner().volume_id;
         answer("ControllerGetVolume", &id, async {
             let name = request::volume_id(&id)?;
-            let (_, volume) = self.managers.of_volume(&name).await?;
+            let volume = self.volume(&name).await?;
             let status = VolumeStatus {
                 published_node_ids: published_nodes(&volume),
                 volume_condition: Some(condition(&volume)),
@@ -308,7 +376,16 @@ impl csi::controller_server::Controller for ControllerService {
             let request = request::ModifyVolume::parse(&wire)?;
             let _guard = self.in_flight.enter(&request.volume)?;
             let (volumes, _) = self.managers.own_volume(&request.volume).await?;
-            volumes.modify(request).await?;
+            let has_record = match &self.replicated {
+                Some(replicated) => {
+                    let (volume, mutable) = (&request.volume, &request.mutable);
+                    replicated.modify(volume, mutable).await?
+                }
+                None => false,
+            };
+            if !has_record {
+                volumes.modify(request).await?;
+            }
             Ok(csi::ControllerModifyVolumeResponse {})
         })
         .await
@@ -323,10 +400,16 @@ impl csi::controller_server::Controller for ControllerService {
             let request = request::CreateSnapshot::parse(&wire)?;
             let _guard = self.in_flight_snapshots.enter(&request.name)?;
             // A large future: kept off the stack of the others.
-            let snapshots = self
+            let volumes = std::slice::from_ref(&request.volume);
+            let moment = match &self.replicated {
+                Some(replicated) => replicated.moment(volumes).await?,
+                None => None,
+            };
+            let place = moment.as_ref().map(|moment| &moment.client);
+            let found = self
                 .managers
-                .for_snapshot(&request.name, &request.volume)
-                .await?;
+                .for_snapshot(&request.name, &request.volume, place);
+            let snapshots = found.await?;
             let snapshot = Some(Box::pin(snapshots.create(&request)).await?);
             Ok(csi::CreateSnapshotResponse { snapshot })
         })

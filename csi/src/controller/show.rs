@@ -7,8 +7,13 @@ use proto::csi::v1 as csi;
 
 use crate::location;
 
-/// A volume; `topology_key` is the key of the segment that names a node.
-pub(super) fn volume(volume: &wire::Volume, topology_key: &str) -> csi::Volume {
+/// A volume; `topology_key` is the key of the segment that names a node. A replicated volume is reachable from every
+/// node that has DRBD, which the segment `replication_key` says.
+pub(super) fn volume(
+    volume: &wire::Volume,
+    topology_key: &str,
+    replication_key: &str,
+) -> csi::Volume {
     let nodes = volume
         .replicas
         .iter()
@@ -16,12 +21,19 @@ pub(super) fn volume(volume: &wire::Volume, topology_key: &str) -> csi::Volume {
     let topology = |replica: &wire::Replica| csi::Topology {
         segments: HashMap::from([(topology_key.to_owned(), replica.node_id.clone())]),
     };
+    let accessible_topology = if volume.is_replica {
+        vec![csi::Topology {
+            segments: HashMap::from([(replication_key.to_owned(), "true".to_owned())]),
+        }]
+    } else {
+        nodes.map(topology).collect()
+    };
     csi::Volume {
         capacity_bytes: bytes(volume.size),
         volume_id: volume.name.clone(),
         volume_context: location::volume_context(volume),
         content_source: content_source(volume),
-        accessible_topology: nodes.map(topology).collect(),
+        accessible_topology,
     }
 }
 

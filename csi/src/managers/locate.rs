@@ -151,18 +151,22 @@ impl Managers {
         Ok(found.map(|(client, ())| self.snapshots(client)))
     }
 
-    /// The manager that takes a new snapshot: the one that took it already, else the volume's.
+    /// The manager that takes a new snapshot: the one that took it already, else that of `place`, else the volume's.
     pub(crate) async fn for_snapshot(
         &self,
         id: &ImageName,
         volume: &VolumeName,
+        place: Option<&Client>,
     ) -> Result<Snapshots> {
         let ask = |client: Client| snapshot(client, id.clone());
         if let Some((client, _)) = self.gather(ask, Option::is_some).await?.found {
             return Ok(self.snapshots(client));
         }
-        let (volumes, _) = self.of_volume(volume).await?;
-        Ok(self.snapshots(volumes.into_client()))
+        let client = match place {
+            Some(client) => client.clone(),
+            None => self.of_volume(volume).await?.0.into_client(),
+        };
+        Ok(self.snapshots(client))
     }
 
     /// The manager that has the volumes of a group: one, as a moment is one disk's.

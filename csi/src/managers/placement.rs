@@ -20,6 +20,12 @@ pub(crate) struct Room {
 }
 
 impl Managers {
+    /// The rank of a node in what a request prefers: 0 is the best; `None`: it does not name the node.
+    pub(crate) fn rank(&self, request: &CreateVolume, node: &str) -> Option<usize> {
+        let mut preferred = request.preferred.iter();
+        preferred.position(|segments| self.covers(segments, node))
+    }
+
     /// The disk for a new volume, of those that answer.
     pub(super) fn choose<'a>(
         &self,

@@ -22,6 +22,9 @@ const FS_TYPE: &str = "fsType";
 /// Its present place; the provisioner takes it out, other callers may not.
 const CSI_FS_TYPE: &str = "csi.storage.k8s.io/fstype";
 
+/// Whether a volume with fewer replicas than it asks for is refused.
+const REQUIRE_REPLICAS: &str = "requireReplicas";
+
 /// The partition of the image that is used.
 pub(crate) const PARTITION: &str = "partition";
 
@@ -31,7 +34,7 @@ const CLAIM_NAMESPACE: &str = "csi.storage.k8s.io/pvc/namespace";
 
 /// Every key that means something. The last four tell whom the volume is for; they differ from
 /// claim to claim and are not compared.
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 17] = [
     BASE_IMAGE,
     MKFS_PARAMS,
     PARTITION,
@@ -40,6 +43,7 @@ const KEYS: [&str; 16] = [
     SOURCE_PARAMETERS,
     CHECKSUM,
     NUMBER_OF_REPLICAS,
+    REQUIRE_REPLICAS,
     STALE_REPLICA_TIMEOUT,
     FROM_BACKUP,
     FS_TYPE,
@@ -55,7 +59,7 @@ const KEYS: [&str; 16] = [
 pub(crate) const ORIGINAL_NAME: &str = "csi.name";
 
 /// The keys that two requests for one volume must agree on.
-const COMPARED: [&str; 10] = [
+const COMPARED: [&str; 11] = [
     ORIGINAL_NAME,
     BASE_IMAGE,
     MKFS_PARAMS,
@@ -65,6 +69,7 @@ const COMPARED: [&str; 10] = [
     SOURCE_PARAMETERS,
     CHECKSUM,
     NUMBER_OF_REPLICAS,
+    REQUIRE_REPLICAS,
     STALE_REPLICA_TIMEOUT,
 ];
 
@@ -104,6 +109,8 @@ pub(crate) struct Parameters {
     /// 1 to 20, Longhorn's own limits.
     pub(crate) number_of_replicas: Option<u32>,
     pub(crate) stale_replica_timeout: Option<u32>,
+    /// Whether it is refused with fewer.
+    pub(crate) require_replicas: bool,
     /// The file system asked for here.
     pub(crate) fs_type: Option<FsType>,
     /// Options for mkfs, checked.
@@ -228,6 +235,13 @@ impl Parameters {
                 let number = parameters::number_of_replicas(value).map_err(refuse)?;
                 recorded = number.to_string();
                 self.number_of_replicas = Some(number);
+            }
+            REQUIRE_REPLICAS => {
+                self.require_replicas = match value {
+                    "true" => true,
+                    "false" => false,
+                    _ => return Err(refuse("\"true\" or \"false\" is expected")),
+                };
             }
             STALE_REPLICA_TIMEOUT => {
                 let minutes = parameters::stale_replica_timeout(value).map_err(refuse)?;
@@ -377,6 +391,7 @@ mod tests {
             ("baseImage", "rancher/longhorn\u{0}test"),
             ("baseImage", "ränchér/longhorn-test"),
             ("fsType", "overlay"),
+            ("requireReplicas", "yes"),
         ] {
             let error = parse(&[(key, value)]).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{key}={value}");

@@ -60,6 +60,36 @@ impl Volumes {
         Ok(made)
     }
 
+    /// The ready image that all replicas of a volume begin with; `None`: they are blank. What another volume holds
+    /// now becomes an image first, which goes when nobody uses it.
+    pub(crate) async fn first_contents(
+        &self,
+        request: &CreateVolume,
+    ) -> Result<Option<wire::BackingImage>> {
+        let Some(ContentSource::Volume(source)) = &request.source else {
+            return self.image_of(request).await;
+        };
+        let source = wire::source::Source::Volume(wire::VolumeSource {
+            name: source.to_string(),
+        });
+        // Of the name of the new volume, so that a repeated call finds it.
+        let name: String = format!("clone-{}", request.name)
+            .chars()
+            .take(128)
+            .collect();
+        let wanted = wire::CreateBackingImageRequest {
+            name: name.clone(),
+            source: Some(wire::Source {
+                source: Some(source),
+            }),
+            format: "raw".to_owned(),
+            for_volumes: true,
+            ..Default::default()
+        };
+        let outcome = self.client.ensure(wanted, self.image_wait).await?;
+        ready(&name, outcome).map(Some)
+    }
+
     /// The ready image that a volume begins with, checked against its use; `None`: it is blank.
     async fn image_of(&self, request: &CreateVolume) -> Result<Option<wire::BackingImage>> {
         if let Some(ContentSource::Snapshot(id)) = &request.source {

@@ -1,0 +1,212 @@
+//! Which node may use a volume: the holder in its record, and the nodes that only read. The kernels decide who does.
+
+use std::collections::HashMap;
+
+use replication::{Record, View};
+use tokio::time::Instant;
+use types::{NodeId, VolumeName};
+
+use super::create::PATIENCE;
+use super::records::Stored;
+use super::{Error, Replicated, Result};
+use crate::location;
+use crate::request::PublishVolume;
+
+/// How a volume with a record is published.
+#[derive(Debug)]
+pub(crate) enum Published {
+    /// On this node, which must know this.
+    There(HashMap<String, String>),
+    /// It has no DRBD: its manager publishes it.
+    ByManager,
+}
+
+impl Replicated {
+    /// Lets a node use a volume. `None`: it has no record.
+    pub(crate) async fn publish(
+        &self,
+        request: &PublishVolume,
+    ) -> Result<Option<Published>, crate::Error> {
+        let (volume, node) = (&request.volume, &request.node);
+        let Some(mut stored) = self.records.get(volume).await? else {
+            return Ok(None);
+        };
+        if stored.spec.deleting {
+            return Err(Error::Deleting(volume.clone()).into());
+        }
+        if stored.spec.address.is_none() {
+            return Ok(Some(Published::ByManager));
+        }
+        let readonly = request.readonly || request.capability.mode.read_only();
+        let shared = readonly && request.capability.mode.multi_node();
+        if admit(&mut stored.spec, node, shared)? {
+            let look = self.look().await?;
+            if let Some(why) = look.trouble(node) {
+                let (volume, node) = (volume.clone(), node.clone());
+                return Err(Error::Node { volume, node, why }.into());
+            }
+            stored.spec.generation += 1;
+            self.records.replace(&mut stored).await?;
+            types::crash_point!("csi.controller_publish.published");
+        }
+        let until = Instant::now() + PATIENCE;
+        let there = |record: &Record, view: &View| replication::usable(record, view, node).is_ok();
+        let driven = self.drive(volume, None, until, there).await?;
+        let driven = driven.ok_or_else(|| Error::Deleting(volume.clone()))?;
+        let record = &driven.stored.spec;
+        let Some(address) = record.address else {
+            return Err(Error::Changed {
+                volume: volume.clone(),
+            }
+            .into());
+        };
+        let context = location::replicated_context(record.size, address.minor, readonly);
+        Ok(Some(Published::There(context)))
+    }
+
+    /// Takes that back, or all of it; fine when there is nothing to take back. `None`: it has no record.
+    pub(crate) async fn unpublish(
+        &self,
+        volume: &VolumeName,
+        node: Option<&NodeId>,
+    ) -> Result<Option<Published>, crate::Error> {
+        let Some(mut stored) = self.records.get(volume).await? else {
+            return Ok(None);
+        };
+        if stored.spec.address.is_none() {
+            return Ok(Some(Published::ByManager));
+        }
+        let before = stored.spec.clone();
+        let goes = |one: &NodeId| node.is_none_or(|node| node == one);
+        stored.spec.holder.take_if(|holder| goes(holder));
+        stored.spec.readers.retain(|reader| !goes(reader));
+        if stored.spec != before {
+            stored.spec.generation += 1;
+            self.records.replace(&mut stored).await?;
+            types::crash_point!("csi.controller_unpublish.recorded");
+            self.tell(stored);
+        }
+        Ok(Some(Published::There(HashMap::new())))
+    }
+
+    /// Tells the nodes of a volume what has changed, as soon as it goes; the leader's loop does the rest.
+    fn tell(&self, stored: Stored) {
+        let this = self.clone();
+        drop(tokio::spawn(async move {
+            let volume = stored.spec.volume;
+            let generation = stored.spec.generation;
+            let told = |record: &Record, view: &View| {
+                record.generation > generation
+                    || record.members.iter().all(|member| {
+                        let part = view.part(member);
+                        part.is_none_or(|part| part.generation >= generation)
+                    })
+            };
+            if let Err(error) = this.drive(&volume, None, Instant::now(), told).await {
+                tracing::debug!(%volume, "{}", types::report(&error));
+            }
+        }));
+    }
+}
+
+/// Names a node in a record; whether that changes it.
+fn admit(record: &mut Record, node: &NodeId, shared: bool) -> Result<bool> {
+    let volume = || record.volume.clone();
+    if shared {
+        if let Some(holder) = record.holder.clone() {
+            let volume = volume();
+            return Err(if holder == *node {
+                let (node, how) = (holder, "writing");
+                Error::HeldDifferently { volume, node, how }
+            } else {
+                let node = holder;
+                Error::Held { volume, node }
+            });
+        }
+        if record.readers.contains(node) {
+            return Ok(false);
+        }
+        record.readers.push(node.clone());
+        return Ok(true);
+    }
+    if let Some(reader) = record.readers.first().cloned() {
+        let volume = volume();
+        return Err(if record.readers.contains(node) {
+            let (node, how) = (node.clone(), "reading by several nodes");
+            Error::HeldDifferently { volume, node, how }
+        } else {
+            let node = reader;
+            Error::Held { volume, node }
+        });
+    }
+    match record.holder.clone() {
+        Some(holder) if holder == *node => Ok(false),
+        Some(node) => {
+            let volume = volume();
+            Err(Error::Held { volume, node })
+        }
+        None => {
+            record.holder = Some(node.clone());
+            Ok(true)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use replication::Origin;
+    use types::{ByteSize, Classify as _, ErrorKind};
+
+    use super::*;
+
+    fn record() -> Record {
+        Record {
+            volume: VolumeName::new("v").unwrap(),
+            generation: 1,
+            size: ByteSize(4096),
+            number_of_replicas: 3,
+            stale_replica_timeout: 20,
+            origin: Origin::Blank,
+            address: None,
+            members: Vec::new(),
+            initialized: true,
+            whole: Vec::new(),
+            holder: None,
+            readers: Vec::new(),
+            lost: Vec::new(),
+            evacuate: Vec::new(),
+            leftovers: Vec::new(),
+            tls: false,
+            deleting: false,
+        }
+    }
+
+    #[test]
+    fn one_node_writes_or_many_read() {
+        let node = |name| NodeId::new(name).unwrap();
+        let (a, b) = (node("a"), node("b"));
+        let mut one = record();
+        assert!(admit(&mut one, &a, false).unwrap());
+        assert!(!admit(&mut one, &a, false).unwrap(), "a repeated call");
+        let kind = |result: Result<bool>| result.unwrap_err().kind();
+        assert_eq!(
+            kind(admit(&mut one, &b, false)),
+            ErrorKind::FailedPrecondition
+        );
+        assert_eq!(
+            kind(admit(&mut one, &b, true)),
+            ErrorKind::FailedPrecondition
+        );
+        assert_eq!(kind(admit(&mut one, &a, true)), ErrorKind::AlreadyExists);
+        let mut many = record();
+        assert!(admit(&mut many, &a, true).unwrap());
+        assert!(admit(&mut many, &b, true).unwrap());
+        assert!(!admit(&mut many, &b, true).unwrap());
+        assert_eq!(kind(admit(&mut many, &b, false)), ErrorKind::AlreadyExists);
+        assert_eq!(
+            kind(admit(&mut many, &node("c"), false)),
+            ErrorKind::FailedPrecondition
+        );
+        assert_eq!(many.readers, [a, b]);
+    }
+}

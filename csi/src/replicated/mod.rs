@@ -1,0 +1,168 @@
+//! Replicated volumes: the records, what is seen of them, and what is done about the difference.
+//!
+//! ```text
+//!  CSI call ─ create, publish, expand … ─┐                       ┌─ replication::plan ─┐
+//!                                        ├─▶ drive: look ─▶ view ─┤                     ├─▶ execute ─▶ managers, nodes, record
+//!  the leader's loop (keep) ─────────────┘                       └─ replication::judge ─┘─▶ status, events
+//! ```
+//!
+//! Nothing of safety is decided here: the kernels' DRBD says what is acknowledged, who is current and who may write.
+
+mod attach;
+pub mod command;
+mod create;
+mod drive;
+mod error;
+mod execute;
+mod keep;
+mod look;
+mod nodes;
+mod rebuild;
+mod records;
+mod snapshot;
+
+use std::collections::{BTreeMap, HashSet};
+use std::ops::RangeInclusive;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use kubernetes::{Api, Events, Leadership};
+use replication::{Address, Record, View};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use trust::Dialer;
+use types::VolumeName;
+
+pub(crate) use self::attach::Published;
+use self::drive::Turns;
+pub(crate) use self::error::Error;
+use self::error::Result;
+use self::nodes::Nodes;
+use self::records::Records;
+use crate::config::ReplicationConfig;
+use crate::managers::Managers;
+
+/// The first minor number of our devices: those below are for people's own DRBD.
+const FIRST_MINOR: u32 = 1000;
+
+/// What the operator says about replicated volumes.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    /// TCP ports between the nodes: one for each volume.
+    pub(crate) ports: RangeInclusive<u16>,
+    /// How many replicas are filled at a time in the whole cluster.
+    pub(crate) rebuilds: usize,
+    /// How long one call waits for an image.
+    pub(crate) image_wait: Duration,
+}
+
+/// The replicated volumes of the cluster. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Replicated {
+    api: Arc<Api>,
+    records: Records,
+    nodes: Nodes,
+    managers: Managers,
+    settings: Settings,
+    turns: Turns,
+    events: Events,
+    /// Volumes with a replica that is being filled, as the leader's loop has seen them.
+    filling: Arc<Mutex<HashSet<VolumeName>>>,
+    /// Volumes with parts and without a record, and since when.
+    orphans: Arc<Mutex<BTreeMap<VolumeName, Instant>>>,
+    /// The records as they were the last time, for lists.
+    known: Arc<Mutex<Vec<records::Stored>>>,
+}
+
+/// Starts what looks after replicated volumes; it goes on in `beside`.
+pub(crate) async fn start(
+    config: ReplicationConfig,
+    dialer: Dialer,
+    managers: &Managers,
+    image_wait: Duration,
+    beside: &mut JoinSet<()>,
+) -> Result<Replicated, crate::Error> {
+    let api = Api::in_cluster(&config.account).await;
+    let api = Arc::new(api.map_err(crate::Error::Kubernetes)?);
+    let nodes = Nodes::new(config.node_services, dialer);
+    let settings = Settings {
+        ports: config.ports,
+        rebuilds: config.rebuilds,
+        image_wait,
+    };
+    let replicated = Replicated::new(api.clone(), nodes, managers.clone(), settings);
+    // In a pod, the name of the host is that of the pod; elsewhere two processes may be on one host.
+    let host = rustix::system::uname();
+    let identity = format!(
+        "{}_{}",
+        host.nodename().to_string_lossy(),
+        std::process::id()
+    );
+    let leadership = Leadership::seek(api, &config.lease, &identity, |why| match why {
+        "" => tracing::info!("the Lease of the replicated volumes is well again"),
+        why => tracing::warn!("cannot look after replicated volumes: {why}"),
+    });
+    beside.spawn(replicated.clone().keep(leadership));
+    Ok(replicated)
+}
+
+impl Replicated {
+    fn new(api: Arc<Api>, nodes: Nodes, managers: Managers, settings: Settings) -> Self {
+        Self {
+            records: Records::new(api.clone()),
+            nodes,
+            managers,
+            settings,
+            turns: Turns::default(),
+            events: Events::new(api.clone(), "longhorn-base-image"),
+            api,
+            filling: Arc::default(),
+            orphans: Arc::default(),
+            known: Arc::default(),
+        }
+    }
+
+    /// The lowest number that no volume has, as minor and port.
+    async fn free_address(&self) -> Result<Address> {
+        let taken: HashSet<u32> = (self.records.list().await?)
+            .iter()
+            .filter_map(|stored| stored.spec.address)
+            .map(|address| address.minor)
+            .collect();
+        let (first, last) = (*self.settings.ports.start(), *self.settings.ports.end());
+        let mut free = (FIRST_MINOR..).zip(first..=last);
+        let (minor, port) = free
+            .find(|(minor, _)| !taken.contains(minor))
+            .ok_or(Error::NoPort { first, last })?;
+        Ok(Address { minor, port })
+    }
+
+    /// Whether one more replica of this volume may be filled now. New volumes need no filling, and never wait.
+    fn may_fill(&self, record: &Record, view: &View) -> bool {
+        let mut filling = lock(&self.filling);
+        if is_filling(record, view) {
+            filling.insert(record.volume.clone());
+        } else {
+            filling.remove(&record.volume);
+        }
+        filling.contains(&record.volume) || filling.len() < self.settings.rebuilds
+    }
+}
+
+/// Whether a replica gets what it lacks.
+fn is_filling(record: &Record, view: &View) -> bool {
+    use replication::{DiskState, Replication};
+    record.initialized
+        && record.replicas().any(|member| {
+            view.part(member).is_some_and(|part| {
+                part.disk == DiskState::Inconsistent
+                    || (part.links.iter()).any(|link| link.replication == Replication::SyncTarget)
+            })
+        })
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
