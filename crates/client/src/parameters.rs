@@ -64,8 +64,11 @@ pub fn nearest(key: &str, known: &[&'static str]) -> &'static str {
     let letters: Vec<char> = key.chars().collect();
     let distance = |known: &&&str| {
         let known = known.to_lowercase();
-        let held = key.len() > 3 && known.contains(&key);
-        (!held, edits(&letters, &known.chars().collect::<Vec<_>>()))
+        // Of several that hold it the first is meant, which is the one that most people use.
+        if key.len() > 3 && known.contains(&key) {
+            return (false, 0);
+        }
+        (true, edits(&letters, &known.chars().collect::<Vec<_>>()))
     };
     known.iter().min_by_key(distance).copied().unwrap_or("")
 }
