@@ -23,6 +23,8 @@ fn service(config: &NodeConfig) -> Service {
         disks: Disks::new(config.disks.clone()),
         kubelet_dir: config.kubelet_dir.clone(),
         records: config.node_state.clone(),
+        replicas: config.node_state.with_file_name("replicas"),
+        storage: config.storage,
     };
     Service::new(settings, metrics::count)
 }
@@ -36,6 +38,7 @@ pub(crate) async fn serve(
 ) -> Result<BoundAddresses> {
     let service = service(config);
     at_socket(&config.node_socket, service.clone(), beside)?;
+    beside.spawn(service.clone().keep_replicas());
     let (Some(address), Some(held)) = (&config.node_listen, held) else {
         return Ok(bound);
     };

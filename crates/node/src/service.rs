@@ -8,17 +8,25 @@ use host::staging::{self, NodeVolume};
 use host::{Disks, Holder, requirements};
 use proto::node::v1 as wire;
 use proto::node::v1::node_server::Node;
+use replication::Secret;
 use tokio::sync::Semaphore;
+use tokio::time::MissedTickBehavior;
 use tonic::{Code, Request, Response, Status};
 use tracing::Instrument as _;
 use types::{Classify as _, DiskUuid, ErrorKind, NodeId, VolumeName, report};
 
 use crate::error::{Error, Result};
+use crate::replicas::{self, Replicas, StorageAddress};
 use crate::show;
 
 /// How many calls may be in the kernel at once; others wait. What hangs there hangs in a dead disk, and more
 /// threads would not help it.
 const THREADS: usize = 16;
+
+/// How exactly the end of a stop of writes is kept.
+const EXPIRY: Duration = Duration::from_millis(500);
+/// How long writes may be stopped.
+const SUSPENDED_SECONDS: std::ops::RangeInclusive<u64> = 1..=60;
 
 /// What is told of each call that ended: its name, its code, and how long it took.
 pub type Observe = fn(&'static str, Code, Duration);
@@ -36,12 +44,17 @@ pub struct Settings {
     pub kubelet_dir: PathBuf,
     /// The directory of the records of attachments. It is made when it is needed.
     pub records: PathBuf,
+    /// The directory of the layouts of replicated volumes. It is made when it is needed.
+    pub replicas: PathBuf,
+    /// Where other nodes reach the replicas of this one; `None`: it takes part in none.
+    pub storage: Option<StorageAddress>,
 }
 
 /// The node service. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Service {
     settings: Arc<Settings>,
+    replicas: Arc<Replicas>,
     observe: Observe,
     threads: Arc<Semaphore>,
 }
@@ -49,8 +62,14 @@ pub struct Service {
 impl Service {
     /// A service that tells `observe` of each call.
     pub fn new(settings: Settings, observe: Observe) -> Self {
+        let replicas = Replicas::new(
+            settings.disks.clone(),
+            settings.node_id.clone(),
+            settings.replicas.clone(),
+        );
         Self {
             settings: Arc::new(settings),
+            replicas: Arc::new(replicas),
             observe,
             threads: Arc::new(Semaphore::new(THREADS)),
         }
@@ -151,8 +170,69 @@ impl Service {
         .await
     }
 
+    async fn put(&self, request: wire::PutReplicaRequest) -> Result<wire::ReplicaPart> {
+        let layout = request.layout.unwrap_or_default();
+        let layout = client::replicas::layout(layout);
+        let layout = layout.map_err(|(field, why)| Error::Field { field, why })?;
+        // What is wrong with a secret is not said.
+        let secret = Secret::new(request.shared_secret).ok_or_else(|| Error::Field {
+            field: "shared_secret",
+            why: "1 to 64 printable characters without spaces are expected".to_owned(),
+        })?;
+        let replicas = Arc::clone(&self.replicas);
+        let found = self.run(move |_| replicas.put(layout, secret)).await?;
+        Ok(client::replicas::part(&found))
+    }
+
+    /// A call about one replicated volume that has no answer but success.
+    async fn replica(
+        &self,
+        rpc: &'static str,
+        request: Request<wire::ReplicaRequest>,
+        work: fn(&Replicas, &VolumeName) -> Result<()>,
+    ) -> Result<Response<wire::ReplicaResponse>, Status> {
+        let name = request.into_inner().volume;
+        let replicas = Arc::clone(&self.replicas);
+        self.answer(rpc, &name, async {
+            let volume = volume(&name)?;
+            self.run(move |_| work(&replicas, &volume)).await?;
+            Ok(wire::ReplicaResponse {})
+        })
+        .await
+    }
+
+    /// Makes this node's parts of replicated volumes what they should be, now and again and again. Never ends; it is
+    /// to be run once.
+    pub async fn keep_replicas(self) {
+        let mut at = tokio::time::interval(EXPIRY);
+        at.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut looked: Option<Instant> = None;
+        loop {
+            at.tick().await;
+            let replicas = Arc::clone(&self.replicas);
+            let is_first = looked.is_none();
+            let looks = looked.is_none_or(|at| at.elapsed() >= replicas::LOOK_EVERY);
+            if looks {
+                looked = Some(Instant::now());
+            }
+            // Not one of the threads of calls: a hung disk must not keep the others from their replicas.
+            let done = tokio::task::spawn_blocking(move || {
+                replicas.resume_expired(looks);
+                if looks {
+                    replicas.converge(is_first);
+                }
+            });
+            if done.await.is_err() {
+                tracing::error!(
+                    "the look at the replicated volumes panicked; this is a bug of the plugin"
+                );
+            }
+        }
+    }
+
     async fn info(&self) -> Result<wire::NodeInfo> {
-        self.run(|settings| {
+        let replicas = Arc::clone(&self.replicas);
+        self.run(move |settings| {
             let lacks = [
                 requirements::check(),
                 requirements::check_propagation(&settings.kubelet_dir),
@@ -164,7 +244,7 @@ impl Service {
                 kernel: requirements::kernel(),
                 lacks: lacks.map(|error| report(&error).to_string()).collect(),
                 disks: settings.disks.look().into_iter().map(show::disk).collect(),
-                replication: None,
+                replication: Some(show::replication(replicas.engine(), settings.storage)),
             })
         })
         .await
@@ -235,73 +315,86 @@ impl Node for Service {
 
     async fn put_replica(
         &self,
-        _: Request<wire::PutReplicaRequest>,
+        request: Request<wire::PutReplicaRequest>,
     ) -> Result<Response<wire::ReplicaPart>, Status> {
-        Err(Status::unimplemented(
-            "replicated volumes are not served here yet",
-        ))
+        let request = request.into_inner();
+        let volume = request.layout.as_ref();
+        let volume = volume.map_or_else(String::new, |layout| layout.volume.clone());
+        self.answer("PutReplica", &volume, self.put(request)).await
     }
 
     async fn remove_replica(
         &self,
-        _: Request<wire::ReplicaRequest>,
+        request: Request<wire::ReplicaRequest>,
     ) -> Result<Response<wire::ReplicaResponse>, Status> {
-        Err(Status::unimplemented(
-            "replicated volumes are not served here yet",
-        ))
+        self.replica("RemoveReplica", request, Replicas::remove)
+            .await
     }
 
     async fn list_replicas(
         &self,
         _: Request<wire::ListReplicasRequest>,
     ) -> Result<Response<wire::ListReplicasResponse>, Status> {
-        Err(Status::unimplemented(
-            "replicated volumes are not served here yet",
-        ))
+        let replicas = Arc::clone(&self.replicas);
+        self.answer("ListReplicas", "", async {
+            let all = self.run(move |_| replicas.list()).await?;
+            let parts = all.iter().map(client::replicas::part).collect();
+            Ok(wire::ListReplicasResponse { parts })
+        })
+        .await
     }
 
     async fn initialize_replicas(
         &self,
-        _: Request<wire::ReplicaRequest>,
+        request: Request<wire::ReplicaRequest>,
     ) -> Result<Response<wire::ReplicaResponse>, Status> {
-        Err(Status::unimplemented(
-            "replicated volumes are not served here yet",
-        ))
+        self.replica("InitializeReplicas", request, Replicas::initialize)
+            .await
     }
 
     async fn grow_replicas(
         &self,
-        _: Request<wire::ReplicaRequest>,
+        request: Request<wire::ReplicaRequest>,
     ) -> Result<Response<wire::ReplicaResponse>, Status> {
-        Err(Status::unimplemented(
-            "replicated volumes are not served here yet",
-        ))
+        self.replica("GrowReplicas", request, Replicas::grow).await
     }
 
     async fn rejoin_replica(
         &self,
-        _: Request<wire::ReplicaRequest>,
+        request: Request<wire::ReplicaRequest>,
     ) -> Result<Response<wire::ReplicaResponse>, Status> {
-        Err(Status::unimplemented(
-            "replicated volumes are not served here yet",
-        ))
+        self.replica("RejoinReplica", request, Replicas::rejoin)
+            .await
     }
 
     async fn suspend_volume(
         &self,
-        _: Request<wire::SuspendVolumeRequest>,
+        request: Request<wire::SuspendVolumeRequest>,
     ) -> Result<Response<wire::ReplicaResponse>, Status> {
-        Err(Status::unimplemented(
-            "replicated volumes are not served here yet",
-        ))
+        let request = request.into_inner();
+        let name = request.volume.clone();
+        let replicas = Arc::clone(&self.replicas);
+        self.answer("SuspendVolume", &name, async {
+            let volume = volume(&request.volume)?;
+            let seconds = u64::from(request.seconds);
+            if !SUSPENDED_SECONDS.contains(&seconds) {
+                return Err(Error::Field {
+                    field: "seconds",
+                    why: "1 to 60 are expected".to_owned(),
+                });
+            }
+            let work = move |_: &Settings| replicas.suspend(&volume, Duration::from_secs(seconds));
+            self.run(work).await?;
+            Ok(wire::ReplicaResponse {})
+        })
+        .await
     }
 
     async fn resume_volume(
         &self,
-        _: Request<wire::ReplicaRequest>,
+        request: Request<wire::ReplicaRequest>,
     ) -> Result<Response<wire::ReplicaResponse>, Status> {
-        Err(Status::unimplemented(
-            "replicated volumes are not served here yet",
-        ))
+        self.replica("ResumeVolume", request, Replicas::resume)
+            .await
     }
 }

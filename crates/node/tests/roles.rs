@@ -6,10 +6,11 @@ use std::time::SystemTime;
 use client::{Address, Node};
 use listen::{Listener, Protocol, Security};
 use node::{Service, Settings};
+use replication::{Layout, Member, MemberId, Secret};
 use tokio_util::sync::CancellationToken;
 use trust::authority::{Authority, LEAF_LIFE};
 use trust::{Dialer, Held, Identity, KeyRequest, Role};
-use types::{Classify as _, ErrorKind, NodeId, VolumeName};
+use types::{ByteSize, Classify as _, ErrorKind, NodeId, VolumeName};
 
 fn held(authority: &Authority, role: Role, node: &str) -> Held {
     let node = role.has_node().then(|| NodeId::new(node).unwrap());
@@ -22,22 +23,54 @@ fn held(authority: &Authority, role: Role, node: &str) -> Held {
     held
 }
 
-/// How each call of the service ends for a caller: `NotFound` and success are answers of the service itself.
-async fn outcomes(address: &str, dialer: &Dialer) -> [Option<ErrorKind>; 4] {
+fn layout(volume: &VolumeName) -> Layout {
+    Layout {
+        volume: volume.clone(),
+        generation: 1,
+        size: ByteSize(1 << 20),
+        minor: 1000,
+        port: 7000,
+        members: vec![Member {
+            id: MemberId(0),
+            node: NodeId::new("node-1").unwrap(),
+            address: "127.0.0.1".parse().unwrap(),
+            disk: None,
+            create: false,
+        }],
+        holder: None,
+        readers: Vec::new(),
+        tls: false,
+    }
+}
+
+/// How each call of the service ends for a caller: `NotFound`, `FailedPrecondition` (there is no layout, and no DRBD)
+/// and success are answers of the service itself.
+async fn outcomes(address: &str, dialer: &Dialer) -> [Option<ErrorKind>; 12] {
     let node = Node::new(Address::Tcp(address.to_owned()), dialer).unwrap();
     let volume = VolumeName::new("roles-1").unwrap();
+    let secret = Secret::new("geheim".to_owned()).unwrap();
     let kind = |error: client::Error| error.kind();
     [
         node.attach(&volume, None, false).await.err().map(kind),
         node.detach(&volume).await.err().map(kind),
         node.attachments().await.err().map(kind),
         node.info().await.err().map(kind),
+        (node.put_replica(&layout(&volume), &secret).await)
+            .err()
+            .map(kind),
+        node.remove_replica(&volume).await.err().map(kind),
+        node.replicas().await.err().map(kind),
+        node.initialize_replicas(&volume).await.err().map(kind),
+        node.grow_replicas(&volume).await.err().map(kind),
+        node.rejoin_replica(&volume).await.err().map(kind),
+        node.suspend_volume(&volume, 1).await.err().map(kind),
+        node.resume_volume(&volume).await.err().map(kind),
     ]
 }
 
 #[tokio::test]
 async fn row_249_the_controller_and_a_person_call_the_node_service_and_nobody_else() {
-    assert_eq!(proto::NODE_METHODS.len(), 4, "each method is called below");
+    assert_eq!(proto::NODE_METHODS.len(), 12, "each method is called below");
     let authority = Authority::create(SystemTime::now()).unwrap();
     let root = tempfile::tempdir().unwrap();
     let settings = Settings {
@@ -46,6 +79,8 @@ async fn row_249_the_controller_and_a_person_call_the_node_service_and_nobody_el
         disks: host::Disks::new(vec![root.path().to_owned()]),
         kubelet_dir: root.path().to_owned(),
         records: root.path().join("attachments"),
+        replicas: root.path().join("replicas"),
+        storage: None,
     };
     let service = Service::new(settings, |_, _, _| {});
     let anywhere = Address::Tcp("127.0.0.1:0".to_owned());
@@ -72,7 +107,7 @@ async fn row_249_the_controller_and_a_person_call_the_node_service_and_nobody_el
             assert_eq!(found[0], Some(ErrorKind::NotFound), "{role:?}");
             assert!(!found.contains(&denied), "{role:?}: {found:?}");
         } else {
-            assert_eq!(found, [denied; 4], "{role:?}");
+            assert_eq!(found, [denied; 12], "{role:?}");
         }
     }
     let other = Authority::create(SystemTime::now()).unwrap();

@@ -218,6 +218,27 @@ pub struct Part {
 }
 
 impl Part {
+    /// The part of a volume that the kernel does not have.
+    pub const fn absent(volume: VolumeName) -> Self {
+        Self {
+            volume,
+            generation: 0,
+            me: MemberId(0),
+            up: false,
+            role: Role::Secondary,
+            disk: DiskState::Diskless,
+            quorum: false,
+            suspended: false,
+            open: false,
+            size: ByteSize(0),
+            backing: ByteSize(0),
+            fresh: false,
+            majority_is_current: false,
+            links: Vec::new(),
+            troubles: Vec::new(),
+        }
+    }
+
     /// The link to a member.
     pub fn link(&self, peer: MemberId) -> Option<&Link> {
         self.links.iter().find(|link| link.peer == peer)

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use client::Address;
+use node::StorageAddress;
 use types::NodeId;
 
 use super::Certificates;
@@ -94,6 +95,18 @@ pub(super) fn absolute(flag: &'static str, path: PathBuf) -> Result<PathBuf> {
     }
     let why = "must be an absolute path";
     Err(Error::Flag { flag, why })
+}
+
+/// Where other nodes reach the replicas of this one.
+pub(super) fn storage(address: Option<&str>) -> Result<Option<StorageAddress>> {
+    let address = address.filter(|address| !address.is_empty());
+    let parsed = address.map(|address| {
+        address.parse().map_err(|why| Error::Flag {
+            flag: "--replication-address",
+            why,
+        })
+    });
+    parsed.transpose()
 }
 
 /// The address of the node service for other machines, which is served with a certificate or not at all.

@@ -12,6 +12,7 @@ use std::time::Duration;
 use client::Address;
 use host::confine::{self, Confined, Work};
 use host::staging::Check;
+use node::StorageAddress;
 use types::NodeId;
 
 use self::certificates::CertificateArgs;
@@ -126,9 +127,15 @@ pub struct Args {
     node_listen: Option<String>,
 
     /// The directory of the records of volumes that the node service attaches; it must survive a
-    /// reboot [default: KUBELET_DIR/plugins/DRIVER_NAME/attachments].
+    /// reboot. Those of replicated volumes are in the directory replicas beside it [default: KUBELET_DIR/plugins/DRIVER_NAME/attachments].
     #[arg(long, value_name = "DIR")]
     node_state: Option<PathBuf>,
+
+    /// Where other nodes reach the replicas of replicated volumes on this one: its address in the storage network, or
+    /// that network (10.1.0.0/16), so that all nodes can be given the same [default: this node takes part in no
+    /// replicated volume].
+    #[arg(long, value_name = "ADDRESS|CIDR")]
+    replication_address: Option<String>,
 
     /// The maximum number of volumes per node; 0: as many as the kubelet allows. The node service
     /// reports it to the scheduler; a controller with this option refuses to publish more.
@@ -233,6 +240,8 @@ pub(crate) struct NodeConfig {
     pub(crate) node_listen: Option<Address>,
     /// The directory of its records.
     pub(crate) node_state: PathBuf,
+    /// Where other nodes reach its replicas; `None`: it has none.
+    pub(crate) storage: Option<StorageAddress>,
     pub(crate) max_volumes: u32,
     pub(crate) check: Check,
     /// `None`: somebody else registers the plugin.
@@ -321,6 +330,7 @@ impl Args {
                         plugins.join(driver_name.to_string()).join("attachments")
                     }),
                 )?,
+                storage: checks::storage(self.replication_address.as_deref())?,
                 kubelet_dir: self.kubelet_dir,
             }),
         };

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use replication::{DiskState, Layout, Link, MemberId, Part, Role};
+use replication::{DiskState, Layout, Link, Part};
 use types::{ByteSize, DiskUuid, NodeId, VolumeName};
 
 use super::metadata::Superblock;
@@ -120,23 +120,7 @@ fn of_layout(
 }
 
 fn of_kernel(volume: VolumeName, resource: Option<&Resource>, mounts: &[Mount]) -> Part {
-    let mut part = Part {
-        volume,
-        generation: 0,
-        me: MemberId(0),
-        up: false,
-        role: Role::Secondary,
-        disk: DiskState::Diskless,
-        quorum: false,
-        suspended: false,
-        open: false,
-        size: ByteSize(0),
-        backing: ByteSize(0),
-        fresh: false,
-        majority_is_current: false,
-        links: Vec::new(),
-        troubles: Vec::new(),
-    };
+    let mut part = Part::absent(volume);
     let Some(resource) = resource else {
         return part;
     };
