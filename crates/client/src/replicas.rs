@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use proto::node::v1 as wire;
 use replication::{
-    Connection, DiskState, Layout, Link, Member, MemberId, Part, Replication, Role, Secret,
+    Connection, DiskState, Generation, Layout, Link, Member, MemberId, Part, Replication, Role,
+    Secret,
 };
 use types::{ByteSize, DiskUuid, NodeId, VolumeName};
 
@@ -111,6 +112,7 @@ fn show(layout: &Layout) -> wire::ReplicaLayout {
         address: member.address.to_string(),
         disk_uuid: (member.disk.as_ref()).map_or_else(String::new, ToString::to_string),
         create: member.create,
+        as_first: member.as_first,
     };
     wire::ReplicaLayout {
         volume: layout.volume.to_string(),
@@ -122,6 +124,8 @@ fn show(layout: &Layout) -> wire::ReplicaLayout {
         holder: (layout.holder.as_ref()).map_or_else(String::new, ToString::to_string),
         readers: layout.readers.iter().map(ToString::to_string).collect(),
         tls: layout.tls,
+        day_zero: (layout.day_zero.as_ref()).map_or_else(String::new, ToString::to_string),
+        initialized: layout.initialized,
     }
 }
 
@@ -159,6 +163,7 @@ pub fn layout(shown: wire::ReplicaLayout) -> std::result::Result<Layout, (&'stat
                 uuid => Some(text("members.disk_uuid", DiskUuid::new(uuid))?),
             },
             create: member.create,
+            as_first: member.as_first,
         });
     }
     let holder = match shown.holder.as_str() {
@@ -180,6 +185,11 @@ pub fn layout(shown: wire::ReplicaLayout) -> std::result::Result<Layout, (&'stat
         holder,
         readers: readers.collect::<std::result::Result<_, _>>()?,
         tls: shown.tls,
+        day_zero: match shown.day_zero {
+            none if none.is_empty() => None,
+            digits => Some(text("day_zero", Generation::try_from(digits))?),
+        },
+        initialized: shown.initialized,
     })
 }
 
@@ -271,6 +281,7 @@ mod tests {
             address: "10.0.0.1".parse().unwrap(),
             disk: disk.map(|disk| DiskUuid::new(disk).unwrap()),
             create: disk.is_some(),
+            as_first: disk.is_some(),
         };
         let volume = VolumeName::new("v").unwrap();
         let layout = Layout {
@@ -283,6 +294,8 @@ mod tests {
             holder: Some(node("b")),
             readers: vec![node("a")],
             tls: true,
+            day_zero: Some(Generation::random(7)),
+            initialized: true,
         };
         let link = Link {
             peer: MemberId(31),

@@ -36,10 +36,13 @@ fn layout(volume: &VolumeName) -> Layout {
             address: "127.0.0.1".parse().unwrap(),
             disk: None,
             create: false,
+            as_first: false,
         }],
         holder: None,
         readers: Vec::new(),
         tls: false,
+        day_zero: None,
+        initialized: false,
     }
 }
 

@@ -109,6 +109,7 @@ mod tests {
             address: "10.0.0.1".parse().unwrap(),
             disk: disk.then(|| DiskUuid::new(&format!("disk-{name}")).unwrap()),
             create: false,
+            as_first: false,
         }
     }
 
@@ -128,6 +129,8 @@ mod tests {
             holder: Some(node("a")),
             readers: Vec::new(),
             tls: false,
+            day_zero: None,
+            initialized: true,
         }
     }
 

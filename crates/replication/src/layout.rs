@@ -41,6 +41,59 @@ pub struct Member {
     /// vote for data that it has forgotten.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub create: bool,
+    /// Whether its file began as the first ones did. Its metadata then say so, and it gets only what was written
+    /// since; otherwise all of it is compared.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub as_first: bool,
+}
+
+/// A generation of a volume's data, as DRBD numbers them (`drbdmeta(8)`, UUID): in its text 16 hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Generation(u64);
+
+impl Generation {
+    /// One out of random bits. The lowest bit says that a node writes, and small numbers have meanings of their own.
+    pub const fn random(bits: u64) -> Self {
+        Self((bits | 1 << 63) & !1)
+    }
+}
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016X}", self.0)
+    }
+}
+
+impl From<Generation> for String {
+    fn from(generation: Generation) -> Self {
+        generation.to_string()
+    }
+}
+
+impl TryFrom<String> for Generation {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let digits = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let number = digits.then(|| u64::from_str_radix(&text, 16).ok());
+        match number.flatten() {
+            Some(number) if Self::random(number).0 == number => Ok(Self(number)),
+            _ => Err("a generation is 16 hexadecimal digits, from 8000000000000000, and even"),
+        }
+    }
+}
+
+/// How the metadata of a new replica begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begins {
+    /// It is one of the first, and like them: current, in this generation.
+    Current(Generation),
+    /// It was like the first ones, in this generation, and others have been written to since. By itself it is never
+    /// taken for current.
+    Behind(Generation),
+    /// Nothing is known of its bytes.
+    Unknown,
 }
 
 /// The shared secret of a volume's members (`drbd.conf(5)`, shared-secret: at most 64 characters).
@@ -95,6 +148,12 @@ pub struct Layout {
     /// Whether the connections are encrypted by the kernel (kTLS).
     #[serde(default)]
     pub tls: bool,
+    /// The generation with which the first replicas began, where they began alike.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub day_zero: Option<Generation>,
+    /// Whether the first replicas are there, and may have been written to since.
+    #[serde(default)]
+    pub initialized: bool,
 }
 
 impl Layout {
@@ -114,6 +173,15 @@ impl Layout {
     /// With two there is no third, and I/O would stop whenever one of them is filled.
     pub fn majority_is_current(&self) -> bool {
         self.replicas().filter(|member| !member.create).count() > 2
+    }
+
+    /// How the metadata of a member's replica begin.
+    pub const fn begins(&self, member: &Member) -> Begins {
+        match self.day_zero {
+            Some(generation) if member.as_first && self.initialized => Begins::Behind(generation),
+            Some(generation) if member.as_first => Begins::Current(generation),
+            _ => Begins::Unknown,
+        }
     }
 
     /// Whether a node may have the device open.

@@ -23,7 +23,7 @@ mod view;
 
 pub use converge::converge;
 pub use engine::{Engine, Verb};
-pub use layout::{Layout, Member, MemberId, Secret};
+pub use layout::{Begins, Generation, Layout, Member, MemberId, Secret};
 pub use observed::{Connection, DiskState, Link, Part, Replication, Role};
 pub use place::{Shortage, Wanted, founders, place};
 pub use plan::{Plan, Step, plan};

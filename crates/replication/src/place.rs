@@ -91,6 +91,7 @@ pub fn founders(disks: &[DiskUuid], view: &View) -> Vec<Member> {
         address: view.able(&seen.node).unwrap_or(unspecified),
         disk: Some(disk.clone()),
         create: true,
+        as_first: false,
     };
     (0..=MemberId::MAX.0).zip(known).map(member).collect()
 }

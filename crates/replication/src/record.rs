@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use types::{ByteSize, DiskUuid, ImageId, NodeId, Sha512, VolumeName};
 
-use crate::{Layout, Member, MemberId};
+use crate::{Generation, Layout, Member, MemberId};
 
 /// What a replica begins with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,6 +70,10 @@ pub struct Record {
     /// gets what the others have. Without DRBD: whether its file was there once, and is never made again.
     #[serde(default)]
     pub initialized: bool,
+    /// The generation with which the first replicas began, where they began alike; `None`: the first one had data
+    /// before there was DRBD.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub day_zero: Option<Generation>,
     /// Members whose replica had all data once. The others still get theirs, and may be given up at any time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub whole: Vec<MemberId>,
@@ -114,6 +118,8 @@ impl Record {
             holder: self.holder.clone(),
             readers: self.readers.clone(),
             tls: self.tls,
+            day_zero: self.day_zero,
+            initialized: self.initialized,
         })
     }
 
@@ -164,6 +170,7 @@ impl Record {
             node,
             address,
             create: disk.is_some(),
+            as_first: disk.is_some() && self.day_zero.is_some(),
             disk,
         })
     }

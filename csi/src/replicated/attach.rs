@@ -170,6 +170,7 @@ mod tests {
             address: None,
             members: Vec::new(),
             initialized: true,
+            day_zero: None,
             whole: Vec::new(),
             holder: None,
             readers: Vec::new(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use client::wire;
-use replication::{Origin, Record, Status, View, Wanted, place};
+use replication::{Generation, Origin, Record, Status, View, Wanted, place};
 use tokio::time::Instant;
 use types::{ByteSize, ImageId, NodeId, VolumeName};
 
@@ -139,6 +139,8 @@ impl Replicated {
             address: None,
             members: Vec::new(),
             initialized: false,
+            // All begin with the same bytes, each a clone made here.
+            day_zero: Some(day_zero()?),
             whole: Vec::new(),
             holder: None,
             readers: Vec::new(),
@@ -348,6 +350,13 @@ impl Replicated {
         }
         merged
     }
+}
+
+/// The generation with which the replicas of a new volume begin.
+fn day_zero() -> Result<Generation> {
+    let mut bits = [0; 8];
+    super::records::fill(&mut bits)?;
+    Ok(Generation::random(u64::from_ne_bytes(bits)))
 }
 
 /// Whether a new volume can be used: its replicas are equal, and the kernels say so.

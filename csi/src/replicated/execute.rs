@@ -84,23 +84,45 @@ impl Replicated {
             Origin::Blank => origin::blank(),
             Origin::Image { .. } => match self.bring_image(client, record, look).await {
                 Ok(image) => origin::image(image.name, image.uuid),
-                // What it began with is gone everywhere: the others have all of it, and it gets all of theirs.
-                Err(Error::NoImage { .. }) if record.initialized => origin::blank(),
+                // What it began with is gone everywhere: it gets all that the others have.
+                Err(Error::NoImage { .. }) if record.initialized => {
+                    return self.make_without_image(client, stored, look, wanted).await;
+                }
                 Err(error) => return Err(error),
             },
         });
-        wanted.required_bytes = record.size.bytes();
-        wanted.limit_bytes = record.size.bytes();
-        let uid = || stored.uid.clone();
-        let parameters = &mut wanted.parameters;
-        parameters.entry(RECORD_UID.to_owned()).or_insert_with(uid);
-        client.create_volume_of_origin(wanted).await?;
-        types::crash_point!("csi.replicated.file_made");
-        // Without DRBD it is a volume like any other.
-        if record.address.is_some() {
-            client.prepare_replica(&record.volume).await?;
+        create_file(client, stored, wanted).await
+    }
+
+    /// Makes the file of a replica whose image nobody has any more. Its record says first that it is not like the
+    /// others: its metadata would say otherwise.
+    async fn make_without_image(
+        &self,
+        client: &Client,
+        stored: &Stored,
+        look: &Look,
+        mut wanted: wire::CreateVolumeRequest,
+    ) -> Result<()> {
+        let is_here = |manager: &&client::Member| manager.client.address() == client.address();
+        let disk = look.managers.iter().find(is_here);
+        let mut changed = stored.clone();
+        for member in &mut changed.spec.members {
+            let here = |disk: &client::Member| {
+                member
+                    .disk
+                    .as_ref()
+                    .is_some_and(|own| own.as_str() == disk.disk.uuid)
+            };
+            if disk.is_some_and(here) {
+                member.as_first = false;
+            }
         }
-        Ok(())
+        if let Some(next) = stored.spec.changed(changed.spec.clone()) {
+            changed.spec = next;
+            return self.records.replace(&mut changed).await;
+        }
+        wanted.origin = Some(origin::blank());
+        create_file(client, stored, wanted).await
     }
 
     /// What the file of another replica was made with.
@@ -235,6 +257,27 @@ impl Replicated {
             }),
         }
     }
+}
+
+/// Makes a file as it is described, of the record's size, and the one for metadata beside it.
+async fn create_file(
+    client: &Client,
+    stored: &Stored,
+    mut wanted: wire::CreateVolumeRequest,
+) -> Result<()> {
+    let record = &stored.spec;
+    wanted.required_bytes = record.size.bytes();
+    wanted.limit_bytes = record.size.bytes();
+    let uid = || stored.uid.clone();
+    let parameters = &mut wanted.parameters;
+    parameters.entry(RECORD_UID.to_owned()).or_insert_with(uid);
+    client.create_volume_of_origin(wanted).await?;
+    types::crash_point!("csi.replicated.file_made");
+    // Without DRBD it is a volume like any other.
+    if record.address.is_some() {
+        client.prepare_replica(&record.volume).await?;
+    }
+    Ok(())
 }
 
 /// The manager of a disk.

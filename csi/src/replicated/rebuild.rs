@@ -105,6 +105,7 @@ impl Replicated {
             stale_replica_timeout: description.stale_replica_timeout,
             origin: origin(&description),
             address: Some(address),
+            day_zero: newest.and_then(|layout| layout.day_zero),
             initialized: parts.iter().any(|(_, found)| is_used(found)),
             whole: (parts.iter())
                 .filter(|(_, found)| found.part.disk == DiskState::UpToDate)
@@ -139,6 +140,7 @@ fn members(parts: &[(NodeId, Found)], look: &Look) -> Vec<Member> {
                 address,
                 disk: Some(disk),
                 create: false,
+                as_first: false,
             });
         }
     }

@@ -157,15 +157,21 @@ fn secret_name(volume: &VolumeName) -> String {
 
 fn random() -> Result<String> {
     let mut bytes = [0; SECRET_BYTES];
+    fill(&mut bytes)?;
+    Ok(bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a text does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    }))
+}
+
+/// Fills with random bytes of the kernel.
+pub(super) fn fill(bytes: &mut [u8]) -> Result<()> {
     let mut filled = 0;
     while filled < bytes.len() {
         let rest = &mut bytes[filled..];
         filled += rustix::rand::getrandom(rest, rustix::rand::GetRandomFlags::empty())
             .map_err(|error| Error::Random(error.into()))?;
     }
-    Ok(bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a text does not fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    }))
+    Ok(())
 }

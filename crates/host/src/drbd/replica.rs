@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use replication::{Layout, Member, MemberId};
+use replication::{Begins, Layout, Member, MemberId};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use types::{ByteSize, DiskUuid, VolumeName, crash_point};
@@ -185,6 +185,29 @@ pub(super) fn attach(
         ];
         tools::metadata(volume, "make the metadata of", &force)?;
         crash_point!("host.drbd.described");
+    }
+    // Also where a crash came between: it is as new then.
+    let is_new = superblock.as_ref().is_none_or(Superblock::is_fresh);
+    let generation = match layout.begins(member) {
+        Begins::Current(generation) => Some(format!("{generation}:0:0:0:1:1")),
+        // Consistent, and not current: it is never promoted, or copied from, before it has met the others.
+        Begins::Behind(generation) => Some(format!("{generation}:0:0:0:1:0")),
+        Begins::Unknown => None,
+    };
+    if let Some(generation) = generation.filter(|_| create && is_new) {
+        let id = format!("--node-id={}", member.id);
+        let force = [
+            "--force",
+            &minor,
+            "v09",
+            &described,
+            "flex-external",
+            "set-gi",
+            &id,
+            &generation,
+        ];
+        tools::metadata(volume, "set the generation of", &force)?;
+        crash_point!("host.drbd.generation");
     }
     // After a power cut what was being written is marked; nothing to do else.
     let said = metadata("apply the activity log of", &["apply-al"])?;

@@ -175,10 +175,13 @@ mod tests {
                 address: "10.0.0.1".parse().unwrap(),
                 disk: None,
                 create: false,
+                as_first: false,
             }],
             holder: None,
             readers: Vec::new(),
             tls: false,
+            day_zero: None,
+            initialized: false,
         };
         Entry::new(layout, Secret::new("geheim".to_owned()).unwrap())
     }

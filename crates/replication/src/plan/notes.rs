@@ -23,7 +23,12 @@ fn initialized(sight: &Sight<'_>, next: &mut Record) {
         let mut members = sight.record.members.iter();
         members.any(|member| member.id == id && sight.view.is_current(member))
     };
-    next.initialized = sight.record.replicas().any(|member| current(member.id));
+    let mut replicas = sight.record.replicas();
+    next.initialized = match sight.record.day_zero {
+        // Each says so by itself; together they are what was asked for.
+        Some(_) => replicas.all(|member| current(member.id)),
+        None => replicas.any(|member| current(member.id)),
+    };
     if next.initialized {
         for member in &mut next.members {
             member.create &= !current(member.id);

@@ -47,9 +47,12 @@ pub(super) fn next(sight: &Sight<'_>, waiting: &mut Vec<String>) -> Option<Recor
     next.address = Some(place);
     // Its only replica has all data and no metadata: they are made, and say so when it is declared current.
     next.initialized = false;
+    // It may have been written to since it began.
+    next.day_zero = None;
     let member = next.members.first_mut()?;
     member.address = address;
     member.create = true;
+    member.as_first = false;
     Some(next)
 }
 
