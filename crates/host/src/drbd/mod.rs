@@ -292,7 +292,7 @@ mod tests {
             [
                 ("force.rs".to_owned(), "\"--force\""),
                 ("force.rs".to_owned(), "--discard-my-data"),
-                // Of create-md, which asks a question else; only where there is no metadata.
+                // Of drbdmeta, which asks a question else; only where there is no metadata, or it is as new.
                 ("replica.rs".to_owned(), "\"--force\""),
             ]
         );

@@ -173,17 +173,13 @@ pub(super) fn attach(
     let place = [minor.as_str(), "v09", &described, "flex-external"];
     let metadata =
         |what, arguments: &[&str]| tools::metadata(volume, what, &[&place, arguments].concat());
+    // These two ask a question else; they are only done where there is no metadata, or it is as new.
+    let unasked = |what, arguments: &[&str]| {
+        let arguments = [&["--force"], place.as_slice(), arguments].concat();
+        tools::metadata(volume, what, &arguments)
+    };
     if superblock.is_none() {
-        let force = [
-            "--force",
-            &minor,
-            "v09",
-            &described,
-            "flex-external",
-            "create-md",
-            PEER_SLOTS,
-        ];
-        tools::metadata(volume, "make the metadata of", &force)?;
+        unasked("make the metadata of", &["create-md", PEER_SLOTS])?;
         crash_point!("host.drbd.described");
     }
     // Also where a crash came between: it is as new then.
@@ -196,17 +192,7 @@ pub(super) fn attach(
     };
     if let Some(generation) = generation.filter(|_| create && is_new) {
         let id = format!("--node-id={}", member.id);
-        let force = [
-            "--force",
-            &minor,
-            "v09",
-            &described,
-            "flex-external",
-            "set-gi",
-            &id,
-            &generation,
-        ];
-        tools::metadata(volume, "set the generation of", &force)?;
+        unasked("set the generation of", &["set-gi", &id, &generation])?;
         crash_point!("host.drbd.generation");
     }
     // After a power cut what was being written is marked; nothing to do else.
