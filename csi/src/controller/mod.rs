@@ -1,22 +1,21 @@
 //! The controller service: each call is checked, guarded, and executed by the responsible manager,
 //! and the answer is converted to protobuf.
 
+mod look;
 mod show;
 
 use client::wire;
 use proto::csi::v1 as csi;
 use tonic::{Request, Response, Status};
-use types::{Classify as _, ErrorKind, NodeId, VolumeName};
+use types::{Classify as _, ErrorKind, NodeId};
 
 use crate::capabilities;
-use crate::content;
 use crate::error::{Error, Result};
 use crate::in_flight::InFlight;
 use crate::limit::NodeLimit;
-use crate::location;
 use crate::managers::{Located, Managers};
 use crate::replicated::{Published, Replicated};
-use crate::request::{self, Capability, Mutable, ORIGINAL_NAME, Page, Parameters};
+use crate::request::{self, Page};
 use crate::status::answer;
 use crate::volumes::{check_owner, create};
 
@@ -56,55 +55,6 @@ impl ControllerService {
             self.managers.topology_key(),
             &self.managers.replication_key(),
         )
-    }
-
-    /// A volume as its record has it, else as its manager has it.
-    async fn volume(&self, name: &VolumeName) -> Result<wire::Volume> {
-        if let Some(replicated) = &self.replicated
-            && let Some(volume) = replicated.get(name).await?
-        {
-            return Ok(volume);
-        }
-        Ok(self.managers.of_volume(name).await?.1)
-    }
-
-    /// Volumes of a page, each once, as their records have them.
-    fn merged(&self, volumes: Vec<wire::Volume>) -> Vec<wire::Volume> {
-        match &self.replicated {
-            Some(replicated) => replicated.merge(volumes),
-            None => volumes,
-        }
-    }
-
-    /// Why a volume cannot be used as asked, or `None`. Errors are the manager's.
-    async fn objection(&self, request: &request::ValidateVolume) -> Result<Option<String>> {
-        let volume = self.volume(&request.volume).await?;
-        let expected = location::volume_context(&volume);
-        if !location::is_context(&request.context, &expected) {
-            return Ok(Some(
-                "volume_context does not belong to the volume".to_owned(),
-            ));
-        }
-        let checked =
-            Capability::parse_all(request.capabilities.clone()).and_then(|capabilities| {
-                if !client::is_blank_copy(&volume) {
-                    content::suits(&volume.image_name, volume.content.as_ref(), &capabilities)?;
-                }
-                let mutable = Mutable::parse(&request.mutable_parameters)?;
-                let has = |asked: Option<u32>, own| asked.is_none_or(|asked| asked == own);
-                let mutable_fit = has(mutable.number_of_replicas, volume.number_of_replicas)
-                    && has(mutable.stale_replica_timeout, volume.stale_replica_timeout);
-                let parameters = Parameters::parse(&request.parameters)?.recorded();
-                let mut recorded = volume.parameters.clone();
-                recorded.remove(ORIGINAL_NAME);
-                let fit = request.parameters.is_empty() || parameters == recorded;
-                Ok(fit && mutable_fit)
-            });
-        Ok(match checked {
-            Ok(true) => None,
-            Ok(false) => Some("parameters differ from those of the volume".to_owned()),
-            Err(error) => Some(types::report(&error).to_string()),
-        })
     }
 }
 
@@ -223,12 +173,16 @@ impl csi::controller_server::Controller for ControllerService {
                 let _guard = self.in_flight.enter(&request.volume)?;
                 let (name, node) = (&request.volume, request.node.as_ref());
                 if let Some(replicated) = &self.replicated
-                    && let Some(Published::There(_)) = replicated.unpublish(name, node).await?
+                    && let Some(Published::There(_)) =
+                        Box::pin(replicated.unpublish(name, node)).await?
                 {
                     return Ok(());
                 }
                 if let Some((volumes, volume)) = self.managers.find(name, node).await? {
                     volumes.unpublish(name, node).await?;
+                    if let Some(replicated) = &self.replicated {
+                        Box::pin(replicated.released(name, node)).await?;
+                    }
                     self.managers.seen().volume(&without(volume?, node));
                 }
                 Ok(())
@@ -375,12 +329,9 @@ impl csi::controller_server::Controller for ControllerService {
         answer("ControllerModifyVolume", &wire.volume_id, async {
             let request = request::ModifyVolume::parse(&wire)?;
             let _guard = self.in_flight.enter(&request.volume)?;
-            let (volumes, _) = self.managers.own_volume(&request.volume).await?;
+            let (volumes, found) = self.managers.own_volume(&request.volume).await?;
             let has_record = match &self.replicated {
-                Some(replicated) => {
-                    let (volume, mutable) = (&request.volume, &request.mutable);
-                    replicated.modify(volume, mutable).await?
-                }
+                Some(replicated) => Box::pin(replicated.modify(&found, &request.mutable)).await?,
                 None => false,
             };
             if !has_record {

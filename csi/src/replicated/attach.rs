@@ -34,20 +34,22 @@ impl Replicated {
         if stored.spec.deleting {
             return Err(Error::Deleting(volume.clone()).into());
         }
-        if stored.spec.address.is_none() {
-            return Ok(Some(Published::ByManager));
-        }
         let readonly = request.readonly || request.capability.mode.read_only();
         let shared = readonly && request.capability.mode.multi_node();
+        let by_manager = stored.spec.address.is_none();
         if admit(&mut stored.spec, node, shared)? {
             let look = self.look().await?;
-            if let Some(why) = look.trouble(node) {
+            if let Some(why) = look.trouble(node).filter(|_| !by_manager) {
                 let (volume, node) = (volume.clone(), node.clone());
                 return Err(Error::Node { volume, node, why }.into());
             }
             stored.spec.generation += 1;
             self.records.replace(&mut stored).await?;
             types::crash_point!("csi.controller_publish.published");
+        }
+        if by_manager {
+            // Named here all the same: meanwhile it does not become one with DRBD.
+            return Ok(Some(Published::ByManager));
         }
         let until = Instant::now() + PATIENCE;
         let there = |record: &Record, view: &View| replication::usable(record, view, node).is_ok();
@@ -76,17 +78,35 @@ impl Replicated {
         if stored.spec.address.is_none() {
             return Ok(Some(Published::ByManager));
         }
-        let before = stored.spec.clone();
-        let goes = |one: &NodeId| node.is_none_or(|node| node == one);
-        stored.spec.holder.take_if(|holder| goes(holder));
-        stored.spec.readers.retain(|reader| !goes(reader));
-        if stored.spec != before {
-            stored.spec.generation += 1;
-            self.records.replace(&mut stored).await?;
-            types::crash_point!("csi.controller_unpublish.recorded");
+        if self.withdraw(&mut stored, node).await? {
             self.tell(stored);
         }
         Ok(Some(Published::There(HashMap::new())))
+    }
+
+    /// Notes that a volume was taken back by its manager.
+    pub(crate) async fn released(&self, volume: &VolumeName, node: Option<&NodeId>) -> Result<()> {
+        if let Some(mut stored) = self.records.get(volume).await?
+            && stored.spec.address.is_none()
+        {
+            self.withdraw(&mut stored, node).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes a node, or all, out of a record; whether that changes it.
+    async fn withdraw(&self, stored: &mut Stored, node: Option<&NodeId>) -> Result<bool> {
+        let mut next = stored.spec.clone();
+        let goes = |one: &NodeId| node.is_none_or(|node| node == one);
+        next.holder.take_if(|holder| goes(holder));
+        next.readers.retain(|reader| !goes(reader));
+        let Some(next) = stored.spec.changed(next) else {
+            return Ok(false);
+        };
+        stored.spec = next;
+        self.records.replace(stored).await?;
+        types::crash_point!("csi.controller_unpublish.recorded");
+        Ok(true)
     }
 
     /// Tells the nodes of a volume what has changed, as soon as it goes; the leader's loop does the rest.

@@ -1,22 +1,26 @@
 //! New replicated volumes, and what becomes of them besides being used: grown, changed, deleted.
 
-use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use client::wire;
-use replication::{Generation, Origin, Record, Status, View, Wanted, place};
+use replication::{Generation, Origin, Record, View, Wanted, place};
 use tokio::time::Instant;
-use types::{ByteSize, ImageId, NodeId, VolumeName};
+use types::{ByteSize, ImageId};
 
 use super::execute::{RECORD_UID, size_of};
 use super::records::Stored;
+use super::shown::shown;
 use super::{Error, Replicated, Result};
 use crate::managers::Located;
-use crate::request::{Capacity, CreateVolume, Mutable};
+use crate::request::CreateVolume;
 use crate::volumes::create;
 
 /// How long a call drives a volume, beside the time that images take. The sidecars' own deadline must be longer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(8);
+
+/// Of a member without DRBD, to whom nobody connects.
+pub(super) const NO_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 impl Replicated {
     /// Whether a request is for a replicated volume.
@@ -170,8 +174,7 @@ impl Replicated {
         }
         for disk in &disks {
             let Some(node) = node_of(disk) else { continue };
-            // Without DRBD nobody connects.
-            let address = view.able(&node).unwrap_or([0, 0, 0, 0].into());
+            let address = view.able(&node).unwrap_or(NO_ADDRESS);
             if let Some(member) = record.next_member(node, address, Some(disk.clone())) {
                 record.members.push(member);
             }
@@ -202,154 +205,6 @@ impl Replicated {
             tracing::warn!(%volume, "is taken back later: {}", types::report(&error));
         }
     }
-
-    /// Deletes a volume. What nodes and disks have of it that do not answer goes when they do. `false`: it has no
-    /// record.
-    pub(crate) async fn delete(&self, volume: &VolumeName) -> Result<bool, crate::Error> {
-        let Some(mut stored) = self.records.get(volume).await? else {
-            return Ok(false);
-        };
-        if !stored.spec.deleting {
-            let holder = stored.spec.holder.clone();
-            if let Some(node) = holder.or_else(|| stored.spec.readers.first().cloned()) {
-                let volume = volume.clone();
-                return Err(Error::Held { volume, node }.into());
-            }
-            stored.spec.deleting = true;
-            self.records.replace(&mut stored).await?;
-            types::crash_point!("csi.replicated.deleting");
-        }
-        let until = Instant::now() + PATIENCE;
-        match self.drive(volume, None, until, |_, _| false).await {
-            Ok(_) => Ok(true),
-            // It is nobody's any more; the rest is the loop's.
-            Err(crate::Error::Replicated(Error::Waiting { why, .. })) => {
-                tracing::info!(%volume, "is deleted when it can be: {why}");
-                Ok(true)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Grows a volume; `None`: it has no record.
-    pub(crate) async fn expand(
-        &self,
-        volume: &VolumeName,
-        capacity: Capacity,
-    ) -> Result<Option<ByteSize>, crate::Error> {
-        let (required, limit) = (capacity.required.unwrap_or_default(), capacity.limit);
-        let Some(mut stored) = self.records.get(volume).await? else {
-            return Ok(None);
-        };
-        let size = size_of(Some(required.max(stored.spec.size)), limit, None)?;
-        if size > stored.spec.size {
-            let look = self.look().await?;
-            // A refusal of any disk comes before the promise.
-            self.can_grow(&stored, &look, size).await?;
-            stored.spec.size = size;
-            stored.spec.generation += 1;
-            self.records.replace(&mut stored).await?;
-            types::crash_point!("csi.replicated.expanding");
-        }
-        let until = Instant::now() + PATIENCE;
-        let driven = self.drive(volume, None, until, |record, view| {
-            let mut replicas = record.replicas();
-            match record.address {
-                None => replicas.all(|member| {
-                    let disk = member.disk.as_ref().and_then(|disk| view.disk(disk));
-                    disk.is_some_and(|disk| disk.file.is_some_and(|file| file.size >= record.size))
-                }),
-                Some(_) => record.members.iter().all(|member| {
-                    view.part(member)
-                        .is_some_and(|part| part.size >= record.size)
-                }),
-            }
-        });
-        driven.await?;
-        Ok(Some(size))
-    }
-
-    /// Asks the disks of a volume for more room before its record promises it: the files grow first.
-    async fn can_grow(
-        &self,
-        stored: &Stored,
-        look: &super::look::Look,
-        size: ByteSize,
-    ) -> Result<()> {
-        for disk in stored
-            .spec
-            .replicas()
-            .filter_map(|member| member.disk.as_ref())
-        {
-            let manager = look
-                .manager(disk)
-                .ok_or_else(|| client::Error::silent(disk.as_str(), ""))?;
-            let volume = &stored.spec.volume;
-            manager.client.grow_volume(volume, size, None).await?;
-        }
-        Ok(())
-    }
-
-    /// Changes what may change of a volume. `false`: it has no record.
-    pub(crate) async fn modify(
-        &self,
-        volume: &VolumeName,
-        mutable: &Mutable,
-    ) -> Result<bool, crate::Error> {
-        let Some(mut stored) = self.records.get(volume).await? else {
-            return Ok(false);
-        };
-        let record = &mut stored.spec;
-        let before = record.clone();
-        record.number_of_replicas = mutable
-            .number_of_replicas
-            .unwrap_or(record.number_of_replicas);
-        record.stale_replica_timeout = mutable
-            .stale_replica_timeout
-            .unwrap_or(record.stale_replica_timeout);
-        if *record != before {
-            self.records.replace(&mut stored).await?;
-        }
-        Ok(true)
-    }
-
-    /// A volume with a record, as it is now. `None`: it has no record.
-    pub(crate) async fn get(
-        &self,
-        volume: &VolumeName,
-    ) -> Result<Option<wire::Volume>, crate::Error> {
-        let Some(stored) = self.records.get(volume).await? else {
-            return Ok(None);
-        };
-        let look = self.look().await?;
-        let (driven, _) = self.see(stored, look).await;
-        let record = &driven.stored.spec;
-        let found = self.describe(record, &driven.look).await?;
-        let found = found.unwrap_or_else(|| wire::Volume {
-            name: volume.to_string(),
-            ..Default::default()
-        });
-        let status = replication::judge(record, &driven.view);
-        Ok(Some(shown(found, &driven.stored, Some(&status))))
-    }
-
-    /// Puts what the records say over what managers say of the files: one volume for all files of a replica.
-    pub(crate) fn merge(&self, volumes: Vec<wire::Volume>) -> Vec<wire::Volume> {
-        let known = super::lock(&self.known);
-        let known: BTreeMap<&str, &Stored> =
-            known.iter().map(|stored| (&*stored.name, stored)).collect();
-        let mut merged: Vec<wire::Volume> = Vec::with_capacity(volumes.len());
-        for volume in volumes {
-            if merged.last().is_some_and(|last| last.name == volume.name) {
-                continue;
-            }
-            merged.push(match known.get(volume.name.as_str()) {
-                Some(stored) => shown(volume, stored, stored.status.as_ref()),
-                None => volume,
-            });
-        }
-        merged
-    }
 }
 
 /// The generation with which the replicas of a new volume begin.
@@ -372,39 +227,4 @@ fn is_ready(record: &Record, view: &View) -> bool {
             let part = view.part(member);
             part.is_some_and(|part| part.disk == replication::DiskState::UpToDate && part.quorum)
         })
-}
-
-/// A volume as its record and its status have it, on what a disk says of its file.
-pub(super) fn shown(found: wire::Volume, stored: &Stored, status: Option<&Status>) -> wire::Volume {
-    let record = &stored.spec;
-    let replica = |member: &replication::Member| wire::Replica {
-        node_id: member.node.to_string(),
-        disk_uuid: member
-            .disk
-            .as_ref()
-            .map_or_else(String::new, ToString::to_string),
-        path: format!("volumes/{}/volume", record.volume),
-    };
-    let publication = |node: &NodeId, readonly| wire::Publication {
-        node_id: node.to_string(),
-        readonly,
-        multi_node: readonly,
-    };
-    let holder = record.holder.iter().map(|node| publication(node, false));
-    let readers = record.readers.iter().map(|node| publication(node, true));
-    let mut parameters = found.parameters;
-    parameters.remove(RECORD_UID);
-    wire::Volume {
-        size: record.size.bytes(),
-        number_of_replicas: record.number_of_replicas,
-        stale_replica_timeout: record.stale_replica_timeout,
-        replicas: record.replicas().map(replica).collect(),
-        published: holder.chain(readers).collect(),
-        degraded: (status.and_then(Status::trouble))
-            .unwrap_or_default()
-            .to_owned(),
-        is_replica: record.address.is_some(),
-        parameters,
-        ..found
-    }
 }

@@ -9,6 +9,7 @@
 //! Nothing of safety is decided here: the kernels' DRBD says what is acknowledged, who is current and who may write.
 
 mod attach;
+mod change;
 pub mod command;
 mod create;
 mod drive;
@@ -19,6 +20,7 @@ mod look;
 mod nodes;
 mod rebuild;
 mod records;
+mod shown;
 mod snapshot;
 
 use std::collections::{BTreeMap, HashSet};

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use client::replicas::Found;
 use client::wire;
-use replication::{DiskState, Layout, Member, Origin, Record};
+use replication::{DiskState, Layout, Member, Record};
 use tokio::time::Instant;
-use types::{ByteSize, ImageId, NodeId, VolumeName, report};
+use types::{ByteSize, NodeId, VolumeName, report};
 
+use super::change::origin_of;
 use super::look::Look;
 use super::records::Stored;
 use super::{Replicated, lock};
@@ -103,7 +104,7 @@ impl Replicated {
             size: newest.map_or(ByteSize(description.size), |layout| layout.size),
             number_of_replicas: wanted,
             stale_replica_timeout: description.stale_replica_timeout,
-            origin: origin(&description),
+            origin: origin_of(&description),
             address: Some(address),
             day_zero: newest.and_then(|layout| layout.day_zero),
             initialized: parts.iter().any(|(_, found)| is_used(found)),
@@ -161,12 +162,4 @@ async fn describe(
         }
     }
     None
-}
-
-fn origin(found: &wire::Volume) -> Origin {
-    let id = ImageId::new(&found.image_name, &found.image_uuid);
-    match (id, found.image_checksum.parse()) {
-        (Ok(id), Ok(checksum)) => Origin::Image { id, checksum },
-        _ => Origin::Blank,
-    }
 }
