@@ -179,7 +179,8 @@ impl Replicated {
                 record.members.push(member);
             }
         }
-        let stored = self.records.create(&record).await?;
+        let mut stored = self.records.create(&record).await?;
+        self.settle_address(&mut stored).await?;
         let (replicas, has) = (record.number_of_replicas, record.members.len());
         let drbd = record.address.is_some();
         tracing::info!(%volume, replicas, has, drbd, "placed");

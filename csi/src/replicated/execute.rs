@@ -26,9 +26,13 @@ impl Replicated {
         let volume = stored.spec.volume.clone();
         match step {
             Step::Change(record) => {
+                let before = stored.spec.address;
                 stored.spec = *record;
                 self.records.replace(stored).await?;
                 types::crash_point!("csi.replicated.changed");
+                if stored.spec.address != before {
+                    self.settle_address(stored).await?;
+                }
                 Ok(())
             }
             Step::MakeFile { disk } => {

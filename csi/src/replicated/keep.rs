@@ -38,7 +38,8 @@ impl Replicated {
     }
 
     async fn round(&self, leadership: &Leadership) -> Result<()> {
-        let records = self.records.list().await?;
+        let mut records = self.records.list().await?;
+        self.settle_addresses(&mut records).await?;
         lock(&self.known).clone_from(&records);
         let names: std::collections::HashSet<_> =
             records.iter().map(|one| one.spec.volume.clone()).collect();

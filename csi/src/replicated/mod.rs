@@ -8,6 +8,7 @@
 //!
 //! Nothing of safety is decided here: the kernels' DRBD says what is acknowledged, who is current and who may write.
 
+mod address;
 mod attach;
 mod change;
 pub mod command;
@@ -29,7 +30,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kubernetes::{Api, Events, Leadership};
-use replication::{Address, Record, View};
+use replication::{Record, View};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use trust::Dialer;
@@ -43,9 +44,6 @@ use self::nodes::Nodes;
 use self::records::Records;
 use crate::config::ReplicationConfig;
 use crate::managers::Managers;
-
-/// The first minor number of our devices: those below are for people's own DRBD.
-const FIRST_MINOR: u32 = 1000;
 
 /// What the operator says about replicated volumes.
 #[derive(Debug, Clone)]
@@ -68,6 +66,8 @@ pub(crate) struct Replicated {
     settings: Settings,
     turns: Turns,
     events: Events,
+    /// Held while a volume gets its address.
+    addressing: Arc<tokio::sync::Mutex<()>>,
     /// Volumes with a replica that is being filled, as the leader's loop has seen them.
     filling: Arc<Mutex<HashSet<VolumeName>>>,
     /// Volumes with parts and without a record, and since when.
@@ -118,25 +118,11 @@ impl Replicated {
             turns: Turns::default(),
             events: Events::new(api.clone(), "longhorn-base-image"),
             api,
+            addressing: Arc::default(),
             filling: Arc::default(),
             orphans: Arc::default(),
             known: Arc::default(),
         }
-    }
-
-    /// The lowest number that no volume has, as minor and port.
-    async fn free_address(&self) -> Result<Address> {
-        let taken: HashSet<u32> = (self.records.list().await?)
-            .iter()
-            .filter_map(|stored| stored.spec.address)
-            .map(|address| address.minor)
-            .collect();
-        let (first, last) = (*self.settings.ports.start(), *self.settings.ports.end());
-        let mut free = (FIRST_MINOR..).zip(first..=last);
-        let (minor, port) = free
-            .find(|(minor, _)| !taken.contains(minor))
-            .ok_or(Error::NoPort { first, last })?;
-        Ok(Address { minor, port })
     }
 
     /// Whether one more replica of this volume may be filled now. New volumes need no filling, and never wait.
