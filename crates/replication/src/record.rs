@@ -9,9 +9,10 @@ use types::{ByteSize, DiskUuid, ImageId, NodeId, Sha512, VolumeName};
 
 use crate::{Generation, Layout, Member, MemberId};
 
-/// What a replica begins with.
+/// What a replica begins with. Written as an object of one field or of none: the schema of an object in the
+/// Kubernetes API has no fields that are either text or an object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(from = "WrittenOrigin", into = "WrittenOrigin")]
 pub enum Origin {
     /// Zeros.
     Blank,
@@ -22,6 +23,37 @@ pub enum Origin {
         /// Of its bytes.
         checksum: Sha512,
     },
+}
+
+#[derive(Serialize, Deserialize)]
+struct WrittenOrigin {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    image: Option<WrittenImage>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WrittenImage {
+    id: ImageId,
+    checksum: Sha512,
+}
+
+impl From<Origin> for WrittenOrigin {
+    fn from(origin: Origin) -> Self {
+        let image = match origin {
+            Origin::Blank => None,
+            Origin::Image { id, checksum } => Some(WrittenImage { id, checksum }),
+        };
+        Self { image }
+    }
+}
+
+impl From<WrittenOrigin> for Origin {
+    fn from(WrittenOrigin { image }: WrittenOrigin) -> Self {
+        image.map_or(Self::Blank, |WrittenImage { id, checksum }| Self::Image {
+            id,
+            checksum,
+        })
+    }
 }
 
 /// Where the members of a volume meet on every node.

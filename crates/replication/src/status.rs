@@ -88,6 +88,10 @@ pub struct Status {
     pub reason: Reason,
     /// The same in a sentence.
     pub message: String,
+    /// Bytes that it offers, as people write them.
+    pub size: String,
+    /// Replicas that are current and those that are asked for, as people write them: `2/3`.
+    pub replicas: String,
     /// Replicas that are current.
     pub current: u32,
     /// Replicas that are asked for.
@@ -148,11 +152,22 @@ pub fn judge(record: &Record, view: &View) -> Status {
         health,
         reason,
         message,
+        size: quantity(record.size),
+        replicas: format!("{current}/{wanted}"),
         current: u32::try_from(current).unwrap_or(u32::MAX),
         wanted,
         holder: holder.map(|one| one.node.clone()),
         members,
     }
+}
+
+/// A size as in the claim, where that is a whole number of a binary unit; else bytes.
+fn quantity(size: ByteSize) -> String {
+    let text = size.to_string();
+    let unit = text
+        .split_once('(')
+        .map(|(_, unit)| unit.trim_end_matches(')'));
+    unit.map_or(text.clone(), str::to_owned)
 }
 
 /// Whether a node can use the volume now: it has the layout that lets it, and the data.
