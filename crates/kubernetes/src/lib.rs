@@ -7,6 +7,7 @@
 //! | `api` | the connection: where the API server is, whom to believe, who we are; the bounds of an answer |
 //! | `objects` | Secrets and ConfigMaps, read and changed by compare-and-swap |
 //! | `resource`, `verbs` | objects with a spec and a status, of any kind: as values, and changed by compare-and-swap |
+//! | `condition` | conditions in a status |
 //! | `election`, `lease` | which of several processes works: decisions, and the Lease that they stand in |
 //! | `events` | what `kubectl describe` says of an object |
 //! | `review` | from a token of a ServiceAccount to the pod that has it |
@@ -16,6 +17,7 @@
 #![warn(missing_docs)]
 
 mod api;
+mod condition;
 mod election;
 mod error;
 mod events;
@@ -26,6 +28,7 @@ mod review;
 mod verbs;
 
 pub use api::{ACCOUNT_DIR, Api, is_name};
+pub use condition::{Condition, Conditioned};
 pub use error::{Error, Result};
 pub use events::{Events, Level, Regarding};
 pub use lease::Leadership;
