@@ -179,6 +179,11 @@ impl KubeApi {
         self.directory.join("account")
     }
 
+    /// `https://HOST:PORT`.
+    pub fn url(&self) -> String {
+        format!("https://127.0.0.1:{}", self.port)
+    }
+
     /// The environment of a pod.
     pub fn environment(&self) -> [(&'static str, String); 2] {
         [

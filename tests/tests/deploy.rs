@@ -82,7 +82,9 @@ fn the_chart_and_kustomize_tell_the_programs_the_same() {
     }
     // The rights of the controller, word for word.
     let rights = |folder: &str| {
-        let manifest = text(&format!("{folder}/certificates.yaml"));
+        let manifest = ["certificates", "replication"]
+            .map(|file| text(&format!("{folder}/{file}.yaml")))
+            .concat();
         let lines = manifest.lines().map(str::trim);
         let lines =
             lines.filter(|line| line.starts_with("resources:") || line.starts_with("verbs:"));
@@ -90,6 +92,44 @@ fn the_chart_and_kustomize_tell_the_programs_the_same() {
         lines.map(own).collect::<Vec<_>>()
     };
     assert_eq!(rights(TEMPLATES), rights(BASE));
+}
+
+#[test]
+fn the_chart_has_the_same_kind_of_record_and_keeps_it() {
+    let chart = text(&format!("{TEMPLATES}/replicatedvolumes.yaml"));
+    let (head, rest) = chart.split_once("  labels:\n").unwrap();
+    let (own, spec) = rest.split_once("\nspec:\n").unwrap();
+    // With the kind go the records of all volumes.
+    assert!(own.contains("helm.sh/resource-policy: keep"), "{own}");
+    let base = text(&format!("{BASE}/replicatedvolumes.yaml"));
+    assert_eq!(format!("{head}spec:\n{spec}"), base);
+}
+
+/// What is off by default is not tried by the cluster of the tests.
+#[test]
+fn the_component_and_the_value_of_replication_do_the_same() {
+    let component = text("deploy/kustomize/components/replication/kustomization.yaml");
+    let chart = text(&format!("{TEMPLATES}/node.yaml"));
+    for both in [
+        "ClusterFirstWithHostNet",
+        "--replication-address=",
+        "$(HOST_IP)",
+        "{name: tmp, mountPath: /var/lock, subPath: lock}",
+        "{name: tmp, mountPath: /var/run/drbd, subPath: run}",
+        "{name: tmp, mountPath: /var/lib/drbd, subPath: lib}",
+    ] {
+        assert!(component.contains(both), "the component has no {both}");
+        assert!(chart.contains(both), "the chart has no {both}");
+    }
+    let loader = text("deploy/kustomize/components/drbd-module-loader/kustomization.yaml");
+    let settings = |text: &str| {
+        let lines = text.lines().map(str::trim);
+        let lines = lines.filter(|line| line.starts_with("- {name: LB_"));
+        let lines = lines.filter(|line| !line.contains("LB_HOW"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(settings(&loader).len(), 3);
+    assert_eq!(settings(&loader), settings(&chart));
 }
 
 #[test]
