@@ -118,7 +118,7 @@ impl Events {
 
     /// Says something of an object. It may be said in each round of a loop: the same reason is one Event for ten
     /// minutes, which is counted up, and the same words are written once a minute at most. Nothing is written of an
-    /// object that does not exist.
+    /// object that does not exist. Says whether something was written.
     ///
     /// # Errors
     /// The Event is not written. There is nothing to do but to say so; the next call may succeed.
@@ -128,9 +128,9 @@ impl Events {
         level: Level,
         reason: &str,
         note: &str,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         if !regarding.is_valid() {
-            return Ok(());
+            return Ok(false);
         }
         let note: String = note.chars().take(NOTE_MAX).collect();
         let key = Key {
@@ -140,7 +140,7 @@ impl Events {
         };
         let entry = self.ledger().say(&key, &note, Instant::now());
         let done = match entry {
-            Entry::Quiet => return Ok(()),
+            Entry::Quiet => return Ok(false),
             Entry::New => self.make(&key, &note).await,
             Entry::Count(name, count) => match self.count(&key, &name, count, &note).await {
                 Ok(true) => Ok(Some(name)),
@@ -153,7 +153,7 @@ impl Events {
             Ok(Some(name)) => self.ledger().made(&key, name),
             Ok(None) | Err(_) => self.ledger().gone(&key),
         }
-        done.map(drop)
+        Ok(done?.is_some())
     }
 
     /// Makes an Event and says its name; `None`: the object does not exist.

@@ -10,7 +10,7 @@ use kubernetes::{ACCOUNT_DIR, Api};
 use replication::Status;
 use types::{NodeId, VolumeName};
 
-use super::records::{Records, Stored};
+use super::records::{Records, Stored, seen};
 use crate::error::{Error, Result};
 
 /// Between two looks at what a command waits for.
@@ -98,8 +98,8 @@ async fn list(records: &Records, say: impl Fn(&str)) -> Result<()> {
         "{:width$}  {:>8}  {:20}  {:12}  DETAIL",
         "VOLUME", "REPLICAS", "HOLDER", "STATE"
     ));
-    for Stored { spec, status, .. } in &records {
-        let status = status.as_ref();
+    for stored in &records {
+        let (spec, status) = (&stored.spec, seen(stored));
         let holder = spec.holder.as_ref().map_or("-", NodeId::as_str);
         let current = status.map_or(0, |status| status.current);
         let replicas = format!("{current}/{}", spec.number_of_replicas);
@@ -139,7 +139,7 @@ async fn evacuate(records: &Records, node: &NodeId, undo: bool, say: impl Fn(&st
                 stored.spec.evacuate.push(node.clone());
                 change(records, &mut stored).await?;
             }
-            let detail = stored.status.as_ref().and_then(Status::trouble);
+            let detail = seen(&stored).and_then(Status::trouble);
             let detail = detail.unwrap_or("is being moved").to_owned();
             let is_holder = stored.spec.holder.as_ref() == Some(node);
             let detail = if is_holder {

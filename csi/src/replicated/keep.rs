@@ -4,13 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kubernetes::{Leadership, Level, Regarding};
+use kubernetes::{Conditioned, Leadership, Level, Regarding};
 use tokio::time::Instant;
 use types::report;
 
 use super::drive::named;
 use super::look::Look;
-use super::records::{RECORDS, Stored};
+use super::records::{self, RECORDS, Stored};
 use super::{Replicated, lock};
 use crate::error::Result;
 
@@ -44,11 +44,9 @@ impl Replicated {
         let names: std::collections::HashSet<_> =
             records.iter().map(|one| one.spec.volume.clone()).collect();
         lock(&self.filling).retain(|volume| names.contains(volume));
-        let states = records.iter().map(|one| {
-            one.status
-                .as_ref()
-                .map_or("Unknown", |status| status.health.as_str())
-        });
+        let states = records
+            .iter()
+            .map(|one| records::seen(one).map_or("Unknown", |status| status.health.as_str()));
         crate::metrics::replicated(states);
         // One look for all: it asks the whole cluster.
         let look = self.look().await?;
@@ -113,24 +111,36 @@ impl Replicated {
 
     async fn write_down(&self, stored: &mut Stored, view: &replication::View) -> Result<()> {
         let status = replication::judge(&stored.spec, view);
-        let before = stored.status.replace(status.clone());
-        if before.as_ref() != Some(&status) {
+        let was_well = records::seen(stored).is_none_or(|before| before.trouble().is_none());
+        if records::seen(stored) != Some(&status) {
+            let before = stored.status.take();
+            let conditions = records::conditions(&status);
+            stored.status = Some(Conditioned::after(
+                before.as_ref(),
+                status.clone(),
+                conditions,
+            ));
             self.records.report(stored).await?;
         }
-        let was_well = before
-            .as_ref()
-            .is_none_or(|before| before.trouble().is_none());
         let (level, reason, note) = match status.trouble() {
             None if was_well => return Ok(()),
             None => (Level::Normal, "Healthy".to_owned(), status.message.as_str()),
             Some(note) => (Level::Warning, format!("{:?}", status.reason), note),
         };
         let object = Regarding::object(&RECORDS, &stored.name);
-        let claim = self.api.claim_of(&stored.name).await.ok().flatten();
-        for regarding in std::iter::once(object).chain(claim) {
-            if let Err(error) = self.events.say(&regarding, level, &reason, note).await {
+        let reason = reason.as_str();
+        let say = |regarding| async move {
+            let said = self.events.say(&regarding, level, reason, note).await;
+            said.unwrap_or_else(|error| {
                 tracing::debug!("no event was written: {}", report(&error));
-            }
+                false
+            })
+        };
+        // The claim is looked up only when there is news.
+        if say(object).await
+            && let Ok(Some(claim)) = self.api.claim_of(&stored.name).await
+        {
+            say(claim).await;
         }
         Ok(())
     }

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use kubernetes::{Api, Created, Kind, Object, Resource, Written};
-use replication::{Record, Secret, Status};
+use kubernetes::{Api, Condition, Conditioned, Created, Kind, Object, Resource, Written};
+use replication::{Health, Record, Secret, Status};
 use types::VolumeName;
 
 use super::{Error, Result};
 
 /// The kind of the records: `kubectl get replicatedvolumes`.
-pub(crate) const RECORDS: Resource<Record, Status> = Resource::of_cluster(
+pub(crate) const RECORDS: Resource<Record, Shown> = Resource::of_cluster(
     "baseimage.longhorn.io",
     "v1alpha1",
     "replicatedvolumes",
@@ -22,8 +22,10 @@ const SECRET_KEY: &str = "shared-secret";
 /// Bytes of randomness in a secret; as text it has the 64 characters that DRBD takes.
 const SECRET_BYTES: usize = 32;
 
+/// What was seen of a volume, as its record shows it.
+pub(crate) type Shown = Conditioned<Status>;
 /// A record and how it is stored.
-pub(crate) type Stored = Object<Record, Status>;
+pub(crate) type Stored = Object<Record, Shown>;
 
 /// The store of the records. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -143,6 +145,27 @@ impl Records {
                 .to_owned()
         }))
     }
+}
+
+/// What was seen of a volume the last time.
+pub(crate) fn seen(stored: &Stored) -> Option<&Status> {
+    stored.status.as_ref().map(|shown| &shown.status)
+}
+
+/// What `kubectl wait` can wait for: that a volume is as wanted, and that it can be used.
+pub(crate) fn conditions(status: &Status) -> Vec<Condition> {
+    let (healthy, available) = match status.health {
+        Health::Healthy => (Some(true), Some(true)),
+        Health::Degraded => (Some(false), Some(true)),
+        Health::Stalled | Health::Faulty => (Some(false), Some(false)),
+        Health::Pending | Health::Unknown => (None, None),
+    };
+    let reason = format!("{:?}", status.reason);
+    let condition = |kind, holds| Condition::new(kind, holds, &reason, &status.message);
+    vec![
+        condition("Healthy", healthy),
+        condition("Available", available),
+    ]
 }
 
 fn named(mut stored: Stored, volume: &VolumeName) -> Stored {

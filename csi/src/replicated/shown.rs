@@ -8,7 +8,7 @@ use types::{NodeId, VolumeName};
 
 use super::Replicated;
 use super::execute::RECORD_UID;
-use super::records::Stored;
+use super::records::{Stored, seen};
 
 impl Replicated {
     /// A volume with a record, as it is now. `None`: it has no record.
@@ -42,7 +42,7 @@ impl Replicated {
                 continue;
             }
             merged.push(match known.get(volume.name.as_str()) {
-                Some(stored) => shown(volume, stored, stored.status.as_ref()),
+                Some(stored) => shown(volume, stored, seen(stored)),
                 None => volume,
             });
         }
