@@ -12,6 +12,11 @@ use super::{force, replica, resource_name, tools};
 use crate::disks::Disks;
 use crate::{Error, Result};
 
+/// `ERR_NET_CONFIGURED`: it is connected, or tries.
+const IS_CONNECTED: u16 = 125;
+/// The path is there.
+const HAS_PATH: u16 = 173;
+
 /// One adaptation of this node's part to its layout.
 pub(super) struct Adapt<'a> {
     pub(super) disks: &'a Disks,
@@ -79,6 +84,29 @@ impl Adapt<'_> {
         Ok(())
     }
 
+    /// Peers that were removed and not forgotten, because a crash came between.
+    pub(super) fn forget_strangers(&self) -> Result<()> {
+        let (Some(seen), Some(me)) = (self.seen, self.layout.member(self.node)) else {
+            return Ok(());
+        };
+        let is_attached = seen
+            .device
+            .as_ref()
+            .is_some_and(|device| device.disk > DiskState::Negotiating);
+        let Some(disk) = me.disk.as_ref().filter(|_| is_attached) else {
+            return Ok(());
+        };
+        let superblock = replica::superblock(self.disks, &self.layout.volume, disk)?;
+        let known = superblock.map_or_else(Vec::new, |superblock| superblock.peers);
+        for id in known.into_iter().map(MemberId) {
+            if self.member(id).is_none() && seen.peer(id).is_none() {
+                let (name, id) = (self.name(), id.to_string());
+                self.change("forget a peer of", &["forget-peer", &name, &id])?;
+            }
+        }
+        Ok(())
+    }
+
     fn create(&self) -> Result<()> {
         let (name, me) = (self.name(), self.me()?);
         if self.seen.is_none() {
@@ -127,7 +155,8 @@ impl Adapt<'_> {
     fn add_path(&self, member: &Member) -> Result<()> {
         let (local, remote) = self.path(member)?;
         let (name, id) = (self.name(), member.id.to_string());
-        self.change("add a path to", &["new-path", &name, &id, &local, &remote])
+        let arguments = ["new-path", &name, &id, &local, &remote];
+        tools::change_once(&self.layout.volume, "add a path to", &arguments, HAS_PATH)
     }
 
     fn connect(&self, peer: MemberId) -> Result<()> {
@@ -138,7 +167,8 @@ impl Adapt<'_> {
             self.add_path(member)?;
         }
         let (name, id) = (self.name(), peer.to_string());
-        self.change("connect", &["connect", &name, &id])
+        let arguments = ["connect", &name, &id];
+        tools::change_once(&self.layout.volume, "connect", &arguments, IS_CONNECTED)
     }
 
     /// A peer has another address than the kernel knows.

@@ -20,7 +20,7 @@ mod version;
 use std::path::PathBuf;
 
 use replication::{Engine, Layout, Part, Secret, converge};
-use types::{DiskUuid, NodeId, Sha512, VolumeName};
+use types::{ByteSize, DiskUuid, NodeId, Sha512, VolumeName};
 
 use self::adapt::Adapt;
 use self::settings::{NAME_MAX, PREFIX};
@@ -149,6 +149,7 @@ impl Engine for Drbd {
         for verb in converge(layout, node, Some(&part)) {
             adapt.execute(&verb)?;
         }
+        adapt.forget_strangers()?;
         adapt.move_peers()
     }
 
@@ -221,7 +222,21 @@ impl Engine for Drbd {
     fn grow(&self, layout: &Layout) -> Result<()> {
         let minor = layout.minor.to_string();
         // What is new is a hole in the file of each replica: they are equal without a look.
-        self.change(layout, "grow", &["resize", &minor, "--assume-clean"])
+        self.change(layout, "grow", &["resize", &minor, "--assume-clean"])?;
+        // While a file is still small it succeeds and does nothing.
+        let resource = self.resource(layout, "grow")?;
+        let size = resource.device.map_or(ByteSize(0), |device| device.size);
+        if size >= layout.size {
+            return Ok(());
+        }
+        Err(Error::Drbd {
+            volume: layout.volume.clone(),
+            what: "grow",
+            said: format!(
+                "it has {size} bytes of {}; the file of a replica has not grown, or one is away",
+                layout.size
+            ),
+        })
     }
 
     fn suspend(&self, layout: &Layout) -> Result<()> {

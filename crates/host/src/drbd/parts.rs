@@ -135,7 +135,7 @@ fn of_kernel(volume: VolumeName, resource: Option<&Resource>, mounts: &[Mount]) 
         part.disk = device.disk;
         part.quorum = device.quorum;
         part.size = device.size;
-        part.open = is_open(device.minor, mounts);
+        part.open = resource.fails || is_open(device.minor, mounts);
         part.backing = device.backing.as_deref().map_or(ByteSize(0), backing_size);
         if !device.quorum {
             part.troubles

@@ -10,14 +10,14 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use replication::{Begins, Layout, Member, MemberId};
+use replication::{Begins, DiskState, Layout, Member, MemberId};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use types::{ByteSize, DiskUuid, VolumeName, crash_point};
 
 use super::metadata::{self, Superblock};
 use super::settings::{DISK, PEER_SLOTS};
-use super::tools;
+use super::{resource_name, status, tools};
 use crate::disks::{self, DirectoryLock, Disks};
 use crate::loopdev::{self, AttachOptions, FileId, LoopDevice, Mark, SECTOR};
 use crate::{Error, Holder, Result, bounded, paths};
@@ -207,8 +207,21 @@ pub(super) fn attach(
             &["forget-peer", &format!("--node-id={peer}")],
         )?;
     }
+    refuse_if_served(volume)?;
     let place = ["attach", &minor, &data, &described, "flexible"];
     tools::change(volume, "attach the replica of", &[&place, DISK].concat())
+}
+
+/// Looks once more, right before: DRBD 9.3.3 frees the bitmap of a device that has a replica when it is to attach one
+/// more, and the kernel stumbles over it later. That its file is in no other loop device was seen before.
+fn refuse_if_served(volume: &VolumeName) -> Result<()> {
+    let name = resource_name(volume);
+    let resource = status::ask(Some(&name))?.remove(&name);
+    let disk = resource.and_then(|resource| Some(resource.device?.disk));
+    if disk == Some(DiskState::Diskless) {
+        return Ok(());
+    }
+    Err(Error::Busy(volume.clone()))
 }
 
 fn text(device: &LoopDevice) -> String {

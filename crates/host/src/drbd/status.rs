@@ -15,6 +15,7 @@ use crate::{Error, Result};
 pub(super) type Resources = BTreeMap<String, Resource>;
 
 /// A resource as the kernel has it.
+#[expect(clippy::struct_excessive_bools, reason = "the words of the kernel")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Resource {
     pub(super) me: MemberId,
@@ -23,6 +24,8 @@ pub(super) struct Resource {
     pub(super) suspended: bool,
     /// Whether it waits because somebody said so.
     pub(super) suspended_by_user: bool,
+    /// Whether it was made Secondary while somebody had the device open, who has it open still.
+    pub(super) fails: bool,
     /// Whether it needs a majority of current replicas.
     pub(super) majority_is_current: bool,
     /// `None`: a crash came before it was made.
@@ -35,6 +38,8 @@ pub(super) struct Resource {
 pub(super) struct Device {
     pub(super) minor: u32,
     pub(super) disk: DiskState,
+    /// Whether it is to have no replica.
+    pub(super) is_client: bool,
     pub(super) quorum: bool,
     pub(super) size: ByteSize,
     /// The device below, for example `/dev/loop3`; `None` without a replica.
@@ -126,6 +131,8 @@ struct Shown {
     #[serde(default)]
     suspended_user: bool,
     #[serde(default)]
+    force_io_failures: bool,
+    #[serde(default)]
     devices: Vec<ShownDevice>,
     #[serde(default)]
     connections: Vec<ShownConnection>,
@@ -136,6 +143,8 @@ struct Shown {
 struct ShownDevice {
     minor: u32,
     disk_state: String,
+    #[serde(default)]
+    client: bool,
     #[serde(default)]
     quorum: bool,
     #[serde(default)]
@@ -170,6 +179,7 @@ impl From<Shown> for Resource {
         let device = shown.devices.into_iter().next().map(|device| Device {
             minor: device.minor,
             disk: DiskState::of(&device.disk_state),
+            is_client: device.client,
             quorum: device.quorum,
             size: kib(device.size),
             backing: None,
@@ -200,6 +210,7 @@ impl From<Shown> for Resource {
             role: Role::of(&shown.role),
             suspended: shown.suspended,
             suspended_by_user: shown.suspended_user,
+            fails: shown.force_io_failures,
             majority_is_current: false,
             device,
             peers: shown.connections.into_iter().map(peer).collect(),

@@ -37,6 +37,19 @@ pub(super) fn change<S: AsRef<str>>(
     run(SETUP, volume, what, arguments, None).map(drop)
 }
 
+/// The same; that it is done already is a success. `code` is what DRBD says then (`drbd.h`, `ERR_…`).
+pub(super) fn change_once<S: AsRef<str>>(
+    volume: &VolumeName,
+    what: &'static str,
+    arguments: &[S],
+    code: u16,
+) -> Result<()> {
+    match change(volume, what, arguments) {
+        Err(Error::Drbd { said, .. }) if said.contains(&format!("({code})")) => Ok(()),
+        done => done,
+    }
+}
+
 /// The same with the secret of the volume as one of the arguments.
 pub(super) fn change_with<S: AsRef<str>>(
     volume: &VolumeName,
