@@ -160,10 +160,21 @@ mod tests {
             (ModifyVolume, controller_modify_volume),
         );
         let node_id = NodeId::new("node").unwrap();
+        let disks = Disks::new(Vec::new());
+        let settings = ::node::Settings {
+            node_id: node_id.clone(),
+            version: "test",
+            disks: disks.clone(),
+            kubelet_dir: "/var/lib/kubelet".into(),
+            records: "/var/lib/kubelet/plugins/test/attachments".into(),
+            replicas: "/var/lib/kubelet/plugins/test/replicas".into(),
+            storage: None,
+        };
         let node = NodeService::new(
             node_id,
             String::new(),
-            Disks::new(Vec::new()),
+            disks,
+            ::node::Service::new(settings, |_, _, _| {}),
             0,
             Check::default(),
             "/var/lib/kubelet".into(),

@@ -120,6 +120,12 @@ pub enum Error {
         /// As given, cut to 64 characters.
         node_id: String,
     },
+    /// The node was not told of a replicated volume, or was told something else.
+    #[error(
+        "volume {volume} is not prepared on this node yet; publish it to this node first, or wait until the \
+         controller has reached the node service"
+    )]
+    NotPrepared { volume: VolumeName },
     /// The volume is not at the path of the request.
     #[error("volume {volume} is not at the path of the request")]
     NotAtPath { volume: VolumeName },
@@ -232,6 +238,9 @@ pub enum Error {
     /// This node says so.
     #[error(transparent)]
     Host(#[from] host::Error),
+    /// The node service of this node says so.
+    #[error(transparent)]
+    Local(#[from] node::Error),
     /// A replicated volume.
     #[error(transparent)]
     Replicated(#[from] crate::replicated::Error),
@@ -273,6 +282,7 @@ impl Classify for Error {
             Self::ImageInProgress { .. }
             | Self::ImageDeleted
             | Self::InFlight { .. }
+            | Self::NotPrepared { .. }
             | Self::Token => ErrorKind::Aborted,
             Self::ImageFailed { kind, .. } => *kind,
             Self::Incomplete { .. } => ErrorKind::Unavailable,
@@ -288,6 +298,7 @@ impl Classify for Error {
             Self::Manager(error) => error.kind(),
             Self::Replicated(error) => error.kind(),
             Self::Host(error) => error.kind(),
+            Self::Local(error) => error.kind(),
         }
     }
 }

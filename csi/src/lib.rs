@@ -76,11 +76,14 @@ pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Resu
     let mut beside = JoinSet::new();
     let certificates = std::mem::take(&mut config.certificates);
     let mut certificates = certificates::start(certificates, &mut beside).await?;
-    if let Some(node) = &config.node {
+    let local = config.node.as_ref().map(local_node::service);
+    if let (Some(node), Some(local)) = (&config.node, &local) {
         let (held, bound) = (certificates.held.as_ref(), certificates.bound);
-        certificates.bound = local_node::serve(node, held, bound, &mut beside).await?;
+        let serve = local_node::serve(node, local.clone(), held, bound, &mut beside);
+        certificates.bound = serve.await?;
     }
-    let (services, registration) = services(config, &certificates, stopped, &mut beside).await?;
+    let (services, registration) =
+        services(config, local, &certificates, stopped, &mut beside).await?;
     if let Some(node) = &services.node {
         node.report().await;
     }
@@ -113,6 +116,7 @@ pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Resu
 /// Wires the services that the mode asks for. The registration goes on until `stop`.
 async fn services(
     config: Config,
+    local: Option<::node::Service>,
     certificates: &Started,
     stop: oneshot::Receiver<()>,
     beside: &mut JoinSet<()>,
@@ -146,13 +150,14 @@ async fn services(
         beside.spawn(managers.clone().keep());
         readiness.managers = Some(managers);
     }
-    if let Some(asked) = config.node {
+    if let (Some(asked), Some(local)) = (config.node, local) {
         let disks = Disks::new(asked.disks);
         let max_volumes = asked.max_volumes.into();
         let service = NodeService::new(
             asked.node_id,
             topology_key,
             disks,
+            local,
             max_volumes,
             asked.check,
             asked.kubelet_dir,

@@ -16,7 +16,7 @@ use crate::metrics;
 use crate::socket::{Directory, Socket};
 
 /// The service of this node.
-fn service(config: &NodeConfig) -> Service {
+pub(crate) fn service(config: &NodeConfig) -> Service {
     let settings = Settings {
         node_id: config.node_id.clone(),
         version: env!("CARGO_PKG_VERSION"),
@@ -32,11 +32,11 @@ fn service(config: &NodeConfig) -> Service {
 /// Answers at the socket, and at the port if one is asked for, in tasks of `beside`. Adds the port to what is bound.
 pub(crate) async fn serve(
     config: &NodeConfig,
+    service: Service,
     held: Option<&Held>,
     bound: BoundAddresses,
     beside: &mut JoinSet<()>,
 ) -> Result<BoundAddresses> {
-    let service = service(config);
     at_socket(&config.node_socket, service.clone(), beside)?;
     beside.spawn(service.clone().keep_replicas());
     let (Some(address), Some(held)) = (&config.node_listen, held) else {

@@ -11,6 +11,7 @@ use client::parameters::BASE_IMAGE;
 use client::{has_source, wire};
 use host::Disks;
 use host::disks::volume_path;
+use host::drbd::device_path;
 use host::staging::NodeVolume;
 use types::{ByteSize, DiskUuid, NodeId, SECTOR, VolumeName};
 
@@ -29,11 +30,20 @@ const MINOR: &str = "minor";
 const PARTITION_OFFSET: &str = "partitionOffset";
 const PARTITION_LENGTH: &str = "partitionLength";
 
+/// Where a node has a volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// In a file of this disk.
+    Disk(DiskUuid),
+    /// At the device of DRBD with this minor number.
+    Replicated { minor: u32 },
+}
+
 /// What a node must know of a volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Location {
-    /// The disk of the replica that the node uses.
-    pub(crate) disk_uuid: DiskUuid,
+    /// Where it is.
+    pub(crate) place: Place,
     /// Whether the volume came with contents: it is then never formatted.
     pub(crate) has_source: bool,
     /// The size at the time it was published; `None`: not told.
@@ -143,14 +153,21 @@ impl Location {
             field: "publish_context",
             why,
         };
-        let disk_uuid = entry(DISK_UUID)
-            .and_then(|uuid| DiskUuid::new(uuid).ok())
-            .ok_or_else(|| {
-                invalid("diskUUID is missing or not a UUID; publish the volume first")
-            })?;
-        if entry(PATH).map(String::as_str) != volume_path(volume).to_str() {
-            return Err(invalid("path is not volumes/<volume_id>/volume"));
-        }
+        let place = if entry(REPLICATED).is_some_and(|text| text == "true") {
+            let minor = entry(MINOR).and_then(|text| text.parse().ok());
+            let minor = minor.ok_or_else(|| invalid("minor is missing or not a number"))?;
+            Place::Replicated { minor }
+        } else {
+            let disk_uuid = entry(DISK_UUID)
+                .and_then(|uuid| DiskUuid::new(uuid).ok())
+                .ok_or_else(|| {
+                    invalid("diskUUID is missing or not a UUID; publish the volume first")
+                })?;
+            if entry(PATH).map(String::as_str) != volume_path(volume).to_str() {
+                return Err(invalid("path is not volumes/<volume_id>/volume"));
+            }
+            Place::Disk(disk_uuid)
+        };
         // Without a word about a source there may be one.
         let has_source = entry(HAS_SOURCE).is_none_or(|text| text != "false");
         let size = match entry(SIZE) {
@@ -176,7 +193,7 @@ impl Location {
             return Err(invalid("the location of a partition is not valid"));
         }
         Ok(Self {
-            disk_uuid,
+            place,
             has_source,
             size: size.map(ByteSize),
             readonly,
@@ -195,11 +212,17 @@ impl Location {
 
 /// The volume as this node sees it.
 pub(crate) fn find(disks: &Disks, volume: &VolumeName, location: &Location) -> Result<NodeVolume> {
-    let file = disks.find(volume, &location.disk_uuid)?;
+    let (file, length) = match &location.place {
+        Place::Disk(disk) => {
+            let found = disks.find(volume, disk)?;
+            (found.path, found.length)
+        }
+        Place::Replicated { minor } => (device_path(*minor), ByteSize(0)),
+    };
     Ok(NodeVolume {
         name: volume.clone(),
-        size: location.size.unwrap_or(file.length),
-        file: file.path,
+        size: location.size.unwrap_or(length),
+        file,
         has_source: location.has_source,
         part: location.part.clone(),
     })
@@ -235,7 +258,7 @@ mod tests {
         let context = publish_context(&wire(), &NodeId::new("node-a").unwrap(), true).unwrap();
         let location = Location::parse(&volume("v"), &static_context, &context).unwrap();
         let expected = Location {
-            disk_uuid: DiskUuid::new("disk-a").unwrap(),
+            place: Place::Disk(DiskUuid::new("disk-a").unwrap()),
             has_source: true,
             size: Some(ByteSize(4096)),
             readonly: true,
@@ -254,6 +277,28 @@ mod tests {
             }
         );
         assert!(publish_context(&wire(), &NodeId::new("node-b").unwrap(), false).is_none());
+    }
+
+    #[test]
+    fn a_replicated_volume_is_at_its_device_on_every_node() {
+        let replica = wire::Volume {
+            is_replica: true,
+            ..wire()
+        };
+        let context = replicated_context(ByteSize(4096), 1007, false);
+        let parse = |context: &HashMap<_, _>| {
+            Location::parse(&volume("v"), &volume_context(&replica), context)
+        };
+        let location = parse(&context).unwrap();
+        assert_eq!(location.place, Place::Replicated { minor: 1007 });
+        assert!(location.has_source && !location.readonly);
+        let found = find(&Disks::new(Vec::new()), &volume("v"), &location).unwrap();
+        assert_eq!(found.file.to_str(), Some("/dev/drbd1007"));
+        for (key, bad) in [(MINOR, "x"), (MINOR, "-1"), (REPLICATED, "perhaps")] {
+            let mut context = context.clone();
+            context.insert(key.to_owned(), bad.to_owned());
+            assert!(parse(&context).is_err(), "{key} {bad}");
+        }
     }
 
     #[test]

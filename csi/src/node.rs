@@ -16,7 +16,7 @@ use crate::blocking::Blocking;
 use crate::capabilities;
 use crate::error::{Error, Result};
 use crate::in_flight::InFlight;
-use crate::location;
+use crate::location::{self, Place};
 use crate::request::{AtPath, NodePublish, NodeStage};
 use crate::status::answer;
 
@@ -28,6 +28,8 @@ pub(crate) struct NodeService {
     node_id: NodeId,
     topology_key: String,
     disks: Disks,
+    /// What this node was told of replicated volumes.
+    local: node::Service,
     /// 0: as many as the kubelet allows.
     max_volumes: i64,
     /// Of file systems that come with a volume.
@@ -48,6 +50,7 @@ impl NodeService {
         node_id: NodeId,
         topology_key: String,
         disks: Disks,
+        local: node::Service,
         max_volumes: i64,
         check: Check,
         kubelet_dir: PathBuf,
@@ -57,6 +60,7 @@ impl NodeService {
             node_id,
             topology_key,
             disks,
+            local,
             max_volumes,
             check,
             kubelet_dir,
@@ -110,6 +114,7 @@ impl NodeService {
         let disks = self.disks.clone();
         let volume = request.volume.clone();
         let (check, kubelet_dir) = (self.check, self.kubelet_dir.clone());
+        let local = self.local.clone();
         self.alone(&volume, move || {
             let stage = StageRequest {
                 volume: location::find(&disks, &request.volume, &request.location)?,
@@ -119,7 +124,17 @@ impl NodeService {
                 mkfs_options: request.location.mkfs,
                 check,
             };
-            let staged = staging::stage(&stage)?;
+            let staged = match request.location.place {
+                Place::Disk(_) => staging::stage(&stage)?,
+                Place::Replicated { minor } => {
+                    let layout = local.layout(&request.volume)?;
+                    let layout = layout.filter(|layout| layout.minor == minor);
+                    let layout = layout.ok_or_else(|| Error::NotPrepared {
+                        volume: request.volume.clone(),
+                    })?;
+                    staging::stage_replicated(&stage, local.drbd(), &layout)?
+                }
+            };
             let fs_type = staged.fs_type.map_or("none", host::FsType::as_str);
             let device = staged.device.display();
             tracing::info!(%device, fs_type, direct_io = staged.direct_io, "staged");

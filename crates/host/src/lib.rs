@@ -36,7 +36,7 @@ pub mod paths;
 pub mod requirements;
 pub mod staging;
 
-pub use device::DeviceNumber;
+pub use device::{BlockDevice, DeviceNumber};
 pub use disks::Disks;
 pub use error::{Error, Result};
 pub use holder::Holder;

@@ -4,11 +4,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use host::disks::VolumeFile;
+use host::drbd::{Drbd, device_path};
 use host::staging::{self, NodeVolume};
 use host::{Disks, Holder, requirements};
 use proto::node::v1 as wire;
 use proto::node::v1::node_server::Node;
-use replication::Secret;
+use replication::{Layout, Secret};
 use tokio::sync::Semaphore;
 use tokio::time::MissedTickBehavior;
 use tonic::{Code, Request, Response, Status};
@@ -75,6 +77,19 @@ impl Service {
         }
     }
 
+    /// What this node was told of a replicated volume; `None`: nothing. Blocks.
+    ///
+    /// # Errors
+    /// What it keeps cannot be read.
+    pub fn layout(&self, volume: &VolumeName) -> Result<Option<Layout>> {
+        self.replicas.layout(volume)
+    }
+
+    /// The DRBD of this node.
+    pub fn drbd(&self) -> &Drbd {
+        self.replicas.engine()
+    }
+
     pub(crate) fn node_id(&self) -> &NodeId {
         &self.settings.node_id
     }
@@ -127,10 +142,16 @@ impl Service {
                 source,
             })?),
         };
+        let replicas = Arc::clone(&self.replicas);
         self.run(move |settings| {
-            let file = match &disk {
-                Some(disk) => settings.disks.find(&volume, disk)?,
-                None => settings.disks.find_anywhere(&volume)?,
+            let layout = replicas.layout(&volume)?;
+            let file = match (&layout, &disk) {
+                (Some(layout), _) => VolumeFile {
+                    path: device_path(layout.minor),
+                    length: layout.size,
+                },
+                (None, Some(disk)) => settings.disks.find(&volume, disk)?,
+                (None, None) => settings.disks.find_anywhere(&volume)?,
             };
             let wanted = NodeVolume {
                 name: volume,
@@ -140,7 +161,14 @@ impl Service {
                 has_source: true,
                 part: None,
             };
-            let attached = staging::attach(&settings.records, &wanted, request.read_only)?;
+            let (records, read_only) = (&settings.records, request.read_only);
+            let attached = match &layout {
+                Some(layout) => {
+                    let drbd = replicas.engine();
+                    staging::attach_replicated(records, &wanted, read_only, drbd, layout)?
+                }
+                None => staging::attach(records, &wanted, read_only)?,
+            };
             let (device, direct_io) = (attached.device.display(), attached.direct_io);
             tracing::info!(%device, direct_io, "attached");
             Ok(show::attachment(staging::Attachment {

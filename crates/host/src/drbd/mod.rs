@@ -8,6 +8,7 @@
 //! It must not know where layouts come from, or the wire.
 
 mod adapt;
+mod device;
 mod force;
 mod metadata;
 mod parts;
@@ -17,13 +18,17 @@ mod status;
 mod tools;
 mod version;
 
-use std::path::PathBuf;
+use std::fs::File;
 
-use replication::{Engine, Layout, Part, Secret, converge};
-use types::{ByteSize, DiskUuid, NodeId, Sha512, VolumeName};
+use replication::{DiskState, Engine, Layout, Part, Secret, converge};
+use types::{ByteSize, DiskUuid, NodeId, VolumeName};
 
 use self::adapt::Adapt;
-use self::settings::{NAME_MAX, PREFIX};
+pub use self::device::device_path;
+pub(crate) use self::device::{
+    device, is_attached, is_name, minor_of, release, troubles, volume_of,
+};
+use self::settings::PREFIX;
 use crate::disks::Disks;
 use crate::{Error, Result};
 
@@ -47,26 +52,19 @@ pub struct OnDisk {
     pub data_uuid: String,
 }
 
-/// The name of a volume's resource in the kernel.
+/// The name of a volume's resource in the kernel, which refuses one that is too long.
 fn resource_name(volume: &VolumeName) -> String {
-    let (name, most) = (volume.as_str(), NAME_MAX - PREFIX.len());
-    if name.len() <= most {
-        return format!("{PREFIX}{name}");
-    }
-    // Cut, and told apart by its hash.
-    let hash = Sha512::of(name.as_bytes()).to_string();
-    format!("{PREFIX}{}~{}", &name[..most - 17], &hash[..16])
-}
-
-/// The device of a replicated volume on every node.
-pub fn device_path(minor: u32) -> PathBuf {
-    PathBuf::from(format!("/dev/drbd{minor}"))
+    format!("{PREFIX}{volume}")
 }
 
 impl Drbd {
     /// The DRBD of a node with these disks.
     pub const fn new(disks: Disks, node: NodeId) -> Self {
         Self { disks, node }
+    }
+
+    pub(crate) const fn node(&self) -> &NodeId {
+        &self.node
     }
 
     /// Whether connections can be encrypted here.
@@ -78,7 +76,7 @@ impl Drbd {
     ///
     /// # Errors
     /// The kernel does not say.
-    pub fn suspended(&self, known: &[Layout]) -> Result<Vec<VolumeName>> {
+    pub fn suspended(&self) -> Result<Vec<VolumeName>> {
         if self.version().is_err() {
             return Ok(Vec::new());
         }
@@ -87,7 +85,7 @@ impl Drbd {
             .iter()
             .filter(|(_, resource)| resource.suspended_by_user);
         Ok(stopped
-            .filter_map(|(name, _)| parts::volume_of(name, known))
+            .filter_map(|(name, _)| parts::volume_of(name))
             .collect())
     }
 
@@ -108,6 +106,17 @@ impl Drbd {
         };
         let found = self.disks.each_volume(replica::beside);
         found.into_iter().map(shown).collect()
+    }
+
+    /// The file of this node's replica, while it holds what the device shows: its holes need not be read.
+    pub(crate) fn current_file(&self, layout: &Layout) -> Result<Option<File>> {
+        let resource = self.resource(layout, "look into")?;
+        let is_current = (resource.device).is_some_and(|device| device.disk == DiskState::UpToDate);
+        let disk = layout.member(&self.node).and_then(|me| me.disk.as_ref());
+        match disk.filter(|_| is_current) {
+            Some(disk) => replica::open(&self.disks, &layout.volume, disk).map(Some),
+            None => Ok(None),
+        }
     }
 
     /// The device of a volume, which must be prepared here with its present minor number.
@@ -209,14 +218,7 @@ impl Engine for Drbd {
     }
 
     fn detach(&self, layout: &Layout) -> Result<()> {
-        self.version()?;
-        let name = resource_name(&layout.volume);
-        if !status::ask(Some(&name))?.contains_key(&name) {
-            return Ok(());
-        }
-        tools::change(&layout.volume, "detach", &["secondary", &name])?;
-        let promote = ["resource-options", &name, "--auto-promote=no"];
-        tools::change(&layout.volume, "detach", &promote)
+        release(&layout.volume)
     }
 
     fn grow(&self, layout: &Layout) -> Result<()> {
@@ -271,18 +273,6 @@ impl Engine for Drbd {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    #[test]
-    fn names_of_resources_are_ours_and_fit() {
-        let volume = |name: &str| VolumeName::new(name).unwrap();
-        assert_eq!(resource_name(&volume("pvc-1")), "longhorn-pvc-1");
-        let (a, b) = ("a".repeat(128), format!("{}b", "a".repeat(127)));
-        let names = [resource_name(&volume(&a)), resource_name(&volume(&b))];
-        assert_ne!(names[0], names[1]);
-        assert!(names.iter().all(|name| name.len() == NAME_MAX));
-    }
-
     #[test]
     fn force_stands_in_two_functions() {
         let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/drbd");

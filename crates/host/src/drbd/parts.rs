@@ -5,24 +5,19 @@ use std::path::Path;
 use replication::{DiskState, Layout, Link, Part};
 use types::{ByteSize, DiskUuid, NodeId, VolumeName};
 
+use super::device::device_path;
 use super::metadata::Superblock;
 use super::settings::PREFIX;
 use super::status::{Peer, Resource, Resources};
 use super::{replica, resource_name};
+use crate::Result;
 use crate::disks::Disks;
 use crate::loopdev::LoopDevice;
 use crate::mountinfo::{self, Mount};
-use crate::{Result, drbd};
 
 /// The volume of a resource of ours.
-pub(super) fn volume_of(name: &str, known: &[Layout]) -> Option<VolumeName> {
-    let layout = known
-        .iter()
-        .find(|layout| resource_name(&layout.volume) == name);
-    match layout {
-        Some(layout) => Some(layout.volume.clone()),
-        None => VolumeName::new(name.strip_prefix(PREFIX)?).ok(),
-    }
+pub(super) fn volume_of(name: &str) -> Option<VolumeName> {
+    VolumeName::new(name.strip_prefix(PREFIX)?).ok()
 }
 
 /// What a disk of this node has of a volume.
@@ -51,7 +46,7 @@ pub(super) fn all(
         parts.push(of_layout(superblock, layout, node, resource, &mounts));
     }
     for (name, resource) in resources {
-        if let Some(volume) = volume_of(name, known)
+        if let Some(volume) = volume_of(name)
             && !known.iter().any(|layout| layout.volume == volume)
         {
             parts.push(of_kernel(volume, Some(resource), &mounts));
@@ -112,8 +107,8 @@ fn of_layout(
     {
         part.troubles.push(format!(
             "the kernel has it as {} and not as {}",
-            drbd::device_path(minor).display(),
-            drbd::device_path(layout.minor).display(),
+            device_path(minor).display(),
+            device_path(layout.minor).display(),
         ));
     }
     part
@@ -159,7 +154,7 @@ fn backing_size(path: &str) -> ByteSize {
 /// for them by itself.
 fn is_open(minor: u32, mounts: &[Mount]) -> bool {
     let name = format!("drbd{minor}");
-    let device = drbd::device_path(minor);
+    let device = device_path(minor);
     let holders = Path::new("/sys/block").join(&name).join("holders");
     mounts.iter().any(|mount| {
         mount.source == device

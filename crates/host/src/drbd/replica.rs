@@ -242,6 +242,12 @@ pub(super) fn refresh(disks: &Disks, layout: &Layout, disk: &DiskUuid) -> Result
     Ok(())
 }
 
+/// The file of a replica, for reading.
+pub(super) fn open(disks: &Disks, volume: &VolumeName, disk: &DiskUuid) -> Result<File> {
+    let files = Files::find(disks, volume, disk)?;
+    paths::open_regular_in(&files.directory, &files.data, false)
+}
+
 /// What the metadata of a replica says; `None`: it has none yet.
 ///
 /// # Errors

@@ -3,8 +3,6 @@
 
 /// What the names of our resources begin with: others on the node (LINSTOR's, somebody's by hand) are left alone.
 pub(super) const PREFIX: &str = "longhorn-";
-/// The longest name of a resource (`drbd_genl.h`: 128 bytes with the final NUL).
-pub(super) const NAME_MAX: usize = 127;
 /// Peers that metadata has bitmaps for; the manager has made the file for as many (`volume`, replica.rs). It cannot be
 /// changed later.
 pub(super) const PEER_SLOTS: &str = "7";

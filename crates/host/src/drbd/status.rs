@@ -28,6 +28,8 @@ pub(super) struct Resource {
     pub(super) fails: bool,
     /// Whether it needs a majority of current replicas.
     pub(super) majority_is_current: bool,
+    /// Whether it may be opened on a Secondary.
+    pub(super) auto_promote: bool,
     /// `None`: a crash came before it was made.
     pub(super) device: Option<Device>,
     pub(super) peers: Vec<Peer>,
@@ -80,7 +82,7 @@ const fn kib(count: u64) -> ByteSize {
     ByteSize(count.saturating_mul(1024))
 }
 
-fn parse(bytes: &[u8]) -> Result<Resources> {
+pub(super) fn parse(bytes: &[u8]) -> Result<Resources> {
     let all: Vec<Shown> = serde_json::from_slice(bytes).map_err(|error| not_understood(&error))?;
     Ok(all
         .into_iter()
@@ -109,12 +111,15 @@ fn add_options(resources: &mut Resources, bytes: &[u8]) -> Result<()> {
     struct Options {
         #[serde(default, rename = "quorum-minimum-redundancy")]
         redundancy: String,
+        #[serde(default, rename = "auto-promote")]
+        auto_promote: bool,
     }
     let all: Vec<Configured> =
         serde_json::from_slice(bytes).map_err(|error| not_understood(&error))?;
     for one in all {
         if let Some(resource) = resources.get_mut(&one.resource) {
             resource.majority_is_current = one.options.redundancy == "majority";
+            resource.auto_promote = one.options.auto_promote;
         }
     }
     Ok(())
@@ -212,6 +217,7 @@ impl From<Shown> for Resource {
             suspended_by_user: shown.suspended_user,
             fails: shown.force_io_failures,
             majority_is_current: false,
+            auto_promote: false,
             device,
             peers: shown.connections.into_iter().map(peer).collect(),
         }

@@ -103,7 +103,7 @@ fn default_sectors(fs_type: FsType, more: &[String]) -> &'static [&'static str] 
 /// # Errors
 /// `FailedPrecondition` when it is not; `OutOfRange` when it is too small.
 pub fn format(volume: &VolumeName, path: &Path, fs_type: FsType, more: &[String]) -> Result<()> {
-    let (tool, options) = mkfs(fs_type).ok_or(Error::UnsupportedFileSystem(fs_type))?;
+    let (tool, _) = mkfs(fs_type).ok_or(Error::UnsupportedFileSystem(fs_type))?;
     let blank = paths::open_regular(path, false)?;
     prove_blank(volume, path, &blank)?;
     let metadata = blank.metadata().map_err(Error::io("inspect", path))?;
@@ -117,17 +117,7 @@ pub fn format(volume: &VolumeName, path: &Path, fs_type: FsType, more: &[String]
     let leftover = Leftover(formatted_path(path));
     let file = create(&leftover.0, &metadata).map_err(Error::io("create", &leftover.0))?;
     crash_point!("host.format.created");
-    let mut arguments: Vec<&std::ffi::OsStr> = options.iter().map(AsRef::as_ref).collect();
-    arguments.extend(
-        default_sectors(fs_type, more)
-            .iter()
-            .map(std::ffi::OsStr::new),
-    );
-    arguments.extend(more.iter().map(std::ffi::OsStr::new));
-    arguments.push(leftover.0.as_os_str());
-    tool.run_ok(&arguments, FORMAT_LIMIT)?;
-    crash_point!("host.format.made");
-    prove_made(volume, &leftover.0, fs_type)?;
+    make(volume, &leftover.0, fs_type, more)?;
     file.sync_all().map_err(Error::io("sync", &leftover.0))?;
     crash_point!("host.format.synced");
 
@@ -142,6 +132,27 @@ pub fn format(volume: &VolumeName, path: &Path, fs_type: FsType, more: &[String]
     Ok(())
 }
 
+/// Makes the file system in a file that holds nothing, and looks at it.
+pub(super) fn make(
+    volume: &VolumeName,
+    path: &Path,
+    fs_type: FsType,
+    more: &[String],
+) -> Result<()> {
+    let (tool, options) = mkfs(fs_type).ok_or(Error::UnsupportedFileSystem(fs_type))?;
+    let mut arguments: Vec<&std::ffi::OsStr> = options.iter().map(AsRef::as_ref).collect();
+    arguments.extend(
+        default_sectors(fs_type, more)
+            .iter()
+            .map(std::ffi::OsStr::new),
+    );
+    arguments.extend(more.iter().map(std::ffi::OsStr::new));
+    arguments.push(path.as_os_str());
+    tool.run_ok(&arguments, FORMAT_LIMIT)?;
+    crash_point!("host.format.made");
+    prove_made(volume, path, fs_type)
+}
+
 /// Where the formatted file is made: beside the volume's own.
 fn formatted_path(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
@@ -150,7 +161,7 @@ fn formatted_path(path: &Path) -> PathBuf {
 }
 
 /// The file that is being formatted; removed unless it was renamed away.
-struct Leftover(PathBuf);
+pub(super) struct Leftover(pub(super) PathBuf);
 
 impl Drop for Leftover {
     fn drop(&mut self) {

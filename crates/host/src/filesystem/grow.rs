@@ -18,7 +18,7 @@ use types::ByteSize;
 use super::sector::ext_block_size;
 use super::{CHECK_LIMIT, E2FSCK, is_ext};
 use crate::command::Tool;
-use crate::loopdev::LoopDevice;
+use crate::device::BlockDevice;
 use crate::{Error, Result};
 
 const RESIZE2FS: Tool = Tool {
@@ -64,7 +64,7 @@ const BTRFS_IOC_RESIZE: Opcode = opcode::write::<BtrfsArguments>(0x94, 3);
 ///
 /// # Errors
 /// [`Error::TooSmall`] when it could grow, and not to so little.
-pub fn grow(fs_type: FsType, device: &LoopDevice, mounted: &Path) -> Result<bool> {
+pub fn grow(fs_type: FsType, device: &BlockDevice, mounted: &Path) -> Result<bool> {
     let grown = match fs_type {
         FsType::Ext2 | FsType::Ext3 | FsType::Ext4 => grow_ext(device, mounted),
         FsType::Xfs => grow_xfs(device, mounted),
@@ -85,9 +85,9 @@ fn open(mounted: &Path) -> Result<File> {
     File::open(mounted).map_err(Error::io("open", mounted))
 }
 
-fn superblock<const LEN: usize>(device: &LoopDevice, offset: u64) -> Result<[u8; LEN]> {
+fn superblock<const LEN: usize>(device: &BlockDevice, offset: u64) -> Result<[u8; LEN]> {
     let mut bytes = [0; LEN];
-    let read = device.file().read_exact_at(&mut bytes, offset);
+    let read = device.file()?.read_exact_at(&mut bytes, offset);
     read.map_err(Error::io("read the superblock of", device.path()))?;
     Ok(bytes)
 }
@@ -99,7 +99,7 @@ fn u32_at(bytes: &[u8], offset: usize) -> u64 {
 
 /// Whether the file system is smaller than its device and this process may grow it only while it is
 /// not mounted.
-pub fn grows_only_unmounted(fs_type: FsType, device: &LoopDevice) -> Result<bool> {
+pub fn grows_only_unmounted(fs_type: FsType, device: &BlockDevice) -> Result<bool> {
     if !is_ext(fs_type) || may_grow_ext() {
         return Ok(false);
     }
@@ -112,7 +112,7 @@ pub fn can_grow_unmounted(fs_type: FsType) -> bool {
 }
 
 /// Grows an ext file system that is not mounted and has just been checked, to fill `device`.
-pub fn grow_unmounted(device: &LoopDevice) -> Result<()> {
+pub fn grow_unmounted(device: &BlockDevice) -> Result<()> {
     let path = device.path();
     // resize2fs wants a full check first.
     let outcome = E2FSCK.run(
@@ -133,7 +133,11 @@ const UNUSED_MAX: u64 = 16 << 20;
 
 /// The size of the file system of type `fs_type` that is mounted at `mounted`, when it is smaller than `device`:
 /// what a growth that did not succeed leaves.
-pub fn shortfall(fs_type: FsType, device: &LoopDevice, mounted: &Path) -> Result<Option<ByteSize>> {
+pub fn shortfall(
+    fs_type: FsType,
+    device: &BlockDevice,
+    mounted: &Path,
+) -> Result<Option<ByteSize>> {
     let size = match fs_type {
         fs_type if is_ext(fs_type) => ext_size(&superblock(device, 1024)?),
         FsType::Xfs => {
@@ -181,7 +185,7 @@ fn ext_size(superblock: &[u8; 1024]) -> Option<u64> {
 }
 
 /// How many blocks the ext file system on `device` should have, if that is more than it has.
-fn ext_target(device: &LoopDevice) -> Result<Option<u64>> {
+fn ext_target(device: &BlockDevice) -> Result<Option<u64>> {
     let superblock: [u8; 1024] = superblock(device, 1024)?;
     let Some((present, block_size)) = ext_blocks(&superblock) else {
         return Ok(None);
@@ -199,7 +203,7 @@ fn ext_target(device: &LoopDevice) -> Result<Option<u64>> {
 }
 
 #[expect(unsafe_code, reason = "ioctl")]
-fn grow_ext(device: &LoopDevice, mounted: &Path) -> Result<bool> {
+fn grow_ext(device: &BlockDevice, mounted: &Path) -> Result<bool> {
     let Some(blocks) = ext_target(device)? else {
         return Ok(false);
     };
@@ -227,7 +231,7 @@ fn xfs_geometry(directory: &File, mounted: &Path) -> Result<XfsGeometry> {
 }
 
 #[expect(unsafe_code, reason = "ioctl")]
-fn grow_xfs(device: &LoopDevice, mounted: &Path) -> Result<bool> {
+fn grow_xfs(device: &BlockDevice, mounted: &Path) -> Result<bool> {
     let directory = open(mounted)?;
     let geometry = xfs_geometry(&directory, mounted)?;
     let blocks = device.size()? / u64::from(geometry.block_size.max(512));
@@ -253,7 +257,7 @@ fn grow_xfs(device: &LoopDevice, mounted: &Path) -> Result<bool> {
 }
 
 /// The id and the size in bytes of the one device of a btrfs, by its first superblock.
-pub(super) fn btrfs_device(device: &LoopDevice) -> Result<(u64, u64)> {
+pub(super) fn btrfs_device(device: &BlockDevice) -> Result<(u64, u64)> {
     const SUPERBLOCK: u64 = 64 << 10;
     const DEVICE_ITEM: usize = 0xc9;
     let superblock: [u8; 512] = superblock(device, SUPERBLOCK)?;
@@ -262,7 +266,7 @@ pub(super) fn btrfs_device(device: &LoopDevice) -> Result<(u64, u64)> {
 }
 
 #[expect(unsafe_code, reason = "ioctl")]
-fn grow_btrfs(device: &LoopDevice, mounted: &Path) -> Result<bool> {
+fn grow_btrfs(device: &BlockDevice, mounted: &Path) -> Result<bool> {
     /// btrfs uses whole sectors of this size at most.
     const UNIT: u64 = 64 << 10;
     /// The kernel resizes no btrfs to less than this (`btrfs_ioctl_resize`), though it mounts smaller ones.

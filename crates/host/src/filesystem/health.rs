@@ -9,7 +9,7 @@ use rustix::ioctl::{Getter, Opcode, Updater, ioctl, opcode};
 
 use super::grow::btrfs_device;
 use super::is_ext;
-use crate::loopdev::LoopDevice;
+use crate::device::BlockDevice;
 
 /// `struct xfs_fsop_geom` of `xfs_fs.h`, the parts before and after what is needed as padding.
 #[repr(C)]
@@ -37,7 +37,7 @@ const BTRFS_IOC_GET_DEV_STATS: Opcode = opcode::read_write::<BtrfsStats>(0x94, 5
 
 /// What the file system of type `fs_type` on `device` that is mounted at `mounted` reports of itself, in words.
 /// A kernel that does not tell has nothing to report.
-pub(crate) fn reported(fs_type: FsType, device: &LoopDevice, mounted: &Path) -> Option<String> {
+pub(crate) fn reported(fs_type: FsType, device: &BlockDevice, mounted: &Path) -> Option<String> {
     match fs_type {
         fs_type if is_ext(fs_type) => ext_errors(device.name()),
         FsType::Xfs => xfs_sick(mounted).ok().flatten(),

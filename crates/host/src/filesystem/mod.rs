@@ -3,6 +3,7 @@
 
 mod defaults;
 mod format;
+mod format_device;
 mod grow;
 mod health;
 mod options;
@@ -16,6 +17,7 @@ use probe::FsType;
 pub(crate) use defaults::defaults_to_override;
 pub use format::{can_format, format, sizes, tools};
 pub(crate) use format::{describe, part_content};
+pub(crate) use format_device::{FORMATTING, format_device};
 pub use grow::{can_grow_unmounted, grow, grow_unmounted, grows_only_unmounted, shortfall};
 pub(crate) use health::reported;
 pub use options::mkfs_options;

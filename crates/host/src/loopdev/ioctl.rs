@@ -8,11 +8,7 @@ use linux_raw_sys::loop_device::{
     loop_config, loop_info64,
 };
 use rustix::io::Errno;
-use rustix::ioctl::{Getter, IntegerSetter, NoArg, Opcode, Setter, ioctl, opcode};
-
-/// From `include/uapi/linux/fs.h`, of any block device.
-const BLKROSET: Opcode = opcode::none(0x12, 93);
-const BLKROGET: Opcode = opcode::none(0x12, 94);
+use rustix::ioctl::{Getter, IntegerSetter, NoArg, Setter, ioctl};
 
 /// A `loop_info64` of zeros.
 pub(super) const fn empty_info() -> loop_info64 {
@@ -69,20 +65,6 @@ pub(super) fn configure(
 pub(super) fn status(device: &File) -> Result<loop_info64, Errno> {
     // SAFETY: LOOP_GET_STATUS64 writes one loop_info64.
     unsafe { ioctl(device, Getter::<LOOP_GET_STATUS64, loop_info64>::new()) }
-}
-
-/// Whether nothing can be written through the device: for its driver, or because of [`protect`].
-#[expect(unsafe_code, reason = "ioctl")]
-pub(super) fn is_protected(device: &File) -> Result<bool, Errno> {
-    // SAFETY: BLKROGET writes one int.
-    unsafe { ioctl(device, Getter::<BLKROGET, i32>::new()) }.map(|read_only| read_only != 0)
-}
-
-/// Lets nobody write through the device, or lets them again as far as its driver does.
-#[expect(unsafe_code, reason = "ioctl")]
-pub(super) fn protect(device: &File, protected: bool) -> Result<(), Errno> {
-    // SAFETY: BLKROSET reads one int.
-    unsafe { ioctl(device, Setter::<BLKROSET, i32>::new(protected.into())) }
 }
 
 /// Detaches, now or when the last user has closed the device.

@@ -10,9 +10,9 @@ mod users;
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::ops::Range;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::ops::{Deref, Range};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use linux_raw_sys::loop_device::{LO_FLAGS_AUTOCLEAR, LO_FLAGS_DIRECT_IO, LO_FLAGS_READ_ONLY};
@@ -21,6 +21,7 @@ use rustix::io::Errno;
 use types::{Sha512, VolumeName};
 
 pub use self::users::users;
+use crate::device::{self, BlockDevice};
 use crate::{DeviceNumber, Error, Result};
 
 /// The sector size, in bytes, that disk images are made for.
@@ -118,10 +119,14 @@ pub struct Status {
 
 /// An open loop device. Dropping it closes the device, no more.
 #[derive(Debug)]
-pub struct LoopDevice {
-    device: File,
-    name: String,
-    number: DeviceNumber,
+pub struct LoopDevice(BlockDevice);
+
+impl Deref for LoopDevice {
+    type Target = BlockDevice;
+
+    fn deref(&self) -> &BlockDevice {
+        &self.0
+    }
 }
 
 impl LoopDevice {
@@ -158,7 +163,7 @@ impl LoopDevice {
                     "its node is missing; give this process the host's /dev",
                 )(Errno::NOENT));
             };
-            match ioctl::configure(&device.device, file, sector, info) {
+            match ioctl::configure(device.file()?, file, sector, info) {
                 Ok(()) => {
                     // Whoever detached it before may have left it protected: the kernel keeps that.
                     if !options.read_only {
@@ -186,43 +191,15 @@ impl LoopDevice {
         if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
             return Ok(None);
         }
-        let path = Path::new("/dev").join(name);
-        let device = match OpenOptions::new().read(true).write(writable).open(&path) {
-            Ok(device) => device,
-            Err(error) if gone(&error) => return Ok(None),
-            Err(error) => return Err(Error::io("open", &path)(error)),
-        };
-        let metadata = device.metadata().map_err(Error::io("inspect", &path))?;
-        let number = DeviceNumber::from_raw(metadata.rdev());
-        let is_loop = metadata.file_type().is_block_device() && number.major == LOOP_MAJOR;
-        Ok(is_loop.then(|| Self {
-            device,
-            name: name.to_owned(),
-            number,
-        }))
-    }
-
-    /// `/dev/loopN`.
-    pub fn path(&self) -> PathBuf {
-        Path::new("/dev").join(&self.name)
-    }
-
-    /// `loopN`.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    pub fn number(&self) -> DeviceNumber {
-        self.number
-    }
-
-    pub fn file(&self) -> &File {
-        &self.device
+        let device = BlockDevice::open(name, writable)?;
+        Ok(device
+            .filter(|device| device.number().major == LOOP_MAJOR)
+            .map(Self))
     }
 
     /// What it is attached to; `None` when to nothing (any more).
     pub fn status(&self) -> Result<Option<Status>> {
-        match ioctl::status(&self.device) {
+        match ioctl::status(self.file()?) {
             Ok(info) => Ok(Some(Status {
                 file: FileId {
                     device: DeviceNumber::from_raw(info.lo_device),
@@ -240,41 +217,9 @@ impl LoopDevice {
         }
     }
 
-    /// The size in bytes.
-    pub fn size(&self) -> Result<u64> {
-        rustix::fs::seek(&self.device, rustix::fs::SeekFrom::End(0))
-            .map_err(Error::io("measure", self.path()))
-    }
-
     /// Takes over the present size of the file.
     pub fn refresh_size(&self) -> Result<()> {
-        ioctl::set_capacity(&self.device).map_err(Error::io("grow", self.path()))
-    }
-
-    /// Whether nothing can be written through the device: it is attached so, or see [`Self::protect`].
-    pub fn is_protected(&self) -> Result<bool> {
-        ioctl::is_protected(&self.device).map_err(Error::io("inspect", self.path()))
-    }
-
-    /// Lets nobody write through the device from now on, those who have opened it included; or lets them
-    /// again, unless it is attached read-only. The kernel keeps this when the device is detached.
-    pub fn protect(&self, protected: bool) -> Result<()> {
-        ioctl::protect(&self.device, protected).map_err(Error::io("protect", self.path()))
-    }
-
-    /// Whether somebody has the device for himself: a mount, a device stacked on it, or an open(2) with `O_EXCL`.
-    pub fn is_claimed(&self) -> Result<bool> {
-        let path = self.path();
-        let opened = OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_EXCL)
-            .open(&path);
-        match opened {
-            Ok(_) => Ok(false),
-            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => Ok(true),
-            Err(error) if gone(&error) => Ok(false),
-            Err(error) => Err(Error::io("open", &path)(error)),
-        }
+        ioctl::set_capacity(self.file()?).map_err(Error::io("grow", self.path()))
     }
 
     /// Detaches the device from its file and waits until that is really so: a volume's file must
@@ -287,7 +232,7 @@ impl LoopDevice {
             return Ok(());
         };
         self.protect(false)?;
-        match ioctl::clear(&self.device) {
+        match ioctl::clear(self.file()?) {
             Ok(()) | Err(Errno::NXIO | Errno::BUSY) => {}
             Err(errno) => return Err(Error::io("detach", self.path())(errno)),
         }
@@ -296,7 +241,7 @@ impl LoopDevice {
 
     /// Closes the device and waits until it is no longer attached to `file`.
     pub fn wait_gone(self, file: FileId) -> Result<()> {
-        let (name, path) = (self.name.clone(), self.path());
+        let (name, path) = (self.name().to_owned(), self.path());
         drop(self);
         let deadline = Instant::now() + GONE_WITHIN;
         let mut pause = Duration::from_millis(1);
@@ -333,11 +278,6 @@ fn sector_for(file: &File, options: &AttachOptions) -> u32 {
             .iter()
             .all(|at| at % u64::from(wanted) == 0);
     if fits { wanted } else { SECTOR }
-}
-
-fn gone(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::NotFound
-        || matches!(error.raw_os_error(), Some(libc::ENXIO | libc::ENODEV))
 }
 
 fn no_loop(why: &'static str) -> impl FnOnce(Errno) -> Error {
@@ -384,7 +324,5 @@ pub fn name_of(number: DeviceNumber) -> Option<String> {
     if number.major != LOOP_MAJOR {
         return None;
     }
-    let link = std::fs::read_link(format!("/sys/dev/block/{number}")).ok()?;
-    let name = link.file_name()?.to_str()?;
-    name.starts_with("loop").then(|| name.to_owned())
+    device::name_of(number).filter(|name| name.starts_with("loop"))
 }

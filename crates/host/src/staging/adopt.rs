@@ -79,7 +79,7 @@ impl Stage<'_> {
         if cannot_grow(found)? {
             tracing::warn!(volume = %self.name(), "the file system grows when it is staged next");
         } else if let Some(fs_type) = fs_type.filter(|_| !found.mount.is_read_only()) {
-            self.grow(fs_type, &found.device);
+            self.mounting().grow(fs_type, &found.device);
         }
         Ok(staged(&found.device, &found.status, fs_type))
     }

@@ -13,13 +13,14 @@ use std::time::{Duration, Instant};
 
 use types::{ByteSize, VolumeName};
 
+use super::inspect::Attached;
 use super::locate::Here;
 use super::record::{self, SUFFIX};
 use super::{Access, Check, NodeVolume, StageRequest, Staged};
 use super::{condition, inspect, stage, stats};
 use crate::loopdev::{self, LoopDevice, Status};
 use crate::mountinfo::{self, Mount};
-use crate::{Error, Holder, Result, bounded};
+use crate::{Error, Holder, Result, bounded, drbd};
 
 /// How long a list may look at devices whose disks or file systems hang.
 const LOOKING: Duration = Duration::from_secs(10);
@@ -52,16 +53,24 @@ pub struct Device {
 }
 
 pub(super) fn attach(records: &Path, volume: &NodeVolume, read_only: bool) -> Result<Staged> {
+    stage::stage(&request(records, volume, read_only)?, Holder::Node)
+}
+
+/// An attachment as a request to stage it. The directory of the records is there afterwards.
+pub(super) fn request(
+    records: &Path,
+    volume: &NodeVolume,
+    read_only: bool,
+) -> Result<StageRequest> {
     make_directory(records)?;
-    let request = StageRequest {
+    Ok(StageRequest {
         staging_path: records.join(volume.name.as_str()),
         volume: volume.clone(),
         access: Access::Block,
         read_only,
         mkfs_options: String::new(),
         check: Check::default(),
-    };
-    stage::stage(&request, Holder::Node)
+    })
 }
 
 /// Makes the directory of the records so that it outlives a power cut.
@@ -101,18 +110,24 @@ pub(super) fn list(records: &Path) -> Result<Vec<Attachment>> {
         let volume = of_record.map_or(name, |at| recorded.swap_remove(at).volume.to_string());
         all.push(look(volume, holder, device, &status, &mounts, until)?);
     }
-    all.extend(recorded.into_iter().map(|record| Attachment {
-        volume: record.volume.to_string(),
-        holder: Holder::Node,
-        device: None,
-        read_only: record.read_only,
-        file: record.file,
-        troubles: vec![
-            "it has a record and no device: the node was restarted, or the call did not end; attach it again, or \
-             detach it"
-                .to_owned(),
-        ],
-    }));
+    for record in recorded {
+        let device = match drbd::minor_of(&record.file) {
+            Some(minor) => replicated(minor, &record, &mounts)?,
+            None => None,
+        };
+        let troubles = match &device {
+            Some(_) => drbd::troubles(&record.volume)?,
+            None => vec![NO_DEVICE.to_owned()],
+        };
+        all.push(Attachment {
+            volume: record.volume.to_string(),
+            holder: Holder::Node,
+            device,
+            read_only: record.read_only,
+            file: record.file,
+            troubles,
+        });
+    }
     for volume in unreadable {
         if all
             .iter()
@@ -131,6 +146,25 @@ pub(super) fn list(records: &Path) -> Result<Vec<Attachment>> {
     }
     all.sort_by(|a, b| a.volume.cmp(&b.volume));
     Ok(all)
+}
+
+/// What is said of a record without a device.
+const NO_DEVICE: &str = "it has a record and no device: the node was restarted, or the call did not end; attach it \
+                         again, or detach it";
+
+/// The device of DRBD of an attachment; `None`: it is not attached here.
+fn replicated(minor: u32, record: &record::Record, mounts: &[Mount]) -> Result<Option<Device>> {
+    if !drbd::is_attached(minor, &record.volume)? {
+        return Ok(None);
+    }
+    let device = drbd::device(minor)?;
+    let shown = inspect::mounted_elsewhere(mounts, &device, &[]);
+    Ok(Some(Device {
+        path: device.path(),
+        size: ByteSize(device.size()?),
+        direct_io: true,
+        mounts: shown.iter().map(|mount| mount.point.clone()).collect(),
+    }))
 }
 
 /// The records, and the volumes whose records say nothing. An empty record is the lock of a call under way.
@@ -209,11 +243,14 @@ fn troubles(
         None => Vec::new(),
     };
     let (path, mounts) = (device.path(), mounts.to_vec());
-    let here = Here { mount, device };
+    let here = Here {
+        mount,
+        device: Attached::Loop(device),
+    };
     let asked = bounded::run(&path, inspect::ANSWER_WITHIN, move || {
         let mut all = condition::of_file(&here, &mounts);
-        if holder == Holder::Node {
-            all.extend(condition::of_growth(&here.device));
+        if let (Holder::Node, Attached::Loop(device)) = (holder, &here.device) {
+            all.extend(condition::of_growth(device));
         }
         all
     });

@@ -8,11 +8,13 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{StatVfs, StatVfsMountFlags};
 use types::ByteSize;
 
+use super::inspect::Attached;
 use super::locate::Here;
+use crate::device::BlockDevice;
 use crate::filesystem;
 use crate::loopdev::{FileId, LoopDevice};
 use crate::mountinfo::Mount;
-use crate::{DeviceNumber, paths};
+use crate::{DeviceNumber, drbd, paths};
 
 /// A disk with less room than this is nearly full: the part that images never take, a 64th and at most 256 MiB.
 const ROOM_PART: u64 = 64;
@@ -34,7 +36,7 @@ pub(super) fn of_mount(mount: &Mount, whose: &str) -> Option<String> {
 }
 
 /// What the mounted file system itself tells, whose figures are `stat`. May hang as the file system does.
-pub(super) fn of_file_system(mount: &Mount, device: &LoopDevice) -> Vec<String> {
+pub(super) fn of_file_system(mount: &Mount, device: &BlockDevice) -> Vec<String> {
     let Ok(fs_type) = mount.fs_type.parse() else {
         return Vec::new();
     };
@@ -55,7 +57,7 @@ pub(super) fn of_file_system(mount: &Mount, device: &LoopDevice) -> Vec<String> 
 }
 
 /// Where the file below is, in the kernel's words.
-pub(super) fn file_path(device: &LoopDevice) -> Option<PathBuf> {
+pub(super) fn file_path(device: &BlockDevice) -> Option<PathBuf> {
     let path = Path::new("/sys/block")
         .join(device.name())
         .join("loop/backing_file");
@@ -78,16 +80,23 @@ pub(super) fn of_growth(device: &LoopDevice) -> Option<String> {
 
 /// What is wrong with the file below, and with the disk that it lies on.
 pub(super) fn of_file(here: &Here, mounts: &[Mount]) -> Vec<String> {
-    let Some(path) = file_path(&here.device) else {
+    let device = match &here.device {
+        Attached::Loop(device) => device,
+        Attached::Drbd(device) => return of_replicas(device),
+    };
+    let Some(path) = file_path(device) else {
         return Vec::new();
     };
+    if let Some(minor) = drbd::minor_of(&path) {
+        return of_minor(minor);
+    }
     // The kernel's own way to say that a file has no name any more.
     if path.as_os_str().as_bytes().ends_with(b" (deleted)") {
         return vec![
             "the volume's file was deleted while it is in use: its data is lost when it is unstaged".to_owned(),
         ];
     }
-    let Ok(Some(status)) = here.device.status() else {
+    let Ok(Some(status)) = device.status() else {
         return Vec::new();
     };
     let mut all = Vec::new();
@@ -95,7 +104,7 @@ pub(super) fn of_file(here: &Here, mounts: &[Mount]) -> Vec<String> {
     let file = paths::open_regular(&path, false).ok();
     let file = file.filter(|file| FileId::of(file).is_ok_and(|id| id == status.file));
     let start = status.part.map_or(0, |part| part.start);
-    if let (Some(Ok(metadata)), Ok(size)) = (file.as_ref().map(File::metadata), here.device.size())
+    if let (Some(Ok(metadata)), Ok(size)) = (file.as_ref().map(File::metadata), device.size())
         && metadata.len() < start.saturating_add(size)
     {
         all.push(format!(
@@ -112,6 +121,19 @@ pub(super) fn of_file(here: &Here, mounts: &[Mount]) -> Vec<String> {
     };
     all.extend(stat.and_then(|stat| of_disk(&stat)));
     all
+}
+
+/// What is wrong with the replicas below the device of DRBD.
+fn of_replicas(device: &BlockDevice) -> Vec<String> {
+    drbd::minor_of(&device.path()).map_or_else(Vec::new, of_minor)
+}
+
+fn of_minor(minor: u32) -> Vec<String> {
+    let told = drbd::volume_of(minor).and_then(|volume| match volume {
+        Some(volume) => drbd::troubles(&volume),
+        None => Ok(Vec::new()),
+    });
+    told.unwrap_or_else(|error| vec![types::report(&error).to_string()])
 }
 
 /// Whether files of this device number are those of the mount: each subvolume of a btrfs has a number of its own.

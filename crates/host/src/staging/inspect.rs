@@ -1,14 +1,16 @@
 //! The state of a volume according to the kernel: which mounts and loop devices are ours.
 
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use types::VolumeName;
 
+use crate::device::BlockDevice;
 use crate::loopdev::{self, FileId, LoopDevice, Mark, Status};
 use crate::mountinfo::{self, Mount};
 use crate::paths::{self, Place};
-use crate::{DeviceNumber, Error, Holder, Result, bounded};
+use crate::{DeviceNumber, Error, Holder, Result, bounded, drbd};
 
 /// How long a file system may take to answer before it counts as hung.
 pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -32,9 +34,82 @@ pub(super) fn name_in(mark: &Mark) -> Option<(String, Holder)> {
     })
 }
 
+/// The device of a volume that is used here.
+#[derive(Debug)]
+pub(super) enum Attached {
+    /// A loop device on its file, or on a part of the device of DRBD.
+    Loop(LoopDevice),
+    /// The device of DRBD.
+    Drbd(BlockDevice),
+}
+
+impl Deref for Attached {
+    type Target = BlockDevice;
+
+    fn deref(&self) -> &BlockDevice {
+        match self {
+            Self::Loop(device) => device,
+            Self::Drbd(device) => device,
+        }
+    }
+}
+
+impl Attached {
+    /// Takes over the present size of the file; that of DRBD grows by itself.
+    pub(super) fn refresh_size(&self) -> Result<()> {
+        match self {
+            Self::Loop(device) => device.refresh_size(),
+            Self::Drbd(_) => Ok(()),
+        }
+    }
+
+    /// Closes the device, and waits until it is no longer attached to `file`.
+    pub(super) fn wait_gone(self, file: FileId) -> Result<()> {
+        match self {
+            Self::Loop(device) => device.wait_gone(file),
+            Self::Drbd(_) => Ok(()),
+        }
+    }
+}
+
+/// The device of DRBD of a volume, for [`Found`] and [`devices_of`].
+pub(super) fn replicated(volume: &VolumeName, device: BlockDevice) -> (Attached, Status) {
+    let status = Status {
+        file: FileId {
+            device: device.number(),
+            inode: 0,
+        },
+        mark: mark(volume, Holder::Pods),
+        part: None,
+        read_only: false,
+        direct_io: true,
+        autoclear: false,
+    };
+    (Attached::Drbd(device), status)
+}
+
 /// The attached devices of the volume: those with its mark, and of those the ones of its file, when
 /// the file is known and still there.
 pub(super) fn devices_of(
+    volume: &VolumeName,
+    holder: Holder,
+    file: Option<&Path>,
+) -> Result<Vec<(Attached, Status)>> {
+    let mut all: Vec<_> = loops_of(volume, holder, file)?
+        .into_iter()
+        .map(|(device, status)| (Attached::Loop(device), status))
+        .collect();
+    if all.is_empty()
+        && let Some(minor) = file.and_then(drbd::minor_of)
+        && drbd::volume_of(minor)?.as_ref() == Some(volume)
+    {
+        all.push(replicated(volume, drbd::device(minor)?));
+    }
+    Ok(all)
+}
+
+/// Those of them that are loop devices.
+pub(super) fn loops_of(
     volume: &VolumeName,
     holder: Holder,
     file: Option<&Path>,
@@ -57,7 +132,7 @@ fn file_id(path: &Path) -> Option<FileId> {
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) mount: Mount,
-    pub(super) device: LoopDevice,
+    pub(super) device: Attached,
     pub(super) status: Status,
 }
 
@@ -95,21 +170,37 @@ pub(super) fn at_among(mounts: &[Mount], place: &Place, volume: &VolumeName) -> 
     Ok(found)
 }
 
-/// The attached loop device that a mount shows, as a file system or as its node.
-pub(super) fn device_of(mount: &Mount) -> Result<Option<(LoopDevice, Status)>> {
-    let Some(name) = loop_name(mount) else {
+/// The attached device of a volume that a mount shows, as a file system or as its node.
+pub(super) fn device_of(mount: &Mount) -> Result<Option<(Attached, Status)>> {
+    let Some(name) = device_name(mount) else {
         return Ok(None);
     };
+    if let Some(minor) = drbd::minor_of(&Path::new("/dev").join(&name)) {
+        return match drbd::volume_of(minor)? {
+            Some(volume) => Ok(Some(replicated(&volume, drbd::device(minor)?))),
+            None => Ok(None),
+        };
+    }
     let Some(device) = LoopDevice::open(&name)? else {
         return Ok(None);
     };
     let status = device.status()?;
-    Ok(status.map(|status| (device, status)))
+    Ok(status.map(|status| (Attached::Loop(device), status)))
 }
 
-/// `loopN` of the device that a mount shows.
-fn loop_name(mount: &Mount) -> Option<String> {
-    if let Some(name) = loopdev::name_of(mount.device) {
+/// The name of a device that may be ours.
+fn name_of(number: DeviceNumber) -> Option<String> {
+    let name = crate::device::name_of(number)?;
+    may_be_ours(&name).then_some(name)
+}
+
+fn may_be_ours(name: &str) -> bool {
+    name.starts_with("loop") || drbd::is_name(name)
+}
+
+/// The name in `/dev` of the device that a mount shows.
+fn device_name(mount: &Mount) -> Option<String> {
+    if let Some(name) = name_of(mount.device) {
         return Some(name);
     }
     match mount.fs_type.as_str() {
@@ -125,7 +216,7 @@ fn loop_name(mount: &Mount) -> Option<String> {
             let stat = rustix::fs::lstat(&mount.point).ok()?;
             let is_block = rustix::fs::FileType::from_raw_mode(stat.st_mode)
                 == rustix::fs::FileType::BlockDevice;
-            is_block.then(|| loopdev::name_of(DeviceNumber::from_raw(stat.st_rdev)))?
+            is_block.then(|| name_of(DeviceNumber::from_raw(stat.st_rdev)))?
         }
         _ => None,
     }
@@ -134,14 +225,14 @@ fn loop_name(mount: &Mount) -> Option<String> {
 fn is_node(root: &Path) -> bool {
     root.file_name()
         .and_then(|name| name.to_str())
-        .is_some_and(|name| name.starts_with("loop"))
+        .is_some_and(may_be_ours)
 }
 
 /// Where the device is mounted, but for `except`. A mount that is only repeated, because the kubelet's directory
 /// is mounted twice, is the one that it repeats.
 pub(super) fn mounted_elsewhere<'a>(
     mounts: &'a [Mount],
-    device: &LoopDevice,
+    device: &BlockDevice,
     except: &[&Path],
 ) -> Vec<&'a Mount> {
     let of_device = mounts.iter().filter(|mount| shows(mount, device));
@@ -158,11 +249,11 @@ pub(super) fn mounted_elsewhere<'a>(
 }
 
 /// Whether a mount shows the device, as a file system or as its node.
-fn shows(mount: &Mount, device: &LoopDevice) -> bool {
-    // Those of other loop devices have numbers of their own, and need no look.
+fn shows(mount: &Mount, device: &BlockDevice) -> bool {
+    // All others have the number of their device, and need no look.
+    let is_other = matches!(mount.fs_type.as_str(), "btrfs" | "devtmpfs" | "tmpfs");
     mount.device == device.number()
-        || mount.device.major != device.number().major
-            && loop_name(mount).is_some_and(|name| name == device.name())
+        || is_other && device_name(mount).is_some_and(|name| name == device.name())
 }
 
 /// The error for a foreign mount.

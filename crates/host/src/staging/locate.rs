@@ -4,9 +4,8 @@ use std::path::Path;
 
 use types::VolumeName;
 
-use super::inspect::{self, AtPlace};
+use super::inspect::{self, AtPlace, Attached};
 use super::record::{self, Kind};
-use crate::loopdev::LoopDevice;
 use crate::mountinfo::{self, Mount};
 use crate::paths::Place;
 use crate::{Error, Holder, Result};
@@ -15,7 +14,7 @@ use crate::{Error, Holder, Result};
 pub(super) struct Here {
     /// `None` for a block device at its staging path, where nothing is mounted.
     pub(super) mount: Option<Mount>,
-    pub(super) device: LoopDevice,
+    pub(super) device: Attached,
 }
 
 /// Finds the volume at `path`, a staging path or a target.

@@ -24,9 +24,11 @@ mod condition;
 mod expand;
 mod inspect;
 mod locate;
+mod mounting;
 mod plan;
 mod publish;
 mod record;
+mod replicated;
 mod stage;
 mod stats;
 mod survey;
@@ -36,9 +38,11 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use probe::FsType;
+use replication::Layout;
 use types::{ByteSize, VolumeName};
 
 pub use self::attachment::{Attachment, Device};
+use crate::drbd::Drbd;
 pub use crate::filesystem::Check;
 use crate::{Holder, Result};
 
@@ -167,6 +171,16 @@ pub fn stage(request: &StageRequest) -> Result<Staged> {
     stage::stage(request, Holder::Pods)
 }
 
+/// The same for a volume that is attached by DRBD on this node: its `file` is the device
+/// ([`crate::drbd::device_path`]). The node takes the right to write before anything is looked at, or only that to read
+/// where the layout gives it no more.
+///
+/// # Errors
+/// As [`stage`]; `FailedPrecondition` while another node has it, or no majority of its replicas is reached.
+pub fn stage_replicated(request: &StageRequest, drbd: &Drbd, layout: &Layout) -> Result<Staged> {
+    replicated::stage(request, drbd, layout)
+}
+
 /// Undoes [`stage`]. Works without the record too; nothing there is success. When it returns, the
 /// loop device is gone.
 ///
@@ -185,6 +199,21 @@ pub fn unstage(volume: &VolumeName, staging_path: &Path) -> Result<()> {
 /// As [`stage`] for [`Access::Block`]; `FailedPrecondition` while the volume is staged.
 pub fn attach(records: &Path, volume: &NodeVolume, read_only: bool) -> Result<Staged> {
     attachment::attach(records, volume, read_only)
+}
+
+/// The same for a volume that is attached by DRBD on this node.
+///
+/// # Errors
+/// As [`stage_replicated`].
+pub fn attach_replicated(
+    records: &Path,
+    volume: &NodeVolume,
+    read_only: bool,
+    drbd: &Drbd,
+    layout: &Layout,
+) -> Result<Staged> {
+    let request = attachment::request(records, volume, read_only)?;
+    replicated::stage(&request, drbd, layout)
 }
 
 /// Undoes [`attach`], with the volume's file or without. Nothing there is success.

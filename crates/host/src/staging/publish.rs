@@ -8,9 +8,9 @@ use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 use types::{VolumeName, crash_point};
 
 use super::PublishRequest;
-use super::inspect::{self, AtPlace};
+use super::inspect::{self, AtPlace, Attached};
 use super::record::{Kind, RecordLock};
-use crate::loopdev::LoopDevice;
+use crate::device::BlockDevice;
 use crate::mountinfo::{self, Mount};
 use crate::mounts::{self, Unmount};
 use crate::paths::{Occupant, Place};
@@ -19,7 +19,7 @@ use crate::{DeviceNumber, Error, Holder, Result};
 /// What is bound to a target.
 struct Source {
     fd: OwnedFd,
-    device: LoopDevice,
+    device: Attached,
     kind: Kind,
     /// Whether nothing can be written through it anyway.
     read_only: bool,
@@ -120,7 +120,7 @@ fn compare(
 
 /// Makes a block device what the target may do with it: a read-only mount of its node protects nothing.
 /// Its other targets have the same device.
-fn protect(request: &PublishRequest, device: &LoopDevice, other: Option<&Mount>) -> Result<()> {
+fn protect(request: &PublishRequest, device: &BlockDevice, other: Option<&Mount>) -> Result<()> {
     let protected = device.is_protected()?;
     if protected == request.read_only {
         return Ok(());

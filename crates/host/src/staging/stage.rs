@@ -11,13 +11,15 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use types::{VolumeName, crash_point};
 
-use super::inspect;
+use super::inspect::{self, Attached};
+use super::mounting::Mounting;
 use super::plan::{self, Plan};
 use super::record::{Record, RecordLock};
-use super::{Access, Check, NodeVolume, StageRequest, Staged};
+use super::{Access, NodeVolume, StageRequest, Staged};
+use crate::device::BlockDevice;
 use crate::disks::{self, DirectoryLock};
 use crate::loopdev::{AttachOptions, FileId, LoopDevice, SECTOR, Status};
-use crate::mounts::{self, MountOptions, Unmount};
+use crate::mounts::{self, MountOptions};
 use crate::paths::{self, Place};
 use crate::{Error, Holder, Result, filesystem};
 
@@ -178,8 +180,10 @@ impl Stage<'_> {
             crash_point!("host.stage.formatted");
         }
         if let Some((device, status)) = device {
-            self.check_and_mount(plan.fs_type(), &options, &device, is_used)?;
-            return Ok(staged(&device, &status, Some(plan.fs_type())));
+            let device = &Attached::Loop(device);
+            self.mounting()
+                .check_and_mount(plan.fs_type(), &options, device, is_used)?;
+            return Ok(staged(device, &status, Some(plan.fs_type())));
         }
         // A reader's device is read-only, so that not even the driver's own housekeeping writes.
         match self.attach_and_mount(plan.fs_type(), &options, read_only) {
@@ -198,8 +202,10 @@ impl Stage<'_> {
         read_only: bool,
     ) -> Result<Staged> {
         let (device, status) = self.attach(Some(fs_type), read_only)?;
+        let device = Attached::Loop(device);
         crash_point!("host.stage.attached");
-        match self.check_and_mount(fs_type, options, &device, false) {
+        let mounting = self.mounting();
+        match mounting.check_and_mount(fs_type, options, &device, false) {
             Ok(()) => Ok(staged(&device, &status, Some(fs_type))),
             Err(error) => {
                 self.let_go(device, status.file);
@@ -208,73 +214,17 @@ impl Stage<'_> {
         }
     }
 
-    fn check_and_mount(
-        &self,
-        fs_type: FsType,
-        options: &MountOptions,
-        device: &LoopDevice,
-        is_used: bool,
-    ) -> Result<()> {
-        if self.request.check == Check::All && self.volume().has_source && !is_used {
-            filesystem::check_all(fs_type, &device.path())?;
+    /// What is done to the device from here on.
+    pub(super) fn mounting(&self) -> Mounting<'_> {
+        Mounting {
+            request: self.request,
+            place: &self.place,
         }
-        if !options.read_only && !is_used {
-            filesystem::check(fs_type, &device.path())?;
-            crash_point!("host.stage.checked");
-            if filesystem::grows_only_unmounted(fs_type, device)? {
-                self.try_unmounted(fs_type, device)?;
-            }
-        }
-        mounts::mount_device(&device.path(), fs_type, options, &self.place)?;
-        crash_point!("host.stage.mounted");
-        if !options.read_only
-            && let Err(error) = self.grow_in_use(fs_type, device)
-        {
-            if is_used || !filesystem::can_grow_unmounted(fs_type) {
-                self.is_not_grown(&error);
-            } else {
-                tracing::info!(error = %types::report(&error), "growing the file system unmounted");
-                mounts::unmount(&self.place, Unmount::Plain)?;
-                self.try_unmounted(fs_type, device)?;
-                mounts::mount_device(&device.path(), fs_type, options, &self.place)?;
-            }
-        }
-        crash_point!("host.stage.grown");
-        Ok(())
-    }
-
-    /// Grows a file system that the kernel cannot grow in use (an ext4 without room for more group
-    /// descriptors, for one). One that does not grow is mounted as it is, if it is still whole.
-    fn try_unmounted(&self, fs_type: FsType, device: &LoopDevice) -> Result<()> {
-        if let Err(error) = filesystem::grow_unmounted(device) {
-            self.is_not_grown(&error);
-            filesystem::check(fs_type, &device.path())?;
-        }
-        Ok(())
-    }
-
-    fn grow_in_use(&self, fs_type: FsType, device: &LoopDevice) -> Result<()> {
-        device.refresh_size()?;
-        filesystem::grow(fs_type, device, &self.place.pinned_path()).map(drop)
-    }
-
-    /// Grows the mounted file system, if it can be grown.
-    pub(super) fn grow(&self, fs_type: FsType, device: &LoopDevice) {
-        if let Err(error) = self.grow_in_use(fs_type, device) {
-            self.is_not_grown(&error);
-        }
-    }
-
-    /// A file system that does not grow is whole, and is used at the size that it has: the condition of the
-    /// volume tells it ([`super::stats`]).
-    fn is_not_grown(&self, error: &Error) {
-        let volume = self.name();
-        tracing::warn!(%volume, "the file system is not grown: {}", types::report(error));
     }
 
     /// Lets go of a device whose mount failed. The device is autoclear, so closing it is enough; the
     /// wait is for callers who count devices.
-    fn let_go(&self, device: LoopDevice, file: FileId) {
+    fn let_go(&self, device: Attached, file: FileId) {
         if let Err(failure) = device.wait_gone(file) {
             tracing::warn!(
                 volume = %self.name(),
@@ -369,7 +319,7 @@ fn is_denied(error: &io::Error) -> bool {
     )
 }
 
-pub(super) fn staged(device: &LoopDevice, status: &Status, fs_type: Option<FsType>) -> Staged {
+pub(super) fn staged(device: &BlockDevice, status: &Status, fs_type: Option<FsType>) -> Staged {
     Staged {
         device: device.path(),
         fs_type,

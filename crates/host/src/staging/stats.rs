@@ -7,7 +7,7 @@ use types::{ByteSize, VolumeName};
 
 use super::inspect::{self, ANSWER_WITHIN};
 use super::{Amounts, Condition, Stats, Usage, condition, locate};
-use crate::loopdev::LoopDevice;
+use crate::device::BlockDevice;
 use crate::mountinfo::{self, Mount};
 use crate::{Error, Result, bounded};
 
@@ -44,7 +44,7 @@ pub(super) fn stats(volume: &VolumeName, path: &Path) -> Result<Stats> {
 }
 
 /// How full the mounted file system is, and what is wrong with it.
-pub(super) fn file_system(mount: &Mount, device: &LoopDevice) -> (Option<Usage>, Vec<String>) {
+pub(super) fn file_system(mount: &Mount, device: &BlockDevice) -> (Option<Usage>, Vec<String>) {
     let trouble = condition::of_mount(mount, "the file system");
     if mount.has_super_option("shutdown") {
         return (None, trouble.into_iter().collect());
@@ -56,7 +56,7 @@ pub(super) fn file_system(mount: &Mount, device: &LoopDevice) -> (Option<Usage>,
         if let Some(entry) = std::fs::read_dir(&point)?.next() {
             entry?;
         }
-        let more = match LoopDevice::open(&name) {
+        let more = match BlockDevice::named(&name) {
             Ok(Some(device)) => condition::of_file_system(&looked_at, &device),
             _ => Vec::new(),
         };

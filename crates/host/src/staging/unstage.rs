@@ -10,11 +10,12 @@ use types::{VolumeName, crash_point};
 
 use super::inspect::{self, AtPlace};
 use super::record::{Record, RecordLock};
-use crate::loopdev::{self, LoopDevice};
+use crate::device::BlockDevice;
+use crate::loopdev;
 use crate::mountinfo::{self, Mount};
 use crate::mounts::{self, Unmount};
 use crate::paths::Place;
-use crate::{Error, Holder, Result};
+use crate::{Error, Holder, Result, drbd};
 
 /// How many mounts of ours stacked at one path are taken away; a second one is already a sign that
 /// somebody else mounted it.
@@ -49,6 +50,9 @@ fn unmount_and_detach(
     lock: &RecordLock,
     holder: Holder,
 ) -> Result<()> {
+    let mut replicated = lock
+        .record()
+        .and_then(|record| drbd::minor_of(&record.file));
     for _ in 0..STACKED_MAX {
         if !place.may_be_mounted() {
             break;
@@ -60,6 +64,7 @@ fn unmount_and_detach(
             AtPlace::Ours(found) => found,
         };
         refuse_if_published(&mounts, &found.device, place)?;
+        replicated = replicated.or_else(|| drbd::minor_of(&found.device.path()));
         // A mount that does not answer is not waited for.
         let is_dead = inspect::is_dead(&found).unwrap_or(true);
         mounts::unmount(
@@ -72,10 +77,35 @@ fn unmount_and_detach(
         )?;
     }
     crash_point!("host.unstage.unmounted");
-    detach_unused(volume, lock.record(), holder)
+    detach_unused(volume, lock.record(), holder)?;
+    match replicated {
+        Some(minor) => give_back(volume, minor),
+        None => Ok(()),
+    }
 }
 
-fn refuse_if_published(mounts: &[Mount], device: &LoopDevice, place: &Place) -> Result<()> {
+/// Gives the right to use the device of DRBD back, which is mounted nowhere.
+fn give_back(volume: &VolumeName, minor: u32) -> Result<()> {
+    if drbd::volume_of(minor)?.as_ref() != Some(volume) {
+        return Ok(());
+    }
+    let device = drbd::device(minor)?;
+    let mounts = mountinfo::read()?;
+    if !inspect::mounted_elsewhere(&mounts, &device, &[]).is_empty() {
+        return Err(Error::StillInUse {
+            device: device.path(),
+            users: loopdev::users(device.name())?,
+        });
+    }
+    // Whoever was to read only: the kernel keeps that. One that was taken over cannot be opened, and needs it not.
+    if device.is_protected().unwrap_or(false) {
+        device.protect(false)?;
+    }
+    drop(device);
+    drbd::release(volume)
+}
+
+fn refuse_if_published(mounts: &[Mount], device: &BlockDevice, place: &Place) -> Result<()> {
     if inspect::mounted_elsewhere(mounts, device, &[place.path()]).is_empty() {
         return Ok(());
     }
@@ -93,7 +123,7 @@ fn refuse_if_published(mounts: &[Mount], device: &LoopDevice, place: &Place) -> 
 fn detach_unused(volume: &VolumeName, recorded: Option<&Record>, holder: Holder) -> Result<()> {
     let of_node = holder == Holder::Node;
     let file = recorded.map(|record| record.file.as_path());
-    for (device, _) in inspect::devices_of(volume, holder, file)? {
+    for (device, _) in inspect::loops_of(volume, holder, file)? {
         let is_free = inspect::mounted_elsewhere(&mountinfo::read()?, &device, &[]).is_empty()
             && !(of_node && device.is_claimed()?);
         if is_free {

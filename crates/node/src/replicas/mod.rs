@@ -228,7 +228,7 @@ impl Replicas {
         if layouts.is_empty() {
             return Ok(Vec::new());
         }
-        let stopped = self.engine.suspended(&layouts)?;
+        let stopped = self.engine.suspended()?;
         let known = lock(&self.stopped);
         Ok(stopped
             .into_iter()
