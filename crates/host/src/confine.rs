@@ -1,7 +1,7 @@
 //! What a privileged process gives up for good before it serves anybody, for itself and for the tools it runs.
 //!
 //! Kubernetes gives a container with `mountPropagation: Bidirectional` everything (docs/architecture.md). Here the
-//! process keeps of that what this crate uses: four capabilities, and the system calls that some part of it makes.
+//! process keeps of that what this crate uses: four capabilities, a fifth for replicated volumes, and the system calls that some part of it makes.
 //! Somebody who takes it over, or one of its tools by a crafted file system, still may mount and write as root; he
 //! loads no module, replaces no kernel, looks into no other process, and gains nothing by a set-user-ID program.
 //!
@@ -23,8 +23,10 @@ use crate::{Error, Result};
 /// What a process goes on doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Work {
-    /// All of this crate: attaching, mounting, making and growing file systems.
+    /// Attaching, mounting, making and growing file systems.
     Node,
+    /// The same, and DRBD: all of this crate.
+    ReplicatingNode,
     /// Nothing that needs a privilege.
     Unprivileged,
 }
@@ -33,6 +35,7 @@ impl Work {
     /// The capabilities that it needs; `tests/tests/confined.rs` has the life of a volume with no more than these:
     /// `CAP_SYS_ADMIN` mounts, and configures loop devices; `CAP_DAC_OVERRIDE` opens files of managers that run as
     /// another user, and `CAP_CHOWN` gives them a formatted one; `CAP_SYS_RESOURCE` grows an ext4 in use (`EXT4_IOC_RESIZE_FS`).
+    /// `CAP_NET_ADMIN` is what the kernel wants of those who configure DRBD, by generic netlink.
     fn capabilities(self) -> CapabilitySet {
         match self {
             Self::Node => {
@@ -41,6 +44,7 @@ impl Work {
                     | CapabilitySet::DAC_OVERRIDE
                     | CapabilitySet::SYS_RESOURCE
             }
+            Self::ReplicatingNode => Self::Node.capabilities() | CapabilitySet::NET_ADMIN,
             Self::Unprivileged => CapabilitySet::empty(),
         }
     }

@@ -274,6 +274,7 @@ impl Config {
     /// Gives up, for the whole process and its children, what the asked for services do not need.
     pub fn confine(&self) -> Result<Confined> {
         let work = match &self.node {
+            Some(node) if node.storage.is_some() => Work::ReplicatingNode,
             Some(_) => Work::Node,
             None => Work::Unprivileged,
         };
