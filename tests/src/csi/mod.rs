@@ -114,6 +114,18 @@ impl Plugin {
         managers: &[&Manager],
         more: &[&str],
     ) -> Self {
+        Self::controller_in(sandbox, name, managers, more, &[])
+    }
+
+    /// The same, with more of its environment: that of a pod.
+    #[track_caller]
+    pub fn controller_in(
+        sandbox: &Sandbox,
+        name: &str,
+        managers: &[&Manager],
+        more: &[&str],
+        pod: &[(&str, String)],
+    ) -> Self {
         let kubelet = sandbox.make_dir(name);
         let socket = kubelet.join("csi.sock");
         let addresses: Vec<_> = managers.iter().map(|m| m.address().to_string()).collect();
@@ -127,7 +139,8 @@ impl Plugin {
             &addresses,
         ];
         let arguments = arguments.iter().chain(more);
-        let environment = [("RUST_LOG", "info")];
+        let pod = pod.iter().map(|(name, value)| (*name, value.as_str()));
+        let environment: Vec<_> = [("RUST_LOG", "info")].into_iter().chain(pod).collect();
         let program = programs::csi_plugin();
         let process = Process::spawn(sandbox, name, &program, arguments, &environment);
         Self::ready(process, kubelet, &socket)
