@@ -30,7 +30,7 @@ use std::time::Duration;
 use kubernetes::{Api, Events};
 use replication::{Record, View};
 use tokio::time::Instant;
-use types::VolumeName;
+use types::{NodeId, VolumeName};
 
 pub(crate) use self::attach::Published;
 use self::drive::Turns;
@@ -60,6 +60,8 @@ pub(crate) struct Replicated {
     settings: Settings,
     turns: Turns,
     events: Events,
+    /// The zones of nodes, as far as they were asked for; empty: none.
+    zones: Arc<Mutex<BTreeMap<NodeId, String>>>,
     /// Held while a volume gets its address.
     addressing: Arc<tokio::sync::Mutex<()>>,
     /// Volumes with a replica that is being filled, as the leader's loop has seen them.
@@ -80,6 +82,7 @@ impl Replicated {
             turns: Turns::default(),
             events: Events::new(api.clone(), "longhorn-base-image"),
             api,
+            zones: Arc::default(),
             addressing: Arc::default(),
             filling: Arc::default(),
             orphans: Arc::default(),
