@@ -29,7 +29,7 @@ const RECORDS: Resource<Record, Shown> = Resource::of_cluster(
 );
 
 fn member(id: u8) -> Value {
-    json!({"id": id, "node": format!("n{id}"), "address": "10.1.0.1", "disk": format!("d{id}"), "create": true, "asFirst": true})
+    json!({"id": id, "node": format!("n{id}"), "address": "10.1.0.1", "disk": format!("d{id}"), "create": true, "asFirst": true, "apart": true})
 }
 
 /// A record in which every field says something.
@@ -66,6 +66,7 @@ fn taking_part(n: u8) -> Member {
         address: "10.1.0.1".parse().unwrap(),
         disk: Some(DiskUuid::new(&format!("d{n}")).unwrap()),
         create: true,
+        apart: true,
         as_first: true,
     }
 }

@@ -92,6 +92,7 @@ pub fn founders(disks: &[DiskUuid], view: &View) -> Vec<Member> {
         disk: Some(disk.clone()),
         create: true,
         as_first: false,
+        apart: false,
     };
     (0..=MemberId::MAX.0).zip(known).map(member).collect()
 }

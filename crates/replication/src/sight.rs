@@ -67,11 +67,12 @@ impl<'a> Sight<'a> {
         part.generation == self.record.generation && !verbs.iter().any(counts)
     }
 
-    /// Whether all members that count are told, one excepted.
-    pub(crate) fn all_told(&self, except: Option<&Member>) -> bool {
+    /// The members that others are connected to and that are not told: as long as there are any, there may be votes
+    /// of before.
+    pub(crate) fn untold(&self) -> Vec<&'a Member> {
         let members = self.record.members.iter();
-        let mut members = members.filter(|member| !member.create);
-        members.all(|member| Some(member) == except || self.is_told(member))
+        let members = members.filter(|member| !member.create && !member.apart);
+        members.filter(|member| !self.is_told(member)).collect()
     }
 
     /// Whether a member's kernel has its replica attached.
@@ -93,7 +94,7 @@ impl<'a> Sight<'a> {
         let own = self.view.up(member);
         let fit = |disk| member.disk.is_none() || is_replica(disk);
         let up = own.is_some_and(|part| fit(part.disk));
-        if member.create {
+        if member.create || member.apart {
             return up;
         }
         let mut current = self.voters().filter(|one| self.view.is_current(one));
@@ -106,6 +107,12 @@ impl<'a> Sight<'a> {
                 link.is_some_and(|link| link.connection == Connection::Connected && fit(link.disk));
             one == member || seen || (up && self.view.sees(member, one.id))
         })
+    }
+
+    /// Whether a member is noted as lost, and is not back.
+    pub(crate) fn is_lost(&self, member: &Member) -> bool {
+        let mut lost = self.record.lost.iter();
+        lost.any(|loss| loss.member == member.id) && !self.is_present(member)
     }
 
     /// Whether a member is lost for so long that it is replaced.

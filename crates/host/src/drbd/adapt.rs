@@ -56,6 +56,10 @@ impl Adapt<'_> {
                 }
             }
             Verb::Connect(peer) => self.connect(*peer)?,
+            Verb::Disconnect(peer) => {
+                let arguments = ["disconnect", &self.name(), &peer.to_string()];
+                self.change("disconnect", &arguments)?;
+            }
             Verb::RemovePeer(peer) => self.remove_peer(*peer)?,
             // It has none from now on because that is wanted, and its vote goes with it.
             Verb::DetachDisk => {

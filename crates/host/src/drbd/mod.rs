@@ -20,7 +20,7 @@ mod version;
 
 use std::fs::File;
 
-use replication::{DiskState, Engine, Layout, Part, Secret, converge};
+use replication::{DiskState, Engine, Layout, Part, Secret, Verb, converge};
 use types::{ByteSize, DiskUuid, NodeId, VolumeName};
 
 use self::adapt::Adapt;
@@ -155,11 +155,17 @@ impl Engine for Drbd {
             secret,
             seen: resource.as_ref(),
         };
+        let mut unattached = Ok(());
         for verb in converge(layout, node, Some(&part)) {
-            adapt.execute(&verb)?;
+            match verb {
+                // Without its disk the node uses the replicas of the others.
+                Verb::AttachDisk { .. } => unattached = adapt.execute(&verb),
+                verb => adapt.execute(&verb)?,
+            }
         }
         adapt.forget_strangers()?;
-        adapt.move_peers()
+        adapt.move_peers()?;
+        unattached
     }
 
     fn observe(&self, known: &[Layout], node: &NodeId) -> Result<Vec<Part>> {
