@@ -5,6 +5,9 @@ use types::NodeId;
 
 use crate::{Connection, DiskState, Layout, Member, Record, Verb, View, converge};
 
+/// Minutes after which a member without data is given up where the volume says nothing.
+const IDLE_MINUTES: u32 = 20;
+
 /// A record of a volume with DRBD, and what is seen of it.
 #[derive(Debug)]
 pub(crate) struct Sight<'a> {
@@ -115,11 +118,18 @@ impl<'a> Sight<'a> {
         lost.any(|loss| loss.member == member.id) && !self.is_present(member)
     }
 
-    /// Whether a member is lost for so long that it is replaced.
+    /// Whether a member is lost for so long that it is replaced. A replica with data never is where the timeout is 0;
+    /// others wait for [`IDLE_MINUTES`] then.
     pub(crate) fn is_expired(&self, member: &Member) -> bool {
+        let has_data = member.disk.is_some() && !member.create;
+        let minutes = match self.record.stale_replica_timeout {
+            0 if has_data => return false,
+            0 => IDLE_MINUTES,
+            minutes => minutes,
+        };
         let mut lost = self.record.lost.iter();
         let loss = lost.find(|loss| loss.member == member.id);
-        let patience = i64::from(self.record.stale_replica_timeout) * 60;
+        let patience = i64::from(minutes) * 60;
         loss.is_some_and(|loss| self.view.now.saturating_sub(loss.since) >= patience)
     }
 }

@@ -14,7 +14,7 @@
 
 use types::{DiskUuid, NodeId};
 
-use crate::place::{Search, unusable};
+use crate::place::{REPLICAS_MAX, Search, unusable};
 use crate::sight::Sight;
 use crate::{DiskView, Member, Record};
 
@@ -389,7 +389,7 @@ fn all_current(sight: &Sight<'_>, except: Option<&Member>) -> bool {
 }
 
 fn wanted(sight: &Sight<'_>) -> usize {
-    let wanted = sight.record.number_of_replicas.max(1);
+    let wanted = sight.record.number_of_replicas.clamp(1, REPLICAS_MAX);
     usize::try_from(wanted).unwrap_or(usize::MAX)
 }
 
