@@ -178,6 +178,11 @@ fn every_word() -> Vec<Status> {
 fn the_samples_have_every_field_of_our_types() {
     assert_eq!(serde_json::to_value(record()).unwrap(), spec());
     assert_eq!(serde_json::to_value(shown()).unwrap(), status());
+    // A field with a value that is left out would not be tried.
+    let all = format!("{:?} {:?}", record(), shown());
+    for nothing in ["false", "None", "[]"] {
+        assert!(!all.contains(nothing), "{nothing} in {all}");
+    }
 }
 
 #[test]
