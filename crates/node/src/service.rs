@@ -242,6 +242,14 @@ impl Service {
         let mut at = tokio::time::interval(EXPIRY);
         at.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut looked: Option<Instant> = None;
+        if let Some(storage) = self.settings.storage {
+            let can = show::replication(self.replicas.engine(), Some(storage));
+            let (version, address) = (can.version, can.address);
+            match can.trouble.as_str() {
+                "" => tracing::info!(version, address, "takes part in replicated volumes"),
+                trouble => tracing::warn!("takes part in no replicated volumes: {trouble}"),
+            }
+        }
         loop {
             at.tick().await;
             let replicas = Arc::clone(&self.replicas);

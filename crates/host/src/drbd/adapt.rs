@@ -182,8 +182,8 @@ impl Adapt<'_> {
         for (local, remote) in &peer.paths {
             self.change("remove a path of", &["del-path", &name, &id, local, remote])?;
         }
-        self.add_path(member)?;
-        self.change("connect", &["connect", &name, &id])
+        // It is connected again by the next look, if it is to be.
+        self.add_path(member)
     }
 
     fn remove_peer(&self, peer: MemberId) -> Result<()> {

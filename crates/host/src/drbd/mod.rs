@@ -20,7 +20,7 @@ mod version;
 
 use std::fs::File;
 
-use replication::{DiskState, Engine, Layout, Part, Secret, Verb, converge};
+use replication::{DiskState, Engine, Layout, MemberId, Part, Secret, Verb, converge};
 use types::{ByteSize, DiskUuid, NodeId, VolumeName};
 
 use self::adapt::Adapt;
@@ -87,6 +87,16 @@ impl Drbd {
         Ok(stopped
             .filter_map(|(name, _)| parts::volume_of(name))
             .collect())
+    }
+
+    /// Connects to a peer anew.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn reconnect(&self, layout: &Layout, peer: MemberId) -> Result<()> {
+        let (name, peer) = (resource_name(&layout.volume), peer.to_string());
+        self.change(layout, "disconnect", &["disconnect", &name, &peer])?;
+        tools::change(&layout.volume, "connect", &["connect", &name, &peer])
     }
 
     /// The metadata of replicas on the disks of this node. A disk that does not answer has none now, and says so in the

@@ -133,17 +133,17 @@ fn layout(generation: u64) -> wire::ReplicaLayout {
         // It was replaced, and another came that has none.
         _ => member(4, "d", "", false),
     };
+    let mut second = member(2, "b", "disk-b", create);
+    if generation == 4 {
+        "10.77.1.2".clone_into(&mut second.address);
+    }
     wire::ReplicaLayout {
         volume: "v".to_owned(),
         generation,
         size: 64 << 20,
         minor: 1000,
         port: 7000,
-        members: vec![
-            member(1, "a", "disk-a", create),
-            member(2, "b", "disk-b", create),
-            third,
-        ],
+        members: vec![member(1, "a", "disk-a", create), second, third],
         holder: if generation == 3 { "b" } else { "a" }.to_owned(),
         ..Default::default()
     }
@@ -433,4 +433,16 @@ fn stopped_writes_go_on_when_the_process_that_stopped_them_is_gone(root: &Path) 
     done(root, "suspend");
     assert!(Kernel::load().resources[NAME].suspended);
     kept_until(root, "stopped", |kernel| !kernel.resources[NAME].suspended);
+}
+
+#[test]
+fn a_peer_with_another_address_is_reached_there() {
+    case("a_peer_with_another_address_is_reached_there", |root| {
+        reset(root);
+        done(root, "1");
+        done(root, "2");
+        done(root, "4");
+        kept_until(root, "moved", |kernel| has(kernel, 4));
+        no_violation();
+    });
 }
