@@ -80,7 +80,7 @@ impl Drbd {
         if self.version().is_err() {
             return Ok(Vec::new());
         }
-        let resources = status::ask(None)?;
+        let resources = status::states(None)?;
         let stopped = resources
             .iter()
             .filter(|(_, resource)| resource.suspended_by_user);
@@ -133,7 +133,7 @@ impl Drbd {
     fn resource(&self, layout: &Layout, what: &'static str) -> Result<status::Resource> {
         self.version()?;
         let name = resource_name(&layout.volume);
-        let resource = status::ask(Some(&name))?.remove(&name);
+        let resource = status::states(Some(&name))?.remove(&name);
         resource
             .filter(|resource| resource.device.is_some())
             .ok_or_else(|| status::unknown(&layout.volume, what))
