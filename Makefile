@@ -8,7 +8,7 @@ export TOOLS
 export PATH := $(TOOLS)/bin:$(HOME)/.cargo/bin:$(PATH)
 export PYTHONPATH := $(TOOLS)/python
 
-.PHONY: help demo check test bench lint advisories nightly fuzz cross deps images e2e e2e-storage flexvolume
+.PHONY: help demo check test bench lint advisories nightly fuzz cross deps images e2e e2e-storage vm-test flexvolume
 
 help:
 	@echo "make demo          from a directory to two pods' volumes, with a real registry and web server"
@@ -23,6 +23,7 @@ help:
 	@echo "make images        container images of the programs: target/images/*.tar, with lists of what is in them"
 	@echo "make e2e           the examples on a real Kubernetes of two nodes; STEPS=\"provisioner clone\" runs some"
 	@echo "make e2e-storage   the official External.Storage suite on it"
+	@echo "make vm-test       replicated volumes in guests with DRBD 9; DRBD_MODULE=FILE[:FILE…] names its modules"
 	@echo "make flexvolume    the FlexVolume executable, static, for this machine"
 	@echo "make deps          installs what all of these need"
 
@@ -111,6 +112,14 @@ e2e:
 
 e2e-storage:
 	@tests/kubernetes/run suite
+
+# Three machines that lose power and cables, so one test after the other. VM="drbd …" runs some: tests/tests/vm_*.rs.
+VM ?= $(patsubst tests/tests/vm_%.rs,%,$(wildcard tests/tests/vm_*.rs))
+vm-test:
+	@scripts/deps build vm
+	@$(ALOUD) cargo build --workspace --bins --features failpoints
+	@VM_TEST=1 E2E_NO_BUILD=1 $(ALOUD) cargo test --package e2e --features failpoints \
+		$(addprefix --test vm_,$(VM)) -- --test-threads=1
 
 deps:
 	@scripts/deps build lint demo test bench fuzz e2e

@@ -3,8 +3,6 @@
 //! Errors of the manager and the node pass through unchanged. This file has only those of the
 //! plugin: the request, the parameters, and the fit between an image and its use.
 
-pub(crate) mod replicated;
-
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -245,7 +243,7 @@ pub enum Error {
     Local(#[from] node::Error),
     /// A replicated volume.
     #[error(transparent)]
-    Replicated(#[from] replicated::Error),
+    Replicated(#[from] crate::replicated::Error),
 }
 
 impl Error {

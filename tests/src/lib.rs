@@ -48,6 +48,7 @@ pub mod sandbox;
 pub mod server;
 pub mod sockets;
 pub mod ssync;
+pub mod vm;
 pub mod wait;
 pub mod web;
 

@@ -30,6 +30,11 @@ pub fn flexvolume() -> PathBuf {
     built("longhorn")
 }
 
+/// A program of the harness itself.
+pub fn harness(name: &str) -> PathBuf {
+    built(name)
+}
+
 /// The static FlexVolume executable that `make flexvolume` has built last, if it has built one.
 pub fn static_flexvolume() -> Option<PathBuf> {
     let executable = std::env::current_exe().expect("this executable has a path");

@@ -151,8 +151,7 @@ impl Events {
         };
         match &done {
             Ok(Some(name)) => self.ledger().made(&key, name),
-            Ok(None) => self.ledger().gone(&key, true),
-            Err(_) => self.ledger().gone(&key, false),
+            Ok(None) | Err(_) => self.ledger().gone(&key),
         }
         Ok(done?.is_some())
     }

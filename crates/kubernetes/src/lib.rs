@@ -22,7 +22,6 @@ mod election;
 mod error;
 mod events;
 mod lease;
-mod nodes;
 mod objects;
 mod resource;
 mod review;

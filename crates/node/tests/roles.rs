@@ -36,7 +36,6 @@ fn layout(volume: &VolumeName) -> Layout {
             address: "127.0.0.1".parse().unwrap(),
             disk: None,
             create: false,
-            apart: false,
             as_first: false,
         }],
         holder: None,

@@ -141,7 +141,6 @@ fn members(parts: &[(NodeId, Found)], look: &Look) -> Vec<Member> {
                 address,
                 disk: Some(disk),
                 create: false,
-                apart: false,
                 as_first: false,
             });
         }

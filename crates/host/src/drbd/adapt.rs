@@ -56,10 +56,6 @@ impl Adapt<'_> {
                 }
             }
             Verb::Connect(peer) => self.connect(*peer)?,
-            Verb::Disconnect(peer) => {
-                let arguments = ["disconnect", &self.name(), &peer.to_string()];
-                self.change("disconnect", &arguments)?;
-            }
             Verb::RemovePeer(peer) => self.remove_peer(*peer)?,
             // It has none from now on because that is wanted, and its vote goes with it.
             Verb::DetachDisk => {
@@ -182,8 +178,8 @@ impl Adapt<'_> {
         for (local, remote) in &peer.paths {
             self.change("remove a path of", &["del-path", &name, &id, local, remote])?;
         }
-        // It is connected again by the next look, if it is to be.
-        self.add_path(member)
+        self.add_path(member)?;
+        self.change("connect", &["connect", &name, &id])
     }
 
     fn remove_peer(&self, peer: MemberId) -> Result<()> {

@@ -111,13 +111,9 @@ impl Ledger {
         }
     }
 
-    /// There is no Event of a series: it could not be made. `unwritten`: nothing was written, so that it does not count
-    /// towards what may be.
-    pub(super) fn gone(&mut self, key: &Key, unwritten: bool) {
+    /// The Event of a series is not there: it could not be made, or ran out.
+    pub(super) fn gone(&mut self, key: &Key) {
         self.series.remove(key);
-        if unwritten {
-            self.tokens = (self.tokens + 1).min(BURST);
-        }
     }
 
     fn take(&mut self, now: Instant) -> bool {
