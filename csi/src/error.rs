@@ -3,6 +3,8 @@
 //! Errors of the manager and the node pass through unchanged. This file has only those of the
 //! plugin: the request, the parameters, and the fit between an image and its use.
 
+pub(crate) mod replicated;
+
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -243,7 +245,7 @@ pub enum Error {
     Local(#[from] node::Error),
     /// A replicated volume.
     #[error(transparent)]
-    Replicated(#[from] crate::replicated::Error),
+    Replicated(#[from] replicated::Error),
 }
 
 impl Error {

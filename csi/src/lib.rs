@@ -19,6 +19,7 @@ mod begun;
 mod blocking;
 mod capabilities;
 mod certificates;
+pub mod command;
 mod config;
 mod content;
 mod controller;
@@ -46,11 +47,12 @@ mod socket;
 mod status;
 mod volumes;
 
-pub use config::{Args, Config, DriverName, LogFormat, Mode};
+pub use config::{Args, Command, Config, DriverName, LogFormat, Mode};
 pub use error::{Error, Result};
-pub use replicated::command::{self, Command};
 
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use certificates::Started;
 use client::Cluster;
@@ -59,13 +61,16 @@ use group::GroupService;
 use health::Health;
 use host::Disks;
 use identity::IdentityService;
+use kubernetes::{Api, Leadership};
 use managers::Managers;
 use node::NodeService;
 use readiness::Readiness;
+use replicated::{Nodes, Replicated};
 use server::Services;
 use socket::{Directory, Socket};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
+use trust::Dialer;
 
 /// Runs the plugin until `shutdown` resolves. Needs a tokio runtime.
 pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Result<()> {
@@ -136,7 +141,7 @@ async fn services(
         let replicated = match asked.replication {
             Some(replication) => {
                 let (dialer, wait) = (certificates.dialer(), asked.image_wait);
-                let started = replicated::start(replication, dialer, &managers, wait, beside);
+                let started = replicated(replication, dialer, &managers, wait, beside);
                 Some(started.await?)
             }
             None => None,
@@ -179,4 +184,36 @@ async fn services(
         node,
     };
     Ok((services, task))
+}
+
+/// Starts what looks after replicated volumes; it goes on in `beside`.
+async fn replicated(
+    config: config::ReplicationConfig,
+    dialer: Dialer,
+    managers: &Managers,
+    image_wait: Duration,
+    beside: &mut JoinSet<()>,
+) -> Result<Replicated> {
+    let api = Api::in_cluster(&config.account).await;
+    let api = Arc::new(api.map_err(Error::Kubernetes)?);
+    let nodes = Nodes::new(config.node_services, dialer);
+    let settings = replicated::Settings {
+        ports: config.ports,
+        rebuilds: config.rebuilds,
+        image_wait,
+    };
+    let replicated = Replicated::new(api.clone(), nodes, managers.clone(), settings);
+    // In a pod, the name of the host is that of the pod; elsewhere two processes may be on one host.
+    let host = rustix::system::uname();
+    let identity = format!(
+        "{}_{}",
+        host.nodename().to_string_lossy(),
+        std::process::id()
+    );
+    let leadership = Leadership::seek(api, &config.lease, &identity, |why| match why {
+        "" => tracing::info!("the Lease of the replicated volumes is well again"),
+        why => tracing::warn!("cannot look after replicated volumes: {why}"),
+    });
+    beside.spawn(replicated.clone().keep(leadership));
+    Ok(replicated)
 }

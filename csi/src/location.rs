@@ -210,6 +210,12 @@ impl Location {
     }
 }
 
+/// The key of the topology segment that says whether a node has DRBD, beside the one that names the node.
+pub(crate) fn replication_key(topology_key: &str) -> String {
+    let domain = topology_key.split('/').next().unwrap_or_default();
+    format!("{domain}/replication")
+}
+
 /// The volume as this node sees it.
 pub(crate) fn find(disks: &Disks, volume: &VolumeName, location: &Location) -> Result<NodeVolume> {
     let (file, length) = match &location.place {

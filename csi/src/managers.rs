@@ -50,7 +50,7 @@ impl Managers {
 
     /// The key of the topology segment that says whether a node has DRBD: of the same domain.
     pub(crate) fn replication_key(&self) -> String {
-        replication_key(&self.topology_key)
+        crate::location::replication_key(&self.topology_key)
     }
 
     /// What is remembered of volumes, to be told of changes.
@@ -154,12 +154,6 @@ impl Managers {
         }
         Ok(())
     }
-}
-
-/// The key of the topology segment that says whether a node has DRBD, beside the one that names the node.
-pub(crate) fn replication_key(topology_key: &str) -> String {
-    let domain = topology_key.split('/').next().unwrap_or_default();
-    format!("{domain}/replication")
 }
 
 #[cfg(test)]

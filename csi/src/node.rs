@@ -337,9 +337,11 @@ impl csi::node_server::Node for NodeService {
         _: Request<csi::NodeGetInfoRequest>,
     ) -> Reply<csi::NodeGetInfoResponse> {
         let node_id = self.node_id.to_string();
-        let segments = [(self.topology_key.clone(), node_id.clone())]
-            .into_iter()
-            .collect();
+        let own = (self.topology_key.clone(), node_id.clone());
+        let key = location::replication_key(&self.topology_key);
+        let can = self.local.can_replicate();
+        let can = can.map(|can| (key, can.to_string()));
+        let segments = std::iter::once(own).chain(can).collect();
         Ok(Response::new(csi::NodeGetInfoResponse {
             node_id,
             max_volumes_per_node: self.max_volumes,

@@ -29,7 +29,7 @@ const RECORDS: Resource<Record, Shown> = Resource::of_cluster(
 );
 
 fn member(id: u8) -> Value {
-    json!({"id": id, "node": format!("n{id}"), "address": "10.1.0.1", "disk": format!("d{id}"), "create": true, "asFirst": true})
+    json!({"id": id, "node": format!("n{id}"), "address": "10.1.0.1", "disk": format!("d{id}"), "create": true, "asFirst": true, "apart": true})
 }
 
 /// A record in which every field says something.
@@ -66,6 +66,7 @@ fn taking_part(n: u8) -> Member {
         address: "10.1.0.1".parse().unwrap(),
         disk: Some(DiskUuid::new(&format!("d{n}")).unwrap()),
         create: true,
+        apart: true,
         as_first: true,
     }
 }
@@ -177,6 +178,11 @@ fn every_word() -> Vec<Status> {
 fn the_samples_have_every_field_of_our_types() {
     assert_eq!(serde_json::to_value(record()).unwrap(), spec());
     assert_eq!(serde_json::to_value(shown()).unwrap(), status());
+    // A field with a value that is left out would not be tried.
+    let all = format!("{:?} {:?}", record(), shown());
+    for nothing in ["false", "None", "[]"] {
+        assert!(!all.contains(nothing), "{nothing} in {all}");
+    }
 }
 
 #[test]

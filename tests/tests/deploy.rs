@@ -115,8 +115,6 @@ fn the_component_and_the_value_of_replication_do_the_same() {
         "--replication-address=",
         "$(HOST_IP)",
         "{name: tmp, mountPath: /var/lock, subPath: lock}",
-        "{name: tmp, mountPath: /var/run/drbd, subPath: run}",
-        "{name: tmp, mountPath: /var/lib/drbd, subPath: lib}",
     ] {
         assert!(component.contains(both), "the component has no {both}");
         assert!(chart.contains(both), "the chart has no {both}");

@@ -113,6 +113,7 @@ fn show(layout: &Layout) -> wire::ReplicaLayout {
         disk_uuid: (member.disk.as_ref()).map_or_else(String::new, ToString::to_string),
         create: member.create,
         as_first: member.as_first,
+        apart: member.apart,
     };
     wire::ReplicaLayout {
         volume: layout.volume.to_string(),
@@ -164,6 +165,7 @@ pub fn layout(shown: wire::ReplicaLayout) -> std::result::Result<Layout, (&'stat
             },
             create: member.create,
             as_first: member.as_first,
+            apart: member.apart,
         });
     }
     let holder = match shown.holder.as_str() {
@@ -282,6 +284,7 @@ mod tests {
             disk: disk.map(|disk| DiskUuid::new(disk).unwrap()),
             create: disk.is_some(),
             as_first: disk.is_some(),
+            apart: disk.is_none(),
         };
         let volume = VolumeName::new("v").unwrap();
         let layout = Layout {

@@ -151,7 +151,8 @@ impl Events {
         };
         match &done {
             Ok(Some(name)) => self.ledger().made(&key, name),
-            Ok(None) | Err(_) => self.ledger().gone(&key),
+            Ok(None) => self.ledger().gone(&key, true),
+            Err(_) => self.ledger().gone(&key, false),
         }
         Ok(done?.is_some())
     }

@@ -22,6 +22,7 @@ mod election;
 mod error;
 mod events;
 mod lease;
+mod nodes;
 mod objects;
 mod resource;
 mod review;

@@ -10,7 +10,7 @@ use host::staging::{self, NodeVolume};
 use host::{Disks, Holder, requirements};
 use proto::node::v1 as wire;
 use proto::node::v1::node_server::Node;
-use replication::{Layout, Secret};
+use replication::{Engine as _, Layout, Secret};
 use tokio::sync::Semaphore;
 use tokio::time::MissedTickBehavior;
 use tonic::{Code, Request, Response, Status};
@@ -88,6 +88,13 @@ impl Service {
     /// The DRBD of this node.
     pub fn drbd(&self) -> &Drbd {
         self.replicas.engine()
+    }
+
+    /// Whether replicated volumes can be used on this node; `None`: it was not told to take part. Reads small files
+    /// alone.
+    pub fn can_replicate(&self) -> Option<bool> {
+        let storage = self.settings.storage?;
+        Some(storage.find().is_some() && self.drbd().version().is_ok())
     }
 
     pub(crate) fn node_id(&self) -> &NodeId {
@@ -235,6 +242,14 @@ impl Service {
         let mut at = tokio::time::interval(EXPIRY);
         at.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut looked: Option<Instant> = None;
+        if let Some(storage) = self.settings.storage {
+            let can = show::replication(self.replicas.engine(), Some(storage));
+            let (version, address) = (can.version, can.address);
+            match can.trouble.as_str() {
+                "" => tracing::info!(version, address, "takes part in replicated volumes"),
+                trouble => tracing::warn!("takes part in no replicated volumes: {trouble}"),
+            }
+        }
         loop {
             at.tick().await;
             let replicas = Arc::clone(&self.replicas);

@@ -36,6 +36,7 @@ fn layout(volume: &VolumeName) -> Layout {
             address: "127.0.0.1".parse().unwrap(),
             disk: None,
             create: false,
+            apart: false,
             as_first: false,
         }],
         holder: None,

@@ -6,7 +6,8 @@ use types::NodeId;
 use crate::{Connection, DiskState, Layout, Member, Part, Role, Verb};
 
 /// The steps from a part (`None`: the kernel has none) to the layout, in their order; none: it is what it should
-/// be, as far as this node can make it so. A step may fail, and what comes after it is done only when it did not.
+/// be, as far as this node can make it so. What comes after a step that failed is not done, with one exception: a node
+/// whose disk cannot be attached is connected all the same, and uses the replicas of others.
 pub fn converge(layout: &Layout, node: &NodeId, part: Option<&Part>) -> Vec<Verb> {
     let part = part.filter(|part| part.up);
     let mut verbs = Vec::new();
@@ -47,7 +48,8 @@ fn from_nothing(layout: &Layout, me: &Member) -> Vec<Verb> {
             .as_ref()
             .map(|_| Verb::AttachDisk { create: me.create }),
     );
-    verbs.extend(peers(layout, me).map(|peer| Verb::Connect(peer.id)));
+    let met = peers(layout, me).filter(|peer| may_meet(me, peer));
+    verbs.extend(met.map(|peer| Verb::Connect(peer.id)));
     verbs
 }
 
@@ -67,6 +69,15 @@ fn adapt(layout: &Layout, me: &Member, part: &Part) -> Vec<Verb> {
         })
     };
     let kept: Vec<&Member> = peers(layout, me).filter(fits).collect();
+    let linked = |peer: &&&Member| {
+        let link = part.link(peer.id);
+        link.is_some_and(|link| link.connection != Connection::StandAlone)
+    };
+    let parted = kept
+        .iter()
+        .filter(|peer| !may_meet(me, peer))
+        .filter(linked);
+    verbs.extend(parted.map(|peer| Verb::Disconnect(peer.id)));
     let is_kept = |id| kept.iter().any(|peer| peer.id == id);
     let gone = part.links.iter().filter(|link| !is_kept(link.peer));
     verbs.extend(gone.map(|link| Verb::RemovePeer(link.peer)));
@@ -84,8 +95,13 @@ fn adapt(layout: &Layout, me: &Member, part: &Part) -> Vec<Verb> {
         !is_kept(peer.id) || link.is_some_and(|link| link.connection == Connection::StandAlone)
     };
     let unconnected = peers(layout, me).filter(alone);
+    let unconnected = unconnected.filter(|peer| may_meet(me, peer));
     verbs.extend(unconnected.map(|peer| Verb::Connect(peer.id)));
     verbs
+}
+
+fn may_meet(me: &Member, peer: &Member) -> bool {
+    !me.apart && !peer.apart
 }
 
 #[cfg(test)]
@@ -110,6 +126,7 @@ mod tests {
             disk: disk.then(|| DiskUuid::new(&format!("disk-{name}")).unwrap()),
             create: false,
             as_first: false,
+            apart: false,
         }
     }
 
@@ -260,6 +277,21 @@ mod tests {
             "{own:?}"
         );
         assert!(own.contains(&Verb::AttachDisk { create: true }), "{own:?}");
+    }
+
+    #[test]
+    fn a_member_that_is_apart_counts_and_nobody_connects_to_it() {
+        let mut parted = layout();
+        parted.members[2].apart = true;
+        assert_eq!(verbs(&parted, &part()), [Verb::Disconnect(MemberId(2))]);
+        let anew = converge(&parted, &node("a"), None);
+        assert!(anew.contains(&Verb::AddPeer(parted.members[2].clone())));
+        assert!(!anew.contains(&Verb::Connect(MemberId(2))));
+        let own = converge(&parted, &node("c"), None);
+        assert!(
+            !own.iter().any(|verb| matches!(verb, Verb::Connect(_))),
+            "{own:?}"
+        );
     }
 
     #[test]

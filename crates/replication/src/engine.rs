@@ -27,6 +27,8 @@ pub enum Verb {
     GrowDisk,
     /// Connect to a peer, or try again.
     Connect(MemberId),
+    /// Disconnect from a peer that goes on to count.
+    Disconnect(MemberId),
     /// Disconnect a peer, and forget it and its bitmap.
     RemovePeer(MemberId),
     /// Detach a replica that the layout gives to no disk of this node.

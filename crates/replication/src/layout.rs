@@ -45,6 +45,10 @@ pub struct Member {
     /// since; otherwise all of it is compared.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub as_first: bool,
+    /// Whether nobody is connected to it, although it counts. So a member comes and goes: what counts changes for one
+    /// node after the other, and while it does, the votes of before and of after must not find two majorities.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub apart: bool,
 }
 
 /// A generation of a volume's data, as DRBD numbers them (`drbdmeta(8)`, UUID): in its text 16 hexadecimal digits.

@@ -44,9 +44,13 @@ fn shown(why: &[String]) -> String {
     format!(": {}", why.join("; "))
 }
 
-/// Where a volume that there is not yet shall be: as many disks as it asks for, or as there are. With several every
-/// one is on another node with the engine: it has one member on each node. With one disk it is a volume without the
-/// engine, which that node alone reaches.
+/// The most replicas of a volume with the engine: each keeps a bitmap for seven others (`volume`, `PEERS`), of which
+/// one is for whoever takes another's place.
+pub(crate) const REPLICAS_MAX: u32 = 7;
+
+/// Where a volume that there is not yet shall be: as many disks as it asks for, or as there are, each of another node
+/// with the engine: it has one member on each node. One is enough: others join it while it is used. Where no node has
+/// the engine, it is on one disk without it, and that node alone reaches it.
 ///
 /// # Errors
 /// No disk can take it; or fewer than it asks for, and it requires all.
@@ -57,9 +61,11 @@ pub fn place(wanted: &Wanted, view: &View) -> Result<Vec<DiskUuid>, Shortage> {
         size: wanted.size,
         usable: &|_, disk| new(disk) && view.able(&disk.node).is_some(),
     };
+    let most = wanted.replicas.min(REPLICAS_MAX);
+    let most = usize::try_from(most).unwrap_or(usize::MAX);
     let count = usize::try_from(wanted.replicas).unwrap_or(usize::MAX);
-    let mut found = able.find(view, &[], count);
-    if found.len() < 2 {
+    let mut found = able.find(view, &[], most);
+    if found.is_empty() {
         let any = Search {
             usable: &|_, disk| new(disk),
             ..able
@@ -92,6 +98,7 @@ pub fn founders(disks: &[DiskUuid], view: &View) -> Vec<Member> {
         disk: Some(disk.clone()),
         create: true,
         as_first: false,
+        apart: false,
     };
     (0..=MemberId::MAX.0).zip(known).map(member).collect()
 }

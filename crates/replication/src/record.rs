@@ -203,6 +203,7 @@ impl Record {
             address,
             create: disk.is_some(),
             as_first: disk.is_some() && self.day_zero.is_some(),
+            apart: false,
             disk,
         })
     }

@@ -5,6 +5,9 @@ use types::NodeId;
 
 use crate::{Connection, DiskState, Layout, Member, Record, Verb, View, converge};
 
+/// Minutes after which a member without data is given up where the volume says nothing.
+const IDLE_MINUTES: u32 = 20;
+
 /// A record of a volume with DRBD, and what is seen of it.
 #[derive(Debug)]
 pub(crate) struct Sight<'a> {
@@ -67,11 +70,12 @@ impl<'a> Sight<'a> {
         part.generation == self.record.generation && !verbs.iter().any(counts)
     }
 
-    /// Whether all members that count are told, one excepted.
-    pub(crate) fn all_told(&self, except: Option<&Member>) -> bool {
+    /// The members that others are connected to and that are not told: as long as there are any, there may be votes
+    /// of before.
+    pub(crate) fn untold(&self) -> Vec<&'a Member> {
         let members = self.record.members.iter();
-        let mut members = members.filter(|member| !member.create);
-        members.all(|member| Some(member) == except || self.is_told(member))
+        let members = members.filter(|member| !member.create && !member.apart);
+        members.filter(|member| !self.is_told(member)).collect()
     }
 
     /// Whether a member's kernel has its replica attached.
@@ -93,7 +97,7 @@ impl<'a> Sight<'a> {
         let own = self.view.up(member);
         let fit = |disk| member.disk.is_none() || is_replica(disk);
         let up = own.is_some_and(|part| fit(part.disk));
-        if member.create {
+        if member.create || member.apart {
             return up;
         }
         let mut current = self.voters().filter(|one| self.view.is_current(one));
@@ -108,11 +112,24 @@ impl<'a> Sight<'a> {
         })
     }
 
-    /// Whether a member is lost for so long that it is replaced.
+    /// Whether a member is noted as lost, and is not back.
+    pub(crate) fn is_lost(&self, member: &Member) -> bool {
+        let mut lost = self.record.lost.iter();
+        lost.any(|loss| loss.member == member.id) && !self.is_present(member)
+    }
+
+    /// Whether a member is lost for so long that it is replaced. A replica with data never is where the timeout is 0;
+    /// others wait for [`IDLE_MINUTES`] then.
     pub(crate) fn is_expired(&self, member: &Member) -> bool {
+        let has_data = member.disk.is_some() && !member.create;
+        let minutes = match self.record.stale_replica_timeout {
+            0 if has_data => return false,
+            0 => IDLE_MINUTES,
+            minutes => minutes,
+        };
         let mut lost = self.record.lost.iter();
         let loss = lost.find(|loss| loss.member == member.id);
-        let patience = i64::from(self.record.stale_replica_timeout) * 60;
+        let patience = i64::from(minutes) * 60;
         loss.is_some_and(|loss| self.view.now.saturating_sub(loss.since) >= patience)
     }
 }

@@ -344,7 +344,8 @@ fn absent(sight: &Sight<'_>) -> String {
 fn split<'a>(sight: &Sight<'a>) -> Option<(&'a Member, &'a Member)> {
     let alone = |one: &Member, other: &Member| {
         let link = sight.view.up(one).and_then(|part| part.link(other.id));
-        link.is_some_and(|link| link.connection == Connection::StandAlone)
+        let alone = link.is_some_and(|link| link.connection == Connection::StandAlone);
+        alone && !one.apart && !other.apart
     };
     sight.voters().find_map(|one| {
         let mut others = sight.voters();

@@ -41,7 +41,8 @@ pub struct DiskView {
     pub answers: bool,
     /// Bytes that a new volume may have there, counting what is promised to others.
     pub creatable: ByteSize,
-    /// Its file of this volume; `None`: the manager says that there is none.
+    /// Its file of this volume; `None`: the manager says that there is none. Only of disks of members and leftovers
+    /// it has to be asked.
     pub file: Option<FileView>,
     /// Its rank in what the topology prefers, the best is 0; `None`: it is not named there.
     pub preferred: Option<usize>,

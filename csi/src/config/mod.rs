@@ -2,6 +2,7 @@
 
 mod certificates;
 mod checks;
+mod command;
 mod replication;
 
 use std::fmt;
@@ -18,10 +19,11 @@ use types::NodeId;
 use self::certificates::CertificateArgs;
 pub(crate) use self::certificates::{AuthorityConfig, Certificates, Place};
 use self::checks::{absolute, disks, managers, node_id, topology_key};
+pub use self::command::Command;
+pub(crate) use self::command::{Account, VolumeCommand};
 use self::replication::ReplicationArgs;
 pub(crate) use self::replication::ReplicationConfig;
 use crate::error::{Error, Result};
-use crate::replicated::command::Command;
 
 /// CSI plugin of Longhorn base images.
 ///

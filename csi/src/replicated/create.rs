@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use client::wire;
-use replication::{Generation, Origin, Record, View, Wanted, place};
+use replication::{Generation, Member, Origin, Record, View, Wanted, founders, place};
 use tokio::time::Instant;
 use types::{ByteSize, ImageId};
 
@@ -19,6 +19,8 @@ use crate::volumes::create;
 /// How long a call drives a volume, beside the time that images take. The sidecars' own deadline must be longer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(8);
 
+/// Minutes after which a lost replica is replaced where the class does not say: Longhorn's default.
+const STALE_REPLICA_TIMEOUT: u32 = 30;
 /// Of a member without DRBD, to whom nobody connects.
 pub(super) const NO_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
@@ -138,12 +140,12 @@ impl Replicated {
             generation: 1,
             size,
             number_of_replicas: replicas,
-            stale_replica_timeout: request.parameters.stale_replica_timeout.unwrap_or_default(),
+            stale_replica_timeout: (request.parameters.stale_replica_timeout)
+                .unwrap_or(STALE_REPLICA_TIMEOUT),
             origin,
             address: None,
             members: Vec::new(),
             initialized: false,
-            // All begin with the same bytes, each a clone made here.
             day_zero: Some(day_zero()?),
             whole: Vec::new(),
             holder: None,
@@ -172,13 +174,12 @@ impl Replicated {
         if disks.iter().all(able) {
             record.address = Some(self.free_address().await?);
         }
-        for disk in &disks {
-            let Some(node) = node_of(disk) else { continue };
-            let address = view.able(&node).unwrap_or(NO_ADDRESS);
-            if let Some(member) = record.next_member(node, address, Some(disk.clone())) {
-                record.members.push(member);
-            }
-        }
+        // All begin with the same bytes, each a clone made here.
+        let alike = |member| Member {
+            as_first: true,
+            ..member
+        };
+        record.members = founders(&disks, &view).into_iter().map(alike).collect();
         let mut stored = self.records.create(&record).await?;
         self.settle_address(&mut stored).await?;
         let (replicas, has) = (record.number_of_replicas, record.members.len());

@@ -136,8 +136,9 @@ impl Replicated {
                 false
             })
         };
-        // The claim is looked up only when there is news.
-        if say(object).await
+        say(object).await;
+        // A volume that is being made has none of these yet. The claim is looked up only when there is news.
+        if say(Regarding::volume(&stored.name)).await
             && let Ok(Some(claim)) = self.api.claim_of(&stored.name).await
         {
             say(claim).await;

@@ -9,7 +9,7 @@ use replication::{DiskView, FileView, NodeView, Record, View};
 use types::{ByteSize, Classify as _, DiskUuid, ErrorKind, NodeId, VolumeName, report};
 
 use super::nodes::Seen;
-use super::{Replicated, Result};
+use super::{Replicated, Result, lock};
 
 /// The cluster at one moment.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub(crate) struct Look {
     pub(crate) managers: Vec<Manager>,
     /// The nodes, whether they answer or not.
     pub(crate) nodes: BTreeMap<NodeId, Seen>,
+    /// Their zones; empty: none.
+    zones: BTreeMap<NodeId, String>,
     /// The disks that were seen at any time, with their nodes.
     disks: Vec<(String, String)>,
 }
@@ -46,11 +48,32 @@ impl Replicated {
     /// Looks at all managers and nodes.
     pub(crate) async fn look(&self) -> Result<Arc<Look>, crate::Error> {
         let (managers, nodes) = tokio::join!(self.managers.members(), self.nodes.look());
+        let nodes = nodes?;
+        let zones = self.zones(nodes.keys()).await;
         Ok(Arc::new(Look {
             managers: managers?,
-            nodes: nodes?,
+            nodes,
+            zones,
             disks: self.managers.seen().disks(),
         }))
+    }
+
+    /// The zones of nodes. Each is asked for once: a node does not move.
+    async fn zones(&self, nodes: impl Iterator<Item = &NodeId>) -> BTreeMap<NodeId, String> {
+        let known = lock(&self.zones).clone();
+        let unknown = nodes.filter(|node| !known.contains_key(*node));
+        for node in unknown {
+            match self.api.zone_of(node.as_str()).await {
+                Ok(zone) => {
+                    lock(&self.zones).insert(node.clone(), zone.unwrap_or_default());
+                }
+                Err(error) => {
+                    tracing::debug!(%node, "its zone is not known: {}", report(&error));
+                    break;
+                }
+            }
+        }
+        lock(&self.zones).clone()
     }
 
     /// What of it concerns a volume. Managers are asked for the files of which no kernel tells.
@@ -64,7 +87,7 @@ impl Replicated {
                     version => Ok(version.to_owned()),
                 },
                 address: seen.replication.address.parse().ok(),
-                zone: None,
+                zone: look.zones.get(id).filter(|zone| !zone.is_empty()).cloned(),
                 part: seen.part(volume).map(|found| found.part.clone()),
             };
             (id.clone(), node)

@@ -11,10 +11,8 @@
 mod address;
 mod attach;
 mod change;
-pub mod command;
 mod create;
 mod drive;
-mod error;
 mod execute;
 mod keep;
 mod look;
@@ -29,20 +27,16 @@ use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use kubernetes::{Api, Events, Leadership};
+use kubernetes::{Api, Events};
 use replication::{Record, View};
-use tokio::task::JoinSet;
 use tokio::time::Instant;
-use trust::Dialer;
-use types::VolumeName;
+use types::{NodeId, VolumeName};
 
 pub(crate) use self::attach::Published;
 use self::drive::Turns;
-pub(crate) use self::error::Error;
-use self::error::Result;
-use self::nodes::Nodes;
-use self::records::Records;
-use crate::config::ReplicationConfig;
+pub(crate) use self::nodes::Nodes;
+pub(crate) use self::records::{Records, Stored, seen};
+use crate::error::replicated::{Error, Result};
 use crate::managers::Managers;
 
 /// What the operator says about replicated volumes.
@@ -66,6 +60,8 @@ pub(crate) struct Replicated {
     settings: Settings,
     turns: Turns,
     events: Events,
+    /// The zones of nodes, as far as they were asked for; empty: none.
+    zones: Arc<Mutex<BTreeMap<NodeId, String>>>,
     /// Held while a volume gets its address.
     addressing: Arc<tokio::sync::Mutex<()>>,
     /// Volumes with a replica that is being filled, as the leader's loop has seen them.
@@ -73,43 +69,11 @@ pub(crate) struct Replicated {
     /// Volumes with parts and without a record, and since when.
     orphans: Arc<Mutex<BTreeMap<VolumeName, Instant>>>,
     /// The records as they were the last time, for lists.
-    known: Arc<Mutex<Vec<records::Stored>>>,
-}
-
-/// Starts what looks after replicated volumes; it goes on in `beside`.
-pub(crate) async fn start(
-    config: ReplicationConfig,
-    dialer: Dialer,
-    managers: &Managers,
-    image_wait: Duration,
-    beside: &mut JoinSet<()>,
-) -> Result<Replicated, crate::Error> {
-    let api = Api::in_cluster(&config.account).await;
-    let api = Arc::new(api.map_err(crate::Error::Kubernetes)?);
-    let nodes = Nodes::new(config.node_services, dialer);
-    let settings = Settings {
-        ports: config.ports,
-        rebuilds: config.rebuilds,
-        image_wait,
-    };
-    let replicated = Replicated::new(api.clone(), nodes, managers.clone(), settings);
-    // In a pod, the name of the host is that of the pod; elsewhere two processes may be on one host.
-    let host = rustix::system::uname();
-    let identity = format!(
-        "{}_{}",
-        host.nodename().to_string_lossy(),
-        std::process::id()
-    );
-    let leadership = Leadership::seek(api, &config.lease, &identity, |why| match why {
-        "" => tracing::info!("the Lease of the replicated volumes is well again"),
-        why => tracing::warn!("cannot look after replicated volumes: {why}"),
-    });
-    beside.spawn(replicated.clone().keep(leadership));
-    Ok(replicated)
+    known: Arc<Mutex<Vec<Stored>>>,
 }
 
 impl Replicated {
-    fn new(api: Arc<Api>, nodes: Nodes, managers: Managers, settings: Settings) -> Self {
+    pub(crate) fn new(api: Arc<Api>, nodes: Nodes, managers: Managers, settings: Settings) -> Self {
         Self {
             records: Records::new(api.clone()),
             nodes,
@@ -118,6 +82,7 @@ impl Replicated {
             turns: Turns::default(),
             events: Events::new(api.clone(), "longhorn-base-image"),
             api,
+            zones: Arc::default(),
             addressing: Arc::default(),
             filling: Arc::default(),
             orphans: Arc::default(),

@@ -141,6 +141,7 @@ fn members(parts: &[(NodeId, Found)], look: &Look) -> Vec<Member> {
                 address,
                 disk: Some(disk),
                 create: false,
+                apart: false,
                 as_first: false,
             });
         }

@@ -56,6 +56,10 @@ impl Adapt<'_> {
                 }
             }
             Verb::Connect(peer) => self.connect(*peer)?,
+            Verb::Disconnect(peer) => {
+                let arguments = ["disconnect", &self.name(), &peer.to_string()];
+                self.change("disconnect", &arguments)?;
+            }
             Verb::RemovePeer(peer) => self.remove_peer(*peer)?,
             // It has none from now on because that is wanted, and its vote goes with it.
             Verb::DetachDisk => {
@@ -178,8 +182,8 @@ impl Adapt<'_> {
         for (local, remote) in &peer.paths {
             self.change("remove a path of", &["del-path", &name, &id, local, remote])?;
         }
-        self.add_path(member)?;
-        self.change("connect", &["connect", &name, &id])
+        // It is connected again by the next look, if it is to be.
+        self.add_path(member)
     }
 
     fn remove_peer(&self, peer: MemberId) -> Result<()> {

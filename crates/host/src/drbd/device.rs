@@ -49,7 +49,7 @@ pub(crate) fn volume_of(minor: u32) -> Result<Option<VolumeName>> {
     if !Path::new(MODULE).exists() {
         return Ok(None);
     }
-    let resources = status::ask(None)?;
+    let resources = status::states(None)?;
     let of_minor = |resource: &Resource| {
         resource
             .device
@@ -85,7 +85,7 @@ pub(crate) fn release(volume: &VolumeName) -> Result<()> {
         return Ok(());
     }
     let name = resource_name(volume);
-    let Some(resource) = status::ask(Some(&name))?.remove(&name) else {
+    let Some(resource) = status::states(Some(&name))?.remove(&name) else {
         return Ok(());
     };
     if resource.role != Role::Secondary {
@@ -101,7 +101,7 @@ pub(crate) fn release(volume: &VolumeName) -> Result<()> {
 /// The kernel does not say.
 pub(crate) fn troubles(volume: &VolumeName) -> Result<Vec<String>> {
     let name = resource_name(volume);
-    let resource = status::ask(Some(&name))?.remove(&name);
+    let resource = status::states(Some(&name))?.remove(&name);
     Ok(resource.as_ref().map_or_else(
         || vec!["DRBD does not know the volume on this node any more".to_owned()],
         describe,

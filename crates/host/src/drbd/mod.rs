@@ -20,7 +20,7 @@ mod version;
 
 use std::fs::File;
 
-use replication::{DiskState, Engine, Layout, Part, Secret, converge};
+use replication::{DiskState, Engine, Layout, MemberId, Part, Secret, Verb, converge};
 use types::{ByteSize, DiskUuid, NodeId, VolumeName};
 
 use self::adapt::Adapt;
@@ -80,13 +80,23 @@ impl Drbd {
         if self.version().is_err() {
             return Ok(Vec::new());
         }
-        let resources = status::ask(None)?;
+        let resources = status::states(None)?;
         let stopped = resources
             .iter()
             .filter(|(_, resource)| resource.suspended_by_user);
         Ok(stopped
             .filter_map(|(name, _)| parts::volume_of(name))
             .collect())
+    }
+
+    /// Connects to a peer anew.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn reconnect(&self, layout: &Layout, peer: MemberId) -> Result<()> {
+        let (name, peer) = (resource_name(&layout.volume), peer.to_string());
+        self.change(layout, "disconnect", &["disconnect", &name, &peer])?;
+        tools::change(&layout.volume, "connect", &["connect", &name, &peer])
     }
 
     /// The metadata of replicas on the disks of this node. A disk that does not answer has none now, and says so in the
@@ -123,7 +133,7 @@ impl Drbd {
     fn resource(&self, layout: &Layout, what: &'static str) -> Result<status::Resource> {
         self.version()?;
         let name = resource_name(&layout.volume);
-        let resource = status::ask(Some(&name))?.remove(&name);
+        let resource = status::states(Some(&name))?.remove(&name);
         resource
             .filter(|resource| resource.device.is_some())
             .ok_or_else(|| status::unknown(&layout.volume, what))
@@ -155,11 +165,17 @@ impl Engine for Drbd {
             secret,
             seen: resource.as_ref(),
         };
+        let mut unattached = Ok(());
         for verb in converge(layout, node, Some(&part)) {
-            adapt.execute(&verb)?;
+            match verb {
+                // Without its disk the node uses the replicas of the others.
+                Verb::AttachDisk { .. } => unattached = adapt.execute(&verb),
+                verb => adapt.execute(&verb)?,
+            }
         }
         adapt.forget_strangers()?;
-        adapt.move_peers()
+        adapt.move_peers()?;
+        unattached
     }
 
     fn observe(&self, known: &[Layout], node: &NodeId) -> Result<Vec<Part>> {

@@ -216,7 +216,7 @@ pub(super) fn attach(
 /// more, and the kernel stumbles over it later. That its file is in no other loop device was seen before.
 fn refuse_if_served(volume: &VolumeName) -> Result<()> {
     let name = resource_name(volume);
-    let resource = status::ask(Some(&name))?.remove(&name);
+    let resource = status::states(Some(&name))?.remove(&name);
     let disk = resource.and_then(|resource| Some(resource.device?.disk));
     if disk == Some(DiskState::Diskless) {
         return Ok(());

@@ -62,11 +62,16 @@ impl Resource {
     }
 }
 
-/// Asks the kernel for one resource, or for all.
-pub(super) fn ask(name: Option<&str>) -> Result<Resources> {
+/// Asks the kernel for the states of one resource, or of all: without paths, devices below, and options.
+pub(super) fn states(name: Option<&str>) -> Result<Resources> {
     let status = ["status", "--json", "--verbose", "--statistics"];
     let status: Vec<&str> = status.into_iter().chain(name).collect();
-    let mut resources = parse(&tools::tell(&status)?)?;
+    parse(&tools::tell(&status)?)
+}
+
+/// The same with all that is looked at.
+pub(super) fn ask(name: Option<&str>) -> Result<Resources> {
+    let mut resources = states(name)?;
     if !resources.is_empty() {
         let events = ["events2", "--now", "--statistics"];
         let events: Vec<&str> = events.into_iter().chain(name).collect();

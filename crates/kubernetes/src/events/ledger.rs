@@ -111,9 +111,13 @@ impl Ledger {
         }
     }
 
-    /// The Event of a series is not there: it could not be made, or ran out.
-    pub(super) fn gone(&mut self, key: &Key) {
+    /// There is no Event of a series: it could not be made. `unwritten`: nothing was written, so that it does not count
+    /// towards what may be.
+    pub(super) fn gone(&mut self, key: &Key, unwritten: bool) {
         self.series.remove(key);
+        if unwritten {
+            self.tokens = (self.tokens + 1).min(BURST);
+        }
     }
 
     fn take(&mut self, now: Instant) -> bool {

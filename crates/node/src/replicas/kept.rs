@@ -175,6 +175,7 @@ mod tests {
                 address: "10.0.0.1".parse().unwrap(),
                 disk: None,
                 create: false,
+                apart: false,
                 as_first: false,
             }],
             holder: None,

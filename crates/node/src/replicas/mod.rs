@@ -12,7 +12,10 @@ use std::time::{Duration, Instant};
 use client::replicas::Found;
 use host::Disks;
 use host::drbd::{Drbd, OnDisk};
-use replication::{Engine as _, Layout, MemberId, Part, Secret, converge};
+use replication::{
+    Connection, DiskState, Engine as _, Layout, Link, MemberId, Part, Replication, Secret, Verb,
+    converge,
+};
 use types::{NodeId, VolumeName, crash_point, report};
 
 pub use self::address::StorageAddress;
@@ -21,6 +24,12 @@ use crate::error::{Error, Result};
 
 /// How often the parts are looked at.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(3);
+
+/// How long a replica that could not be attached, or did not stay attached, is left alone: its disk answers with errors.
+const ATTACH_EVERY: Duration = Duration::from_secs(30);
+/// How long a replica may lack data while a current one is connected and nothing is copied. DRBD was seen to forget it
+/// when a third node left in the middle; a new connection begins it again.
+const STUCK_FOR: Duration = Duration::from_secs(30);
 
 /// The replicated volumes of this node.
 #[derive(Debug)]
@@ -32,6 +41,10 @@ pub(crate) struct Replicas {
     busy: Mutex<HashSet<VolumeName>>,
     /// Until when writes may be stopped. What is stopped and not here was stopped by a process that is gone.
     stopped: Mutex<HashMap<VolumeName, Instant>>,
+    /// When each replica was last attached by itself.
+    attached: Mutex<HashMap<VolumeName, Instant>>,
+    /// Since when nothing is copied to a replica that lacks data.
+    stuck: Mutex<HashMap<VolumeName, Instant>>,
     /// What was last wrong with each, as the log has it.
     troubles: Mutex<BTreeMap<VolumeName, String>>,
 }
@@ -60,6 +73,8 @@ impl Replicas {
             kept: Kept::new(directory),
             busy: Mutex::default(),
             stopped: Mutex::default(),
+            attached: Mutex::default(),
+            stuck: Mutex::default(),
             troubles: Mutex::default(),
         }
     }
@@ -252,13 +267,58 @@ impl Replicas {
         let parts = self.engine.observe(&layouts, &self.node)?;
         for layout in layouts {
             let part = parts.iter().find(|part| part.volume == layout.volume);
-            if thorough || !converge(&layout, &self.node, part).is_empty() {
+            let verbs = converge(&layout, &self.node, part);
+            let attaches = verbs
+                .iter()
+                .any(|verb| matches!(verb, Verb::AttachDisk { .. }));
+            if attaches && !self.may_attach(&layout.volume) {
+                continue;
+            }
+            if thorough || !verbs.is_empty() {
                 self.adapt(&layout.volume);
             } else {
                 self.note(&layout.volume, None);
             }
+            if let Some(part) = part {
+                self.unstick(&layout, part);
+            }
         }
         Ok(())
+    }
+
+    /// Whether a replica may be attached again, which is noted. A disk with errors is not asked all the time.
+    fn may_attach(&self, volume: &VolumeName) -> bool {
+        let mut attached = lock(&self.attached);
+        let now = Instant::now();
+        let is_recent = attached
+            .get(volume)
+            .is_some_and(|at| now.duration_since(*at) < ATTACH_EVERY);
+        if !is_recent {
+            attached.insert(volume.clone(), now);
+        }
+        !is_recent
+    }
+
+    /// Connects a replica anew that lacks data, and to which nothing is copied.
+    fn unstick(&self, layout: &Layout, part: &Part) {
+        let Some(peer) = stuck_at(part) else {
+            lock(&self.stuck).remove(&layout.volume);
+            return;
+        };
+        let since = *lock(&self.stuck)
+            .entry(layout.volume.clone())
+            .or_insert_with(Instant::now);
+        if since.elapsed() < STUCK_FOR {
+            return;
+        }
+        lock(&self.stuck).remove(&layout.volume);
+        let Ok(_busy) = self.enter(&layout.volume) else {
+            return;
+        };
+        tracing::warn!(volume = %layout.volume, %peer, "nothing is copied to its replica here; it connects anew");
+        if let Err(error) = self.engine.reconnect(layout, peer) {
+            tracing::warn!(volume = %layout.volume, "{}", report(&error));
+        }
     }
 
     fn adapt(&self, volume: &VolumeName) {
@@ -319,6 +379,23 @@ impl Replicas {
     }
 }
 
+/// The current peer of a replica that lacks data, where nothing is copied from anybody.
+fn stuck_at(part: &Part) -> Option<MemberId> {
+    let lacks = matches!(part.disk, DiskState::Inconsistent | DiskState::Outdated);
+    let idle = |link: &&Link| link.replication == Replication::Established;
+    let is_current =
+        |link: &&Link| link.connection == Connection::Connected && link.disk == DiskState::UpToDate;
+    let connected = || {
+        part.links
+            .iter()
+            .filter(|link| link.connection == Connection::Connected)
+    };
+    if !lacks || !part.quorum || !connected().all(|link| idle(&link)) {
+        return None;
+    }
+    part.links.iter().find(is_current).map(|link| link.peer)
+}
+
 /// Metadata on a disk of a volume that is neither in the kernel nor in a layout.
 fn left_over(found: OnDisk) -> Found {
     let part = Part {
@@ -330,5 +407,57 @@ fn left_over(found: OnDisk) -> Found {
         layout: None,
         disk: Some(found.disk),
         data_uuid: found.data_uuid,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use replication::Role;
+    use types::ByteSize;
+
+    use super::*;
+
+    #[test]
+    fn a_replica_is_stuck_only_while_nothing_is_copied_from_a_current_one() {
+        let link = |peer, connection, disk, replication| Link {
+            peer: MemberId(peer),
+            node: "b".to_owned(),
+            connection,
+            role: Role::Secondary,
+            disk,
+            replication,
+            out_of_sync: ByteSize(0),
+            replica: true,
+        };
+        let part = |disk, links: &[Link]| Part {
+            disk,
+            quorum: true,
+            links: links.to_vec(),
+            ..Part::absent(VolumeName::new("v").unwrap())
+        };
+        let (idle, copies) = (Replication::Established, Replication::SyncTarget);
+        let current = link(2, Connection::Connected, DiskState::UpToDate, idle);
+        let source = link(3, Connection::Connected, DiskState::UpToDate, copies);
+        let away = link(
+            4,
+            Connection::Connecting,
+            DiskState::Unknown,
+            Replication::Off,
+        );
+        let behind = link(5, Connection::Connected, DiskState::Outdated, idle);
+        let (lacks, fine) = (DiskState::Inconsistent, DiskState::UpToDate);
+        let stuck = part(lacks, &[away.clone(), behind.clone(), current.clone()]);
+        assert_eq!(stuck_at(&stuck), Some(MemberId(2)));
+        for other in [
+            part(fine, std::slice::from_ref(&current)),
+            part(lacks, &[current.clone(), source]),
+            part(lacks, &[away, behind]),
+            Part {
+                quorum: false,
+                ..stuck
+            },
+        ] {
+            assert_eq!(stuck_at(&other), None, "{other:?}");
+        }
     }
 }

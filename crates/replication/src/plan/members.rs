@@ -1,13 +1,20 @@
 //! Who takes part: one change of the members at a time.
 //!
-//! Votes are counted by each kernel as it was told. Two sets of voters that follow each other share a member in any
-//! two of their majorities; two that do not may not. So voters change only when all members count by the record as
-//! it is: what was true of the change before is then forgotten everywhere, but at those that were removed, which
-//! nobody connects to any more.
+//! Votes are counted by each kernel as it was told, and members are told one after the other. Two sets of votes that
+//! follow each other must not find two majorities, also with ties that are broken by a member without a replica. So
+//!
+//! 1. what counts changes only when all members that others are connected to count by the record as it is. One that
+//!    cannot be told, because it is lost, is set apart first: alone it has no majority, whatever it was told;
+//! 2. a new replica counts, apart from the others, before it is connected to them;
+//! 3. one that goes is set apart while it still counts, and is taken out when all others keep away from it: what is
+//!    acknowledged from then on is with those that stay.
+//!
+//! Who is apart may change at any time, because it changes no vote. Members without a replica count only where the
+//! number of replicas is even; where it is odd they come and go freely.
 
 use types::{DiskUuid, NodeId};
 
-use crate::place::{Search, unusable};
+use crate::place::{REPLICAS_MAX, Search, unusable};
 use crate::sight::Sight;
 use crate::{DiskView, Member, Record};
 
@@ -19,6 +26,7 @@ pub(super) fn decide(sight: &Sight<'_>, waiting: &mut Vec<String>) -> Option<Rec
     let mut rules = [
         let_go,
         let_in,
+        reconnect,
         drop_joiner,
         drop_lost,
         break_ties,
@@ -72,7 +80,7 @@ fn gather(sight: &Sight<'_>, waiting: &mut Vec<String>) -> Option<Record> {
 }
 
 /// A member without a replica that nobody uses and no tie needs.
-fn let_go(sight: &Sight<'_>, _: &mut Vec<String>) -> Option<Record> {
+fn let_go(sight: &Sight<'_>, waiting: &mut Vec<String>) -> Option<Record> {
     let idle = sight
         .diskless()
         .filter(|member| !sight.in_use(&member.node));
@@ -85,8 +93,12 @@ fn let_go(sight: &Sight<'_>, _: &mut Vec<String>) -> Option<Record> {
     });
     let keep = keep.flatten();
     let mut idle = idle.filter(|member| Some(*member) != keep);
+    let member = idle.next()?;
+    if breaks_ties(sight) {
+        return change(sight, waiting, |next| remove(next, member));
+    }
     let mut next = sight.record.clone();
-    remove(&mut next, idle.next()?);
+    remove(&mut next, member);
     Some(next)
 }
 
@@ -96,15 +108,37 @@ fn let_in(sight: &Sight<'_>, waiting: &mut Vec<String>) -> Option<Record> {
     let users = record.holder.iter().chain(&record.readers);
     for node in users.filter(|node| record.member(node).is_none()) {
         let mut next = record.clone();
-        if add(sight, &mut next, node, None) {
+        if !add(sight, &mut next, node, None) {
+            waiting.push(format!(
+                "node {node} cannot take part: {}",
+                inability(sight, node)
+            ));
+        } else if breaks_ties(sight) {
+            let found = change(sight, waiting, |changed| *changed = next);
+            if found.is_some() {
+                return found;
+            }
+        } else {
             return Some(next);
         }
-        waiting.push(format!(
-            "node {node} cannot take part: {}",
-            inability(sight, node)
-        ));
     }
     None
+}
+
+/// A member that was set apart, and is back, or cannot be spared after all: it is told, and so are all others.
+fn reconnect(sight: &Sight<'_>, _: &mut Vec<String>) -> Option<Record> {
+    let leaves = |member: &Member| {
+        let excess = staying(sight) > wanted(sight)
+            || (sight.is_evacuated(member) && staying(sight) >= wanted(sight));
+        let excess = excess && member.disk.is_some() && !sight.in_use(&member.node);
+        sight.is_gone(member) || (excess && can_do_without(sight, member))
+    };
+    let mut parted = sight.record.members.iter().filter(|member| member.apart);
+    let useful = |member: &Member| sight.is_present(member) || sight.in_use(&member.node);
+    let back = parted.find(|member| {
+        useful(member) && sight.is_told(member) && sight.untold().is_empty() && !leaves(member)
+    })?;
+    Some(with(sight, back, |member| member.apart = false))
 }
 
 /// A replica that never joined may go at any time: nobody counts it.
@@ -125,7 +159,11 @@ fn drop_lost(sight: &Sight<'_>, waiting: &mut Vec<String>) -> Option<Record> {
     let is_lost = |member: &&Member| sight.is_gone(member) || sight.is_expired(member);
     for member in sight.voters().filter(is_lost) {
         let name = at(member);
-        let replaceable = sight.is_gone(member)
+        // Also on its own disk, once what cannot be attached is deleted there.
+        let again =
+            sight.is_told(member) && !sight.is_attached(member) && !sight.is_present(member);
+        let replaceable = again
+            || sight.is_gone(member)
             || sight.is_evacuated(member)
             || staying(sight) > wanted(sight)
             || sight.joiner().is_some()
@@ -140,11 +178,9 @@ fn drop_lost(sight: &Sight<'_>, waiting: &mut Vec<String>) -> Option<Record> {
             ));
         } else if !can_do_without(sight, member) {
             waiting.push(format!(
-                "{name} is lost; the others must have the majority, all data, and the same layout"
+                "{name} is lost; the others must have the majority and all data"
             ));
-        } else {
-            let mut next = sight.record.clone();
-            remove(&mut next, member);
+        } else if let Some(next) = part_with(sight, member, waiting) {
             return Some(next);
         }
     }
@@ -183,6 +219,11 @@ fn break_ties(sight: &Sight<'_>, waiting: &mut Vec<String>) -> Option<Record> {
         }
         return None;
     };
+    if breaks_ties(sight) {
+        return change(sight, waiting, |next| {
+            add(sight, next, node, None);
+        });
+    }
     let mut next = sight.record.clone();
     add(sight, &mut next, node, None).then_some(next)
 }
@@ -194,18 +235,23 @@ fn admit(sight: &Sight<'_>, waiting: &mut Vec<String>) -> Option<Record> {
         waiting.push(format!("{} is being made", at(joiner)));
         return None;
     }
-    let told = sight.is_told(joiner) && sight.all_told(None);
-    if !told || !all_current(sight, None) {
+    if !sight.is_told(joiner) || !all_current(sight, None) {
         waiting.push(format!(
-            "{} joins when all others have all data and the same layout",
+            "{} joins when all others have all data",
             at(joiner)
         ));
         return None;
     }
-    let mut next = sight.record.clone();
-    let mut members = next.members.iter_mut();
-    members.find(|member| member.id == joiner.id)?.create = false;
-    Some(next)
+    // The only replica would wait for it, and nobody else can be with it.
+    let alone = sight.voters().count() == 1 && sight.diskless().next().is_none();
+    change(sight, waiting, |next| {
+        for member in &mut next.members {
+            if member.id == joiner.id {
+                member.create = false;
+                member.apart = !alone;
+            }
+        }
+    })
 }
 
 /// One more replica.
@@ -247,46 +293,94 @@ fn drop_excess(sight: &Sight<'_>, waiting: &mut Vec<String>) -> Option<Record> {
         if victims.is_empty() || enough < wanted(sight) {
             return None;
         }
-    } else if victims.iter().any(|member| sight.is_evacuated(member)) {
-        victims.retain(|member| sight.is_evacuated(member));
     }
-    let used = |member: &&&Member| sight.in_use(&member.node);
-    let victim = victims.iter().filter(|member| !used(member));
-    let victim = victim.min_by_key(|member| {
+    let spare = victims.iter().filter(|member| !sight.in_use(&member.node));
+    let victim = spare.min_by_key(|member| {
+        // Who is on the way out goes on.
+        let stays = !(member.apart || sight.is_evacuated(member));
         let whole = sight.record.is_whole(member.id);
+        let present = sight.is_present(member);
         (
-            sight.is_present(member),
+            !member.apart,
+            stays,
+            present,
             whole,
             std::cmp::Reverse(member.id),
         )
     });
     let Some(victim) = victim else {
+        let name = at(victims[0]);
         waiting.push(format!(
-            "{} is removed when its node does not use the volume",
-            at(victims[0])
+            "{name} is removed when its node does not use the volume"
         ));
         return None;
     };
-    let voluntary = sight.all_told(None) && all_current(sight, None);
-    if !voluntary && !can_do_without(sight, victim) {
-        waiting.push(format!(
-            "{} is removed when all others have all data and the same layout",
-            at(victim)
-        ));
+    // Of two nobody can be set apart, and with two and nobody else there is no other majority than both.
+    let pair = sight.voters().count() == 2 && sight.diskless().next().is_none();
+    if pair && all_current(sight, None) {
+        return change(sight, waiting, |next| remove(next, victim));
+    }
+    if !can_do_without(sight, victim) {
+        let name = at(victim);
+        waiting.push(format!("{name} is removed when all others have all data"));
         return None;
     }
-    let mut next = sight.record.clone();
-    remove(&mut next, victim);
-    Some(next)
+    part_with(sight, victim, waiting)
 }
 
-/// Whether the others have the majority, all data, and count by the same layout.
+/// Takes a replica out: apart first, and for good when the others keep away from it.
+fn part_with(sight: &Sight<'_>, victim: &Member, waiting: &mut Vec<String>) -> Option<Record> {
+    if victim.apart {
+        return change(sight, waiting, |next| remove(next, victim));
+    }
+    Some(with(sight, victim, |member| member.apart = true))
+}
+
+/// A change of what counts, if all are told what counts now; or those that cannot be told are set apart.
+fn change(
+    sight: &Sight<'_>,
+    waiting: &mut Vec<String>,
+    by: impl FnOnce(&mut Record),
+) -> Option<Record> {
+    let untold = sight.untold();
+    let mut next = sight.record.clone();
+    if untold.is_empty() {
+        by(&mut next);
+        return Some(next);
+    }
+    if untold.iter().all(|member| sight.is_lost(member)) {
+        for member in &mut next.members {
+            member.apart |= untold.iter().any(|one| one.id == member.id);
+        }
+        return Some(next);
+    }
+    let names = untold.iter().map(|member| member.node.as_str());
+    let names = names.collect::<Vec<_>>().join(", ");
+    waiting.push(format!(
+        "its members change when all have the layout; not yet: {names}"
+    ));
+    None
+}
+
+fn with(sight: &Sight<'_>, member: &Member, by: impl FnOnce(&mut Member)) -> Record {
+    let mut next = sight.record.clone();
+    let found = next.members.iter_mut().find(|one| one.id == member.id);
+    found.map(by);
+    next
+}
+
+/// Whether members without a replica count.
+fn breaks_ties(sight: &Sight<'_>) -> bool {
+    sight.voters().count().is_multiple_of(2)
+}
+
+/// Whether the others have the majority and all data.
 fn can_do_without(sight: &Sight<'_>, member: &Member) -> bool {
     let count = sight.voters().count();
     let rest = count.saturating_sub(1);
     let tie = sight.diskless().any(|one| sight.is_present(one));
     let majority = rest * 2 > count || (rest > 0 && rest * 2 == count && tie);
-    majority && sight.all_told(Some(member)) && all_current(sight, Some(member))
+    majority && all_current(sight, Some(member))
 }
 
 fn all_current(sight: &Sight<'_>, except: Option<&Member>) -> bool {
@@ -295,7 +389,8 @@ fn all_current(sight: &Sight<'_>, except: Option<&Member>) -> bool {
 }
 
 fn wanted(sight: &Sight<'_>) -> usize {
-    usize::try_from(sight.record.number_of_replicas).unwrap_or(usize::MAX)
+    let wanted = sight.record.number_of_replicas.clamp(1, REPLICAS_MAX);
+    usize::try_from(wanted).unwrap_or(usize::MAX)
 }
 
 /// The replicas that are to stay.

@@ -24,11 +24,14 @@ fn initialized(sight: &Sight<'_>, next: &mut Record) {
         members.any(|member| member.id == id && sight.view.is_current(member))
     };
     let mut replicas = sight.record.replicas();
-    next.initialized = match sight.record.day_zero {
-        // Each says so by itself; together they are what was asked for.
-        Some(_) => replicas.all(|member| current(member.id)),
-        None => replicas.any(|member| current(member.id)),
-    };
+    // From here on votes count, so that no kernel may count by an earlier record.
+    let told = sight.record.replicas().all(|member| sight.is_told(member));
+    next.initialized = told
+        && match sight.record.day_zero {
+            // Each says so by itself; together they are what was asked for.
+            Some(_) => replicas.all(|member| current(member.id)),
+            None => replicas.any(|member| current(member.id)),
+        };
     if next.initialized {
         for member in &mut next.members {
             member.create &= !current(member.id);

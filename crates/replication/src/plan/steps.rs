@@ -115,7 +115,7 @@ pub(super) fn grow(sight: &Sight<'_>, plan: &mut Plan) {
         let part = sight.view.up(member);
         part.is_some_and(|part| part.backing >= size) && sight.view.is_current(member)
     };
-    let all = sight.voters().all(backed) && sight.all_told(None);
+    let all = sight.voters().all(backed) && sight.untold().is_empty();
     match sight.voters().next() {
         Some(first) if all => plan.steps.push(Step::Grow {
             node: first.node.clone(),
@@ -132,7 +132,8 @@ pub(super) fn grow(sight: &Sight<'_>, plan: &mut Plan) {
 pub(super) fn rejoin(sight: &Sight<'_>, plan: &mut Plan) {
     let alone = |member: &Member, peer: &Member| {
         let link = sight.view.up(member).and_then(|part| part.link(peer.id));
-        link.is_some_and(|link| link.connection == Connection::StandAlone)
+        let alone = link.is_some_and(|link| link.connection == Connection::StandAlone);
+        alone && !member.apart && !peer.apart
     };
     let count = sight.voters().count();
     for member in sight.voters() {
@@ -210,28 +211,32 @@ pub(super) fn delete(sight: &Sight<'_>, plan: &mut Plan) {
             .extend(users.iter().map(|node| format!("node {node} uses it")));
         return;
     }
-    for member in record.members.iter().chain(&record.leftovers) {
-        let replicated = record.address.is_some();
-        match sight.view.node(&member.node) {
-            None if replicated => {
-                plan.waiting
-                    .push(format!("node {} does not answer", member.node));
-                continue;
-            }
-            Some(node) if node.part.is_some() => {
-                let node = member.node.clone();
-                plan.steps.push(Step::Remove { node });
-                continue;
-            }
-            Some(_) | None => {}
+    let known = || record.members.iter().chain(&record.leftovers);
+    // Also what is no member: a call that was late may have left it.
+    for (name, node) in &sight.view.nodes {
+        if node.answers && node.part.is_some() {
+            let node = name.clone();
+            plan.steps.push(Step::Remove { node });
         }
-        let Some(disk) = &member.disk else { continue };
-        match sight.view.disk(disk) {
-            Some(seen) if seen.file.is_some() => {
-                plan.steps.push(Step::DeleteFile { disk: disk.clone() });
-            }
-            Some(_) => {}
-            None => plan.waiting.push(format!("disk {disk} does not answer")),
+    }
+    let silent = |member: &&Member| sight.view.node(&member.node).is_none();
+    if record.address.is_some() {
+        for member in known().filter(silent) {
+            let text = format!("node {} does not answer", member.node);
+            plan.waiting.push(text);
+        }
+    }
+    for (uuid, disk) in &sight.view.disks {
+        let node = sight.view.node(&disk.node);
+        let has_part = node.is_some_and(|node| node.part.is_some());
+        if disk.answers && disk.file.is_some() && !has_part {
+            let disk = uuid.clone();
+            plan.steps.push(Step::DeleteFile { disk });
+        }
+    }
+    for disk in known().filter_map(|member| member.disk.as_ref()) {
+        if sight.view.disk(disk).is_none() {
+            plan.waiting.push(format!("disk {disk} does not answer"));
         }
     }
     if plan.is_settled() {

@@ -12,8 +12,8 @@ const TLS: std::ops::RangeInclusive<u16> = 8000..=8003;
 const SENT: std::ops::RangeInclusive<u16> = 30001..=31000;
 /// What is plain by design: health and metrics, which the kubelet and Prometheus read.
 const PLAIN: [u16; 2] = [9500, 9501];
-/// Ports that every installation uses: the controller asks managers, and certifies them.
-const USED: [u16; 2] = [8000, 8003];
+/// Ports that every installation uses: the controller asks managers and node services, and certifies them.
+const USED: [u16; 3] = [8000, 8002, 8003];
 
 fn is_ours(end: SocketAddrV4) -> bool {
     let is_pod = end.ip().octets()[..2] == [10, 88];

@@ -20,6 +20,11 @@ pub(crate) fn nothing_is_left(cluster: &Cluster) {
         nothing_is_mounted(cluster, node);
     }
     cluster.wait_gone("pv,volumeattachments");
+    // A release that has no such kind has no records.
+    let kind = "get crd replicatedvolumes.baseimage.longhorn.io";
+    if cluster.try_kubectl(kind).status.success() {
+        cluster.wait_gone("replicatedvolumes");
+    }
 }
 
 /// No volume of the driver is mounted on a node.

@@ -17,6 +17,7 @@ mod install;
 mod provisioner;
 mod registry;
 mod release;
+mod replicas;
 mod rights;
 mod stolen;
 mod stranger;
@@ -48,6 +49,7 @@ const STEPS: &[Step] = &[
     ("shared", examples::shared_dataset),
     ("vm", examples::vm_disk),
     ("flexvolume", examples::flexvolume),
+    ("replicas", replicas::row_300_without_drbd_a_volume_says_why),
     ("private", rights::row_88_a_pull_secret_is_the_claims_own),
     ("privilege", rights::row_86_the_manager_has_no_privilege),
     ("rights", rights::row_87_rights),

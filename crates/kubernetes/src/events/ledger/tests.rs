@@ -30,8 +30,24 @@ fn what_is_said_in_each_round_is_written_once_a_minute() {
         Entry::Count("v.1".to_owned(), 6)
     );
     assert_eq!(ledger.say(&key, "2 of 3", after(1260)), Entry::New);
-    ledger.gone(&key);
+    ledger.gone(&key, false);
     assert_eq!(ledger.say(&key, "2 of 3", after(1261)), Entry::New);
+}
+
+#[test]
+fn what_is_not_written_of_an_object_that_there_is_not_takes_nothing_from_others() {
+    let now = Instant::now();
+    let mut ledger = Ledger::new(now);
+    let key = key("v");
+    for _ in 0..100 {
+        assert_eq!(ledger.say(&key, "", now), Entry::New);
+        ledger.gone(&key, true);
+    }
+    for _ in 0..BURST {
+        assert_eq!(ledger.say(&key, "", now), Entry::New);
+        ledger.gone(&key, false);
+    }
+    assert_eq!(ledger.say(&key, "", now), Entry::Quiet);
 }
 
 #[test]

@@ -2,90 +2,38 @@
 //! the controller that leads does the rest.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kubernetes::{ACCOUNT_DIR, Api};
+use kubernetes::Api;
 use replication::Status;
 use types::{NodeId, VolumeName};
 
-use super::records::{Records, Stored, seen};
-use crate::error::{Error, Result};
+use crate::config::{Account, Command, VolumeCommand};
+use crate::error::{Error, Result, replicated};
+use crate::replicated::{Records, Stored, seen};
 
 /// Between two looks at what a command waits for.
 const PAUSE: Duration = Duration::from_secs(2);
 /// How long a record takes that is made again.
 const REBUILT: Duration = Duration::from_mins(2);
 
-/// Commands instead of serving.
-#[derive(Debug, clap::Subcommand)]
-pub enum Command {
-    /// Replicated volumes. Run it in the pod of the controller: kubectl exec deploy/longhorn-csi-controller -c plugin
-    /// -- longhorn-csi-plugin volume list
-    #[command(subcommand)]
-    Volume(VolumeCommand),
-}
-
-/// What can be done with replicated volumes.
-#[derive(Debug, clap::Subcommand)]
-pub enum VolumeCommand {
-    /// Show the replicated volumes and their state.
-    List {
-        #[command(flatten)]
-        account: Account,
-    },
-    /// Move all replicas away from a node, before it is removed for good. Each gets a new replica elsewhere first.
-    /// Waits until the node has none, and can be interrupted: it goes on.
-    Evacuate {
-        /// The node, as in `kubectl get nodes`.
-        node: String,
-        /// Let the node have replicas again.
-        #[arg(long)]
-        undo: bool,
-        #[command(flatten)]
-        account: Account,
-    },
-    /// Make the record of a volume again from what its nodes and disks have. Running pods do not notice.
-    RebuildRecord {
-        /// The name of the volume: that of its PersistentVolume.
-        volume: String,
-        #[command(flatten)]
-        account: Account,
-    },
-}
-
-/// Where the rights come from.
-#[derive(Debug, clap::Args)]
-pub struct Account {
-    /// The directory with the files of the pod's service account, for the Kubernetes API.
-    #[arg(long, default_value = ACCOUNT_DIR, value_name = "DIR")]
-    account_dir: PathBuf,
-}
-
-impl Account {
-    async fn records(&self) -> Result<Records> {
-        let api = Api::in_cluster(&self.account_dir).await;
-        Ok(Records::new(Arc::new(api.map_err(Error::Kubernetes)?)))
-    }
-}
-
 /// Runs a command; what it prints goes to `say`, a line at a time.
 pub async fn run(command: Command, say: impl Fn(&str)) -> Result<()> {
     let Command::Volume(command) = command;
     match command {
-        VolumeCommand::List { account } => list(&account.records().await?, say).await,
+        VolumeCommand::List { account } => list(&records(&account).await?, say).await,
         VolumeCommand::Evacuate {
             node,
             undo,
             account,
         } => {
             let node = NodeId::new(&node).map_err(Error::Name)?;
-            evacuate(&account.records().await?, &node, undo, say).await
+            evacuate(&records(&account).await?, &node, undo, say).await
         }
         VolumeCommand::RebuildRecord { volume, account } => {
             let volume = VolumeName::new(&volume).map_err(Error::Name)?;
-            rebuild(&account.records().await?, &volume, say).await
+            rebuild(&records(&account).await?, &volume, say).await
         }
     }
 }
@@ -170,7 +118,7 @@ async fn evacuate(records: &Records, node: &NodeId, undo: bool, say: impl Fn(&st
 /// Writes a change; one that somebody else was faster with is made in the next round.
 async fn change(records: &Records, stored: &mut Stored) -> Result<()> {
     match records.replace(stored).await {
-        Ok(()) | Err(super::Error::Changed { .. }) => Ok(()),
+        Ok(()) | Err(replicated::Error::Changed { .. }) => Ok(()),
         Err(error) => Err(error.into()),
     }
 }
@@ -193,11 +141,17 @@ async fn rebuild(records: &Records, volume: &VolumeName, say: impl Fn(&str)) -> 
         }
         tokio::time::sleep(PAUSE).await;
     }
-    Err(super::Error::Waiting {
+    Err(replicated::Error::Waiting {
         volume: volume.clone(),
         why: "its record is not there again yet: the controller that leads makes it when the majority of the \
               volume's replicas answers; see its log"
             .to_owned(),
     }
     .into())
+}
+
+/// The records, by the rights of an account.
+async fn records(account: &Account) -> Result<Records> {
+    let api = Api::in_cluster(&account.account_dir).await;
+    Ok(Records::new(Arc::new(api.map_err(Error::Kubernetes)?)))
 }

@@ -1,0 +1,50 @@
+//! The commands for people, as they are typed.
+
+use std::path::PathBuf;
+
+use kubernetes::ACCOUNT_DIR;
+
+/// Commands instead of serving.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Replicated volumes. Run it in the pod of the controller: kubectl exec deploy/longhorn-csi-controller -c plugin
+    /// -- longhorn-csi-plugin volume list
+    #[command(subcommand)]
+    Volume(VolumeCommand),
+}
+
+/// What can be done with replicated volumes.
+#[derive(Debug, clap::Subcommand)]
+pub enum VolumeCommand {
+    /// Show the replicated volumes and their state.
+    List {
+        #[command(flatten)]
+        account: Account,
+    },
+    /// Move all replicas away from a node, before it is removed for good. Each gets a new replica elsewhere first.
+    /// Waits until the node has none, and can be interrupted: it goes on.
+    Evacuate {
+        /// The node, as in `kubectl get nodes`.
+        node: String,
+        /// Let the node have replicas again.
+        #[arg(long)]
+        undo: bool,
+        #[command(flatten)]
+        account: Account,
+    },
+    /// Make the record of a volume again from what its nodes and disks have. Running pods do not notice.
+    RebuildRecord {
+        /// The name of the volume: that of its PersistentVolume.
+        volume: String,
+        #[command(flatten)]
+        account: Account,
+    },
+}
+
+/// Where the rights come from.
+#[derive(Debug, clap::Args)]
+pub struct Account {
+    /// The directory with the files of the pod's service account, for the Kubernetes API.
+    #[arg(long, default_value = ACCOUNT_DIR, value_name = "DIR")]
+    pub(crate) account_dir: PathBuf,
+}

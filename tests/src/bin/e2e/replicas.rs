@@ -1,0 +1,75 @@
+//! Volumes that ask for several replicas, in a cluster whose kernels have no DRBD: they have one, and say why.
+
+use e2e::cluster::Cluster;
+use e2e::wait;
+use serde_json::Value;
+
+use crate::examples::end;
+
+const FILE: &str = "tests/kubernetes/replicas.yaml";
+
+/// Row 300: a volume of one replica where three were asked for. Its record, its conditions and an Event of its claim say
+/// why. Row 301: one that requires all of them is not made.
+pub(crate) fn row_300_without_drbd_a_volume_says_why(cluster: &Cluster) {
+    cluster.apply(FILE);
+    cluster.wait_pod("replicas");
+    assert!(
+        !cluster
+            .exec("replicas", "cat /data/since")
+            .trim()
+            .is_empty()
+    );
+    let claim = cluster.get("pvc replicas");
+    let volume = claim["spec"]["volumeName"].as_str().unwrap();
+    for (condition, value) in [("Available", "true"), ("Healthy", "false")] {
+        cluster.kubectl(&format!(
+            "wait rv/{volume} --for=condition={condition}={value} --timeout=60s"
+        ));
+    }
+    let table = cluster.kubectl(&format!("get rv {volume}"));
+    let mut rows = table.lines().map(|row| row.split_whitespace());
+    let head: Vec<_> = rows.next().unwrap().collect();
+    assert_eq!(
+        head,
+        ["NAME", "SIZE", "REPLICAS", "HOLDER", "STATE", "AGE"],
+        "{table}"
+    );
+    let row: Vec<_> = rows.next().unwrap().collect();
+    let pod = cluster.get("pod replicas");
+    let node = pod["spec"]["nodeName"].as_str().unwrap();
+    assert_eq!(
+        row[..5],
+        [volume, "64Mi", "1/3", node, "Degraded"],
+        "{table}"
+    );
+    let record = cluster.get(&format!("rv {volume}"));
+    assert_eq!(record["status"]["reason"], "NoDrbd", "{record}");
+    assert!(record["spec"]["address"].is_null(), "{record}");
+    says(cluster, "replicas", "NoDrbd", "1 of 3 replicas");
+    says(
+        cluster,
+        "replicas-required",
+        "ProvisioningFailed",
+        "1 of 3 replicas",
+    );
+    // Nothing of the refused one is anywhere.
+    let records = cluster.get("rv");
+    assert_eq!(records["items"].as_array().unwrap().len(), 1, "{records}");
+    end(cluster, &[FILE]);
+    let secrets = cluster.kubectl("get secrets -n longhorn-system -o name");
+    assert!(!secrets.contains("replicated-volume"), "{secrets}");
+}
+
+/// Waits for an Event of a claim.
+fn says(cluster: &Cluster, claim: &str, reason: &str, words: &str) {
+    wait::until(&format!("claim {claim}: {reason}: {words}"), || {
+        let line = format!("get events --field-selector involvedObject.name={claim} -o json");
+        let events: Value = serde_json::from_str(&cluster.kubectl(&line)).unwrap();
+        let mut events = events["items"].as_array().unwrap().iter();
+        let said = |event: &&Value| {
+            let message = event["message"].as_str().unwrap_or_default();
+            event["reason"] == reason && message.contains(words)
+        };
+        events.find(said).map(|_| ())
+    });
+}
