@@ -100,14 +100,15 @@ pub enum Begins {
     Unknown,
 }
 
-/// The shared secret of a volume's members (`drbd.conf(5)`, shared-secret: at most 64 characters).
+/// The shared secret of a volume's members (`drbd.conf(5)`, shared-secret). The kernel takes 63 characters: its 64
+/// bytes end with a zero.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
 
 impl Secret {
     /// The longest that DRBD takes.
-    pub const MAX: usize = 64;
+    pub const MAX: usize = 63;
 
     /// Takes a secret of printable ASCII without spaces; `None`: it is no such text.
     pub fn new(text: String) -> Option<Self> {

@@ -28,7 +28,7 @@ pub enum Error {
     },
     /// Its Secret is of no use.
     #[error(
-        "Secret {name} has no entry shared-secret of 1 to 64 printable characters; the nodes of its volume keep the \
+        "Secret {name} has no entry shared-secret of 1 to 63 printable characters; the nodes of its volume keep the \
          secret that they have: write that one back (drbdsetup show --show-defaults as root), or delete the Secret \
          and detach the volume"
     )]

@@ -19,8 +19,8 @@ pub(crate) const RECORDS: Resource<Record, Shown> = Resource::of_cluster(
 );
 /// The entry of a Secret that has the members' shared secret.
 const SECRET_KEY: &str = "shared-secret";
-/// Bytes of randomness in a secret; as text it has the 64 characters that DRBD takes.
-const SECRET_BYTES: usize = 32;
+/// Bytes of randomness in a secret; as text it has twice as many characters, of the 63 that DRBD takes.
+const SECRET_BYTES: usize = 24;
 
 /// What was seen of a volume, as its record shows it.
 pub(crate) type Shown = Conditioned<Status>;
