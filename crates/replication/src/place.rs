@@ -165,22 +165,68 @@ fn zone<'a>(view: &'a View, node: &'a NodeId) -> &'a str {
     zone.unwrap_or(node.as_str())
 }
 
-/// Why nodes and disks are not used for replicas, for people.
+/// Nodes that are named of those with one and the same trouble. A cluster may have thousands, and what is said of them
+/// stands in each record.
+const NAMED: usize = 5;
+
+/// Why nodes and disks are not used for replicas, for people: each trouble once, with the nodes that have it.
 pub(crate) fn unusable(view: &View, size: ByteSize) -> Vec<String> {
-    let mut why = Vec::new();
+    let mut troubles: Vec<(String, Vec<&NodeId>)> = Vec::new();
     for (name, node) in &view.nodes {
         let mut disks = view.disks.values().filter(|disk| disk.node == *name);
-        if !node.answers {
-            why.push(format!("node {name} does not answer"));
+        let trouble = if !node.answers {
+            "no answer".to_owned()
         } else if let Err(trouble) = &node.engine {
-            why.push(format!("node {name}: {trouble}"));
+            trouble.clone()
         } else if node.address.is_none() {
-            why.push(format!("node {name} has no address for replication"));
+            "no address for replication".to_owned()
         } else if disks.clone().next().is_none() {
-            why.push(format!("node {name} has no disk"));
+            "no disk".to_owned()
         } else if disks.all(|disk| !disk.answers || disk.creatable < size) {
-            why.push(format!("node {name} has no disk with {size} to give"));
+            format!("no disk with {size} to give")
+        } else {
+            continue;
+        };
+        match troubles.iter_mut().find(|(known, _)| *known == trouble) {
+            Some((_, nodes)) => nodes.push(name),
+            None => troubles.push((trouble, vec![name])),
         }
     }
-    why
+    let shown = |(trouble, nodes): (String, Vec<&NodeId>)| {
+        let named: Vec<&str> = nodes.iter().take(NAMED).map(|node| node.as_str()).collect();
+        let plural = if nodes.len() > 1 { "s" } else { "" };
+        let more = match nodes.len().saturating_sub(NAMED) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        format!("node{plural} {}{more}: {trouble}", named.join(", "))
+    };
+    troubles.into_iter().map(shown).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::NodeView;
+
+    #[test]
+    fn a_trouble_of_many_nodes_is_said_once() {
+        let mut view = View::default();
+        for n in 0..1000 {
+            let node = NodeView {
+                answers: n != 3,
+                engine: Err("no module".to_owned()),
+                address: None,
+                zone: None,
+                part: None,
+            };
+            let name = NodeId::new(&format!("n{n:03}")).unwrap();
+            view.nodes.insert(name, node);
+        }
+        let expected = [
+            "nodes n000, n001, n002, n004, n005 and 994 more: no module",
+            "node n003: no answer",
+        ];
+        assert_eq!(unusable(&view, ByteSize(1)), expected);
+    }
 }
