@@ -1,6 +1,7 @@
 //! Volumes that ask for several replicas, in a cluster whose kernels have no DRBD: they have one, and say why.
 
 use e2e::cluster::Cluster;
+use e2e::programs::sources;
 use e2e::wait;
 use serde_json::Value;
 
@@ -9,8 +10,29 @@ use crate::examples::end;
 const FILE: &str = "tests/kubernetes/replicas.yaml";
 
 /// Row 300: a volume of one replica where three were asked for. Its record, its conditions and an Event of its claim say
-/// why. Row 301: one that requires all of them is not made.
+/// why, where replication is off and where it is on. Row 301: one that requires all of them is not made.
 pub(crate) fn row_300_without_drbd_a_volume_says_why(cluster: &Cluster) {
+    one_says_why(cluster);
+    // With replication enabled the plugins get their certificates and are reached in the network of their nodes.
+    install(cluster, "tests/kubernetes/replicated");
+    let plugins = cluster.get("pods -n longhorn-system -l app=longhorn-csi-plugin");
+    for pod in plugins["items"].as_array().unwrap() {
+        assert_eq!(pod["status"]["podIP"], pod["status"]["hostIP"]);
+    }
+    one_says_why(cluster);
+    install(cluster, "tests/kubernetes/overlay");
+}
+
+fn install(cluster: &Cluster, overlay: &str) {
+    let overlay = sources().join(overlay);
+    cluster.kubectl(&format!("apply -k {}", overlay.display()));
+    let plugin = "daemonset/longhorn-csi-plugin";
+    cluster.kubectl(&format!(
+        "rollout status {plugin} -n longhorn-system --timeout=180s"
+    ));
+}
+
+fn one_says_why(cluster: &Cluster) {
     cluster.apply(FILE);
     cluster.wait_pod("replicas");
     assert!(
@@ -42,9 +64,14 @@ pub(crate) fn row_300_without_drbd_a_volume_says_why(cluster: &Cluster) {
         [volume, "64Mi", "1/3", node, "Degraded"],
         "{table}"
     );
-    let record = cluster.get(&format!("rv {volume}"));
-    assert_eq!(record["status"]["reason"], "NoDrbd", "{record}");
-    assert!(record["spec"]["address"].is_null(), "{record}");
+    // Each node was asked, and this is what it says of itself.
+    let why = "nodes n1, n2: this node cannot take part in replicated volumes: the module drbd";
+    wait::until(&format!("the record says: {why}"), || {
+        let record = cluster.get(&format!("rv {volume}"));
+        assert!(record["spec"]["address"].is_null(), "{record}");
+        let message = record["status"]["message"].as_str()?;
+        (record["status"]["reason"] == "NoDrbd" && message.contains(why)).then_some(())
+    });
     says(cluster, "replicas", "NoDrbd", "1 of 3 replicas");
     says(
         cluster,
