@@ -10,9 +10,6 @@ use types::VolumeName;
 use super::records::Stored;
 use super::{Error, Replicated, Result};
 
-/// The first minor number of our devices: those below are for people's own DRBD.
-const FIRST_MINOR: u32 = 1000;
-
 impl Replicated {
     /// An address that no volume has.
     pub(super) async fn free_address(&self) -> Result<Address> {
@@ -22,12 +19,14 @@ impl Replicated {
     fn free_of(&self, records: &[Stored]) -> Result<Address> {
         let taken = records.iter().filter_map(|stored| stored.spec.address);
         let taken: HashSet<u32> = taken.map(|address| address.minor).collect();
+        let mut all = self.settings.ports.clone();
+        let free = all.find(|port| !taken.contains(&u32::from(*port)));
         let (first, last) = (*self.settings.ports.start(), *self.settings.ports.end());
-        let mut all = (FIRST_MINOR..).zip(first..=last);
-        let (minor, port) = all
-            .find(|(minor, _)| !taken.contains(minor))
-            .ok_or(Error::NoPort { first, last })?;
-        Ok(Address { minor, port })
+        let port = free.ok_or(Error::NoPort { first, last })?;
+        Ok(Address {
+            minor: port.into(),
+            port,
+        })
     }
 
     /// Sees to it that no other volume has the address of this one. To be called once it is written, before any node

@@ -126,17 +126,29 @@ impl Plugin {
         more: &[&str],
         pod: &[(&str, String)],
     ) -> Self {
+        let addresses: Vec<_> = managers.iter().map(|m| m.address().to_string()).collect();
+        Self::controller_at(sandbox, name, &addresses.join(","), more, pod)
+    }
+
+    /// The same over the managers at these addresses, separated by commas.
+    #[track_caller]
+    pub fn controller_at(
+        sandbox: &Sandbox,
+        name: &str,
+        managers: &str,
+        more: &[&str],
+        pod: &[(&str, String)],
+    ) -> Self {
         let kubelet = sandbox.make_dir(name);
         let socket = kubelet.join("csi.sock");
-        let addresses: Vec<_> = managers.iter().map(|m| m.address().to_string()).collect();
-        let (endpoint, addresses) = (format!("unix://{}", socket.display()), addresses.join(","));
+        let endpoint = format!("unix://{}", socket.display());
         let arguments = [
             "--mode",
             "controller",
             "--endpoint",
             &endpoint,
             "--manager",
-            &addresses,
+            managers,
         ];
         let arguments = arguments.iter().chain(more);
         let pod = pod.iter().map(|(name, value)| (*name, value.as_str()));
@@ -417,7 +429,7 @@ impl Plugin {
     }
 }
 
-fn connect(socket: &Path) -> Channel {
+pub(crate) fn connect(socket: &Path) -> Channel {
     block_on(async {
         Endpoint::from_shared(format!("unix://{}", socket.display()))
             .expect("a path makes a URI")

@@ -4,6 +4,7 @@
 //! of its own, also when its storage network is cut off. Nothing is installed and nothing is left: kernel and programs
 //! are in the sandbox, the networks in the namespace of the test.
 
+mod cluster;
 mod cpio;
 mod kernel;
 mod machine;
@@ -19,6 +20,7 @@ use self::network::Network;
 use self::system::System;
 use crate::{Sandbox, command};
 
+pub use self::cluster::{Cluster, Volume};
 pub use self::machine::{Machine, Shape};
 pub use self::network::{here, storage_address};
 pub use self::remote::{Ran, Remote};
