@@ -319,22 +319,25 @@ impl Cluster {
         self.agree_on_size(one, other);
     }
 
-    /// A holder without current data of its own knows which it has seen: older data is refused, and by newer it is
-    /// overtaken.
+    /// A node without current data of its own remembers the newest that it has seen: older data is of no use, and
+    /// by newer a holder is overtaken.
     fn fits_holder(&mut self, holder: usize, peer: usize) -> bool {
         let machine = &self.machines[holder];
         let seen = machine.kernel.as_ref().unwrap().seen;
         let Some(meta) = self.attached(peer).filter(|meta| meta.whole) else {
             return true;
         };
-        if !machine.is_primary()
-            || machine.state() == DiskState::UpToDate
-            || seen == meta.generation
-        {
+        let attached = machine.kernel.as_ref().unwrap().attached;
+        let remembers = machine.is_primary() || !attached;
+        if !remembers || machine.state() == DiskState::UpToDate || seen == meta.generation {
             return true;
         }
         if self.generations.is_before(seen, meta.generation) {
-            return self.let_old_go(holder);
+            if machine.is_primary() {
+                return self.let_old_go(holder);
+            }
+            self.machines[holder].kernel.as_mut().unwrap().seen = meta.generation;
+            return true;
         }
         self.machines[peer].meta_mut().unwrap().outdated = true;
         true
@@ -470,6 +473,28 @@ impl Cluster {
     /// Replicas that stay connected when their holder dies in a write agree on it; one that is older learns it.
     fn reconcile(&mut self) {
         let count = self.machines.len();
+        for node in 0..count {
+            let kernel = self.machines[node].kernel.as_ref();
+            let seen = kernel
+                .filter(|kernel| !kernel.attached)
+                .map(|kernel| kernel.seen);
+            let Some(mut seen) = seen else {
+                continue;
+            };
+            let peers = self.current_for(node);
+            let generation = |peer: &usize| self.machines[*peer].meta().unwrap().generation;
+            let generations: Vec<usize> = peers.iter().map(generation).collect();
+            for newer in &generations {
+                if self.generations.is_before(seen, *newer) {
+                    seen = *newer;
+                }
+            }
+            self.machines[node].kernel.as_mut().unwrap().seen = seen;
+            for (peer, generation) in peers.into_iter().zip(generations) {
+                let older = seen != generation && self.generations.is_before(generation, seen);
+                self.machines[peer].meta_mut().unwrap().outdated |= older;
+            }
+        }
         for one in 0..count {
             for other in 0..count {
                 let current = |node: usize| self.machines[node].state() == DiskState::UpToDate;
@@ -657,6 +682,10 @@ impl Cluster {
             let kernel = self.machines[node].kernel.as_mut().unwrap();
             kernel.with = with;
             kernel.seen = next;
+            for one in self.connected(node).collect::<Vec<_>>() {
+                let kernel = self.machines[one].kernel.as_mut().unwrap();
+                kernel.seen = next;
+            }
         }
         let next = self.states.grow(base);
         for one in self.component(node) {

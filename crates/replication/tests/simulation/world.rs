@@ -58,6 +58,8 @@ struct World {
     hopeless: bool,
     /// In percent of what may be.
     faults: usize,
+    /// Events until it gets calmer.
+    hot: usize,
     origin: usize,
     outcome: Outcome,
 }
@@ -126,6 +128,7 @@ impl World {
             calls: Vec::new(),
             hopeless: false,
             faults,
+            hot: 0,
             origin: 0,
             outcome: Outcome::default(),
         }
@@ -255,6 +258,13 @@ impl World {
         self.now += i64::try_from(self.random.below(6)).unwrap();
         let count = self.cluster.machines.len();
         let node = self.random.below(count);
+        if self.hot > 0 {
+            self.hot -= 1;
+            self.attack(node);
+            self.cluster.settle(&mut self.random);
+            self.say(Self::replicas);
+            return;
+        }
         match self.random.below(100) {
             0..22 => {
                 let which = self.random.below(2);
@@ -272,6 +282,73 @@ impl World {
             _ => self.destroy(node),
         }
         self.cluster.settle(&mut self.random);
+    }
+
+    /// What may go wrong while members come and go, all at once.
+    fn attack(&mut self, node: usize) {
+        match self.random.below(100) {
+            0..20 => {
+                let which = self.random.below(2);
+                self.control(which);
+            }
+            20..45 => self.deliver(),
+            45..55 => self.adapt(node),
+            55..75 => self.write(),
+            75..80 => self.cluster.fill(node),
+            80..90 => self.move_pod(node),
+            90..95 => {
+                for machine in &mut self.cluster.machines {
+                    machine.group = u8::try_from(self.random.below(2)).unwrap();
+                }
+                self.say(|world| {
+                    let groups = world.cluster.machines.iter().map(|machine| machine.group);
+                    format!("networks: {:?}", groups.collect::<Vec<_>>())
+                });
+            }
+            95 | 96 => {
+                self.cluster.power_off(node);
+                self.say(|_| format!("n{node} loses power"));
+            }
+            97 => {
+                let machine = &mut self.cluster.machines[node];
+                machine.reachable = !machine.reachable;
+            }
+            _ => {
+                for machine in &mut self.cluster.machines {
+                    machine.on = true;
+                    machine.group = 0;
+                }
+                self.say(|_| "the network and the power are back".to_owned());
+            }
+        }
+    }
+
+    /// Kubernetes moves the pod at once: without asking a node that does not answer.
+    fn move_pod(&mut self, node: usize) {
+        let Some(record) = self.record.clone() else {
+            return;
+        };
+        let name = self.cluster.machines[node].name.clone();
+        if !record.initialized || record.address.is_none() || record.member(&name).is_none() {
+            return;
+        }
+        let holder = record.holder.as_ref().and_then(|holder| self.index(holder));
+        if let Some(at) = holder.filter(|at| self.cluster.machines[*at].reachable) {
+            self.cluster.close(at);
+        }
+        let mut next = record;
+        next.holder = Some(name.clone());
+        self.edit_to(next);
+        let layout = self.record.as_ref().and_then(Record::layout);
+        if let Some(layout) = layout {
+            self.call(&Call::Put(node, layout));
+        }
+        let kept = self.cluster.machines[node].kept.as_ref();
+        if kept.is_some_and(|kept| kept.holder.as_ref() == Some(&name)) {
+            let started = self.cluster.promote(node);
+            self.count(if started { "moves" } else { "moves refused" });
+            self.say(|_| format!("pod moves to {name}: {started}"));
+        }
     }
 
     /// A controller looks, and some time later does what follows.
@@ -352,6 +429,13 @@ impl World {
         let (before, after) = (voters(record), voters(next));
         let changed = before.iter().filter(|id| !after.contains(id)).count()
             + after.iter().filter(|id| !before.contains(id)).count();
+        let parted = |record: &Record| {
+            let members = record.members.iter();
+            members.filter(|member| member.apart).count()
+        };
+        if changed > 0 || parted(record) != parted(next) {
+            self.hot = self.random.below(50);
+        }
         if record.initialized && changed > 1 {
             self.outcome
                 .wrong
