@@ -276,9 +276,9 @@ impl World {
             69..74 => self.cluster.fill(node),
             74..85 => self.pod(node),
             85..91 if self.random.chance(self.faults) => self.fail(node),
-            85..97 => self.recover(node),
-            97 => self.now += i64::try_from(self.random.below(120)).unwrap(),
-            98 => self.edit(node),
+            85..94 => self.recover(node),
+            94 => self.now += i64::try_from(self.random.below(120)).unwrap(),
+            95..98 => self.edit(node),
             _ => self.destroy(node),
         }
         self.cluster.settle(&mut self.random);
@@ -434,7 +434,7 @@ impl World {
             members.filter(|member| member.apart).count()
         };
         if changed > 0 || parted(record) != parted(next) {
-            self.hot = self.random.below(50);
+            self.hot = self.random.below(80);
         }
         if record.initialized && changed > 1 {
             self.outcome
