@@ -24,9 +24,10 @@ fn initialized(sight: &Sight<'_>, next: &mut Record) {
         members.any(|member| member.id == id && sight.view.is_current(member))
     };
     let mut replicas = sight.record.replicas();
-    // From here on votes count, so that no kernel may count by an earlier record.
-    let told = sight.record.replicas().all(|member| sight.is_told(member));
-    next.initialized = told
+    // From here on votes count, so that no kernel may count by an earlier record, and all have what they vote with.
+    let ready = |member| sight.is_told(member) && sight.is_attached(member);
+    let ready = sight.record.replicas().all(ready);
+    next.initialized = ready
         && match sight.record.day_zero {
             // Each says so by itself; together they are what was asked for.
             Some(_) => replicas.all(|member| current(member.id)),
@@ -34,7 +35,7 @@ fn initialized(sight: &Sight<'_>, next: &mut Record) {
         };
     if next.initialized {
         for member in &mut next.members {
-            member.create &= !current(member.id);
+            member.create = false;
         }
     }
 }

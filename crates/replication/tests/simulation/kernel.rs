@@ -230,6 +230,18 @@ impl Cluster {
         }
         self.reconcile();
         self.count_votes();
+        for node in 0..count {
+            let with = Self::mask(&self.current_for(node));
+            let kernel = self.machines[node].kernel.as_mut();
+            // Who was filled is of this generation; when it is lost, the next write begins another.
+            if let Some(kernel) = kernel.filter(|kernel| kernel.primary && kernel.with != 0) {
+                kernel.with |= with;
+            }
+        }
+    }
+
+    fn mask(nodes: &[usize]) -> u32 {
+        nodes.iter().fold(0, |all, one| all | (1_u32 << *one))
     }
 
     fn link(&self, node: usize, id: u8) -> Connection {
@@ -667,7 +679,7 @@ impl Cluster {
         let (first, before) = (*first, kernel.with);
         self.check_data(node);
         let base = self.machines[first].file.as_ref().unwrap().data;
-        let with = targets.iter().fold(0, |all, one| all | (1_u32 << *one));
+        let with = Self::mask(&targets);
         if before != with {
             let generation = self.machines[first].meta().unwrap().generation;
             let next = self.generations.grow(generation);

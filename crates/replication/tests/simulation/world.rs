@@ -232,7 +232,11 @@ impl World {
             };
             view.nodes.insert(machine.name.clone(), node);
             if machine.has_disk {
+                // All disks are asked when it is to be deleted.
                 let concerned = self.record.as_ref().is_some_and(|record| {
+                    if record.deleting {
+                        return true;
+                    }
                     let mut members = record.members.iter().chain(&record.leftovers);
                     members.any(|member| member.disk.as_ref() == Some(&machine.disk))
                 });
