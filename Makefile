@@ -8,7 +8,7 @@ export TOOLS
 export PATH := $(TOOLS)/bin:$(HOME)/.cargo/bin:$(PATH)
 export PYTHONPATH := $(TOOLS)/python
 
-.PHONY: help demo check test bench lint advisories nightly fuzz cross deps images e2e e2e-storage vm-test flexvolume
+.PHONY: help demo check test bench lint advisories nightly fuzz cross simulate deps images e2e e2e-storage vm-test flexvolume
 
 help:
 	@echo "make demo          from a directory to two pods' volumes, with a real registry and web server"
@@ -16,7 +16,7 @@ help:
 	@echo "make test          everything that must hold before a change goes in"
 	@echo "make bench         the benchmarks, beside their references; CASE=name runs one"
 	@echo "make lint          formatting, clippy, licences, dependencies that nothing uses"
-	@echo "make nightly       what is too long for every change: fuzz and cross"
+	@echo "make nightly       what is too long for every change: fuzz, cross and simulate"
 	@echo "make fuzz          the fuzz targets; SECONDS=n for each (60)"
 	@echo "make cross         whether the programs build for aarch64 too"
 	@echo "make advisories    known vulnerabilities of the dependencies; needs GitHub"
@@ -53,12 +53,18 @@ test:
 nightly:
 	@$(MAKE) --no-print-directory fuzz
 	@$(MAKE) --no-print-directory cross
+	@$(MAKE) --no-print-directory simulate
 
 # A check, not programs: those need the other processor's container base as well.
 cross:
 	@scripts/deps build cross
 	@CC_aarch64_unknown_linux_gnu=aarch64-linux-gnu-gcc \
 		$(ALOUD) cargo check --workspace --bins --target aarch64-unknown-linux-gnu
+
+# Ten times what `make test` plays of replicated volumes.
+simulate:
+	@scripts/deps build
+	@SEEDS=100000 $(ALOUD) cargo test --package replication --test simulation -- --nocapture
 
 bench: flexvolume
 	@scripts/deps build demo test bench

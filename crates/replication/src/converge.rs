@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replica_that_is_not_made_yet_is_known_only_to_itself() {
+    fn row_331_a_replica_that_is_not_made_yet_is_known_only_to_itself() {
         let mut grown = layout();
         let new = Member {
             create: true,
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_that_is_apart_counts_and_nobody_connects_to_it() {
+    fn row_331_a_member_that_is_apart_counts_and_nobody_connects_to_it() {
         let mut parted = layout();
         parted.members[2].apart = true;
         assert_eq!(verbs(&parted, &part()), [Verb::Disconnect(MemberId(2))]);
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_majority_must_be_current_from_three_replicas_on() {
+    fn row_332_a_majority_must_be_current_from_three_replicas_on() {
         let mut two = layout();
         two.members.pop();
         let removed = Verb::RemovePeer(MemberId(2));

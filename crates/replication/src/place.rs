@@ -205,6 +205,7 @@ pub(crate) fn unusable(view: &View, size: ByteSize) -> Vec<String> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test")]
 mod tests {
     use super::*;
     use crate::NodeView;
@@ -228,5 +229,101 @@ mod tests {
             "node n003: no answer",
         ];
         assert_eq!(unusable(&view, ByteSize(1)), expected);
+    }
+
+    fn wanted(name: &str, replicas: u32) -> Wanted {
+        Wanted {
+            volume: VolumeName::new(name).unwrap(),
+            replicas,
+            require_all: false,
+            size: ByteSize(1 << 30),
+        }
+    }
+
+    /// Nodes with these zones and a disk of so many GiB each.
+    fn view(nodes: &[(&str, u64)]) -> View {
+        let mut view = View::default();
+        for (index, (zone, room)) in nodes.iter().enumerate() {
+            let node = NodeId::new(&format!("n{index}")).unwrap();
+            let disk = DiskView {
+                node: node.clone(),
+                answers: true,
+                creatable: ByteSize(room << 30),
+                file: None,
+                preferred: None,
+            };
+            view.disks
+                .insert(DiskUuid::new(&format!("d{index}")).unwrap(), disk);
+            let seen = NodeView {
+                answers: true,
+                engine: Ok("9.3.3".to_owned()),
+                address: Some("10.0.0.1".parse().unwrap()),
+                zone: Some((*zone).to_owned()),
+                part: None,
+            };
+            view.nodes.insert(node, seen);
+        }
+        view
+    }
+
+    #[test]
+    fn replicas_are_in_as_many_zones_as_there_are() {
+        let view = view(&[("a", 10), ("a", 10), ("a", 10), ("b", 2), ("c", 2)]);
+        for volume in 0..100 {
+            let disks = place(&wanted(&format!("v{volume}"), 3), &view).unwrap();
+            let zones = disks.iter().map(|disk| zone(&view, &view.disks[disk].node));
+            let zones: std::collections::BTreeSet<_> = zones.collect();
+            assert_eq!(zones.len(), 3, "{disks:?}");
+            assert_eq!(
+                place(&wanted(&format!("v{volume}"), 3), &view).unwrap(),
+                disks
+            );
+        }
+    }
+
+    #[test]
+    fn volumes_are_spread_as_room_is() {
+        let view = view(&[("a", 30), ("b", 10)]);
+        let first = |volume: u32| place(&wanted(&format!("v{volume}"), 1), &view).unwrap();
+        let large = (0..1000).filter(|volume| first(*volume)[0].as_str() == "d0");
+        let large = large.count();
+        assert!(
+            (680..820).contains(&large),
+            "{large} of 1000, and 750 are expected"
+        );
+    }
+
+    #[test]
+    fn nodes_without_the_engine_have_no_replica_of_several_and_say_why() {
+        let mut view = view(&[("a", 10), ("b", 10), ("c", 10)]);
+        let node = |name: &str| NodeId::new(name).unwrap();
+        view.nodes.get_mut(&node("n1")).unwrap().engine = Err("no DRBD".to_owned());
+        let all = Wanted {
+            require_all: true,
+            ..wanted("v", 3)
+        };
+        assert_eq!(place(&wanted("v", 3), &view).unwrap().len(), 2);
+        let shortage = place(&all, &view).unwrap_err().to_string();
+        assert!(
+            shortage.contains("2 of 3") && shortage.contains("n1: no DRBD"),
+            "{shortage}"
+        );
+        for name in ["n0", "n2"] {
+            view.nodes.get_mut(&node(name)).unwrap().engine = Err("no DRBD".to_owned());
+        }
+        assert_eq!(place(&wanted("v", 3), &view).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn the_preferred_disk_is_the_first() {
+        let mut view = view(&[("a", 10), ("b", 10), ("c", 10)]);
+        let second = DiskUuid::new("d1").unwrap();
+        view.disks.get_mut(&second).unwrap().preferred = Some(0);
+        for volume in 0..20 {
+            let disks = place(&wanted(&format!("v{volume}"), 2), &view).unwrap();
+            assert_eq!(disks[0], second);
+        }
+        view.disks.get_mut(&second).unwrap().creatable = ByteSize(1);
+        assert!(!place(&wanted("v", 3), &view).unwrap().contains(&second));
     }
 }

@@ -1,4 +1,4 @@
-//! Replicated volumes, simulated: the decisions of the controller and of the nodes as they are, over a model of
+//! Rows 330 to 333: replicated volumes, simulated: the decisions of the controller and of the nodes as they are, over a model of
 //! DRBD's kernels, with everything that fails around them.
 //!
 //! `SEED=n` plays one seed and prints what happens; `SEEDS=n` plays that many. The same seed gives the same run.
@@ -50,7 +50,7 @@ fn check(seed: u64) -> Result<Outcome, String> {
 }
 
 #[test]
-fn whatever_fails_no_acknowledged_write_is_lost_and_all_heals() {
+fn row_330_whatever_fails_no_acknowledged_write_is_lost_and_all_heals() {
     if let Some(seed) = number("SEED") {
         let outcome = traced(seed);
         println!("{}", outcome.trace.join("\n"));
