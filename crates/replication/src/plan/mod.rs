@@ -6,6 +6,7 @@
 mod members;
 mod notes;
 mod plain;
+mod seats;
 mod steps;
 
 use types::{ByteSize, DiskUuid, NodeId};
