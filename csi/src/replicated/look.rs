@@ -112,7 +112,9 @@ impl Replicated {
                 continue;
             };
             let concerned = record.members.iter().chain(&record.leftovers);
-            let is_concerned = concerned.clone().any(|m| m.disk.as_ref() == Some(&uuid));
+            // Of one that is being deleted, a late call may have made a file on any disk.
+            let is_concerned =
+                record.deleting || concerned.clone().any(|m| m.disk.as_ref() == Some(&uuid));
             let part = nodes.get(&node).and_then(|node| node.part.as_ref());
             let attached = part.filter(|part| {
                 let here = record.member(&node);

@@ -311,6 +311,16 @@ impl Cluster {
         self.release(volume, n);
     }
 
+    /// What a kubelet does with the volume of a pod that has ended, as often as it takes.
+    #[track_caller]
+    pub fn unstage_soon(&self, volume: &Volume, n: u8) {
+        let end = Instant::now() + Duration::from_secs(60);
+        while let Err(status) = self.unstage(volume, n) {
+            assert!(Instant::now() < end, "{status}\n{}", self.logs());
+            std::thread::sleep(Duration::from_secs(1));
+        }
+    }
+
     /// NodeUnpublishVolume and NodeUnstageVolume.
     pub fn unstage(&self, volume: &Volume, n: u8) -> Result<(), Status> {
         let mut node = self.nodes[&n].clone();
@@ -336,6 +346,31 @@ impl Cluster {
         let mut controller = self.plugin().controller();
         let asked = controller.controller_unpublish_volume(request);
         block_on(asked).unwrap_or_else(|status| panic!("{status}\n{}", self.logs()));
+    }
+
+    /// ControllerExpandVolume.
+    #[track_caller]
+    pub fn expand(&self, volume: &Volume, size: u64) {
+        let request = pb::ControllerExpandVolumeRequest {
+            volume_id: volume.id().into(),
+            capacity_range: Some(pb::CapacityRange {
+                required_bytes: i64::try_from(size).expect("a size"),
+                limit_bytes: 0,
+            }),
+            volume_capability: volume.claim.request.volume_capabilities.first().cloned(),
+            ..Default::default()
+        };
+        wait::until("the volume is grown", || {
+            let mut controller = self.plugin().controller();
+            block_on(controller.controller_expand_volume(request.clone())).ok()
+        });
+    }
+
+    /// What `volume evacuate` writes into a record.
+    pub fn evacuate(&self, volume: &Volume, n: u8) {
+        let patch = format!("{{\"spec\":{{\"evacuate\":[\"node-{n}\"]}}}}");
+        let asked = ["patch", "rv", volume.id(), "--type=merge", "-p", &patch];
+        self.api.kubectl(&asked, "");
     }
 
     /// DeleteVolume.

@@ -74,7 +74,7 @@ impl Adapt<'_> {
 
     /// What no verb is about: the addresses of peers that are known already.
     pub(super) fn move_peers(&self) -> Result<()> {
-        let Some(seen) = self.seen else {
+        let Some(seen) = self.seen.filter(|_| self.me().is_ok()) else {
             return Ok(());
         };
         for member in &self.layout.members {

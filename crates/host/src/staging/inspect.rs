@@ -170,6 +170,17 @@ pub(super) fn at_among(mounts: &[Mount], place: &Place, volume: &VolumeName) -> 
     Ok(found)
 }
 
+/// Whether a mount shows the node of a device of DRBD that the kernel has no more: a replicated volume was taken from
+/// this node while a pod had it as a block device. Nothing can be reached through it.
+pub(super) fn is_of_gone_device(mount: &Mount) -> bool {
+    // The kernel writes this behind the name of a file that is gone: proc(5).
+    let root = mount.root.to_string_lossy();
+    let name = root.trim_end_matches("//deleted").trim_start_matches('/');
+    mount.fs_type == "devtmpfs"
+        && drbd::is_name(name)
+        && matches!(BlockDevice::named(name), Ok(None))
+}
+
 /// The attached device of a volume that a mount shows, as a file system or as its node.
 pub(super) fn device_of(mount: &Mount) -> Result<Option<(Attached, Status)>> {
     let Some(name) = device_name(mount) else {

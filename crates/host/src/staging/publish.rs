@@ -249,6 +249,9 @@ pub(super) fn unpublish(volume: &VolumeName, target_path: &Path) -> Result<()> {
     loop {
         match inspect::at(&target, volume)? {
             AtPlace::Nothing => break,
+            AtPlace::Foreign(mount) if inspect::is_of_gone_device(&mount) => {
+                mounts::unmount(&target, Unmount::Lazy)?;
+            }
             AtPlace::Foreign(mount) => return Err(inspect::foreign(&mount)),
             AtPlace::Ours(found) => {
                 let is_dead = inspect::is_dead(&found).unwrap_or(true);
