@@ -119,13 +119,14 @@ e2e:
 e2e-storage:
 	@tests/kubernetes/run suite
 
-# Three machines that lose power and cables, so one test after the other. VM="drbd …" runs some: tests/tests/vm_*.rs.
+# Three machines that lose power and cables, so one test after the other. VM="drbd …" runs some: tests/tests/vm_*.rs;
+# ROW=row_340 one of them.
 VM ?= $(patsubst tests/tests/vm_%.rs,%,$(wildcard tests/tests/vm_*.rs))
 vm-test:
 	@scripts/deps build vm
 	@$(ALOUD) cargo build --workspace --bins --features failpoints
 	@VM_TEST=1 E2E_NO_BUILD=1 $(ALOUD) cargo test --package e2e --features failpoints \
-		$(addprefix --test vm_,$(VM)) -- --test-threads=1
+		$(addprefix --test vm_,$(VM)) -- --test-threads=1 $(ROW)
 
 deps:
 	@scripts/deps build lint demo test bench fuzz e2e

@@ -9,7 +9,7 @@ use e2e::wait;
 
 const MIB: u64 = 1 << 20;
 /// Emulated machines are slow.
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 
 fn of_image<'a>(image: &'a [(&'static str, String); 3]) -> Vec<(&'a str, &'a str)> {
     image
@@ -165,6 +165,18 @@ fn row_341_a_holder_without_a_replica_is_cut_off_let_go_and_comes_back() {
     others.wait_for(20);
 
     println!("{:?}: evacuated", begun.elapsed());
+    let nodes = (with[1], with[0]);
+    all_lose_their_power(&mut cluster, &volume, elsewhere, others, nodes);
+}
+
+/// All at once, while the first of these nodes writes; the second goes on.
+fn all_lose_their_power(
+    cluster: &mut Cluster,
+    volume: &Volume,
+    mut elsewhere: Volume,
+    mut others: Writers,
+    (holder, next): (u8, u8),
+) {
     // All lose their power at once.
     let acknowledged = others.acknowledged().to_vec();
     for n in cluster.all() {
@@ -179,11 +191,11 @@ fn row_341_a_holder_without_a_replica_is_cut_off_let_go_and_comes_back() {
         );
         last
     };
-    cluster.release(&volume, with[1]);
+    cluster.release(volume, holder);
     cluster.switch_on(&cluster.all());
-    let device = cluster.attach(&mut elsewhere, with[0]);
-    judge(&cluster.guests[with[0]], &device, &acknowledged);
-    cluster.wait_healthy(&volume, SOON);
-    cluster.detach(&elsewhere, with[0]);
-    cluster.delete(&volume);
+    let device = cluster.attach(&mut elsewhere, next);
+    judge(&cluster.guests[next], &device, &acknowledged);
+    cluster.wait_healthy(volume, SOON);
+    cluster.detach(&elsewhere, next);
+    cluster.delete(volume);
 }

@@ -1,6 +1,12 @@
 //! Snapshots of groups, as the external snapshotter takes them.
 
-use super::*;
+use proto::csi::v1 as pb;
+use proto::csi::v1::group_controller_client::GroupControllerClient;
+use tonic::Status;
+use tonic::transport::Channel;
+
+use super::{Plugin, still_going_on};
+use crate::{block_on, wait};
 
 impl Plugin {
     /// CreateVolumeGroupSnapshot, again while it is still going on.

@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 
 use proto::csi::v1 as pb;
 use proto::csi::v1::controller_client::ControllerClient;
-use proto::csi::v1::group_controller_client::GroupControllerClient;
 use proto::csi::v1::identity_client::IdentityClient;
 use proto::csi::v1::node_client::NodeClient;
 use proto::node::v1::node_client::NodeClient as NodeServiceClient;

@@ -2,6 +2,7 @@
 //! who calls CSI as Kubernetes does.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -156,7 +157,7 @@ impl Cluster {
             _plugin: plugin,
         };
         self.programs.insert(n, programs);
-        let end = Instant::now() + Duration::from_secs(60);
+        let end = Instant::now() + Duration::from_mins(1);
         while !self.guests[n]
             .run(&format!("test -S {MANAGER} && test -S {NODE}"))
             .is_ok()
@@ -264,7 +265,7 @@ impl Cluster {
                 .controller_publish_volume(request),
         )?;
         volume.claim.publish_context = published.into_inner().publish_context;
-        let (staging, target) = (self.staging(volume), self.target(volume));
+        let (staging, target) = (Self::staging(volume), Self::target(volume));
         self.guests[n].sh(&format!("mkdir -p {staging} $(dirname {target})"));
         let request = pb::NodeStageVolumeRequest {
             volume_id: volume.id().into(),
@@ -289,14 +290,14 @@ impl Cluster {
         Ok(target)
     }
 
-    fn staging(&self, volume: &Volume) -> String {
+    fn staging(volume: &Volume) -> String {
         format!(
             "{KUBELET}/plugins/kubernetes.io/csi/volumeDevices/staging/{}",
             volume.id()
         )
     }
 
-    fn target(&self, volume: &Volume) -> String {
+    fn target(volume: &Volume) -> String {
         format!(
             "{KUBELET}/plugins/kubernetes.io/csi/volumeDevices/publish/{}/pod",
             volume.id()
@@ -314,7 +315,7 @@ impl Cluster {
     /// What a kubelet does with the volume of a pod that has ended, as often as it takes.
     #[track_caller]
     pub fn unstage_soon(&self, volume: &Volume, n: u8) {
-        let end = Instant::now() + Duration::from_secs(60);
+        let end = Instant::now() + Duration::from_mins(1);
         while let Err(status) = self.unstage(volume, n) {
             assert!(Instant::now() < end, "{status}\n{}", self.logs());
             std::thread::sleep(Duration::from_secs(1));
@@ -326,11 +327,11 @@ impl Cluster {
         let mut node = self.nodes[&n].clone();
         block_on(node.node_unpublish_volume(pb::NodeUnpublishVolumeRequest {
             volume_id: volume.id().into(),
-            target_path: self.target(volume),
+            target_path: Self::target(volume),
         }))?;
         block_on(node.node_unstage_volume(pb::NodeUnstageVolumeRequest {
             volume_id: volume.id().into(),
-            staging_target_path: self.staging(volume),
+            staging_target_path: Self::staging(volume),
         }))?;
         Ok(())
     }
@@ -419,7 +420,8 @@ impl Cluster {
             let ran = machine.run(
                 "tail -n 25 /run/manager.log /run/plugin.log; drbdsetup status --verbose; dmesg | grep drbd | tail -n 30",
             );
-            all.push_str(&format!("== {}\n{}\n", machine.name(), ran.output));
+            // Writing to a text does not fail.
+            let _ = write!(all, "== {}\n{}\n", machine.name(), ran.output);
         }
         if let Some(controller) = &self.controller {
             let log = controller.process.log();
