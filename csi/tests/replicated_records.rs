@@ -8,6 +8,8 @@ use e2e::manager::{Options, init_disk};
 use e2e::{Manager, Need, Sandbox, block_on, needs, wait};
 use proto::csi::v1 as pb;
 use serde_json::Value;
+use std::os::unix::process::ExitStatusExt as _;
+
 use tonic::{Code, Status};
 
 const MIB: u64 = 1 << 20;
@@ -46,10 +48,23 @@ impl Cluster {
     }
 
     fn controller(sandbox: &Sandbox, api: &KubeApi, manager: &Manager, node: &Plugin) -> Plugin {
+        Self::killed_at(sandbox, api, manager, node, "")
+    }
+
+    /// A controller that is killed at a failpoint.
+    fn killed_at(
+        sandbox: &Sandbox,
+        api: &KubeApi,
+        manager: &Manager,
+        node: &Plugin,
+        failpoints: &str,
+    ) -> Plugin {
         let service = format!("unix:{}", node.node_socket().display());
         let account = api.account().display().to_string();
         let more = ["--node-service", &service, "--account-dir", &account];
-        Plugin::controller_in(sandbox, "controller", &[manager], &more, &api.environment())
+        let mut environment = api.environment().to_vec();
+        environment.push(("FAILPOINTS", failpoints.to_owned()));
+        Plugin::controller_in(sandbox, "controller", &[manager], &more, &environment)
     }
 
     fn record(&self, volume: &str) -> Option<Value> {
@@ -204,4 +219,84 @@ fn row_301_who_requires_all_replicas_gets_a_refusal_and_nothing_is_left() {
         .insert("numberOfReplicas".to_owned(), "1".to_owned());
     cluster.controller.provision(&request).unwrap();
     assert!(cluster.record("pvc-single").is_none());
+}
+
+#[test]
+fn row_302_a_controller_killed_at_any_step_leaves_what_the_next_one_goes_on_from() {
+    let Some(mut cluster) = Cluster::start("replicated-killed") else {
+        return;
+    };
+    if let Some(missing) = needs::missing(&[Need::Failpoints]) {
+        return needs::skip(&missing);
+    }
+    for point in [
+        "csi.replicated.begun",
+        "csi.replicated.file_made",
+        "csi.replicated.changed",
+        "csi.replicated.expanding",
+        "csi.controller_unpublish.recorded",
+        "csi.replicated.deleting",
+        "csi.replicated.secret_removed",
+    ] {
+        let name = point.replace(['.', '_'], "-");
+        let request = asked(&name, 8 * MIB, &[]);
+        let start = |cluster: &Cluster, failpoints: &str| {
+            let Cluster {
+                sandbox,
+                api,
+                manager,
+                node,
+                ..
+            } = cluster;
+            Cluster::killed_at(sandbox, api, manager, node, failpoints)
+        };
+        cluster.controller = start(&cluster, &format!("{point}=return"));
+        // Each call as its caller makes it: again after the controller was killed, to the next one.
+        let mut kills = 0;
+        let mut life = |cluster: &mut Cluster, call: &dyn Fn(&mut Cluster) -> bool| {
+            if !call(cluster) {
+                kills += 1;
+                assert_eq!(cluster.controller.process.wait_end().signal(), Some(9));
+                cluster.controller = start(cluster, "");
+                assert!(call(cluster), "{point}");
+            }
+        };
+        let claims = std::cell::RefCell::new(None);
+        life(&mut cluster, &|cluster| {
+            loop {
+                match cluster.controller.provision_once(&request) {
+                    Ok(made) => {
+                        claims.replace(Some(made));
+                        return true;
+                    }
+                    Err(status) if status.code() == Code::Aborted => {}
+                    Err(_) => return false,
+                }
+            }
+        });
+        let mut claim = claims.take().unwrap();
+        life(&mut cluster, &|cluster| {
+            let mut claim = claim.clone();
+            cluster.publish(&mut claim).is_ok()
+        });
+        cluster.publish(&mut claim).unwrap();
+        life(&mut cluster, &|cluster| {
+            cluster.controller.detach(&claim).is_ok()
+        });
+        life(&mut cluster, &|cluster| {
+            cluster.controller.grow(&claim, 16 * MIB).is_ok()
+        });
+        life(&mut cluster, &|cluster| {
+            cluster.controller.delete(&claim).is_ok()
+        });
+        assert_eq!(kills, 1, "{point} is reached once");
+        wait::until("the record is gone", || {
+            cluster.record(&name).is_none().then_some(())
+        });
+        assert_eq!(
+            cluster.manager.list_volumes().unwrap(),
+            Vec::new(),
+            "{point}"
+        );
+    }
 }

@@ -10,7 +10,7 @@ use e2e::{Disk, FileSystem, Manager, Need, Sandbox, documents, needs};
 
 /// Steps that no request of the life takes: `crates/store/tests/crash.rs` kills at them, and
 /// `tests/tests/csi_cluster.rs` and `disk_identity.rs` at those of the roster and of a node's record.
-const ELSEWHERE: [&str; 8] = [
+const ELSEWHERE: [&str; 9] = [
     "store.node_state.",
     "store.roster.",
     "store.adopt.",
@@ -19,6 +19,8 @@ const ELSEWHERE: [&str; 8] = [
     "store.quarantine.",
     "store.orphans.",
     "store.delete.unlinked",
+    // One that becomes a replica: what is left is looked at in crates/volume/src/replica.rs.
+    "volume.replica.",
 ];
 
 /// Where the sources of the daemon say that a step is done.

@@ -137,6 +137,17 @@ fn row_76_the_plugin_killed_at_every_failpoint_converges_on_the_same_call() {
             killed_nowhere.push(point);
         }
     }
+    // Of replicated volumes: `csi/tests/replicated_records.rs` and `crates/node/tests` are killed there, and the
+    // simulation of `crates/replication` between any two steps.
+    let replicated = [
+        "csi.replicated.",
+        "csi.controller_unpublish.recorded",
+        "csi.create_snapshot.suspended",
+        "host.drbd.",
+        "host.format.copied",
+        "host.format.marked",
+    ];
+    killed_nowhere.retain(|point| !replicated.iter().any(|area| point.starts_with(area)));
     assert!(
         killed_nowhere.is_empty(),
         "no call reaches {killed_nowhere:?}"
