@@ -79,6 +79,8 @@ pub(crate) fn row_271_helm_upgrade(cluster: &Cluster) {
     cluster.kubectl("delete --wait=false pvc -l app=writer");
     nothing_is_left(cluster);
     shell.run(&format!("helm uninstall {RELEASE}"));
+    // The chart leaves the kind of its records, with all of them; the next step wants a cluster that never had it.
+    shell.run("kubectl delete crd replicatedvolumes.baseimage.longhorn.io");
     cluster.kubectl("delete namespace longhorn-system");
     nothing_of_ours(cluster);
 }
