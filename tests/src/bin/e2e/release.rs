@@ -80,7 +80,7 @@ pub(crate) fn row_271_helm_upgrade(cluster: &Cluster) {
     nothing_is_left(cluster);
     shell.run(&format!("helm uninstall {RELEASE}"));
     // The chart leaves the kind of its records, with all of them; the next step wants a cluster that never had it.
-    shell.run("kubectl delete crd replicatedvolumes.baseimage.longhorn.io");
+    cluster.kubectl("delete crd replicatedvolumes.baseimage.longhorn.io");
     cluster.kubectl("delete namespace longhorn-system");
     nothing_of_ours(cluster);
 }
