@@ -11,7 +11,7 @@ use e2e::{Sandbox, wait};
 use serde_json::{Value, json};
 
 use crate::examples::end;
-use crate::install::{is_ready, tools};
+use crate::install::tools;
 use crate::provisioner::fetch_everywhere;
 
 const NAMESPACE: &str = "longhorn-system";
@@ -78,15 +78,6 @@ pub(crate) fn row_272_a_node_is_broken_into(cluster: &Cluster) {
     fetch_everywhere(cluster);
     let snapshot = snapshot(cluster);
 
-    // The manifests open no port of the node service: nothing needs it yet.
-    let listen = format!(
-        r#"[{{"op":"add","path":"/spec/template/spec/containers/0/args/-","value":"--node-listen=0.0.0.0:{NODE_PORT}"}}]"#
-    );
-    let plugin =
-        format!("-n {NAMESPACE} patch daemonset longhorn-csi-plugin --type=json -p {listen}");
-    cluster.kubectl(&plugin);
-    is_ready(cluster);
-
     let attacker = Attacker::new(cluster);
     for (what, role) in [
         ("backing-image-manager", "manager"),
@@ -104,10 +95,6 @@ pub(crate) fn row_272_a_node_is_broken_into(cluster: &Cluster) {
         attacker.reads_images_of_node_1(role, &stolen, &snapshot);
     }
     attacker.others_get_no_certificate();
-    cluster.kubectl(&format!(
-        "-n {NAMESPACE} rollout undo daemonset/longhorn-csi-plugin"
-    ));
-    is_ready(cluster);
 
     assert_eq!(cluster.exec("blank", "cat /data/since"), since);
     cluster.kubectl("delete volumesnapshot stolen");
