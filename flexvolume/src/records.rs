@@ -13,11 +13,12 @@
 //! leaves a record of all its leftovers. It is outside the directory of the pod, where the kubelet
 //! takes every name for a volume.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use host::paths::create_anew;
 use serde::{Deserialize, Serialize};
 use types::{NodeId, VolumeName};
 
@@ -196,16 +197,7 @@ impl State {
         let path = self.record_path(target);
         let new = path.with_extension("json.new");
         let write = || {
-            // Only the holder of the target's lock writes it: what is there is a crash's leftover.
-            match fs::remove_file(&new) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(&new)?;
+            let mut file = create_anew(&new)?;
             file.write_all(&serde_json::to_vec(record)?)?;
             file.sync_all()?;
             fs::rename(&new, &path)?;

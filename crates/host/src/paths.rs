@@ -5,10 +5,11 @@
 //! followed, once: kubelet's own directory often is one.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags};
@@ -274,6 +275,24 @@ pub fn below(directory: &Path, path: &Path) -> Result<PathBuf> {
         }
         Err(errno) => Err(Error::io("open the directory", parent)(errno)),
     }
+}
+
+/// A new file of this process alone (0600) in place of a crash's leftover of that name. Of callers that may meet, the
+/// one that holds their lock makes it.
+///
+/// # Errors
+/// The leftover cannot be removed, or somebody else makes a file of that name.
+pub fn create_anew(path: &Path) -> io::Result<File> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
 }
 
 /// Opens a volume's file: a regular file, its last component no link.

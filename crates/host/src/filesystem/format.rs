@@ -12,10 +12,10 @@
 //! A crash before 7 leaves the blank volume and a leftover that the next attempt removes; after 7 the
 //! formatted volume. mkfs never gets to see a file or device that holds anything.
 
-use std::fs::{File, OpenOptions, Permissions};
+use std::fs::{File, Permissions};
 use std::io;
 use std::ops::{Range, RangeInclusive};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -177,16 +177,7 @@ impl Drop for Leftover {
 
 /// A fresh sparse file with the size, owner and mode of the volume's.
 fn create(path: &Path, like: &std::fs::Metadata) -> io::Result<File> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
+    let file = paths::create_anew(path)?;
     // In this order it needs CAP_CHOWN, in the other CAP_FOWNER as well.
     file.set_permissions(Permissions::from_mode(like.mode() & 0o7777))?;
     fchown(&file, Some(like.uid()), Some(like.gid()))?;

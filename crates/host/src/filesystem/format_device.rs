@@ -11,7 +11,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use probe::FsType;
@@ -21,6 +21,7 @@ use types::{ByteSize, VolumeName, crash_point};
 
 use super::format::{Leftover, make, sizes};
 use crate::device::BlockDevice;
+use crate::paths::create_anew;
 use crate::{Error, Result};
 
 /// The mark, a sector long. No file system begins like this.
@@ -72,16 +73,7 @@ pub(crate) fn format_device(
 }
 
 fn create(path: &Path, size: u64) -> io::Result<File> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
+    let file = create_anew(path)?;
     file.set_len(size)?;
     Ok(file)
 }

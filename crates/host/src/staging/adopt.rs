@@ -3,10 +3,11 @@
 use std::fs::File;
 use std::path::Path;
 
+use super::Staged;
 use super::inspect::{self, AtPlace, Found};
+use super::mounting::writing;
 use super::record::{self, Kind};
 use super::stage::{Stage, staged};
-use super::{Access, Staged};
 use crate::filesystem;
 use crate::loopdev::{self, FileId, LoopDevice, Status};
 use crate::mountinfo;
@@ -49,33 +50,15 @@ impl Stage<'_> {
 
     /// Takes an existing mount for the result, if it is what was asked for.
     pub(super) fn adopt_mount(&mut self, found: &Found) -> Result<Staged> {
-        let Access::Mount { fs_type, .. } = &self.request.access else {
-            return Err(self.incompatible(Kind::Mount.describe(), Kind::Block.describe()));
-        };
-        let present = &found.mount.fs_type;
-        if let Some(asked) = fs_type.filter(|asked| asked.as_str() != present.as_str()) {
-            return Err(self.incompatible(&format!("as {present}"), asked.as_str()));
-        }
-        let read_only = found.mount.has_option("ro");
-        if read_only != self.wanted.read_only {
-            return Err(self.incompatible(writing(read_only), writing(self.wanted.read_only)));
-        }
-        if let Some(flags) = self.lock.record().map(|record| &record.flags)
-            && *flags != self.wanted.flags
-        {
-            let (flags, wanted) = (flags.join(","), self.wanted.flags.join(","));
-            return Err(self.incompatible(
-                &format!("with the mount flags {flags:?}"),
-                &format!("{wanted:?}"),
-            ));
-        }
+        let mounting = self.mounting();
+        mounting.suits(found, self.lock.record(), &self.wanted)?;
         let file = self.open_file(false)?;
         if file_id(&file, &self.volume().file)? != found.status.file {
-            return Err(self.incompatible("from another file", "this one"));
+            return Err(self.request.incompatible("from another file", "this one"));
         }
         self.same_part(&found.status)?;
         self.lock.store(self.wanted.clone())?;
-        let fs_type = present.parse().ok();
+        let fs_type = found.mount.fs_type.parse().ok();
         if cannot_grow(found)? {
             tracing::warn!(volume = %self.name(), "the file system grows when it is staged next");
         } else if let Some(fs_type) = fs_type.filter(|_| !found.mount.is_read_only()) {
@@ -143,12 +126,12 @@ impl Stage<'_> {
         let is_mounted = others.iter().any(|mount| !inspect::is_device_node(mount));
         let kind = Kind::of(&self.request.access);
         match kind {
-            Kind::Block if is_mounted => {
-                Err(self.incompatible(Kind::Mount.describe(), kind.describe()))
-            }
-            Kind::Mount if is_block => {
-                Err(self.incompatible(Kind::Block.describe(), kind.describe()))
-            }
+            Kind::Block if is_mounted => Err(self
+                .request
+                .incompatible(Kind::Mount.describe(), kind.describe())),
+            Kind::Mount if is_block => Err(self
+                .request
+                .incompatible(Kind::Block.describe(), kind.describe())),
             Kind::Block if is_block => self.same_access(status).map(|()| true),
             Kind::Block => Ok(false),
             Kind::Mount => Ok(is_mounted),
@@ -161,7 +144,7 @@ impl Stage<'_> {
             return Ok(());
         }
         let (is, asked) = (writing(status.read_only), writing(self.wanted.read_only));
-        Err(self.incompatible(is, asked))
+        Err(self.request.incompatible(is, asked))
     }
 
     /// Whether a device in use shows the bytes that are asked for.
@@ -169,16 +152,9 @@ impl Stage<'_> {
         if status.part == self.volume().part {
             return Ok(());
         }
-        Err(self.incompatible("with another partition", "this one"))
-    }
-
-    fn incompatible(&self, present: &str, asked: &str) -> Error {
-        Error::Incompatible {
-            volume: self.name().clone(),
-            path: self.request.staging_path.clone(),
-            present: present.to_owned(),
-            asked: asked.to_owned(),
-        }
+        Err(self
+            .request
+            .incompatible("with another partition", "this one"))
     }
 }
 
@@ -195,12 +171,4 @@ fn cannot_grow(found: &Found) -> Result<bool> {
 
 fn file_id(file: &File, path: &Path) -> Result<FileId> {
     FileId::of(file).map_err(Error::io("inspect", path))
-}
-
-fn writing(read_only: bool) -> &'static str {
-    if read_only {
-        "read-only"
-    } else {
-        "for writing"
-    }
 }

@@ -3,8 +3,9 @@
 use probe::FsType;
 use types::crash_point;
 
-use super::inspect::Attached;
-use super::{Check, StageRequest};
+use super::inspect::{Attached, Found};
+use super::record::{Kind, Record};
+use super::{Access, Check, StageRequest};
 use crate::mounts::{self, MountOptions, Unmount};
 use crate::paths::Place;
 use crate::{Error, Result, filesystem};
@@ -16,6 +17,43 @@ pub(super) struct Mounting<'a> {
 }
 
 impl Mounting<'_> {
+    /// Refuses a mount that is there and was not asked for: of another kind or file system, with other access, or with
+    /// other flags.
+    pub(super) fn suits(
+        &self,
+        found: &Found,
+        recorded: Option<&Record>,
+        wanted: &Record,
+    ) -> Result<()> {
+        let Access::Mount { fs_type, .. } = &self.request.access else {
+            return Err(self
+                .request
+                .incompatible(Kind::Mount.describe(), Kind::Block.describe()));
+        };
+        let present = &found.mount.fs_type;
+        if let Some(asked) = fs_type.filter(|asked| asked.as_str() != present.as_str()) {
+            return Err(self
+                .request
+                .incompatible(&format!("as {present}"), asked.as_str()));
+        }
+        let read_only = found.mount.has_option("ro");
+        if read_only != wanted.read_only {
+            return Err(self
+                .request
+                .incompatible(writing(read_only), writing(wanted.read_only)));
+        }
+        if let Some(flags) = recorded.map(|record| &record.flags)
+            && *flags != wanted.flags
+        {
+            let (flags, wanted) = (flags.join(","), wanted.flags.join(","));
+            return Err(self.request.incompatible(
+                &format!("with the mount flags {flags:?}"),
+                &format!("{wanted:?}"),
+            ));
+        }
+        Ok(())
+    }
+
     pub(super) fn check_and_mount(
         &self,
         fs_type: FsType,
@@ -78,5 +116,26 @@ impl Mounting<'_> {
     fn is_not_grown(&self, error: &Error) {
         let volume = &self.request.volume.name;
         tracing::warn!(%volume, "the file system is not grown: {}", types::report(error));
+    }
+}
+
+impl StageRequest {
+    /// What is there is not what is asked for.
+    pub(super) fn incompatible(&self, present: &str, asked: &str) -> Error {
+        Error::Incompatible {
+            volume: self.volume.name.clone(),
+            path: self.staging_path.clone(),
+            present: present.to_owned(),
+            asked: asked.to_owned(),
+        }
+    }
+}
+
+/// Access in words.
+pub(super) const fn writing(read_only: bool) -> &'static str {
+    if read_only {
+        "read-only"
+    } else {
+        "for writing"
     }
 }

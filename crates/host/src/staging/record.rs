@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use types::VolumeName;
 
 use super::{Access, StageRequest};
-use crate::paths::{Place, proc_path};
+use crate::paths::{Place, create_anew, proc_path};
 use crate::{Error, Result};
 
 /// The version of the record that this program writes.
@@ -154,17 +154,7 @@ impl RecordLock {
 
     fn replace(&self, record: &Record) -> io::Result<File> {
         let new = self.path.with_extension("json.new");
-        // Only the holder of the lock writes it, so what is there is the leftover of a crash.
-        match std::fs::remove_file(&new) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&new)?;
+        let mut file = create_anew(&new)?;
         flock(&file, FlockOperation::NonBlockingLockExclusive)?;
         file.write_all(&serde_json::to_vec(record)?)?;
         file.sync_all()?;

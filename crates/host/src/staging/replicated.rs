@@ -15,7 +15,7 @@ use types::crash_point;
 use super::inspect::{self, AtPlace, Attached, Found};
 use super::mounting::Mounting;
 use super::plan::{self, Plan};
-use super::record::{Kind, Record, RecordLock};
+use super::record::{Record, RecordLock};
 use super::stage::staged;
 use super::{Access, NodeVolume, StageRequest, Staged};
 use crate::drbd::{self, Drbd};
@@ -105,36 +105,11 @@ impl Replicated<'_> {
 
     /// Takes an existing mount for the result, if it is what was asked for.
     fn adopt(&mut self, found: &Found) -> Result<Staged> {
-        let Access::Mount { fs_type, .. } = &self.request.access else {
-            return Err(self.incompatible(Kind::Mount.describe(), Kind::Block.describe()));
-        };
-        let present = &found.mount.fs_type;
-        if let Some(asked) = fs_type.filter(|asked| asked.as_str() != present.as_str()) {
-            return Err(self.incompatible(&format!("as {present}"), asked.as_str()));
-        }
-        let describe = |read_only| {
-            if read_only {
-                "read-only"
-            } else {
-                "for writing"
-            }
-        };
-        let read_only = found.mount.has_option("ro");
-        if read_only != self.wanted.read_only {
-            return Err(self.incompatible(describe(read_only), describe(self.wanted.read_only)));
-        }
-        if let Some(flags) = self.lock.record().map(|record| &record.flags)
-            && *flags != self.wanted.flags
-        {
-            let (flags, wanted) = (flags.join(","), self.wanted.flags.join(","));
-            return Err(self.incompatible(
-                &format!("with the mount flags {flags:?}"),
-                &format!("{wanted:?}"),
-            ));
-        }
+        let mounting = self.mounting();
+        mounting.suits(found, self.lock.record(), &self.wanted)?;
         self.lock.store(self.wanted.clone())?;
-        let fs_type = present.parse().ok();
-        if let Some(fs_type) = fs_type.filter(|_| !read_only) {
+        let fs_type = found.mount.fs_type.parse().ok();
+        if let Some(fs_type) = fs_type.filter(|_| !self.wanted.read_only) {
             self.mounting().grow(fs_type, &found.device);
         }
         Ok(staged(&found.device, &found.status, fs_type))
@@ -236,15 +211,6 @@ impl Replicated<'_> {
         let removed = released.and_then(|()| self.lock.remove());
         if let Err(failure) = removed {
             tracing::warn!(%volume, error = %types::report(&failure), "a failed stage leaves its record");
-        }
-    }
-
-    fn incompatible(&self, present: &str, asked: &str) -> Error {
-        Error::Incompatible {
-            volume: self.volume().name.clone(),
-            path: self.request.staging_path.clone(),
-            present: present.to_owned(),
-            asked: asked.to_owned(),
         }
     }
 }

@@ -1,11 +1,12 @@
 //! The layouts that a node keeps, with the secrets: one file for each volume, for root alone. They survive a reboot, so
 //! that a node makes its parts again without anybody's help.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
+use host::paths::create_anew;
 use replication::{Layout, Secret};
 use serde::{Deserialize, Serialize};
 use types::{VolumeName, crash_point};
@@ -99,15 +100,7 @@ impl Kept {
         self.make_directory()?;
         let path = self.file(&entry.layout.volume);
         let new = path.with_extension("new");
-        match fs::remove_file(&new) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&new)?;
+        let mut file = create_anew(&new)?;
         file.write_all(&serde_json::to_vec(entry)?)?;
         file.sync_all()?;
         crash_point!("node.replica.written");
