@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use types::{NodeId, VolumeName, report};
 
 pub(crate) use self::locate::Located;
+pub(crate) use self::placement::creatable;
 use crate::error::{Error, Result};
 use crate::seen::Seen;
 use crate::snapshots::Snapshots;

@@ -1,7 +1,7 @@
 //! What every node of a replicated volume is told: the same text for all of them.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 use types::{ByteSize, DiskUuid, NodeId, VolumeName};
@@ -98,6 +98,11 @@ pub enum Begins {
     Behind(Generation),
     /// Nothing is known of its bytes.
     Unknown,
+}
+
+impl Member {
+    /// The address of one without the engine, to whom nobody connects.
+    pub const NOWHERE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 }
 
 /// The shared secret of a volume's members (`drbd.conf(5)`, shared-secret). The kernel takes 63 characters: its 64

@@ -4,7 +4,6 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::net::{IpAddr, Ipv4Addr};
 
 use types::{ByteSize, DiskUuid, NodeId, VolumeName};
 
@@ -85,16 +84,15 @@ pub fn place(wanted: &Wanted, view: &View) -> Result<Vec<DiskUuid>, Shortage> {
 }
 
 /// The first members of a volume on these disks. One whose node has no address of its own, because the volume does
-/// without DRBD, gets the unspecified one.
+/// without DRBD, gets [`Member::NOWHERE`].
 pub fn founders(disks: &[DiskUuid], view: &View) -> Vec<Member> {
-    let unspecified = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     let known = disks
         .iter()
         .filter_map(|disk| Some((disk, view.disks.get(disk)?)));
     let member = |(id, (disk, seen)): (u8, (&DiskUuid, &DiskView))| Member {
         id: MemberId(id),
         node: seen.node.clone(),
-        address: view.able(&seen.node).unwrap_or(unspecified),
+        address: view.able(&seen.node).unwrap_or(Member::NOWHERE),
         disk: Some(disk.clone()),
         create: true,
         as_first: false,

@@ -137,6 +137,30 @@ fn nameless() -> VolumeName {
 }
 
 impl Record {
+    /// One that wants nothing else: one replica, on no disk yet.
+    pub const fn new(volume: VolumeName, size: ByteSize, origin: Origin) -> Self {
+        Self {
+            volume,
+            generation: 1,
+            size,
+            number_of_replicas: 1,
+            stale_replica_timeout: 0,
+            origin,
+            address: None,
+            members: Vec::new(),
+            initialized: false,
+            day_zero: None,
+            whole: Vec::new(),
+            holder: None,
+            readers: Vec::new(),
+            lost: Vec::new(),
+            evacuate: Vec::new(),
+            leftovers: Vec::new(),
+            tls: false,
+            deleting: false,
+        }
+    }
+
     /// What its nodes are told; `None`: it is without DRBD.
     pub fn layout(&self) -> Option<Layout> {
         let Address { minor, port } = self.address?;

@@ -85,7 +85,7 @@ impl Managers {
 }
 
 /// What a new volume may have on a disk. A manager of an earlier version does not say.
-fn creatable(disk: &wire::Disk) -> u64 {
+pub(crate) fn creatable(disk: &wire::Disk) -> u64 {
     disk.creatable.unwrap_or(disk.available)
 }
 

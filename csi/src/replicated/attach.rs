@@ -38,8 +38,7 @@ impl Replicated {
         let shared = readonly && request.capability.mode.multi_node();
         let by_manager = stored.spec.address.is_none();
         if admit(&mut stored.spec, node, shared)? {
-            let look = self.look().await?;
-            if let Some(why) = look.trouble(node).filter(|_| !by_manager) {
+            if !by_manager && let Some(why) = self.look().await?.trouble(node) {
                 let (volume, node) = (volume.clone(), node.clone());
                 return Err(Error::Node { volume, node, why }.into());
             }
@@ -180,26 +179,8 @@ mod tests {
     use super::*;
 
     fn record() -> Record {
-        Record {
-            volume: VolumeName::new("v").unwrap(),
-            generation: 1,
-            size: ByteSize(4096),
-            number_of_replicas: 3,
-            stale_replica_timeout: 20,
-            origin: Origin::Blank,
-            address: None,
-            members: Vec::new(),
-            initialized: true,
-            day_zero: None,
-            whole: Vec::new(),
-            holder: None,
-            readers: Vec::new(),
-            lost: Vec::new(),
-            evacuate: Vec::new(),
-            leftovers: Vec::new(),
-            tls: false,
-            deleting: false,
-        }
+        let volume = VolumeName::new("v").unwrap();
+        Record::new(volume, ByteSize(4096), Origin::Blank)
     }
 
     #[test]

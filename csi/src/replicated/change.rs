@@ -5,8 +5,8 @@ use replication::{Member, Origin, Record};
 use tokio::time::Instant;
 use types::{ByteSize, DiskUuid, ImageId, NodeId, VolumeName};
 
-use super::create::{NO_ADDRESS, PATIENCE};
-use super::execute::size_of;
+use super::create::PATIENCE;
+use super::execute::{manager, size_of};
 use super::look::Look;
 use super::records::Stored;
 use super::{Error, Replicated, Result};
@@ -86,11 +86,8 @@ impl Replicated {
             .replicas()
             .filter_map(|member| member.disk.as_ref())
         {
-            let manager = look
-                .manager(disk)
-                .ok_or_else(|| client::Error::silent(disk.as_str(), ""))?;
             let volume = &stored.spec.volume;
-            manager.client.grow_volume(volume, size, None).await?;
+            manager(look, disk)?.grow_volume(volume, size, None).await?;
         }
         Ok(())
     }
@@ -127,29 +124,15 @@ impl Replicated {
 /// The record of a volume that had one replica until now: it gets others when no node uses it.
 fn of_plain(volume: &VolumeName, found: &wire::Volume) -> Result<Record, crate::Error> {
     let mut record = Record {
-        volume: volume.clone(),
-        generation: 1,
-        size: ByteSize(found.size),
         number_of_replicas: found.number_of_replicas,
         stale_replica_timeout: found.stale_replica_timeout,
-        origin: origin_of(found),
-        address: None,
-        members: Vec::new(),
         initialized: true,
-        day_zero: None,
-        whole: Vec::new(),
-        holder: None,
-        readers: Vec::new(),
-        lost: Vec::new(),
-        evacuate: Vec::new(),
-        leftovers: Vec::new(),
-        tls: false,
-        deleting: false,
+        ..Record::new(volume.clone(), ByteSize(found.size), origin_of(found))
     };
     for replica in &found.replicas {
         let node = NodeId::new(&replica.node_id).map_err(crate::Error::Name)?;
         let disk = DiskUuid::new(&replica.disk_uuid).map_err(crate::Error::Name)?;
-        let member = record.next_member(node, NO_ADDRESS, Some(disk));
+        let member = record.next_member(node, Member::NOWHERE, Some(disk));
         record.members.extend(member.map(|member| Member {
             create: false,
             ..member

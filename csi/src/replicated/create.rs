@@ -1,14 +1,14 @@
-//! New replicated volumes, and what becomes of them besides being used: grown, changed, deleted.
+//! New replicated volumes.
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use client::wire;
 use replication::{Generation, Member, Origin, Record, View, Wanted, founders, place};
 use tokio::time::Instant;
-use types::{ByteSize, ImageId};
+use types::{ByteSize, DiskUuid, ImageId};
 
 use super::execute::{RECORD_UID, size_of};
+use super::look::Look;
 use super::records::Stored;
 use super::shown::shown;
 use super::{Error, Replicated, Result};
@@ -21,8 +21,6 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(8);
 
 /// Minutes after which a lost replica is replaced where the class does not say: Longhorn's default.
 const STALE_REPLICA_TIMEOUT: u32 = 30;
-/// Of a member without DRBD, to whom nobody connects.
-pub(super) const NO_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 impl Replicated {
     /// Whether a request is for a replicated volume.
@@ -81,7 +79,7 @@ impl Replicated {
         &self,
         found: &wire::Volume,
         mut wanted: wire::CreateVolumeRequest,
-        look: &super::look::Look,
+        look: &Look,
         record: &Record,
     ) -> Result<()> {
         // What the record added, and what the controller chose.
@@ -96,13 +94,10 @@ impl Replicated {
         {
             wanted.origin = Some(client::origin::image(id.name.as_str(), ""));
         }
-        for replica in &found.replicas {
-            let managers = look.managers.iter();
-            let mut managers = managers.filter(|one| one.disk.uuid == replica.disk_uuid);
-            if let Some(manager) = managers.next() {
-                manager.client.find_volume(wanted).await?;
-                return Ok(());
-            }
+        let disks = found.replicas.iter();
+        let disks = disks.filter_map(|replica| DiskUuid::new(&replica.disk_uuid).ok());
+        if let Some(manager) = disks.into_iter().find_map(|disk| look.manager(&disk)) {
+            manager.client.find_volume(wanted).await?;
         }
         Ok(())
     }
@@ -136,25 +131,11 @@ impl Replicated {
         let size = size_of(capacity.required, capacity.limit, content)?;
         let replicas = request.parameters.number_of_replicas.unwrap_or(1);
         let mut record = Record {
-            volume: volume.clone(),
-            generation: 1,
-            size,
             number_of_replicas: replicas,
             stale_replica_timeout: (request.parameters.stale_replica_timeout)
                 .unwrap_or(STALE_REPLICA_TIMEOUT),
-            origin,
-            address: None,
-            members: Vec::new(),
-            initialized: false,
             day_zero: Some(day_zero()?),
-            whole: Vec::new(),
-            holder: None,
-            readers: Vec::new(),
-            lost: Vec::new(),
-            evacuate: Vec::new(),
-            leftovers: Vec::new(),
-            tls: false,
-            deleting: false,
+            ..Record::new(volume.clone(), size, origin)
         };
         let look = self.look().await?;
         let mut view = self.view(&look, &record).await;

@@ -285,7 +285,7 @@ async fn create_file(
 }
 
 /// The manager of a disk.
-fn manager(look: &Look, disk: &DiskUuid) -> Result<Client> {
+pub(super) fn manager(look: &Look, disk: &DiskUuid) -> Result<Client> {
     let manager = look.manager(disk);
     let manager = manager.ok_or_else(|| client::Error::silent(disk.as_str(), ""))?;
     Ok(manager.client.clone())

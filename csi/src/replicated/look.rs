@@ -10,6 +10,7 @@ use types::{ByteSize, Classify as _, DiskUuid, ErrorKind, NodeId, VolumeName, re
 
 use super::nodes::Seen;
 use super::{Replicated, Result, lock};
+use crate::managers::creatable;
 
 /// The cluster at one moment.
 #[derive(Debug)]
@@ -134,7 +135,7 @@ impl Replicated {
                 },
                 _ => (true, None),
             };
-            let creatable = ByteSize(disk.creatable.unwrap_or(disk.available));
+            let creatable = ByteSize(creatable(disk));
             let disk = DiskView {
                 node,
                 answers,

@@ -98,13 +98,11 @@ impl Replicated {
         };
         let is_used = |found: &Found| !found.part.fresh || found.part.disk == DiskState::UpToDate;
         let holder = newest.and_then(|layout| layout.holder.clone());
+        let size = newest.map_or(ByteSize(description.size), |layout| layout.size);
         Ok(Record {
-            volume: volume.clone(),
             generation: newest.map_or(1, |layout| layout.generation + 1),
-            size: newest.map_or(ByteSize(description.size), |layout| layout.size),
             number_of_replicas: wanted,
             stale_replica_timeout: description.stale_replica_timeout,
-            origin: origin_of(&description),
             address: Some(address),
             day_zero: newest.and_then(|layout| layout.day_zero),
             initialized: parts.iter().any(|(_, found)| is_used(found)),
@@ -115,11 +113,8 @@ impl Replicated {
             members,
             holder,
             readers: newest.map_or_else(Vec::new, |layout| layout.readers.clone()),
-            lost: Vec::new(),
-            evacuate: Vec::new(),
-            leftovers: Vec::new(),
             tls: newest.is_some_and(|layout| layout.tls),
-            deleting: false,
+            ..Record::new(volume.clone(), size, origin_of(&description))
         })
     }
 }
