@@ -12,7 +12,7 @@ use e2e::manager::{NODE, Options, init_disk};
 use e2e::{Disk, FileSystem, Manager, Need, Registry, Sandbox, documents, leftovers, needs};
 
 /// Volumes that are mounted and unmounted, and how many at once.
-/// Of replicated volumes, which FlexVolume has not: `crates/node/tests` and `csi/tests` are killed there.
+/// Of replicated volumes, which FlexVolume has not: `crates/host/tests/crash.rs` says where they are tried.
 const DRBD: [&str; 3] = ["host.drbd.", "host.format.copied", "host.format.marked"];
 
 const CALLS: usize = 100;

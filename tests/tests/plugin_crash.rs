@@ -137,8 +137,8 @@ fn row_76_the_plugin_killed_at_every_failpoint_converges_on_the_same_call() {
             killed_nowhere.push(point);
         }
     }
-    // Of replicated volumes: `csi/tests/replicated_records.rs` and `crates/node/tests` are killed there, and the
-    // simulation of `crates/replication` between any two steps.
+    // Of replicated volumes: those of the controller are tried by `csi/tests/replicated_records.rs`, but for the one of
+    // a suspended group; `crates/host/tests/crash.rs` says where those of the node are.
     let replicated = [
         "csi.replicated.",
         "csi.controller_unpublish.recorded",
