@@ -16,6 +16,8 @@ use crate::error::Result;
 
 /// Between two rounds. Kernels do what is urgent by themselves.
 const ROUND: Duration = Duration::from_secs(2);
+/// How often the cluster is looked at for lost records while there is none: a look asks every manager and node.
+const WITHOUT_RECORDS: Duration = Duration::from_secs(30);
 /// How long one round may keep a volume.
 const SLOW: Duration = Duration::from_mins(2);
 /// Volumes that are worked on at a time.
@@ -27,8 +29,9 @@ impl Replicated {
         loop {
             leadership.gained().await;
             tracing::info!("keeps the replicated volumes of the cluster");
+            let mut looked = None;
             while leadership.leads() {
-                if let Err(error) = self.round(&leadership).await {
+                if let Err(error) = self.round(&leadership, &mut looked).await {
                     tracing::warn!("replicated volumes wait: {}", report(&error));
                 }
                 tokio::time::sleep(ROUND).await;
@@ -37,7 +40,7 @@ impl Replicated {
         }
     }
 
-    async fn round(&self, leadership: &Leadership) -> Result<()> {
+    async fn round(&self, leadership: &Leadership, looked: &mut Option<Instant>) -> Result<()> {
         let mut records = self.records.list().await?;
         self.settle_addresses(&mut records).await?;
         lock(&self.known).clone_from(&records);
@@ -48,6 +51,11 @@ impl Replicated {
             .iter()
             .map(|one| records::seen(one).map_or("Unknown", |status| status.health.as_str()));
         crate::metrics::replicated(states);
+        let is_idle = records.is_empty() && lock(&self.orphans).is_empty();
+        if is_idle && looked.is_some_and(|at| at.elapsed() < WITHOUT_RECORDS) {
+            return Ok(());
+        }
+        *looked = Some(Instant::now());
         // One look for all: it asks the whole cluster.
         let look = self.look().await?;
         self.rebuild(&look, &records).await;
