@@ -250,6 +250,7 @@ fn row_302_a_controller_killed_at_any_step_leaves_what_the_next_one_goes_on_from
             } = cluster;
             Cluster::killed_at(sandbox, api, manager, node, failpoints)
         };
+        cluster.controller.process.terminate();
         cluster.controller = start(&cluster, &format!("{point}=return"));
         // Each call as its caller makes it: again after the controller was killed, to the next one.
         let mut kills = 0;

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fmt::Debug;
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use proto::csi::v1 as pb;
@@ -90,6 +91,7 @@ impl Plugin {
             .chain(more.iter().map(OsString::from));
         let environment = [("FAILPOINTS", failpoints), ("RUST_LOG", "info")];
         let program = programs::csi_plugin();
+        nobody_serves(&socket);
         let process = Process::spawn(sandbox, "csi-plugin", &program, arguments, &environment);
         Self::ready(process, kubelet, &socket)
     }
@@ -154,6 +156,7 @@ impl Plugin {
         let pod = pod.iter().map(|(name, value)| (*name, value.as_str()));
         let environment: Vec<_> = [("RUST_LOG", "info")].into_iter().chain(pod).collect();
         let program = programs::csi_plugin();
+        nobody_serves(&socket);
         let process = Process::spawn(sandbox, name, &program, arguments, &environment);
         Self::ready(process, kubelet, &socket)
     }
@@ -393,6 +396,14 @@ impl Plugin {
             .join("volumes/kubernetes.io~csi");
         volumes.join(&claim.request.name).join("mount")
     }
+}
+
+/// A plugin that ends only after its successor started would answer for it, and the successor, which
+/// finds the socket served or not as the two are scheduled, ends or lives.
+#[track_caller]
+fn nobody_serves(socket: &Path) {
+    let served = UnixStream::connect(socket).is_ok();
+    assert!(!served, "end the plugin at {} first", socket.display());
 }
 
 pub(crate) fn connect(socket: &Path) -> Channel {
