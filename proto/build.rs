@@ -10,7 +10,11 @@ use prost_types::FileDescriptorProto;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
-    let manager = ["bimrpc/bimrpc.proto", "storage/v1/storage.proto"];
+    let manager = [
+        "bimrpc/bimrpc.proto",
+        "storage/v1/storage.proto",
+        "storage/v1/backup.proto",
+    ];
     let served = protox::compile(manager, ["proto"])?;
     File::create(out.join("manager.bin"))?.write_all(&served.encode_to_vec())?;
     let node = protox::compile(["node/v1/node.proto"], ["proto"])?;

@@ -138,4 +138,16 @@ impl BackingImages for Service {
         let images = futures_util::StreamExt::take_until(images, self.catalog.stopped());
         Ok(Response::new(Box::pin(images)))
     }
+
+    type ListSnapshotBlocksStream =
+        Pin<Box<dyn Stream<Item = Result<pb::ListSnapshotBlocksResponse, Status>> + Send>>;
+
+    async fn list_snapshot_blocks(
+        &self,
+        _: Request<pb::ListSnapshotBlocksRequest>,
+    ) -> Answer<Self::ListSnapshotBlocksStream> {
+        Err(Status::unimplemented(
+            "listing the blocks of a snapshot is not implemented",
+        ))
+    }
 }

@@ -127,6 +127,12 @@ fn new_source(source: pb::source::Source) -> Result<Source> {
             Source::Volume(Snapshot { volume, group })
         }
         pb::source::Source::Peers(peers) => Source::Peers(new_peers(&peers)?),
+        pb::source::Source::Backup(_) => {
+            return Err(invalid(
+                "source.backup",
+                "restoring backups is not implemented yet",
+            ));
+        }
     })
 }
 
