@@ -124,6 +124,9 @@ fn row_300_without_drbd_a_volume_has_one_replica_and_says_why() {
     let controller = &cluster.controller;
     let request = asked("pvc-one", 8 * MIB, &[]);
     let mut made = controller.provision(&request).unwrap();
+    // A lost file of a volume that somebody may have written to is not made anew.
+    let record = cluster.record("pvc-one").unwrap();
+    assert_eq!(record["spec"]["initialized"], true, "{record}");
     let again = controller.provision(&request).unwrap();
     assert_eq!(made.volume, again.volume);
     // Its node alone reaches it.

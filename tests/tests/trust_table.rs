@@ -18,8 +18,9 @@ use trust::{Held, Role};
 
 /// The protos of what our programs serve to each other. CSI and the registration of plugins are the kubelet's and
 /// the sidecars'; enginerpc is served by Longhorn's engines.
-const PROTOS: [&str; 4] = [
+const PROTOS: [&str; 5] = [
     "storage/v1/storage.proto",
+    "storage/v1/backup.proto",
     "bimrpc/bimrpc.proto",
     "node/v1/node.proto",
     "trust/v1/trust.proto",

@@ -197,17 +197,20 @@ fn day_zero() -> Result<Generation> {
     Ok(Generation::random(u64::from_ne_bytes(bits)))
 }
 
-/// Whether a new volume can be used: its replicas are equal, and the kernels say so.
+/// Whether a new volume can be used: its replicas are equal, and the kernels say so. Its record says first that it
+/// holds data: a file that is lost before that is made anew.
 fn is_ready(record: &Record, view: &View) -> bool {
+    if !record.initialized {
+        return false;
+    }
     if record.address.is_none() {
         return record.replicas().all(|member| {
             let disk = member.disk.as_ref().and_then(|disk| view.disk(disk));
             disk.is_some_and(|disk| disk.file.is_some())
         });
     }
-    record.initialized
-        && record.replicas().any(|member| {
-            let part = view.part(member);
-            part.is_some_and(|part| part.disk == replication::DiskState::UpToDate && part.quorum)
-        })
+    record.replicas().any(|member| {
+        let part = view.part(member);
+        part.is_some_and(|part| part.disk == replication::DiskState::UpToDate && part.quorum)
+    })
 }
