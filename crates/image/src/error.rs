@@ -98,7 +98,7 @@ pub enum Error {
         what: &'static str,
     },
     /// The caller asked to stop.
-    #[error("the conversion of the image was cancelled")]
+    #[error("the work on the image was cancelled")]
     Cancelled,
 }
 

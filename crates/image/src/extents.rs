@@ -12,22 +12,7 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
-use crate::{Error, Result};
-
-/// The kernel's `struct fiemap` without room for extents: then it only counts them.
-#[repr(C)]
-#[derive(Default)]
-struct Fiemap {
-    start: u64,
-    length: u64,
-    flags: u32,
-    mapped_extents: u32,
-    extent_count: u32,
-    reserved: u32,
-}
-
-/// `FIEMAP_FLAG_SYNC`: write the file first, so that data without a place yet is counted.
-const SYNC: u32 = 1;
+use crate::{Error, Result, fiemap};
 
 /// How many extents `file` has. `None` when its file system does not tell. Its dirty pages are
 /// written first.
@@ -40,32 +25,7 @@ pub fn count(file: &File) -> Result<Option<u32>> {
 /// # Errors
 /// What the kernel says, but for a file system that does not tell: that is `None`.
 pub fn count_in(file: &File, range: Range<u64>) -> Result<Option<u32>> {
-    let mut map = Fiemap {
-        start: range.start,
-        length: range.end - range.start,
-        flags: SYNC,
-        ..Fiemap::default()
-    };
-    match fiemap(file, &mut map) {
-        Ok(()) => Ok(Some(map.mapped_extents)),
-        Err(Errno::OPNOTSUPP | Errno::NOTTY | Errno::NOSYS) => Ok(None),
-        Err(errno) => Err(Error::Io {
-            operation: "count the file's extents",
-            source: errno.into(),
-        }),
-    }
-}
-
-#[expect(
-    unsafe_code,
-    reason = "FS_IOC_FIEMAP has no safe wrapper among our dependencies"
-)]
-fn fiemap(file: &File, map: &mut Fiemap) -> rustix::io::Result<()> {
-    use rustix::ioctl::{Updater, ioctl, opcode};
-    const FS_IOC_FIEMAP: rustix::ioctl::Opcode = opcode::read_write::<Fiemap>(b'f', 11);
-    // SAFETY: the opcode takes a `struct fiemap`, which `Fiemap` lays out as the kernel does
-    // (linux/fiemap.h); `extent_count` is 0, so that the kernel writes nothing behind it.
-    unsafe { ioctl(file, Updater::<FS_IOC_FIEMAP, Fiemap>::new(map)) }
+    fiemap::count(file, &range)
 }
 
 /// The bytes that `file` takes on its disk.
@@ -96,6 +56,15 @@ pub fn data_ranges(file: &File) -> Result<DataRanges<'_>> {
         size,
         offset: 0,
     })
+}
+
+impl DataRanges<'_> {
+    /// The same, without what is before an offset.
+    #[must_use]
+    pub fn from(mut self, offset: u64) -> Self {
+        self.offset = offset;
+        self
+    }
 }
 
 impl Iterator for DataRanges<'_> {

@@ -11,14 +11,17 @@
 //! | [`qcow2`] | the qcow2 format |
 //! | [`convert`] | the raw form of an image |
 //! | [`extents`] | where the data of a file is, clones, sparse copies |
+//! | [`changes`] | in which ranges two files differ that share extents |
 //! | [`packed`] | images that come as one compressed file |
 //! | [`refuse_no_disk`] | archives, pages and pointers, which are no disks |
 //! | [`layer`], [`oci`] | layers of container images, and their layouts and archives |
 
+pub mod changes;
 pub mod convert;
 mod digest;
 mod error;
 pub mod extents;
+mod fiemap;
 mod format;
 pub mod layer;
 mod limits;
