@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use backup_jobs::TargetArgs;
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use client::Address;
@@ -103,6 +104,9 @@ pub struct DaemonArgs {
     /// the disk
     #[arg(long, default_value = "if-private", value_name = "WHEN", value_parser = verify_access())]
     pub verify_image_access: VerifyAccess,
+    /// Where backups may go
+    #[command(flatten)]
+    pub backups: TargetArgs,
     /// Background maintenance
     #[command(flatten)]
     pub upkeep: UpkeepArgs,

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use backup_jobs::{Jobs, Targets};
 use client::Address;
 use fetch::{AddressPolicy, Credentials, Network, Proxies, Tuning};
 use listen::{BoundAddresses, Listener, Protocol, access, calls};
@@ -58,6 +59,7 @@ pub async fn run(args: DaemonArgs) -> Result<()> {
     let store = ImageStore::new(disk.clone(), Place::Images);
     let sources = sources.with_volumes(volumes.clone());
     let catalog = Catalog::load(store, sources, stop.child_token())?;
+    let backups = backups(&args, &catalog, &volumes, &stop)?;
     let upkeep = upkeep::spawn(
         args.upkeep,
         (catalog.clone(), volumes.clone()),
@@ -69,7 +71,7 @@ pub async fn run(args: DaemonArgs) -> Result<()> {
     let mut addresses = ports.addresses();
     let metrics = metrics_server.map(|server| {
         addresses = std::mem::take(&mut addresses).with("metrics", &server);
-        let observed = observed(&catalog, &disk, (&volumes, &swarm), &faces);
+        let observed = observed(&catalog, &backups, &disk, (&volumes, &swarm), &faces);
         observe::serve(server, observed, stop.child_token())
     });
     tell(&addresses, args.address_file.as_deref())?;
@@ -78,15 +80,13 @@ pub async fn run(args: DaemonArgs) -> Result<()> {
     let node = volumes.node_id().clone();
     let images = catalog::Images::new(swarm.clone(), vec![catalog.clone()], node);
     let transfers = Transfers {
-        ports: args.port_range.clone(),
         host: longhorn::address::for_peers(ports.sync_address),
         rate: swarm.rate().clone(),
-        policy: AddressPolicy::new(args.allow_address.iter().copied()),
-        dialer: faces.longhorn_dialer(),
-        ..Transfers::default()
+        ..transfers(&args, &faces)
     };
     let files = Files::new(disk.clone(), vec![catalog.clone()], Some(volumes.clone()))
-        .with_transfers(transfers);
+        .with_transfers(transfers)
+        .with_backups(backups.clone());
     let mut manager = Manager::new(files.clone(), ports.sync_address);
     if !faces.gives_images() {
         manager = manager.without_own_protocol();
@@ -94,7 +94,8 @@ pub async fn run(args: DaemonArgs) -> Result<()> {
     let policy = faces.policy(volumes.node_id());
     let peers = longhorn::address::for_peers(ports.sync_address);
     let peers = SocketAddr::new(peers, ports.sync_address.port());
-    let service = Service::new(catalog.clone(), volumes, disk, peers);
+    let service = Service::new(catalog.clone(), volumes, disk, backups.clone(), peers);
+    tokio::spawn(tidy(backups.clone()));
     watch_signals(
         &stop,
         catalog.clone(),
@@ -113,7 +114,7 @@ pub async fn run(args: DaemonArgs) -> Result<()> {
         () = certified => Ok(()),
     };
     stop.cancel();
-    let ending = async { tokio::join!(catalog.stop(), upkeep) };
+    let ending = async { tokio::join!(backups.stop(), catalog.stop(), upkeep) };
     if tokio::time::timeout(GRACE, ending).await.is_err() {
         warn!("some work did not end in time; the next start cleans up");
     }
@@ -219,6 +220,22 @@ async fn open_disk(args: &DaemonArgs, node_id: NodeId) -> Result<(Arc<Disk>, Vol
     Ok((disk, volumes))
 }
 
+/// Backups. Their maps of blocks lie on the disk, in files without names.
+fn backups(
+    args: &DaemonArgs,
+    catalog: &Catalog,
+    volumes: &Volumes,
+    stop: &CancellationToken,
+) -> Result<Jobs> {
+    let options = backup::Options {
+        spool: args.disk.clone(),
+        ..backup::Options::default()
+    };
+    let targets = Targets::new(&args.backups, options)?;
+    let (catalog, volumes) = (catalog.clone(), Some(volumes.clone()));
+    Ok(Jobs::new(targets, catalog, volumes, stop.child_token()))
+}
+
 /// What all syncs share; others find what we have got at the port of our sync server.
 fn swarm(args: &DaemonArgs, faces: &Faces) -> sync::Swarm {
     let port = match &args.sync_listen {
@@ -237,9 +254,25 @@ fn swarm(args: &DaemonArgs, faces: &Faces) -> sync::Swarm {
     })
 }
 
+/// How Longhorn's other managers are reached.
+fn transfers(args: &DaemonArgs, faces: &Faces) -> Transfers {
+    Transfers {
+        ports: args.port_range.clone(),
+        policy: AddressPolicy::new(args.allow_address.iter().copied()),
+        dialer: faces.longhorn_dialer(),
+        ..Transfers::default()
+    }
+}
+
+/// Removes what a daemon that was killed kept for backups of volumes that are no more.
+async fn tidy(backups: Jobs) {
+    backups.tidy().await;
+}
+
 /// What health and metrics are about.
 fn observed(
     catalog: &Catalog,
+    backups: &Jobs,
     disk: &Arc<Disk>,
     (volumes, swarm): (&Volumes, &sync::Swarm),
     faces: &Faces,
@@ -249,6 +282,7 @@ fn observed(
         volumes: volumes.clone(),
         disk: disk.clone(),
         node: volumes.node_id().clone(),
+        backups: backups.clone(),
         swarm: swarm.clone(),
         held: faces.held().cloned(),
     }

@@ -20,6 +20,9 @@ pub enum Error {
         /// What is wrong with it and what would be right.
         why: String,
     },
+    /// A place in an image that is behind its end.
+    #[error("the offset {offset} is beyond the end of the snapshot, which has {size} bytes")]
+    BeyondEnd { offset: u64, size: u64 },
     /// No image of that name (and uuid).
     #[error("there is no backing image {0}; see `backing-image-manager backing-image list`")]
     ImageNotFound(String),
@@ -230,6 +233,7 @@ impl Classify for Error {
         match self {
             Self::Name(_) | Self::InvalidField { .. } => ErrorKind::InvalidArgument,
             Self::ImageNotFound(_) | Self::NothingToAdopt(_) => ErrorKind::NotFound,
+            Self::BeyondEnd { .. } => ErrorKind::OutOfRange,
             Self::ImageExists { .. } => ErrorKind::AlreadyExists,
             Self::ImageNotReady { .. } | Self::ImageInUse { .. } => ErrorKind::FailedPrecondition,
             Self::SendingLimit(_) => ErrorKind::ResourceExhausted,

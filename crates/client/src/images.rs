@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use proto::storage::v1 as wire;
 use tokio::time::Instant;
+use tonic::Response;
 use types::{ErrorKind, ImageName, ImageUuid};
 use wire::source::Source;
 
@@ -45,7 +46,7 @@ impl From<wire::BackingImage> for ImageOutcome {
 }
 
 /// A manager that gives no code leaves only this to be said: the image is not there to be used.
-fn failure_kind(code: u32) -> ErrorKind {
+pub(crate) fn failure_kind(code: u32) -> ErrorKind {
     match i32::try_from(code).unwrap_or_default() {
         0 => ErrorKind::FailedPrecondition,
         code => kind_of(tonic::Code::from_i32(code)),
@@ -67,7 +68,38 @@ impl Watch {
     }
 }
 
+/// The blocks of a snapshot, message by message.
+#[derive(Debug)]
+pub struct Blocks {
+    client: Client,
+    messages: tonic::Streaming<wire::ListSnapshotBlocksResponse>,
+}
+
+impl Blocks {
+    /// The next ranges, within the deadline of a call; `None` after the last.
+    pub async fn next(&mut self) -> Result<Option<wire::ListSnapshotBlocksResponse>> {
+        let next = async { self.messages.message().await.map(Response::new) };
+        self.client
+            .call("list the blocks of the snapshot", next)
+            .await
+    }
+}
+
 impl Client {
+    /// The ranges of a snapshot that hold data or, with a base, that may differ from it.
+    pub async fn snapshot_blocks(
+        &self,
+        request: wire::ListSnapshotBlocksRequest,
+    ) -> Result<Blocks> {
+        let mut images = self.images();
+        let answer = images.list_snapshot_blocks(request);
+        let messages = self.call("list the blocks of the snapshot", answer).await?;
+        Ok(Blocks {
+            client: self.clone(),
+            messages,
+        })
+    }
+
     /// Starts to make an image, or joins its making, and answers at once.
     pub async fn create_image(
         &self,

@@ -8,6 +8,7 @@
 #![warn(missing_docs)]
 
 mod address;
+mod backups;
 mod census;
 pub mod certificates;
 mod client;
@@ -26,13 +27,14 @@ pub mod replicas;
 mod volumes;
 
 pub use address::{Address, InvalidAddress};
+pub use backups::{BackupTarget, BackupWatch, backup_failure, backup_state_name};
 pub use census::{Census, Member};
 pub use client::{Client, DEADLINE};
 pub use cluster::{Cluster, LOOK, Look, Wait};
 pub use code::{code_of, kind_of};
 pub use error::{Error, Result};
 pub use hold::{hold, hold_once};
-pub use images::{ImageOutcome, Watch, progress, state_name};
+pub use images::{Blocks, ImageOutcome, Watch, progress, state_name};
 pub use longhorn::{Download, LIST_ALL, Longhorn, PEER_ADDRESS};
 pub use node::{NODE_DEADLINE, Node};
 pub use proto::bimrpc;

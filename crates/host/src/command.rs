@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::{Error, Result};
 
 /// Where tools are looked for. The environment of this process has no say.
-const DIRECTORIES: [&str; 6] = [
+pub(crate) const DIRECTORIES: [&str; 6] = [
     "/usr/sbin",
     "/sbin",
     "/usr/bin",
@@ -152,7 +152,6 @@ impl Tool {
 
 /// Starts a tool whose whole output, but for what goes to `answer`, goes to one pipe, of which a thread keeps the
 /// end.
-#[expect(unsafe_code, reason = "pre_exec")]
 fn spawn<S: AsRef<OsStr>>(
     path: &Path,
     arguments: &[S],
@@ -171,12 +170,7 @@ fn spawn<S: AsRef<OsStr>>(
             None => writer.try_clone()?,
         })
         .stderr(writer);
-    let die_with_us = || {
-        let signal = Some(rustix::process::Signal::KILL);
-        rustix::process::set_parent_process_death_signal(signal).map_err(Into::into)
-    };
-    // SAFETY: between fork and exec only one system call is made, nothing is allocated or locked.
-    unsafe { command.pre_exec(die_with_us) };
+    die_with_us(&mut command);
     let child = command.spawn()?;
     // The command holds the writing end; the reader sees the end only when all writers are gone.
     drop(command);
@@ -185,7 +179,18 @@ fn spawn<S: AsRef<OsStr>>(
     Ok((child, receiver))
 }
 
-fn tail(mut reader: impl Read) -> Vec<u8> {
+/// Makes a program end with this process, or with the thread that starts it.
+#[expect(unsafe_code, reason = "pre_exec")]
+pub(crate) fn die_with_us(command: &mut Command) {
+    let die_with_us = || {
+        let signal = Some(rustix::process::Signal::KILL);
+        rustix::process::set_parent_process_death_signal(signal).map_err(Into::into)
+    };
+    // SAFETY: between fork and exec only one system call is made, nothing is allocated or locked.
+    unsafe { command.pre_exec(die_with_us) };
+}
+
+pub(crate) fn tail(mut reader: impl Read) -> Vec<u8> {
     let mut kept = Vec::new();
     let mut buffer = [0; 4096];
     while let Ok(len @ 1..) = reader.read(&mut buffer) {
@@ -206,7 +211,10 @@ fn wait(child: &mut Child, limit: Duration) -> std::io::Result<Option<ExitStatus
     Ok(None)
 }
 
-fn wait_until(child: &mut Child, deadline: Instant) -> std::io::Result<Option<ExitStatus>> {
+pub(crate) fn wait_until(
+    child: &mut Child,
+    deadline: Instant,
+) -> std::io::Result<Option<ExitStatus>> {
     let mut pause = Duration::from_micros(200);
     loop {
         if let Some(status) = child.try_wait()? {
@@ -220,7 +228,7 @@ fn wait_until(child: &mut Child, deadline: Instant) -> std::io::Result<Option<Ex
     }
 }
 
-fn one_line(bytes: &[u8]) -> String {
+pub(crate) fn one_line(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let lines: Vec<&str> = text
         .lines()

@@ -24,9 +24,12 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Work {
     /// Attaching, mounting, making and growing file systems.
-    Node,
-    /// The same, and DRBD: all of this crate.
-    ReplicatingNode,
+    Node {
+        /// And DRBD.
+        drbd: bool,
+        /// And shares of CIFS.
+        cifs: bool,
+    },
     /// Nothing that needs a privilege.
     Unprivileged,
 }
@@ -35,16 +38,19 @@ impl Work {
     /// The capabilities that it needs; `tests/tests/confined.rs` has the life of a volume with no more than these:
     /// `CAP_SYS_ADMIN` mounts, and configures loop devices; `CAP_DAC_OVERRIDE` opens files of managers that run as
     /// another user, and `CAP_CHOWN` gives them a formatted one; `CAP_SYS_RESOURCE` grows an ext4 in use (`EXT4_IOC_RESIZE_FS`).
-    /// `CAP_NET_ADMIN` is what the kernel wants of those who configure DRBD, by generic netlink.
+    /// `CAP_NET_ADMIN` is what the kernel wants of those who configure DRBD, by generic netlink. `CAP_DAC_READ_SEARCH`
+    /// lets nobody read more than `CAP_DAC_OVERRIDE` does; mount.cifs does not start without it.
     fn capabilities(self) -> CapabilitySet {
         match self {
-            Self::Node => {
-                CapabilitySet::SYS_ADMIN
+            Self::Node { drbd, cifs } => {
+                let mut kept = CapabilitySet::SYS_ADMIN
                     | CapabilitySet::CHOWN
                     | CapabilitySet::DAC_OVERRIDE
-                    | CapabilitySet::SYS_RESOURCE
+                    | CapabilitySet::SYS_RESOURCE;
+                kept.set(CapabilitySet::NET_ADMIN, drbd);
+                kept.set(CapabilitySet::DAC_READ_SEARCH, cifs);
+                kept
             }
-            Self::ReplicatingNode => Self::Node.capabilities() | CapabilitySet::NET_ADMIN,
             Self::Unprivileged => CapabilitySet::empty(),
         }
     }

@@ -327,6 +327,15 @@ pub enum Error {
         path: PathBuf,
         fs_type: FsType,
     },
+    /// A share of a network cannot be mounted, or taken away.
+    #[error("cannot mount {share} at {}: {said}", point.display())]
+    Share {
+        /// What was to be mounted.
+        share: String,
+        point: PathBuf,
+        /// What the last program said.
+        said: String,
+    },
     /// A file system call did not return in time.
     #[error("{} does not answer within {} seconds", path.display(), limit.as_secs())]
     Hung {

@@ -16,6 +16,7 @@
 //! | [`disks`] | the disks of this node, and the files of volumes on them |
 //! | [`confine`] | what a privileged process gives up at its start |
 //! | [`command`] | running the few external tools |
+//! | [`shares`] | shares of a network, mounted where backups are looked for |
 //! | [`requirements`] | what a node must have |
 //!
 //! Needs Linux 5.12 (`mount_setattr`; `LOOP_CONFIGURE` is 5.8, the mount API 5.2).
@@ -34,6 +35,7 @@ pub mod mountinfo;
 pub mod mounts;
 pub mod paths;
 pub mod requirements;
+pub mod shares;
 pub mod staging;
 
 pub use device::{BlockDevice, DeviceNumber};

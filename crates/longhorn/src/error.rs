@@ -30,9 +30,6 @@ pub enum Error {
     /// Nobody knows a file of that path. Longhorn's own text.
     #[error("can not find sync file {}", .0.display())]
     FileNotFound(PathBuf),
-    /// What Longhorn's manager can do and this one cannot.
-    #[error("{0} is not implemented")]
-    Unimplemented(&'static str),
     /// A data source, or another manager, did not answer, or not with what was asked.
     #[error("{address}: {what}")]
     Peer { address: String, what: String },
@@ -104,6 +101,12 @@ by_way_of_the_catalog!(
     tokio::task::JoinError
 );
 
+impl From<backup_jobs::Error> for Error {
+    fn from(error: backup_jobs::Error) -> Self {
+        catalog::Error::from(error).into()
+    }
+}
+
 impl From<Error> for catalog::Error {
     /// As the error of an origin: the catalog knows nothing of Longhorn.
     fn from(error: Error) -> Self {
@@ -122,7 +125,6 @@ impl Classify for Error {
             Self::FileExists(_) => ErrorKind::AlreadyExists,
             Self::InvalidField { .. } | Self::UnalignedSize(_) => ErrorKind::InvalidArgument,
             Self::FileNotFound(_) => ErrorKind::NotFound,
-            Self::Unimplemented(_) => ErrorKind::Unimplemented,
             Self::Peer { .. } | Self::PeerSilent { .. } => ErrorKind::Unavailable,
             Self::NothingCame { .. } => ErrorKind::DeadlineExceeded,
             Self::PortsInUse(_) | Self::TooManyReceivers(_) => ErrorKind::ResourceExhausted,

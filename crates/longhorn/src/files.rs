@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use backup_jobs::Jobs;
 use types::{DiskUuid, ImageId, ImageUuid};
 
 use super::FileInfo;
@@ -27,6 +28,8 @@ pub struct Files {
     volumes: Option<Volumes>,
     transfers: Transfers,
     memory: Memory,
+    /// Backups of images, and restoring them.
+    backups: Option<Jobs>,
 }
 
 impl Files {
@@ -38,7 +41,23 @@ impl Files {
             volumes,
             transfers: Transfers::default(),
             memory: Memory::default(),
+            backups: None,
         }
+    }
+
+    /// With backups of the images.
+    #[must_use]
+    pub fn with_backups(mut self, backups: Jobs) -> Self {
+        self.backups = Some(backups);
+        self
+    }
+
+    /// Backups of the images.
+    pub fn backups(&self) -> Result<&Jobs> {
+        self.backups.as_ref().ok_or(Error::InvalidField {
+            field: "backup-url",
+            why: "this process has no backups".to_owned(),
+        })
     }
 
     /// With other ways to the peers than this machine's own.

@@ -20,7 +20,7 @@ use types::{Classify, ErrorKind, ImageId, report};
 
 use super::data_source_client::DataSourceClient;
 use super::query::{aligned, checksum};
-use super::{Files, address, rest, transfer};
+use super::{Files, address, backups, rest, transfer};
 use crate::Registration;
 use crate::error::{Error, Result};
 use crate::from_manager::FromManager;
@@ -330,29 +330,39 @@ impl BackingImageManagerService for Manager {
     }
 
     async fn backup_create(&self, request: Request<pb::BackupCreateRequest>) -> Answer<()> {
-        let request = request.get_ref();
+        let request = request.into_inner();
         if request.name.is_empty() || request.uuid.is_empty() || request.checksum.is_empty() {
             return Err(Status::unknown(
                 "failed to initialize backup : missing input parameter",
             ));
         }
-        Err(Status::unimplemented(
-            "backing up an image is not implemented; export it with `prepare-download`",
-        ))
+        let id = id_of(&request.name, &request.uuid)?;
+        let begun = async {
+            let new = backups::new_backup(request, id)?;
+            Ok::<_, Error>(self.files.backups()?.create_image(new).await?)
+        };
+        begun.await.map_err(|error| relayed(&error))?;
+        Ok(Response::new(()))
     }
 
     async fn backup_status(
         &self,
         request: Request<pb::BackupStatusRequest>,
     ) -> Answer<pb::BackupStatusResponse> {
-        if request.get_ref().name.is_empty() {
+        let name = &request.get_ref().name;
+        if name.is_empty() {
             return Err(Status::unknown(
                 "empty backing image name for getting backup backing image status",
             ));
         }
-        Err(Status::unimplemented(
-            "backing up an image is not implemented",
-        ))
+        let backups = self.files.backups().map_err(|error| relayed(&error))?;
+        match backups.find_image(name) {
+            Some(view) => Ok(Response::new(backups::status(&view))),
+            None => Err(Status::unknown(format!(
+                "backup backing image not found {}",
+                types::shown(name)
+            ))),
+        }
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = std::result::Result<(), Status>> + Send>>;

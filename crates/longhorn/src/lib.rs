@@ -6,6 +6,7 @@
 //! the daemon's. What only Longhorn asks for and shows of an image is kept here ([`memory`]). Files go from process to process by [`ssync`].
 
 pub mod address;
+mod backups;
 pub mod clone;
 pub mod data_source;
 pub mod data_source_client;

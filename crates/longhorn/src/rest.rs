@@ -153,9 +153,7 @@ async fn create(State(files): State<Files>, request: Request) -> Answer {
         }
         "receiveFromPeer" => transfer::receive(&files, &query)?,
         "cloneFromBackingImage" => transfer::clone(&files, &query, request.into_body()).await?,
-        "restoreFromBackupURL" => {
-            return Err(Error::Unimplemented("restoring an image from a backup").into());
-        }
+        "restoreFromBackupURL" => transfer::restore(&files, &query, request.into_body()).await?,
         _ => return Err(Refusal::page_not_found()),
     }
     Ok(Response::default())

@@ -15,7 +15,7 @@ use types::{ImageId, report};
 use super::query::{Query, registration};
 use super::ssync::ports;
 use super::ssync::{Invite, Receiver, Sending};
-use super::{Files, multipart};
+use super::{Files, backups, multipart};
 use crate::Registration;
 use store::IoContext;
 
@@ -129,22 +129,45 @@ pub(super) async fn take_upload(
     form.bring(bringer).await
 }
 
-/// `action=cloneFromBackingImage`.
-pub(super) async fn clone(files: &Files, query: &Query, body: Body) -> Result<()> {
+/// The credentials of a request: its body.
+async fn credential_of(body: Body) -> Result<BTreeMap<String, String>> {
     let credential = to_bytes(body, CREDENTIAL_MAX).await;
     let credential = credential.map_err(|_| Error::InvalidField {
         field: "credential",
         why: format!("it is missing, or has more than {CREDENTIAL_MAX} bytes"),
     })?;
-    let credential = if credential.is_empty() {
-        BTreeMap::new()
-    } else {
-        // What it says must not be repeated in an error.
-        serde_json::from_slice(&credential).map_err(|_| Error::InvalidField {
-            field: "credential",
-            why: "the body is not a JSON object of texts".to_owned(),
-        })?
+    if credential.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    // What it says must not be repeated in an error. Longhorn sends null where there is none.
+    let parsed = serde_json::from_slice::<Option<BTreeMap<String, String>>>(&credential);
+    let parsed = parsed.map_err(|_| Error::InvalidField {
+        field: "credential",
+        why: "the body is not a JSON object of texts".to_owned(),
+    })?;
+    Ok(parsed.unwrap_or_default())
+}
+
+/// `action=restoreFromBackupURL`.
+pub(super) async fn restore(files: &Files, query: &Query, body: Body) -> Result<()> {
+    let credential = credential_of(body).await?;
+    let (url, limit) = (
+        query.required("backup-url")?,
+        query.required("concurrent-limit")?,
+    );
+    let source = backups::restore(files.backups()?, url, limit, credential)?;
+    let path = query.path("file-path")?;
+    let (_, id) = files.resolve(&path, &query.uuid()?)?;
+    let registration = Registration {
+        source: Some(source),
+        ..registration(query, id)?
     };
+    files.register(&path, registration).map(drop)
+}
+
+/// `action=cloneFromBackingImage`.
+pub(super) async fn clone(files: &Files, query: &Query, body: Body) -> Result<()> {
+    let credential = credential_of(body).await?;
     let source = clone_of(
         query.required("backing-image")?,
         query.required("backing-image-uuid")?,

@@ -56,6 +56,11 @@ pub enum Provenance {
     },
     /// A volume of the disk: the image is a snapshot.
     Volume(Snapshot),
+    /// A backup in Longhorn's format.
+    Backup {
+        /// Its address, without secrets.
+        address: String,
+    },
     /// The same image on other managers, whichever they were.
     Peers,
     /// A text of an earlier release that says none of these.
@@ -91,6 +96,10 @@ pub struct Snapshot {
     /// The snapshots that were taken with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<ImageName>,
+    /// The address of the store whose backup it was taken for, and nothing else: it is kept until the next
+    /// backup there is complete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup_store: Option<String>,
 }
 
 impl Provenance {
@@ -127,6 +136,9 @@ impl Provenance {
             "archive" => Self::Archive(LocalImage::parse(rest)?),
             "file" => Self::File { path: rest.into() },
             "disk" => Self::Disk { path: rest.into() },
+            "backup" => Self::Backup {
+                address: rest.into(),
+            },
             "ssync" | "snapshot" => Self::Pushed { from: text.into() },
             "volume" => Self::Volume(Snapshot::parse(rest)?),
             "image" => {
@@ -175,12 +187,20 @@ impl LocalImage {
 
 impl Snapshot {
     fn parse(names: &str) -> Option<Self> {
+        let (names, backup_store) = match names.split_once(" backup-store:") {
+            Some((names, store)) => (names, Some(store.to_owned())),
+            None => (names, None),
+        };
         let (volume, group) = match names.split_once(" group:") {
             Some((volume, group)) => (volume, Some(ImageName::new(group).ok()?)),
             None => (names, None),
         };
         let volume = VolumeName::new(volume).ok()?;
-        Some(Self { volume, group })
+        Some(Self {
+            volume,
+            group,
+            backup_store,
+        })
     }
 }
 
@@ -208,13 +228,21 @@ impl fmt::Display for Provenance {
                     Encryption::Decrypted => f.write_str(" (decrypted)"),
                 }
             }
-            Self::Volume(Snapshot { volume, group }) => {
+            Self::Volume(Snapshot {
+                volume,
+                group,
+                backup_store,
+            }) => {
                 write!(f, "volume:{volume}")?;
-                match group {
-                    Some(group) => write!(f, " group:{group}"),
+                if let Some(group) = group {
+                    write!(f, " group:{group}")?;
+                }
+                match backup_store {
+                    Some(store) => write!(f, " backup-store:{store}"),
                     None => Ok(()),
                 }
             }
+            Self::Backup { address } => write!(f, "backup:{address}"),
             Self::Peers => f.write_str("peers"),
             Self::Other { text } => f.write_str(text),
         }
@@ -289,15 +317,11 @@ mod tests {
 
     fn all() -> Vec<(&'static str, Provenance)> {
         let id = ImageId::new("cirros", "a93b9a55").unwrap();
-        let snapshot = |group: Option<&str>| Snapshot {
-            volume: VolumeName::new("pvc-1").unwrap(),
-            group: group.map(|group| ImageName::new(group).unwrap()),
-        };
         let image = |encryption| Provenance::Image {
             id: id.clone(),
             encryption,
         };
-        vec![
+        let mut all = vec![
             ("", Provenance::Unknown),
             (
                 "docker://docker.io/rancher/vm:v1 (linux/arm64/v8)",
@@ -355,16 +379,42 @@ mod tests {
                 "image:cirros/a93b9a55 (decrypted)",
                 image(Encryption::Decrypted),
             ),
-            ("volume:pvc-1", Provenance::Volume(snapshot(None))),
-            (
-                "volume:pvc-1 group:all",
-                Provenance::Volume(snapshot(Some("all"))),
-            ),
             ("peers", Provenance::Peers),
             (
                 "volume:a/b",
                 Provenance::Other {
                     text: "volume:a/b".into(),
+                },
+            ),
+        ];
+        all.extend(of_volumes());
+        all
+    }
+
+    fn of_volumes() -> Vec<(&'static str, Provenance)> {
+        let snapshot = |group: Option<&str>| Snapshot {
+            volume: VolumeName::new("pvc-1").unwrap(),
+            group: group.map(|group| ImageName::new(group).unwrap()),
+            backup_store: None,
+        };
+        let for_backup = Snapshot {
+            backup_store: Some("s3://backups@eu-1/a/".into()),
+            ..snapshot(None)
+        };
+        vec![
+            ("volume:pvc-1", Provenance::Volume(snapshot(None))),
+            (
+                "volume:pvc-1 group:all",
+                Provenance::Volume(snapshot(Some("all"))),
+            ),
+            (
+                "volume:pvc-1 backup-store:s3://backups@eu-1/a/",
+                Provenance::Volume(for_backup),
+            ),
+            (
+                "backup:s3://backups@eu-1/a/?backup=b1&volume=v1",
+                Provenance::Backup {
+                    address: "s3://backups@eu-1/a/?backup=b1&volume=v1".into(),
                 },
             ),
         ]

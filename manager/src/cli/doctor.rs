@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use backup_jobs::{TargetArgs, Targets};
 use clap::Args;
 
 use super::Failure;
@@ -15,13 +16,21 @@ pub(super) struct DoctorArgs {
     /// Directory of the disk
     #[arg(long, default_value = "/data", value_name = "DIR")]
     disk: PathBuf,
+    /// The stores that backups go to: each is tried by writing, reading, listing and deleting an object of its
+    /// own
+    #[command(flatten)]
+    targets: TargetArgs,
     /// Output format
     #[arg(short, long, value_enum, default_value = "table")]
     output: Form,
 }
 
 pub(super) fn run(args: &DoctorArgs) -> Result<ExitCode, Failure> {
-    let findings = doctor::examine(&args.disk);
+    let mut findings = doctor::examine(&args.disk);
+    if !args.targets.backup_target.is_empty() {
+        let targets = Targets::new(&args.targets, backup::Options::default())?;
+        findings.extend(super::runtime()?.block_on(doctor::examine_targets(&targets)));
+    }
     if args.output == Form::Table {
         let rows: Vec<_> = findings
             .iter()

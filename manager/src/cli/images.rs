@@ -114,7 +114,7 @@ struct SourceArgs {
 /// An image in the shape of Longhorn's own command, and what only this program knows after it.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct ImageView {
+pub(super) struct ImageView {
     #[serde(flatten)]
     longhorn: longhorn::ImageView,
     format: String,

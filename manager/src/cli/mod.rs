@@ -3,6 +3,7 @@
 //! Results go to standard output, as JSON in Longhorn's shape unless `-o table` is asked for; progress
 //! and errors go to standard error. Exit codes: 0 done, 1 it failed, 2 the command line is wrong.
 
+mod backups;
 mod certs;
 mod compare;
 mod connection;
@@ -19,6 +20,7 @@ mod volumes;
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use client::{Address, Node};
@@ -90,6 +92,8 @@ enum Command {
         #[command(subcommand)]
         command: volumes::Command,
     },
+    /// Back up volumes in Longhorn's format, restore them, and look after what is stored
+    Backup(Box<backups::BackupArgs>),
     /// Initialize a directory as a disk, and show, list or forget disks
     Disk {
         #[command(flatten)]
@@ -129,6 +133,7 @@ pub fn run() -> ExitCode {
     let done = match args.command {
         Command::Doctor(args) => doctor::run(&args),
         Command::Certs(command) => certs::run(command),
+        Command::Backup(command) => backup(*command, args.trust),
         command => execute(command, args.trust).map(|()| ExitCode::SUCCESS),
     };
     match done {
@@ -194,7 +199,30 @@ fn execute(command: Command, trust: trust::Options) -> Result<(), Failure> {
         Command::Disk { url, command } => disk::run(url, &trust, command),
         Command::Certs(command) => certs::run(command).map(drop),
         Command::Doctor(args) => doctor::run(&args).map(drop),
+        Command::Backup(args) => backup(*args, trust).map(drop),
     }
+}
+
+/// How long the end of a command waits for its locks to be let go, and how often it looks.
+const LOCKS: Duration = Duration::from_secs(5);
+const SETTLED: Duration = Duration::from_millis(2);
+
+fn backup(args: backups::BackupArgs, trust: trust::Options) -> Result<ExitCode, Failure> {
+    let runtime = runtime()?;
+    runtime.block_on(async {
+        let done = tokio::select! {
+            done = backups::run(args, trust) => done,
+            _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
+        };
+        // A lock that was dropped is let go by a task of its own: others would wait for it until it expires.
+        let settled = async {
+            while runtime.metrics().num_alive_tasks() > 0 {
+                tokio::time::sleep(SETTLED).await;
+            }
+        };
+        let _ = tokio::time::timeout(LOCKS, settled).await;
+        done
+    })
 }
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {

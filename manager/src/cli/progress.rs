@@ -1,8 +1,9 @@
-//! Waiting for an image: a bar on a terminal, a line now and then elsewhere.
+//! Waiting for an image or a backup: a bar on a terminal, a line now and then elsewhere.
 
 use std::io::{IsTerminal, Write};
+use std::sync::{Mutex, PoisonError};
 
-use client::{Client, Result, wire};
+use client::{Client, Result, backup_state_name, wire};
 use indicatif::{ProgressBar, ProgressStyle};
 use types::{ImageName, ImageUuid};
 
@@ -20,13 +21,83 @@ pub(super) async fn wait(client: &Client, image: wire::BackingImage) -> Result<w
     let mut shown = Shown::new(&image.name);
     let mut last = image;
     while let Some(next) = watch.next().await? {
-        shown.update(&next);
+        let state = state_name(&next);
+        shown.update(&next.name, state, (next.processed_size, next.total_size));
         last = next;
     }
     shown.bar.finish_and_clear();
     Ok(last)
 }
 
+/// Waits until a backup is complete or has failed, and gives it as it is then.
+pub(super) async fn wait_backup(
+    client: &Client,
+    request: wire::GetBackupRequest,
+    backup: wire::Backup,
+) -> Result<wire::Backup> {
+    let mut watch = client.watch_backup(request).await?;
+    let mut shown = Shown::new(&backup.name);
+    let mut last = backup;
+    while let Some(next) = watch.next().await? {
+        let state = backup_state_name(next.state());
+        shown.update(&next.name, state, (next.processed_size, next.total_size));
+        last = next;
+    }
+    shown.bar.finish_and_clear();
+    Ok(last)
+}
+
+/// The progress of work that this program does itself.
+#[derive(Debug)]
+pub(super) struct Own {
+    name: String,
+    shown: Mutex<(Shown, &'static str, u64, u64)>,
+}
+
+impl Own {
+    pub(super) fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            shown: Mutex::new((Shown::new(name), "", 0, 0)),
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut &'static str, &mut u64, &mut u64)) {
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let (shown, phase, done, total) = &mut *shown;
+        change(phase, done, total);
+        shown.update(&self.name, phase, (*done, *total));
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        let shown = self.shown.get_mut().unwrap_or_else(PoisonError::into_inner);
+        shown.0.bar.finish_and_clear();
+    }
+}
+
+impl backup::Progress for Own {
+    fn phase(&self, phase: backup::Phase, of: u64) {
+        self.change(|name, done, total| {
+            *name = match phase {
+                backup::Phase::Comparing => "comparing",
+                backup::Phase::Uploading => "uploading",
+                backup::Phase::Finishing => "finishing",
+                backup::Phase::Restoring => "restoring",
+                backup::Phase::Verifying => "verifying",
+                backup::Phase::Collecting => "collecting",
+            };
+            (*done, *total) = (0, of);
+        });
+    }
+
+    fn advance(&self, bytes: u64) {
+        self.change(|_, done, _| *done += bytes);
+    }
+}
+
+#[derive(Debug)]
 struct Shown {
     bar: ProgressBar,
     terminal: bool,
@@ -56,21 +127,23 @@ impl Shown {
         }
     }
 
-    fn update(&mut self, image: &wire::BackingImage) {
-        let state = state_name(image);
+    fn update(&mut self, name: &str, state: &'static str, (done, total): (u64, u64)) {
+        let percent = match total {
+            0 => 0,
+            total => u32::try_from(done.min(total).saturating_mul(100) / total).unwrap_or(100),
+        };
         if self.terminal {
-            self.bar
-                .set_length(image.total_size.max(image.processed_size));
-            self.bar.set_position(image.processed_size);
+            self.bar.set_length(total.max(done));
+            self.bar.set_position(done);
             self.bar.set_message(state);
-        } else if state != self.state || image.progress >= self.next {
-            let line = format!(
-                "{}: {state} {}% ({} of {} bytes)\n",
-                image.name, image.progress, image.processed_size, image.total_size
-            );
+        } else if state != self.state || percent >= self.next {
+            let line = match total {
+                0 => format!("{name}: {state}\n"),
+                _ => format!("{name}: {state} {percent}% ({done} of {total} bytes)\n"),
+            };
             // Progress that nobody can read is not worth an error.
             let _ = std::io::stderr().write_all(line.as_bytes());
-            self.next = (image.progress / LINE_EVERY + 1) * LINE_EVERY;
+            self.next = (percent / LINE_EVERY + 1) * LINE_EVERY;
         }
         self.state = state;
     }

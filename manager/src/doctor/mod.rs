@@ -7,10 +7,13 @@ mod disk;
 mod features;
 mod leftovers;
 mod machine;
+mod targets;
 
 use std::path::Path;
 
 use serde::Serialize;
+
+pub use self::targets::examine_targets;
 
 /// How good an answer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]

@@ -36,10 +36,10 @@ const STATES: [&str; 6] = [
     "unknown",
 ];
 
-type Labels = Vec<(&'static str, String)>;
-type Gauges = Family<Labels, Gauge<u64, AtomicU64>>;
+pub(super) type Labels = Vec<(&'static str, String)>;
+pub(super) type Gauges = Family<Labels, Gauge<u64, AtomicU64>>;
 
-struct Writer {
+pub(super) struct Writer {
     registry: Registry,
     /// Where all of it is.
     place: Labels,
@@ -73,6 +73,7 @@ pub(super) fn text(observed: &Observed, is_ready: bool) -> Result<String, fmt::E
     }
     writer.disk(observed);
     writer.upkeep(&observed.disk);
+    writer.backups(&observed.backups);
     writer.process();
     let mut text = String::new();
     encode(&mut text, &writer.registry)?;
@@ -80,7 +81,12 @@ pub(super) fn text(observed: &Observed, is_ready: bool) -> Result<String, fmt::E
 }
 
 impl Writer {
-    fn family(&mut self, name: &str, help: &str) -> Gauges {
+    /// The labels of all metrics of this disk.
+    pub(super) fn place(&self) -> &[(&'static str, String)] {
+        &self.place
+    }
+
+    pub(super) fn family(&mut self, name: &str, help: &str) -> Gauges {
         let family = Gauges::default();
         self.registry.register(name, help, family.clone());
         family
@@ -99,12 +105,12 @@ impl Writer {
         );
     }
 
-    fn gauge(&mut self, name: &str, help: &str, value: u64) {
+    pub(super) fn gauge(&mut self, name: &str, help: &str, value: u64) {
         let family = self.family(name, help);
         family.get_or_create(&self.place).set(value);
     }
 
-    fn counter(&mut self, name: &str, help: &str, values: &[(Labels, u64)]) {
+    pub(super) fn counter(&mut self, name: &str, help: &str, values: &[(Labels, u64)]) {
         let family = Family::<Labels, Counter>::default();
         self.registry.register(name, help, family.clone());
         for (labels, value) in values {

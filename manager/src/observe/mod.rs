@@ -4,6 +4,7 @@
 //! `/healthz` answers while the daemon does; otherwise a restart helps. `/readyz` fails while the
 //! daemon cannot be used: its disk is gone or silent, or it is stopping.
 
+mod backups;
 mod metrics;
 mod process;
 
@@ -15,6 +16,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use backup_jobs::Jobs;
 use listen::Listener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -38,6 +40,8 @@ pub struct Observed {
     /// The disk they are on.
     pub disk: Arc<Disk>,
     pub node: NodeId,
+    /// Backups that run and ran.
+    pub backups: Jobs,
     /// Copies from and to other managers.
     pub swarm: Swarm,
     /// The certificate of the daemon, where it has one.

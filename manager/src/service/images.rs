@@ -21,7 +21,7 @@ impl Service {
     }
 
     async fn create_image(&self, request: pb::CreateBackingImageRequest) -> Result<ImageStatus> {
-        let new = wire::new_image(request)?;
+        let new = wire::new_image(request, |source| self.restore(source))?;
         let status = self.catalog.create(new.clone())?;
         if let Some(source) = &new.source {
             self.catalog.check_access(source, &status).await?;
@@ -144,10 +144,10 @@ impl BackingImages for Service {
 
     async fn list_snapshot_blocks(
         &self,
-        _: Request<pb::ListSnapshotBlocksRequest>,
+        request: Request<pb::ListSnapshotBlocksRequest>,
     ) -> Answer<Self::ListSnapshotBlocksStream> {
-        Err(Status::unimplemented(
-            "listing the blocks of a snapshot is not implemented",
-        ))
+        let blocks = self.snapshot_blocks(request.into_inner()).await;
+        let blocks = blocks.map_err(|error| status::of(&error))?;
+        Ok(Response::new(Box::pin(blocks)))
     }
 }

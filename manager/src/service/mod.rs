@@ -1,6 +1,8 @@
 //! The gRPC face: requests are checked here, answered by the catalog and the volumes, and put back
 //! into wire form. No decision is made here.
 
+mod backups;
+mod blocks;
 mod disks;
 mod groups;
 mod images;
@@ -11,9 +13,12 @@ pub(crate) mod wire;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use backup_jobs::Jobs;
 use proto::storage::v1::backing_images_server::BackingImagesServer;
+use proto::storage::v1::backups_server::BackupsServer;
 use proto::storage::v1::disks_server::DisksServer;
 use proto::storage::v1::volumes_server::VolumesServer;
+use tokio::sync::Semaphore;
 use tonic::service::Routes;
 
 use catalog::Catalog;
@@ -27,8 +32,11 @@ pub struct Service {
     catalog: Catalog,
     volumes: Volumes,
     disk: Arc<Disk>,
+    backups: Jobs,
     /// Where other managers get images.
     sync_address: String,
+    /// Taken by whoever has the blocks of a snapshot listed.
+    listings: Arc<Semaphore>,
 }
 
 /// Answers may list thousands of images.
@@ -40,13 +48,16 @@ impl Service {
         catalog: Catalog,
         volumes: Volumes,
         disk: Arc<Disk>,
+        backups: Jobs,
         sync_address: SocketAddr,
     ) -> Self {
         Self {
             catalog,
             volumes,
             disk,
+            backups,
             sync_address: sync_address.to_string(),
+            listings: Arc::new(Semaphore::new(blocks::LISTINGS_MAX)),
         }
     }
 
@@ -61,6 +72,7 @@ impl Service {
         }
         routes
             .add_service(limited!(BackingImagesServer))
+            .add_service(limited!(BackupsServer))
             .add_service(limited!(VolumesServer))
             .add_service(limited!(DisksServer))
     }

@@ -94,7 +94,9 @@ impl VolumesRpc for Service {
     ) -> Answer<pb::DeleteVolumeResponse> {
         let name = name_of(&request.get_ref().name)?;
         let volumes = self.volumes.clone();
+        let deleted = name.clone();
         blocking(move || volumes.delete(&name)).await?;
+        self.backups.volume_deleted(&deleted).await;
         Ok(Response::new(pb::DeleteVolumeResponse {}))
     }
 

@@ -16,7 +16,12 @@ impl Source {
             | Self::File(_)
             | Self::Url(_)
             | Self::Peers(_) => true,
-            Self::Origin(origin) => origin.kind() == OriginKind::Manager,
+            Self::Origin(origin) => {
+                matches!(
+                    origin.kind(),
+                    OriginKind::Manager | OriginKind::Store { again: true }
+                )
+            }
             Self::Adopt { .. } | Self::Upload(_) | Self::Volume(_) => false,
         }
     }

@@ -29,6 +29,11 @@ pub enum OriginKind {
     Manager,
     /// Somebody pushes them, once.
     Pushed,
+    /// They are read from a store of backups.
+    Store {
+        /// Whether it can be asked again when the request is over, with its credentials.
+        again: bool,
+    },
 }
 
 /// What came of an [`Origin`].

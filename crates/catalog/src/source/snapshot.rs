@@ -19,6 +19,7 @@ impl Sources {
         Snapshot {
             volume: name,
             group,
+            ..
         }: &Snapshot,
         job: &Job,
     ) -> Result<(Received, Facts)> {

@@ -14,6 +14,9 @@ use crate::error::{Error, Result};
 /// Makings of one kind at once. Each holds a few MiB of buffers and up to four threads.
 const MAKINGS_MAX: usize = 8;
 
+/// Restores at once: each holds several blocks of a backup, which may be 16 MiB.
+const RESTORES_MAX: usize = 2;
+
 /// The turns of all kinds.
 #[derive(Debug)]
 pub struct Turns {
@@ -21,6 +24,7 @@ pub struct Turns {
     urls: Arc<Semaphore>,
     managers: Arc<Semaphore>,
     pushed: Arc<Semaphore>,
+    stores: Arc<Semaphore>,
     local: Arc<Semaphore>,
 }
 
@@ -40,6 +44,7 @@ impl Default for Turns {
             urls: turns(),
             managers: turns(),
             pushed: turns(),
+            stores: Arc::new(Semaphore::new(RESTORES_MAX)),
             local: turns(),
         }
     }
@@ -60,6 +65,7 @@ impl Turns {
                 OriginKind::Local => &self.local,
                 OriginKind::Manager => &self.managers,
                 OriginKind::Pushed => &self.pushed,
+                OriginKind::Store { .. } => &self.stores,
             }),
             // A snapshot is of now, not of when others have come.
             Source::Volume(_) => None,
@@ -81,6 +87,7 @@ impl Turns {
         ];
         all.iter()
             .any(|turns| turns.available_permits() < MAKINGS_MAX)
+            || self.stores.available_permits() < RESTORES_MAX
     }
 }
 

@@ -44,7 +44,7 @@ impl Classify for Error {
             Self::Busy(_) => ErrorKind::Aborted,
             Self::Incompatible { .. } => ErrorKind::AlreadyExists,
             // A read that failed may work next time; what it would have said stays unknown.
-            Self::Probe { .. } => ErrorKind::Unavailable,
+            Self::Probe { .. } | Self::Share { .. } => ErrorKind::Unavailable,
             Self::TooSmall { .. } => ErrorKind::OutOfRange,
             Self::Mount { source, .. } => mount_kind(source),
             Self::Unmount { source, .. } => busy_or(source),

@@ -22,6 +22,13 @@ pub enum Kind {
     /// The bytes are fetched, or cloned.
     Fetch(Source),
     Upload,
+    /// A backup is restored.
+    Restore {
+        url: String,
+        limit: String,
+        /// The keys of the store.
+        credential: Secrets,
+    },
     /// A replica pushes them.
     Export {
         /// Waits on the export port.
@@ -34,6 +41,15 @@ pub enum Kind {
 }
 
 type Pairs = BTreeMap<String, String>;
+
+/// Keys and values that are not shown.
+pub struct Secrets(pub Pairs);
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
 
 impl Kind {
     /// Reads what the command line says. `host` is where senders reach us.
@@ -63,15 +79,15 @@ impl Kind {
                 required(parameters, "encryption")?,
                 credential,
             )?)),
-            "restore" => {
-                required(parameters, "backup-url")?;
-                required(parameters, "concurrent-limit")?;
-                Err(Error::Unimplemented("restoring an image from a backup"))
-            }
+            "restore" => Ok(Self::Restore {
+                url: required(parameters, "backup-url")?.to_owned(),
+                limit: required(parameters, "concurrent-limit")?.to_owned(),
+                credential: Secrets(credential.clone()),
+            }),
             other => Err(Error::InvalidField {
                 field: "source-type",
                 why: format!(
-                    "{other:?} is not known; it is download, upload, export-from-volume or clone"
+                    "{other:?} is not known; it is download, upload, export-from-volume, clone or restore"
                 ),
             }),
         }
@@ -227,7 +243,7 @@ mod tests {
             "restore",
             &[("backup-url", "s3://x"), ("concurrent-limit", "5")],
         );
-        assert!(matches!(restore, Err(Error::Unimplemented(_))));
+        assert!(matches!(restore, Ok(Kind::Restore { .. })));
         assert!(matches!(read("upload", &[]), Ok(Kind::Upload)));
     }
 }

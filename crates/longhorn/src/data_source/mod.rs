@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use backup_jobs::{Jobs, TargetArgs, Targets};
 use clap::Args;
 use client::Address;
 use fetch::{AddressPolicy, Credentials, Network, Proxies, Tuning};
@@ -59,7 +60,7 @@ pub struct DataSourceArgs {
     /// UUID of the backing image
     #[arg(long)]
     uuid: String,
-    /// Source of the data: download, upload, export-from-volume or clone
+    /// Source of the data: download, upload, export-from-volume, clone or restore
     #[arg(long, value_name = "TYPE")]
     source_type: String,
     /// Parameter of the source; may be given several times
@@ -75,6 +76,8 @@ pub struct DataSourceArgs {
     /// may be given several times
     #[arg(long, value_name = "CIDR")]
     allow_address: Vec<IpNet>,
+    #[command(flatten)]
+    backups: TargetArgs,
     /// File that says which addresses were bound, for a caller that asks for port 0: one line NAME=ADDRESS for
     /// each of http and sync, written when both listen
     #[arg(long, value_name = "FILE")]
@@ -136,7 +139,15 @@ pub async fn run(args: DataSourceArgs) -> Result<()> {
     let sources = Sources::new(network, Credentials::anonymous(), Vec::new());
     let store = ImageStore::new(disk.clone(), Place::Work);
     let catalog = Catalog::load(store.clone(), sources, stop.child_token())?;
-    let files = Files::new(disk, vec![catalog.clone()], None).with_transfers(transfers);
+    let options = backup::Options {
+        spool: args.disk.clone(),
+        ..backup::Options::default()
+    };
+    let targets = Targets::new(&args.backups, options)?;
+    let backups = Jobs::new(targets, catalog.clone(), None, stop.child_token());
+    let files = Files::new(disk, vec![catalog.clone()], None)
+        .with_transfers(transfers)
+        .with_backups(backups);
     let addresses = BoundAddresses::default()
         .with("http", &own)
         .with("sync", &sync);

@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::query::Query;
 use crate::rest::{Answer, Refusal, json};
 use crate::transfer::register_receiver;
-use crate::{FileInfo, Files, multipart};
+use crate::{FileInfo, Files, backups, multipart};
 use catalog::source::{Bringer, Source, upload};
 use store::ImageStore;
 
@@ -124,6 +124,19 @@ impl DataSource {
                 files.register(&path, registration).map(drop)
             }
             Kind::Upload => Ok(()),
+            Kind::Restore {
+                url,
+                limit,
+                credential,
+            } => {
+                let backups = files.backups()?;
+                let source = backups::restore(backups, url, limit, credential.0.clone())?;
+                let registration = Registration {
+                    source: Some(source),
+                    ..registration
+                };
+                files.register(&path, registration).map(drop)
+            }
             Kind::Export {
                 receiver,
                 format,

@@ -1,6 +1,7 @@
 //! Domain values to wire messages and back: the only place that knows both. Images are here, volumes in
-//! `volumes.rs`.
+//! `volumes.rs`, backups in `backups.rs`.
 
+mod backups;
 mod volumes;
 
 use fetch::{Credentials, Platform, Reference};
@@ -15,6 +16,8 @@ use store::Snapshot;
 use store::{Content, ContentKind};
 use sync::protocol::PEERS_MAX;
 
+pub(crate) use self::backups::stored;
+pub(super) use self::backups::{asked, backup_key, damaged, new_backup, restored, running};
 pub(super) use self::volumes::{new_volume, owner, publication, volume};
 
 /// `Some` checked text, or `None` for an empty field.
@@ -24,6 +27,21 @@ pub(super) fn optional<T, E>(
 ) -> Result<Option<T>>
 where
     Error: From<E>,
+{
+    if text.is_empty() {
+        Ok(None)
+    } else {
+        Ok(Some(parse(text)?))
+    }
+}
+
+/// The same with the errors of backups.
+pub(super) fn checked<T, E>(
+    text: &str,
+    parse: impl FnOnce(&str) -> Result<T, E>,
+) -> backup_jobs::Result<Option<T>>
+where
+    backup_jobs::Error: From<E>,
 {
     if text.is_empty() {
         Ok(None)
@@ -43,15 +61,26 @@ pub(super) fn image_key(name: &str, uuid: &str) -> Result<(ImageName, Option<Ima
     Ok((ImageName::new(name)?, optional(uuid, ImageUuid::new)?))
 }
 
-pub(super) fn new_image(request: pb::CreateBackingImageRequest) -> Result<NewImage> {
+/// The image that a request asks for. `restore` gives the source that a backup is, and the name of the image
+/// that it becomes.
+pub(super) fn new_image(
+    request: pb::CreateBackingImageRequest,
+    restore: impl FnOnce(pb::BackupSource) -> backup_jobs::Result<(Source, ImageName)>,
+) -> Result<NewImage> {
     let source = request
         .source
         .and_then(|source| source.source)
         .ok_or_else(|| invalid("source", "it is missing; give the source of the image"))?;
-    let mut source = new_source(source)?;
+    let (mut source, derived) = match source {
+        pb::source::Source::Backup(backup) => {
+            let (source, name) = restore(backup)?;
+            (source, Some(name))
+        }
+        source => (new_source(source)?, None),
+    };
     let expected = checksum(&request.expected_checksum, &mut source)?;
     Ok(NewImage {
-        name: optional(&request.name, ImageName::new)?,
+        name: optional(&request.name, ImageName::new)?.or(derived),
         uuid: optional(&request.uuid, ImageUuid::new)?,
         source: Some(source),
         size: 0,
@@ -123,15 +152,15 @@ fn new_source(source: pb::source::Source) -> Result<Source> {
         pb::source::Source::Url(url) => Source::Url(Box::new(download(url)?)),
         pb::source::Source::Volume(volume) => {
             let volume = VolumeName::new(&volume.name)?;
-            let group = None;
-            Source::Volume(Snapshot { volume, group })
+            Source::Volume(Snapshot {
+                volume,
+                group: None,
+                backup_store: None,
+            })
         }
         pb::source::Source::Peers(peers) => Source::Peers(new_peers(&peers)?),
         pb::source::Source::Backup(_) => {
-            return Err(invalid(
-                "source.backup",
-                "restoring backups is not implemented yet",
-            ));
+            return Err(invalid("source.backup", "it is no source here"));
         }
     })
 }
@@ -187,17 +216,22 @@ fn absolute(path: String) -> Result<std::path::PathBuf> {
 }
 
 pub(super) fn image(status: &Status, has_raw_form: bool, usage: Option<Usage>) -> pb::BackingImage {
-    let (source_volume, snapshot_group) = match status.provenance.snapshot().cloned() {
-        Some(Snapshot { volume, group }) => (volume.into(), group.map(String::from)),
-        None => (String::new(), None),
+    let (source_volume, snapshot_group, backup_store) = match status.provenance.snapshot().cloned()
+    {
+        Some(Snapshot {
+            volume,
+            group,
+            backup_store,
+        }) => (volume.into(), group.map(String::from), backup_store),
+        None => (String::new(), None, None),
     };
-    let snapshot_group = snapshot_group.unwrap_or_default();
     let mut image = pb::BackingImage {
         name: status.id.name.to_string(),
         uuid: status.id.uuid.to_string(),
         state: state(&status.state).into(),
         source_volume,
-        snapshot_group,
+        snapshot_group: snapshot_group.unwrap_or_default(),
+        backup_store: backup_store.unwrap_or_default(),
         source: status.provenance.to_string(),
         manifest_digest: status.manifest_digest.clone(),
         expected_checksum: status.expected.map(String::from).unwrap_or_default(),
@@ -296,11 +330,15 @@ pub(super) fn group(request: pb::SnapshotGroupRequest) -> Result<(ImageName, Vec
     }
     let mut members = Vec::new();
     for member in request.members {
-        let (volume, of) = (VolumeName::new(&member.volume)?, Some(group.clone()));
+        let snapshot = Snapshot {
+            volume: VolumeName::new(&member.volume)?,
+            group: Some(group.clone()),
+            backup_store: None,
+        };
         members.push(NewImage {
             name: Some(ImageName::new(&member.name)?),
             uuid: None,
-            source: Some(Source::Volume(Snapshot { volume, group: of })),
+            source: Some(Source::Volume(snapshot)),
             size: 0,
             existing: Existing::Join,
             expected: None,
