@@ -56,6 +56,7 @@ pub(crate) fn plugin(serves_controller: bool) -> Vec<csi::PluginCapability> {
     if serves_controller {
         types.push(service(Service::ControllerService));
         types.push(service(Service::GroupControllerService));
+        types.push(service(Service::SnapshotMetadataService));
     }
     types
         .into_iter()

@@ -20,7 +20,10 @@ const REBUILT: Duration = Duration::from_mins(2);
 
 /// Runs a command; what it prints goes to `say`, a line at a time.
 pub async fn run(command: Command, say: impl Fn(&str)) -> Result<()> {
-    let Command::Volume(command) = command;
+    let command = match command {
+        Command::Volume(command) => command,
+        Command::Share { words } => return Ok(host::shares::command(&words)?),
+    };
     match command {
         VolumeCommand::List { account } => list(&records(&account).await?, say).await,
         VolumeCommand::Evacuate {

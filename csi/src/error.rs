@@ -58,6 +58,35 @@ pub enum Error {
         /// What is wrong, and what would be right.
         why: &'static str,
     },
+    /// The value of fromBackup is no address.
+    #[error("parameter fromBackup is not the address of a backup")]
+    FromBackup(#[source] backup::Error),
+    /// It is one of something else.
+    #[error(
+        "parameter fromBackup = {address:?} names no backup; add ?backup=NAME&volume=NAME to the address of the store"
+    )]
+    FromBackupItem { address: String },
+    /// The snapshot of a backup is not taken yet.
+    #[error("backup {backup} is {state}, and its snapshot is not taken yet: try again")]
+    BackupPending {
+        /// Its id.
+        backup: String,
+        state: &'static str,
+    },
+    /// A backup could not be made.
+    #[error("backup {backup} failed: {message}")]
+    BackupFailed {
+        /// Its id.
+        backup: String,
+        /// What the cause means.
+        kind: ErrorKind,
+        message: String,
+    },
+    /// No backup can be of a volume of this name.
+    #[error(
+        "volume {volume} cannot be backed up: its name must have two characters at least, the first a letter or digit"
+    )]
+    NoBackupName { volume: VolumeName },
     /// Two places ask for different file systems.
     #[error(
         "fsType {parameter:?} in the parameters and {capability:?} in the volume capability differ"
@@ -96,6 +125,21 @@ pub enum Error {
         /// As given, cut to 64 characters.
         snapshot_id: String,
     },
+    /// The blocks of a backup are nowhere to be listed.
+    #[error(
+        "snapshot {snapshot_id:?} is a backup in a store, which has no blocks to list; take a snapshot of \
+         the type snap, or restore the backup"
+    )]
+    BlocksOfBackup {
+        /// As given, cut to 64 characters.
+        snapshot_id: String,
+    },
+    /// Snapshots on different disks have no extents in common.
+    #[error(
+        "snapshots {base} and {target} are on different disks, so that nothing tells what changed between \
+         them; list the allocated blocks of {target} instead"
+    )]
+    SnapshotsApart { base: ImageName, target: ImageName },
     /// The name of a snapshot is taken.
     #[error("{name} exists and is {existing}, not a snapshot of volume {asked}; use another name")]
     SnapshotDiffers {
@@ -215,6 +259,12 @@ pub enum Error {
         /// What is wrong, and what would be right.
         why: &'static str,
     },
+    /// A key of a Secret cannot be what it should be. Nothing of it is told.
+    #[error("{} has more than one line, or another control character", path.display())]
+    BackupSecret { path: PathBuf },
+    /// The address of a target of backups is none.
+    #[error("--backup-target has an address that cannot be used")]
+    BackupTarget(#[source] backup::Error),
     /// A flag of the command line is not usable.
     #[error("{flag} {why}")]
     Flag {
@@ -266,6 +316,10 @@ impl Classify for Error {
             | Self::Name(_)
             | Self::UnknownParameter { .. }
             | Self::Parameter { .. }
+            | Self::FromBackup(_)
+            | Self::BackupTarget(_)
+            | Self::FromBackupItem { .. }
+            | Self::NoBackupName { .. }
             | Self::TwoFsTypes { .. }
             | Self::FsTypeMismatch { .. }
             | Self::NotMountable { .. }
@@ -282,16 +336,20 @@ impl Classify for Error {
             | Self::NotAtPath { .. } => ErrorKind::NotFound,
             Self::SnapshotDiffers { .. } => ErrorKind::AlreadyExists,
             Self::ImageInProgress { .. }
+            | Self::BackupPending { .. }
             | Self::ImageDeleted
             | Self::InFlight { .. }
             | Self::NotPrepared { .. }
             | Self::Token => ErrorKind::Aborted,
-            Self::ImageFailed { kind, .. } => *kind,
+            Self::ImageFailed { kind, .. } | Self::BackupFailed { kind, .. } => *kind,
             Self::Incomplete { .. } => ErrorKind::Unavailable,
             Self::Topology { .. } | Self::NodeFull { .. } => ErrorKind::ResourceExhausted,
             Self::NoReplica { .. }
             | Self::NotOurs { .. }
+            | Self::BlocksOfBackup { .. }
+            | Self::SnapshotsApart { .. }
             | Self::NotStaged
+            | Self::BackupSecret { .. }
             | Self::Start { .. } => ErrorKind::FailedPrecondition,
             Self::Unimplemented { .. } => ErrorKind::Unimplemented,
             Self::Serve(_) | Self::Lost => ErrorKind::Internal,

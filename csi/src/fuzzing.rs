@@ -21,7 +21,7 @@ pub fn stage_volume(wire: csi::NodeStageVolumeRequest) -> Option<ErrorKind> {
 
 /// The same for a request for a snapshot.
 pub fn create_snapshot(wire: &csi::CreateSnapshotRequest) -> Option<ErrorKind> {
-    request::CreateSnapshot::parse(wire)
+    request::CreateSnapshot::parse(wire.clone())
         .err()
         .map(|error| error.kind())
 }

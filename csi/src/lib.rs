@@ -15,8 +15,11 @@
 //! capabilities.
 
 mod authority;
+mod backup_mounts;
+mod backups;
 mod begun;
 mod blocking;
+mod blocks;
 mod capabilities;
 mod certificates;
 pub mod command;
@@ -54,6 +57,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use blocks::BlocksService;
 use certificates::Started;
 use client::Cluster;
 use controller::ControllerService;
@@ -82,6 +86,11 @@ pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Resu
     let certificates = std::mem::take(&mut config.certificates);
     let mut certificates = certificates::start(certificates, &mut beside).await?;
     let local = config.node.as_ref().map(local_node::service);
+    if let Some(node) = &mut config.node {
+        let targets = std::mem::take(&mut node.backups);
+        let state = node.node_state.parent().unwrap_or(&node.node_state);
+        backup_mounts::keep(targets, state, &mut beside);
+    }
     if let (Some(node), Some(local)) = (&config.node, &local) {
         let (held, bound) = (certificates.held.as_ref(), certificates.bound);
         let serve = local_node::serve(node, local.clone(), held, bound, &mut beside);
@@ -127,7 +136,8 @@ async fn services(
     beside: &mut JoinSet<()>,
 ) -> Result<(Services, Option<tokio::task::JoinHandle<()>>)> {
     let (name, topology_key) = (config.driver_name, config.topology_key);
-    let (mut controller, mut group, mut node, mut task) = (None, None, None, None);
+    let (mut controller, mut group, mut blocks) = (None, None, None);
+    let (mut node, mut task) = (None, None);
     let mut readiness = Readiness {
         managers: None,
         node: None,
@@ -152,6 +162,7 @@ async fn services(
             asked.max_volumes,
         ));
         group = Some(GroupService::new(managers.clone(), replicated));
+        blocks = Some(BlocksService::new(managers.clone()));
         beside.spawn(managers.clone().keep());
         readiness.managers = Some(managers);
     }
@@ -181,6 +192,7 @@ async fn services(
         identity,
         controller,
         group,
+        blocks,
         node,
     };
     Ok((services, task))

@@ -59,6 +59,11 @@ impl Managers {
         &self.seen
     }
 
+    /// How long one call waits for what a manager makes.
+    pub(crate) const fn wait(&self) -> Duration {
+        self.image_wait
+    }
+
     fn volumes(&self, client: Client) -> Volumes {
         Volumes::new(client, self.image_wait)
     }

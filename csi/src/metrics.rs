@@ -49,6 +49,18 @@ impl EncodeLabelSet for State {
     }
 }
 
+/// A target of backups, by its name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct BackupTarget {
+    target: String,
+}
+
+impl EncodeLabelSet for BackupTarget {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> Result<(), std::fmt::Error> {
+        [("target", self.target.as_str())].encode(encoder)
+    }
+}
+
 /// Of a gauge that may be absent.
 type NoLabels = [(&'static str, &'static str); 0];
 
@@ -58,6 +70,7 @@ struct Metrics {
     ready: Gauge,
     certificate: Family<NoLabels, Gauge>,
     replicated: Family<State, Gauge>,
+    backup_targets: Family<BackupTarget, Gauge>,
     memory: Gauge,
     descriptors: Gauge,
     threads: Gauge,
@@ -97,12 +110,19 @@ static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
         "Replicated volumes, by their state, where this controller leads",
         replicated.clone(),
     );
+    let backup_targets = Family::default();
+    registry.register(
+        "longhorn_backup_target_mounted",
+        "1 if the share of a target of backups is mounted on this node and answers",
+        backup_targets.clone(),
+    );
     Metrics {
         registry,
         operations,
         ready,
         certificate,
         replicated,
+        backup_targets,
         memory,
         descriptors,
         threads,
@@ -125,6 +145,15 @@ pub(crate) fn replicated<'a>(states: impl Iterator<Item = &'a str>) {
         let state = state.to_owned();
         METRICS.replicated.get_or_create(&State { state }).inc();
     }
+}
+
+/// Whether the share of a target of backups is mounted and answers.
+pub(crate) fn backup_target(target: &str, answers: bool) {
+    let target = target.to_owned();
+    let gauge = METRICS
+        .backup_targets
+        .get_or_create(&BackupTarget { target });
+    gauge.set(answers.into());
 }
 
 /// Everything, in the text format of OpenMetrics. `until`: when the certificate of this program expires, where it

@@ -6,6 +6,7 @@ use proto::csi::v1::controller_server::ControllerServer;
 use proto::csi::v1::group_controller_server::GroupControllerServer;
 use proto::csi::v1::identity_server::IdentityServer;
 use proto::csi::v1::node_server::NodeServer;
+use proto::csi::v1::snapshot_metadata_server::SnapshotMetadataServer;
 use tokio::sync::oneshot;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::UnixListenerStream;
@@ -14,6 +15,7 @@ use tonic::transport::Server;
 
 use crate::authority::Lenient;
 use crate::begun::Begun;
+use crate::blocks::BlocksService;
 use crate::controller::ControllerService;
 use crate::error::{Error, Result};
 use crate::group::GroupService;
@@ -28,6 +30,7 @@ pub(crate) struct Services {
     pub(crate) identity: IdentityService,
     pub(crate) controller: Option<ControllerService>,
     pub(crate) group: Option<GroupService>,
+    pub(crate) blocks: Option<BlocksService>,
     pub(crate) node: Option<NodeService>,
 }
 
@@ -49,6 +52,10 @@ pub(crate) async fn serve(
         )
         .add_optional_service(
             (services.group).map(|service| Begun::new(GroupControllerServer::new(service), &calls)),
+        )
+        .add_optional_service(
+            (services.blocks)
+                .map(|service| Begun::new(SnapshotMetadataServer::new(service), &calls)),
         )
         .add_optional_service(services.node.map(NodeServer::new))
         .serve_with_incoming_shutdown(streams, async {

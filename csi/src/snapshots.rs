@@ -67,6 +67,20 @@ impl Snapshots {
         Ok(show(&image))
     }
 
+    /// Refuses a name that an image has which is no snapshot of the volume of the request.
+    pub(crate) async fn check_source(&self, request: &CreateSnapshot) -> Result<()> {
+        match self.find(&request.name).await? {
+            Some(image) if image.source_volume != request.volume.as_str() => {
+                Err(Error::SnapshotDiffers {
+                    name: request.name.clone(),
+                    existing: described(&image),
+                    asked: request.volume.clone(),
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Deletes a snapshot; fine when there is none.
     pub(crate) async fn delete(&self, id: &ImageName) -> Result<()> {
         let Some(image) = self.find(id).await?.filter(is_snapshot) else {
@@ -94,6 +108,8 @@ impl Snapshots {
         let mut images = self.client.list_images().await?;
         images.retain(|image| {
             is_snapshot(image)
+                // One that is kept for a backup is nobody's.
+                && image.backup_store.is_empty()
                 && (request.volume.is_empty() || image.source_volume == request.volume)
                 && (request.snapshot.is_empty() || image.name == request.snapshot)
         });
@@ -134,7 +150,7 @@ pub(crate) fn show(image: &wire::BackingImage) -> csi::Snapshot {
 }
 
 /// A time of RFC 3339 as it goes on the wire.
-fn created_at(text: &str) -> Option<prost_types::Timestamp> {
+pub(crate) fn created_at(text: &str) -> Option<prost_types::Timestamp> {
     let time: Timestamp = text.parse().ok()?;
     // Before 1970 the fraction would have to be turned round; there were no snapshots then.
     let nanos = time.subsec_nanosecond().max(0);

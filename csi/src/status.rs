@@ -39,7 +39,8 @@ pub(crate) async fn answer<T>(
     .await
 }
 
-fn refuse(error: &Error, milliseconds: u64) -> Status {
+/// The status of an error, logged once here.
+pub(crate) fn refuse(error: &Error, milliseconds: u64) -> Status {
     let kind = error.kind();
     let text = report(error).to_string();
     match kind {

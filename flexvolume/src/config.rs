@@ -54,6 +54,9 @@ pub struct Config {
     pub node_id: Option<NodeId>,
     /// Whether a controller attaches volumes (`attach: true` in `init`).
     pub attach: bool,
+    /// Whether pods may restore backups (`fromBackup`). Whoever may name a backup gets what is in it, whichever
+    /// namespace it is from.
+    pub restore_backups: bool,
     /// What outlives a call, and a reboot.
     pub state_dir: PathBuf,
     /// How long `mount` and `attach` wait for an image.
@@ -79,6 +82,7 @@ impl Default for Config {
             disks: vec![PathBuf::from("/var/lib/longhorn")],
             node_id: None,
             attach: false,
+            restore_backups: false,
             // Persistent, and seen by a kubelet that runs in a container too.
             state_dir: PathBuf::from("/var/lib/kubelet/plugins/rancher.io~longhorn"),
             image_wait: Duration::from_secs(100),
@@ -218,6 +222,7 @@ mod tests {
             disks = ["/data", "/mnt/b"]
             node-id = "node-1"
             attach = true
+            restore-backups = true
             state-dir = "/var/lib/longhorn-flexvolume"
             image-wait = "5s"
             lock-wait = "1s"
@@ -231,6 +236,7 @@ mod tests {
             disks: vec!["/data".into(), "/mnt/b".into()],
             node_id: Some(NodeId::new("node-1").unwrap()),
             attach: true,
+            restore_backups: true,
             state_dir: "/var/lib/longhorn-flexvolume".into(),
             image_wait: Duration::from_secs(5),
             lock_wait: Duration::from_secs(1),

@@ -47,6 +47,15 @@ pub enum Error {
         /// What is wrong, and what would be right.
         why: String,
     },
+    /// The value of fromBackup is no address.
+    #[error("option fromBackup is not the address of a backup")]
+    FromBackup(#[source] backup::Error),
+    /// The operator of the node does not let pods restore backups.
+    #[error(
+        "pods of this node may not restore backups, which hold the volumes of all namespaces: an operator can allow \
+         it with restore-backups = true in longhorn.toml"
+    )]
+    BackupsNotAllowed,
     /// The secret of the volume cannot be used. Nothing of it is told.
     #[error("the secret is not valid: {why}")]
     Secret {
@@ -206,6 +215,7 @@ impl Classify for Error {
             | Self::UnknownOption { .. }
             | Self::Option { .. }
             | Self::Secret { .. }
+            | Self::FromBackup(_)
             | Self::Name(_)
             | Self::Overwritten { .. }
             | Self::SizeMissing { .. }
@@ -215,6 +225,7 @@ impl Classify for Error {
             Self::Differs { .. } | Self::Taken { .. } => ErrorKind::AlreadyExists,
             Self::InUse { .. }
             | Self::NotOurs { .. }
+            | Self::BackupsNotAllowed
             | Self::StillMounted { .. }
             | Self::NoReplica { .. }
             | Self::NotAttached { .. }

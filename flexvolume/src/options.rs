@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
+use backup::{Address, Item};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use client::PullSecret;
@@ -124,6 +125,8 @@ pub struct Options {
     pub stale_replica_timeout: u32,
     /// The container image with the first contents.
     pub base_image: Option<String>,
+    /// The backup with the first contents.
+    pub from_backup: Option<Address>,
     pub pod: Pod,
     /// What the registry wants to hear.
     pub pull_secret: PullSecret,
@@ -149,6 +152,7 @@ impl Options {
             number_of_replicas: REPLICAS_DEFAULT,
             stale_replica_timeout: STALE_REPLICA_TIMEOUT_DEFAULT,
             base_image: None,
+            from_backup: None,
             pod: Pod {
                 namespace: told(kubelet(POD_NAMESPACE)),
                 name: told(kubelet(POD_NAME)),
@@ -159,6 +163,10 @@ impl Options {
         let users = map.iter().filter(|(key, _)| !key.starts_with(KUBERNETES));
         for (key, value) in users {
             options.take(key, value)?;
+        }
+        if let (Some(_), Some(backup)) = (&options.base_image, &options.from_backup) {
+            let why = "a volume has one image: set baseImage or fromBackup";
+            return Err(refuse(FROM_BACKUP, &backup.to_string(), why));
         }
         if options.share == Share::ReadOnly && !options.read_only {
             let why = "set readOnly: true in the pod's flexVolume as well";
@@ -203,11 +211,7 @@ impl Options {
             SHARE => self.share = share(value)?,
             FRONTEND if value == "blockdev" => {}
             FRONTEND => return Err(refuse_why("there is only blockdev; leave it out")),
-            FROM_BACKUP => {
-                return Err(refuse_why(
-                    "restoring a backup is not implemented yet; leave it empty",
-                ));
-            }
+            FROM_BACKUP => self.from_backup = Some(from_backup(value)?),
             _ => {
                 let why = "fsType is a field of flexVolume, beside options and not among them";
                 return Err(refuse_why(why));
@@ -227,6 +231,19 @@ fn refuse(key: &'static str, value: &str, why: &str) -> Error {
         key,
         value: shown(value),
         why: why.to_owned(),
+    }
+}
+
+/// The address of a backup of a volume or of a backing image.
+fn from_backup(value: &str) -> Result<Address> {
+    let address: Address = value.parse().map_err(Error::FromBackup)?;
+    match address.item {
+        Some(Item::Backup { .. } | Item::BackingImage(_)) => Ok(address),
+        Some(Item::Volume(_)) | None => {
+            let why =
+                "it names no backup; add ?backup=NAME&volume=NAME to the address of the store";
+            Err(refuse(FROM_BACKUP, &address.to_string(), why))
+        }
     }
 }
 

@@ -3,12 +3,15 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use backup::Item;
 use client::owner::{self, Asker};
-use client::parameters::{BASE_IMAGE, NUMBER_OF_REPLICAS, STALE_REPLICA_TIMEOUT};
+use client::parameters::{BASE_IMAGE, FROM_BACKUP, NUMBER_OF_REPLICAS, STALE_REPLICA_TIMEOUT};
 use client::{Client, ImageOutcome, wire};
 use host::staging::{self, NodeVolume};
 use trust::Dialer;
 use types::{ByteSize, Classify as _, ErrorKind, NodeId, VolumeName, crash_point};
+
+use wire::source::Source;
 
 use crate::config::Config;
 use crate::content;
@@ -24,6 +27,7 @@ const ATTEMPTS: usize = 3;
 pub(crate) struct Volumes {
     client: Client,
     image_wait: Duration,
+    restore_backups: bool,
     stop: Stop,
 }
 
@@ -41,6 +45,7 @@ impl Volumes {
         Ok(Self {
             client,
             image_wait: config.image_wait,
+            restore_backups: config.restore_backups,
             stop,
         })
     }
@@ -83,7 +88,7 @@ impl Volumes {
         for _ in 1..ATTEMPTS {
             match self.create(options).await {
                 Err(Error::Manager(error))
-                    if options.base_image.is_some() && error.kind() == ErrorKind::NotFound => {}
+                    if named_image(options).is_some() && error.kind() == ErrorKind::NotFound => {}
                 made => return made,
             }
         }
@@ -101,8 +106,11 @@ impl Volumes {
             owner: Some(owned_by(&options.pod.namespace)),
             ..Default::default()
         };
-        if let Some(reference) = &options.base_image {
-            let image = self.image(reference, options).await?;
+        if options.from_backup.is_some() && !self.restore_backups {
+            return Err(Error::BackupsNotAllowed);
+        }
+        if let Some((shown, source)) = named_image(options) {
+            let image = self.image(shown, source).await?;
             refuse_unsuitable(&image, options)?;
             wanted.origin = Some(client::origin::image(image.name, image.uuid));
         } else if options.size.is_none() {
@@ -121,14 +129,8 @@ impl Volumes {
         Ok(self.stop.unless(made).await??)
     }
 
-    /// The ready image of a reference, or how far it has come.
-    async fn image(&self, reference: &str, options: &Options) -> Result<wire::BackingImage> {
-        let source = wire::source::Source::Registry(wire::RegistrySource {
-            reference: reference.to_owned(),
-            platform: String::new(),
-            docker_config_json: options.pull_secret.clone().into_bytes(),
-        });
-        let image = reference.to_owned();
+    /// The ready image of a source, which is `image` in texts, or how far it has come.
+    async fn image(&self, image: String, source: Source) -> Result<wire::BackingImage> {
         let ensured = self.client.ensure_image(source, self.image_wait);
         match self.stop.unless(ensured).await?? {
             ImageOutcome::Ready(ready) => Ok(ready),
@@ -211,6 +213,37 @@ impl Volumes {
     }
 }
 
+/// The image that a new volume begins with: what it is called in texts, and its source.
+fn named_image(options: &Options) -> Option<(String, Source)> {
+    if let Some(reference) = &options.base_image {
+        let source = Source::Registry(wire::RegistrySource {
+            reference: reference.clone(),
+            platform: String::new(),
+            docker_config_json: options.pull_secret.clone().into_bytes(),
+        });
+        return Some((reference.clone(), source));
+    }
+    let address = options.from_backup.as_ref()?;
+    // Without credentials: the manager takes those of the target that it has at the address.
+    let target = Some(wire::BackupTarget {
+        address: address.store.to_string(),
+        ..Default::default()
+    });
+    let mut source = wire::BackupSource {
+        target,
+        ..Default::default()
+    };
+    match address.item.as_ref()? {
+        Item::Backup { volume, backup } => {
+            source.volume = volume.to_string();
+            source.backup = backup.to_string();
+        }
+        Item::Volume(volume) => source.volume = volume.to_string(),
+        Item::BackingImage(name) => source.backing_image = name.to_string(),
+    }
+    Some((address.to_string(), Source::Backup(source)))
+}
+
 /// What is recorded with a new volume: what it was asked for, and for whom.
 fn parameters(options: &Options) -> HashMap<String, String> {
     let mut parameters = HashMap::from([
@@ -225,6 +258,9 @@ fn parameters(options: &Options) -> HashMap<String, String> {
     ]);
     if let Some(image) = &options.base_image {
         parameters.insert(BASE_IMAGE.to_owned(), image.clone());
+    }
+    if let Some(backup) = &options.from_backup {
+        parameters.insert(FROM_BACKUP.to_owned(), backup.to_string());
     }
     if options.share != Share::None {
         parameters.insert(SHARE.to_owned(), options.share.as_str().to_owned());
@@ -252,15 +288,19 @@ fn compare(existing: &wire::Volume, options: &Options) -> Result<()> {
             .map(String::as_str)
             .unwrap_or_default()
     };
-    if let Some(asked) = &options.base_image
-        && recorded(BASE_IMAGE) != asked
-    {
-        return Err(Error::Differs {
-            volume: options.volume.clone(),
-            what: BASE_IMAGE,
-            existing: recorded(BASE_IMAGE).to_owned(),
-            asked: asked.clone(),
-        });
+    let from_backup = options.from_backup.as_ref().map(ToString::to_string);
+    for (what, asked) in [
+        (BASE_IMAGE, &options.base_image),
+        (FROM_BACKUP, &from_backup),
+    ] {
+        if let Some(asked) = asked.as_ref().filter(|asked| recorded(what) != *asked) {
+            return Err(Error::Differs {
+                volume: options.volume.clone(),
+                what,
+                existing: recorded(what).to_owned(),
+                asked: asked.clone(),
+            });
+        }
     }
     let shared = options.share == Share::ReadOnly && recorded(SHARE) == Share::ReadOnly.as_str();
     let namespace = Some(options.pod.namespace.as_str());
@@ -360,6 +400,32 @@ mod tests {
         );
         let made = volume(&[(SHARE, "read-only")]);
         compare(&made, &options(&share)).unwrap();
+    }
+
+    #[test]
+    fn a_backup_is_asked_for_without_credentials_and_compared() {
+        let at = "s3://bucket@region/path/?backup=back&volume=vol";
+        let asked = options(&[(FROM_BACKUP, at), (POD_NAMESPACE, "default")]);
+        let (_, source) = named_image(&asked).unwrap();
+        let Source::Backup(source) = source else {
+            panic!("{source:?}");
+        };
+        assert_eq!(
+            (source.volume.as_str(), source.backup.as_str()),
+            ("vol", "back")
+        );
+        let target = source.target.unwrap();
+        assert!(target.address.starts_with("s3://bucket@region/path"));
+        assert!(target.credentials.is_empty() && target.name.is_empty());
+        let made = wire::Volume {
+            parameters: parameters(&asked),
+            owner: Some(owned_by("default")),
+            ..Default::default()
+        };
+        compare(&made, &asked).unwrap();
+        let other = at.replace("back&", "other&");
+        assert!(compare(&made, &options(&[(FROM_BACKUP, &other)])).is_err());
+        assert!(compare(&volume(&[]), &asked).is_err());
     }
 
     #[test]

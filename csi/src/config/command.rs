@@ -1,5 +1,6 @@
 //! The commands for people, as they are typed.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use kubernetes::ACCOUNT_DIR;
@@ -11,6 +12,12 @@ pub enum Command {
     /// -- longhorn-csi-plugin volume list
     #[command(subcommand)]
     Volume(VolumeCommand),
+    /// What the plugin starts itself as to look at a share of backups, which may hang.
+    #[command(name = host::shares::COMMAND, hide = true)]
+    Share {
+        /// What to do, and the path.
+        words: Vec<OsString>,
+    },
 }
 
 /// What can be done with replicated volumes.

@@ -1,5 +1,6 @@
 //! The command line: the arguments, and the checked configuration.
 
+mod backups;
 mod certificates;
 mod checks;
 mod command;
@@ -16,6 +17,8 @@ use host::staging::Check;
 use node::StorageAddress;
 use types::NodeId;
 
+use self::backups::BackupArgs;
+pub(crate) use self::backups::{BackupsConfig, ShareTarget};
 use self::certificates::CertificateArgs;
 pub(crate) use self::certificates::{AuthorityConfig, Certificates, Place};
 use self::checks::{absolute, disks, managers, node_id, topology_key};
@@ -162,6 +165,9 @@ pub struct Args {
     replication: ReplicationArgs,
 
     #[command(flatten)]
+    backups: BackupArgs,
+
+    #[command(flatten)]
     certificates: CertificateArgs,
 
     /// Messages to log: error, warn, info, debug, or a filter per module as in tracing.
@@ -244,6 +250,8 @@ pub(crate) struct NodeConfig {
     pub(crate) node_state: PathBuf,
     /// Where other nodes reach its replicas; `None`: it has none.
     pub(crate) storage: Option<StorageAddress>,
+    /// The targets of backups that are mounted here.
+    pub(crate) backups: BackupsConfig,
     pub(crate) max_volumes: u32,
     pub(crate) check: Check,
     /// `None`: somebody else registers the plugin.
@@ -276,8 +284,10 @@ impl Config {
     /// Gives up, for the whole process and its children, what the asked for services do not need.
     pub fn confine(&self) -> Result<Confined> {
         let work = match &self.node {
-            Some(node) if node.storage.is_some() => Work::ReplicatingNode,
-            Some(_) => Work::Node,
+            Some(node) => Work::Node {
+                drbd: node.storage.is_some(),
+                cifs: node.backups.has_cifs(),
+            },
             None => Work::Unprivileged,
         };
         Ok(confine::restrict(work)?)
@@ -333,6 +343,7 @@ impl Args {
                         plugins.join(driver_name.to_string()).join("attachments")
                     }),
                 )?,
+                backups: self.backups.check()?,
                 storage: checks::storage(self.replication_address.as_deref())?,
                 kubelet_dir: self.kubelet_dir,
             }),

@@ -7,7 +7,7 @@ use super::ControllerService;
 use crate::content;
 use crate::error::Result;
 use crate::location;
-use crate::request::{self, Capability, Mutable, ORIGINAL_NAME, Parameters};
+use crate::request::{self, Capability, Mutable, ORIGINAL_NAME, Parameters, SNAPSHOT_ID};
 
 impl ControllerService {
     /// A volume as its record has it, else as its manager has it.
@@ -52,6 +52,7 @@ impl ControllerService {
                 let parameters = Parameters::parse(&request.parameters)?.recorded();
                 let mut recorded = volume.parameters.clone();
                 recorded.remove(ORIGINAL_NAME);
+                recorded.remove(SNAPSHOT_ID);
                 let fit = request.parameters.is_empty() || parameters == recorded;
                 Ok(fit && mutable_fit)
             });

@@ -3,19 +3,21 @@
 
 mod look;
 mod show;
+mod snapshots;
 
 use client::wire;
 use proto::csi::v1 as csi;
 use tonic::{Request, Response, Status};
 use types::{Classify as _, ErrorKind, NodeId};
 
+use crate::backups::Backups;
 use crate::capabilities;
 use crate::error::{Error, Result};
 use crate::in_flight::InFlight;
 use crate::limit::NodeLimit;
 use crate::managers::{Located, Managers};
 use crate::replicated::{Published, Replicated};
-use crate::request::{self, Page};
+use crate::request::{self, Page, SnapshotRequest};
 use crate::status::answer;
 use crate::volumes::{check_owner, create};
 
@@ -30,6 +32,7 @@ pub(crate) struct ControllerService {
     /// `None`: every volume has one replica.
     replicated: Option<Replicated>,
     limit: NodeLimit,
+    backups: Backups,
     in_flight: InFlight,
     in_flight_snapshots: InFlight,
 }
@@ -41,6 +44,7 @@ impl ControllerService {
         max_volumes_per_node: u32,
     ) -> Self {
         Self {
+            backups: Backups::new(managers.clone()),
             managers,
             replicated,
             limit: NodeLimit::new(max_volumes_per_node),
@@ -347,8 +351,8 @@ impl csi::controller_server::Controller for ControllerService {
         request: Request<csi::CreateSnapshotRequest>,
     ) -> Reply<csi::CreateSnapshotResponse> {
         let wire = request.into_inner();
-        answer("CreateSnapshot", &wire.source_volume_id, async {
-            let request = request::CreateSnapshot::parse(&wire)?;
+        answer("CreateSnapshot", &wire.source_volume_id.clone(), async {
+            let request = request::CreateSnapshot::parse(wire)?;
             let _guard = self.in_flight_snapshots.enter(&request.name)?;
             // A large future: kept off the stack of the others.
             let volumes = std::slice::from_ref(&request.volume);
@@ -357,6 +361,11 @@ impl csi::controller_server::Controller for ControllerService {
                 None => None,
             };
             let place = moment.as_ref().map(|moment| &moment.client);
+            if let Some(class) = &request.backup {
+                let snapshot = Box::pin(self.backups.create(&request, class, place)).await?;
+                let snapshot = Some(snapshot);
+                return Ok(csi::CreateSnapshotResponse { snapshot });
+            }
             let found = self
                 .managers
                 .for_snapshot(&request.name, &request.volume, place);
@@ -371,17 +380,17 @@ impl csi::controller_server::Controller for ControllerService {
         &self,
         request: Request<csi::DeleteSnapshotRequest>,
     ) -> Reply<csi::DeleteSnapshotResponse> {
-        let id = request.into_inner().snapshot_id;
-        answer("DeleteSnapshot", &id, async {
-            let deleted = async {
-                let snapshot = request::snapshot_id(&id)?;
-                let _guard = self.in_flight_snapshots.enter(&snapshot)?;
-                match self.managers.of_snapshot(&snapshot).await? {
-                    Some(snapshots) => snapshots.delete(&snapshot).await,
-                    None => Ok(()),
-                }
+        let csi::DeleteSnapshotRequest {
+            snapshot_id,
+            secrets,
+        } = request.into_inner();
+        answer("DeleteSnapshot", &snapshot_id, async {
+            let snapshot = match SnapshotRequest::parse(&snapshot_id, secrets) {
+                // A text that is no id: what cannot be is not there.
+                Err(Error::NoSuchSnapshot { .. }) => return Ok(csi::DeleteSnapshotResponse {}),
+                parsed => parsed?,
             };
-            gone_is_fine(deleted.await)?;
+            self.delete_one(snapshot).await?;
             Ok(csi::DeleteSnapshotResponse {})
         })
         .await
@@ -394,7 +403,7 @@ impl csi::controller_server::Controller for ControllerService {
         use csi::list_snapshots_response::Entry;
         answer("ListSnapshots", "", async {
             let request = request::ListSnapshots::parse(request.into_inner())?;
-            let (snapshots, next_token) = self.managers.list_snapshots(&request).await?;
+            let (snapshots, next_token) = self.snapshots(&request).await?;
             let entry = |snapshot| Entry {
                 snapshot: Some(snapshot),
             };
@@ -411,14 +420,13 @@ impl csi::controller_server::Controller for ControllerService {
         &self,
         request: Request<csi::GetSnapshotRequest>,
     ) -> Reply<csi::GetSnapshotResponse> {
-        let id = request.into_inner().snapshot_id;
-        answer("GetSnapshot", &id, async {
-            let name = request::snapshot_id(&id)?;
-            let snapshots = self.managers.of_snapshot(&name).await?;
-            let snapshots = snapshots.ok_or_else(|| Error::NoSuchSnapshot {
-                snapshot_id: name.to_string(),
-            })?;
-            let snapshot = Some(snapshots.get(&name).await?);
+        let csi::GetSnapshotRequest {
+            snapshot_id,
+            secrets,
+        } = request.into_inner();
+        answer("GetSnapshot", &snapshot_id, async {
+            let asked = SnapshotRequest::parse(&snapshot_id, secrets)?;
+            let snapshot = Some(self.snapshot(asked).await?);
             Ok(csi::GetSnapshotResponse { snapshot })
         })
         .await

@@ -6,6 +6,7 @@ use client::wire;
 use proto::csi::v1 as csi;
 
 use crate::location;
+use crate::request::SNAPSHOT_ID;
 
 /// A volume; `topology_key` is the key of the segment that names a node. A replicated volume is reachable from every
 /// node that has DRBD, which the segment `replication_key` says.
@@ -39,10 +40,15 @@ pub(super) fn volume(
 
 fn content_source(volume: &wire::Volume) -> Option<csi::VolumeContentSource> {
     use csi::volume_content_source::{SnapshotSource, Type, VolumeSource};
-    let source = match (
-        volume.source_volume.as_str(),
-        volume.source_snapshot.as_str(),
-    ) {
+    let backup = volume
+        .parameters
+        .get(SNAPSHOT_ID)
+        .map_or("", String::as_str);
+    let snapshot = match volume.source_snapshot.as_str() {
+        "" => backup,
+        snapshot => snapshot,
+    };
+    let source = match (volume.source_volume.as_str(), snapshot) {
         ("", "") => return None,
         ("", snapshot) => Type::Snapshot(SnapshotSource {
             snapshot_id: snapshot.to_owned(),

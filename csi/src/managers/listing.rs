@@ -54,10 +54,11 @@ impl Managers {
     }
 
     /// A page of all snapshots and the token of the next. One that is asked for by its id, and found, is
-    /// all there is; otherwise every disk must answer.
+    /// all there is; otherwise every disk must answer. `more` are in no manager.
     pub(crate) async fn list_snapshots(
         &self,
         request: &ListSnapshots,
+        more: Vec<csi::Snapshot>,
     ) -> Result<(Vec<csi::Snapshot>, String)> {
         let by_id = !request.snapshot.is_empty();
         let ask = |client: Client| {
@@ -72,6 +73,7 @@ impl Managers {
             look.census.complete(&self.seen.disks(), None)?;
             look.others.into_iter().flatten().collect()
         };
+        all.extend(more);
         all.sort_by(|a, b| a.snapshot_id.cmp(&b.snapshot_id));
         Ok(request.page.cut(all, |snapshot| &snapshot.snapshot_id))
     }

@@ -9,7 +9,7 @@ use types::{Classify as _, ErrorKind, ImageName, NodeId, VolumeName};
 
 use super::Managers;
 use crate::error::{Error, Result};
-use crate::request::{ContentSource, CreateVolume};
+use crate::request::{BackupId, ContentSource, CreateVolume};
 use crate::snapshots::Snapshots;
 use crate::volumes::{Volumes, check_owner, create};
 
@@ -140,7 +140,8 @@ impl Managers {
                 })?;
                 Some(snapshots.into_client())
             }
-            None => None,
+            // Any manager can restore it.
+            Some(ContentSource::Backup(_)) | None => None,
         })
     }
 
@@ -169,6 +170,30 @@ impl Managers {
         Ok(self.snapshots(client))
     }
 
+    /// The manager to ask about a backup: any can answer, as the store is shared. The best has the snapshot that is
+    /// being backed up, the next best the volume.
+    ///
+    /// # Errors
+    /// What one says, when none answers.
+    pub(crate) async fn of_backup(&self, id: &BackupId) -> Result<Client> {
+        let ask = |client: Client| {
+            let id = id.clone();
+            async move { closeness(&client, &id).await }
+        };
+        let look = self
+            .gather(ask, |closeness| *closeness == HAS_SNAPSHOT)
+            .await?;
+        if let Some((client, _)) = look.found {
+            return Ok(client);
+        }
+        let (census, answers) = (look.census, look.others);
+        let answered = census.members.iter().zip(&answers);
+        let best = answered.max_by_key(|(_, closeness)| **closeness);
+        let (answered, managers) = (census.members.len(), census.asked());
+        best.map(|(member, _)| member.client.clone())
+            .ok_or(Error::Incomplete { answered, managers })
+    }
+
     /// The manager that has the volumes of a group: one, as a moment is one disk's.
     pub(crate) async fn of_group(&self, volumes: &[VolumeName]) -> Result<Client> {
         let first = volumes.first().ok_or(Error::Missing {
@@ -194,6 +219,26 @@ impl Managers {
         };
         self.search(None, None, ask).await
     }
+}
+
+/// Of a manager that has the snapshot of a backup.
+const HAS_SNAPSHOT: u8 = 2;
+
+/// How near a manager is to a backup: 0 where it has nothing of it, 1 where it has the volume.
+async fn closeness(client: &Client, id: &BackupId) -> client::Result<u8> {
+    if let Ok(name) = ImageName::new(id.backup.as_str()) {
+        let image = there(client.image(&name, None).await)?;
+        if image.is_some_and(|image| image.source_volume == id.volume.as_str()) {
+            return Ok(HAS_SNAPSHOT);
+        }
+    }
+    let Ok(name) = VolumeName::new(id.volume.as_str()) else {
+        return Ok(0);
+    };
+    Ok(match answer(client.volume(&name).await)? {
+        Some(_) => 1,
+        None => 0,
+    })
 }
 
 /// Whether a manager has a snapshot of that name. Other images have other uses, and may have the name.

@@ -6,9 +6,10 @@ use client::PullSecret;
 use proto::csi::v1 as csi;
 use types::{ByteSize, NodeId, VolumeName};
 
+use super::backup::Secrets;
 use super::{
-    Capability, ContentSource, MAP_BYTES, Mutable, Page, Parameters, bounded, name, node_id,
-    required, volume_id,
+    Capability, ContentSource, MAP_BYTES, Mutable, Page, Parameters, Restore, bounded, name,
+    node_id, required, volume_id,
 };
 use crate::error::{Error, Result};
 
@@ -64,6 +65,8 @@ pub(crate) struct CreateVolume {
     /// `None`: the parameters say what it shall hold. Else that alone does: a claim that is made from
     /// another one has that one's StorageClass, with its image.
     pub(crate) source: Option<ContentSource>,
+    /// The backup that either of them names.
+    pub(crate) restore: Option<Restore>,
     /// Topologies of which one must hold the volume; empty: anywhere.
     pub(crate) requisite: Vec<HashMap<String, String>>,
     /// Those of them that are better than the others, the best first: where the pod is to run.
@@ -82,6 +85,7 @@ impl CreateVolume {
         }
         let source = (wire.volume_content_source).map(ContentSource::parse);
         let source = source.transpose()?;
+        let restore = restore(source.as_ref(), &mut parameters, &wire.secrets)?;
         for capability in &mut capabilities {
             one_fs_type(capability, &parameters)?;
             // What is formatted gets the file system asked for, or ext4.
@@ -105,6 +109,7 @@ impl CreateVolume {
             parameters,
             pull_secret,
             source,
+            restore,
             requisite: segments(topology.requisite),
             preferred: segments(topology.preferred),
         })
@@ -115,9 +120,35 @@ impl CreateVolume {
         self.capabilities.iter().find_map(Capability::fs_type)
     }
 
+    /// Whether it names an image that is made if it is not there.
+    pub(crate) fn makes_image(&self) -> bool {
+        self.restore.is_some() || self.parameters.makes_image()
+    }
+
     /// Whether the volume will be mounted.
     pub(crate) fn is_mount(&self) -> bool {
         self.capabilities.iter().any(Capability::is_mount)
+    }
+}
+
+/// The backup that a volume is restored from: the source of its contents, else that of the parameters.
+fn restore(
+    source: Option<&ContentSource>,
+    parameters: &mut Parameters,
+    secrets: &HashMap<String, String>,
+) -> Result<Option<Restore>> {
+    let target = parameters.backup_target.clone();
+    match (source, parameters.from_backup.clone()) {
+        (Some(ContentSource::Backup(id)), _) => {
+            parameters.record_snapshot(id.to_string());
+            let secrets = Secrets::parse(secrets.clone())?;
+            Restore::of_id(id.clone(), &target, secrets).map(Some)
+        }
+        (None, Some(address)) => {
+            let secrets = Secrets::parse(secrets.clone())?;
+            Ok(Restore::of_address(address, secrets))
+        }
+        _ => Ok(None),
     }
 }
 

@@ -4,6 +4,8 @@
 //! proto message. Secrets are extracted here and are in no printable type.
 
 mod backing_image;
+mod backup;
+mod blocks;
 mod capability;
 mod controller;
 mod name;
@@ -13,6 +15,8 @@ mod parameters;
 mod snapshot;
 
 pub(crate) use backing_image::BackingImage;
+pub(crate) use backup::{BackupClass, BackupId, Restore};
+pub(crate) use blocks::ListBlocks;
 pub(crate) use capability::Capability;
 #[cfg(test)]
 pub(crate) use capability::Mode;
@@ -22,9 +26,9 @@ pub(crate) use controller::{
 };
 pub(crate) use node::{AtPath, NodePublish, NodeStage};
 pub(crate) use page::Page;
-pub(crate) use parameters::{Mutable, ORIGINAL_NAME, Parameters};
+pub(crate) use parameters::{Mutable, ORIGINAL_NAME, Parameters, SNAPSHOT_ID};
 pub(crate) use snapshot::{
-    ContentSource, CreateGroup, CreateSnapshot, ListSnapshots, group_id, snapshot_id,
+    ContentSource, CreateGroup, CreateSnapshot, ListSnapshots, SnapshotRequest, group_id,
 };
 
 use std::collections::HashMap;

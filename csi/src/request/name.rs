@@ -33,6 +33,14 @@ pub(super) fn snapshot(name: &str) -> Result<ImageName> {
     }
 }
 
+/// The name of a backup, which is a snapshot's with two characters at least.
+pub(super) fn backup(name: &str) -> Result<ImageName> {
+    if name.len() < 2 {
+        return ImageName::new(&made_from(name)?).map_err(Error::Name);
+    }
+    snapshot(name)
+}
+
 fn made_from(name: &str) -> Result<String> {
     let invalid = |why| Error::Invalid { field: "name", why };
     if name.len() > NAME_MAX {

@@ -2,6 +2,7 @@
 
 use types::VolumeName;
 
+use super::BackupId;
 use crate::error::{Error, Result};
 
 /// Which page; by default all there is.
@@ -27,10 +28,10 @@ impl Page {
             "" => String::new(),
             // Names of snapshots follow the same rule as those of volumes.
             token => {
-                let name = token
-                    .strip_prefix(TOKEN)
-                    .and_then(|id| VolumeName::new(id).ok());
-                name.ok_or(Error::Token)?.to_string()
+                let is_id =
+                    |id: &&str| VolumeName::new(id).is_ok() || BackupId::parse(id).is_some();
+                let id = token.strip_prefix(TOKEN).filter(is_id);
+                id.ok_or(Error::Token)?.to_owned()
             }
         };
         Ok(Self { max_entries, after })
@@ -68,6 +69,8 @@ mod tests {
         let (rest, none) = page(0, &token).cut(left, |name| name);
         assert_eq!((rest, none.as_str()), (vec!["c", "d"], ""));
         assert_eq!(page(4, "").cut(all(), |name| name).1, "");
+        let backup = Page::token("bak://pvc-1/snapshot-1");
+        assert_eq!(page(1, &backup).after, "bak://pvc-1/snapshot-1");
         assert!(Page::parse(-1, "").is_err());
         assert!(matches!(Page::parse(0, "invalid-token"), Err(Error::Token)));
     }

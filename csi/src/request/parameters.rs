@@ -13,6 +13,7 @@ use host::FsType;
 use super::backing_image::{
     BACKING_IMAGE, BackingImage, CHECKSUM, Raw, SOURCE_PARAMETERS, SOURCE_TYPE,
 };
+use super::backup::{self, TARGET_NAME};
 use super::capability::fs_type;
 use super::{MAP_BYTES, bounded};
 use crate::error::{Error, Result, shown};
@@ -34,7 +35,7 @@ const CLAIM_NAMESPACE: &str = "csi.storage.k8s.io/pvc/namespace";
 
 /// Every key that means something. The last four tell whom the volume is for; they differ from
 /// claim to claim and are not compared.
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 18] = [
     BASE_IMAGE,
     MKFS_PARAMS,
     PARTITION,
@@ -46,6 +47,7 @@ const KEYS: [&str; 17] = [
     REQUIRE_REPLICAS,
     STALE_REPLICA_TIMEOUT,
     FROM_BACKUP,
+    TARGET_NAME,
     FS_TYPE,
     CSI_FS_TYPE,
     CLAIM_NAME,
@@ -57,10 +59,13 @@ const KEYS: [&str; 17] = [
 
 /// Where a name is recorded that is not the volume's id. It is no parameter: nobody can give it.
 pub(crate) const ORIGINAL_NAME: &str = "csi.name";
+/// Where the id of the backup is recorded that is the source of the contents. It is no parameter either.
+pub(crate) const SNAPSHOT_ID: &str = "csi.snapshot";
 
 /// The keys that two requests for one volume must agree on.
-const COMPARED: [&str; 11] = [
+const COMPARED: [&str; 14] = [
     ORIGINAL_NAME,
+    SNAPSHOT_ID,
     BASE_IMAGE,
     MKFS_PARAMS,
     PARTITION,
@@ -71,6 +76,8 @@ const COMPARED: [&str; 11] = [
     NUMBER_OF_REPLICAS,
     REQUIRE_REPLICAS,
     STALE_REPLICA_TIMEOUT,
+    FROM_BACKUP,
+    TARGET_NAME,
 ];
 
 /// What may change of a volume that is there, and be given at once with a new one.
@@ -119,6 +126,10 @@ pub(crate) struct Parameters {
     pub(crate) partition: Option<u32>,
     /// The image by its name, where it is not named by `base_image`.
     pub(crate) backing_image: Option<BackingImage>,
+    /// The backup that it is restored from.
+    pub(crate) from_backup: Option<::backup::Address>,
+    /// The target of a backup that is the source of the contents; empty: the default one. An address names its own.
+    pub(crate) backup_target: String,
     /// The claim, and its namespace; empty where the provisioner does not tell them.
     pub(crate) claim: (String, String),
     /// The values of those of [`COMPARED`] that are set.
@@ -139,17 +150,26 @@ impl Parameters {
             parameters.take(key, value, &mut raw)?;
         }
         parameters.backing_image = raw.checked()?;
-        if parameters.base_image.is_some() && parameters.backing_image.is_some() {
-            let why = "a volume has one image: set either baseImage or backingImage";
-            let value = parameters
-                .recorded
-                .remove(BACKING_IMAGE)
-                .unwrap_or_default();
-            return Err(Error::Parameter {
-                key: BACKING_IMAGE,
-                value: shown(&value),
-                why,
-            });
+        let first = parameters.base_image.is_some();
+        let named = [
+            (BACKING_IMAGE, first, parameters.backing_image.is_some()),
+            (
+                FROM_BACKUP,
+                first || parameters.backing_image.is_some(),
+                parameters.from_backup.is_some(),
+            ),
+        ];
+        for (key, has_other, is_set) in named {
+            if has_other && is_set {
+                let why =
+                    "a volume has one image: set one of baseImage, backingImage and fromBackup";
+                let value = parameters.recorded.remove(key).unwrap_or_default();
+                return Err(Error::Parameter {
+                    key,
+                    value: shown(&value),
+                    why,
+                });
+            }
         }
         Ok(parameters)
     }
@@ -167,10 +187,20 @@ impl Parameters {
         self.recorded.insert(ORIGINAL_NAME, name);
     }
 
+    /// Records the backup that is the source of the contents.
+    pub(crate) fn record_snapshot(&mut self, id: String) {
+        self.recorded.insert(SNAPSHOT_ID, id);
+    }
+
     /// Whether they name an image that is made if it is not there.
     pub(crate) fn makes_image(&self) -> bool {
         let backing = self.backing_image.as_ref();
         self.base_image.is_some() || backing.is_some_and(|image| image.request().is_some())
+    }
+
+    /// Whether they name an image.
+    pub(crate) const fn names_image(&self) -> bool {
+        self.base_image.is_some() || self.backing_image.is_some()
     }
 
     /// Puts what may change over what was said otherwise.
@@ -249,11 +279,12 @@ impl Parameters {
                 self.stale_replica_timeout = Some(minutes);
             }
             FROM_BACKUP => {
-                return Err(refuse(
-                    "restoring a backup is not implemented yet; leave \
-                                              it empty",
-                ));
+                let address = backup::address(value)?;
+                // Without a secret that an author may have written into it.
+                recorded = address.to_string();
+                self.from_backup = Some(address);
             }
+            TARGET_NAME => self.backup_target = backup::target_name(value)?,
             FS_TYPE | CSI_FS_TYPE => self.take_fs_type(key, value)?,
             _ => {}
         }
@@ -341,6 +372,14 @@ mod tests {
         parse(&[("backingImage", "parrot")]).unwrap();
         let error = parse(&[("backingImage", "parrot"), ("baseImage", "a:1")]).unwrap_err();
         assert!(error.to_string().contains("parrot"), "{error}");
+        let backup = ("fromBackup", "s3://b@r/path/?backup=back&volume=vol");
+        let parameters = parse(&[backup, ("backupTargetName", "nightly")]).unwrap();
+        assert_eq!(parameters.backup_target, "nightly");
+        assert_eq!(parameters.recorded().len(), 2);
+        for other in [("backingImage", "parrot"), ("baseImage", "a:1")] {
+            let error = parse(&[backup, other]).unwrap_err();
+            assert!(error.to_string().contains("fromBackup"), "{error}");
+        }
     }
 
     #[test]
@@ -385,7 +424,9 @@ mod tests {
             ("staleReplicaTimeout", "-20"),
             ("staleReplicaTimeout", "20m"),
             ("staleReplicaTimeout", "525601"),
-            ("fromBackup", "s3://bucket@region/?backup=b&volume=v"),
+            ("fromBackup", "s3://bucket@region/path/"),
+            ("fromBackup", "the-last-one"),
+            ("backupTargetName", "a/b"),
             ("baseImage", "docker://rancher/longhorn-test"),
             ("baseImage", "rancher/longhorn test"),
             ("baseImage", "rancher/longhorn\u{0}test"),

@@ -25,7 +25,7 @@ impl Volumes {
                             snapshot_id: id.to_string(),
                         });
                     }
-                    None if request.parameters.makes_image() => {
+                    None | Some(ContentSource::Backup(_)) if request.makes_image() => {
                         tracing::debug!("its image was deleted meanwhile: {}", report(&error));
                     }
                     _ => return Err(error.into()),
@@ -52,7 +52,8 @@ impl Volumes {
         types::crash_point!("csi.create_volume.image_ready");
         let made = self.client.create_volume(wanted).await?;
         // What a clone or a partition holds is known once the volume is made; an image was looked at.
-        let is_known = request.source.is_none() && request.parameters.partition.is_none();
+        let is_known = (request.source.is_none() || request.restore.is_some())
+            && request.parameters.partition.is_none();
         if !is_known && let Err(error) = suits(&made, &request.capabilities) {
             self.delete(&request.name).await?;
             return Err(error);
@@ -101,7 +102,15 @@ impl Volumes {
             return Ok(Some(image));
         }
         let parameters = &request.parameters;
-        let (name, image) = match (&parameters.base_image, &parameters.backing_image) {
+        let named = (&parameters.base_image, &parameters.backing_image);
+        let (name, image) = match named {
+            _ if let Some(restore) = &request.restore => {
+                let ensured = self.client.ensure_image(restore.source(), self.image_wait);
+                (
+                    restore.shown.as_str(),
+                    ready(&restore.shown, ensured.await?)?,
+                )
+            }
             (Some(reference), _) => {
                 let image = self
                     .base_image(reference, request.pull_secret.clone())
@@ -198,9 +207,9 @@ pub(crate) fn named_origin(request: &CreateVolume) -> Origin {
     match &request.source {
         Some(ContentSource::Volume(source)) => origin::volume(source.as_str()),
         Some(ContentSource::Snapshot(id)) => origin::image(id.as_str(), ""),
-        None if parameters.base_image.is_some() || parameters.backing_image.is_some() => {
-            origin::image("", "")
-        }
+        // Its name is the manager's choice.
+        Some(ContentSource::Backup(_)) => origin::image("", ""),
+        None if request.restore.is_some() || parameters.names_image() => origin::image("", ""),
         None => origin::blank(),
     }
 }

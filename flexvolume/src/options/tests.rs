@@ -40,6 +40,7 @@ fn the_volume_of_the_original_documentation() {
         number_of_replicas: 3,
         stale_replica_timeout: 20,
         base_image: Some("rancher/longhorn-test:baseimage-ext4".to_owned()),
+        from_backup: None,
         pod: Pod {
             namespace: "default".to_owned(),
             name: "flexvol-baseimage".to_owned(),
@@ -111,7 +112,8 @@ fn values_that_can_never_work_are_refused_by_name() {
         ("baseImage", "docker://rancher/longhorn-test"),
         ("baseImage", "rancher/longhorn test"),
         ("baseImage", "-rf"),
-        ("fromBackup", "s3://bucket@region/?backup=b&volume=v"),
+        ("fromBackup", "s3://bucket@region/path/"),
+        ("fromBackup", "the-last-one"),
         ("share", "yes"),
         ("frontend", "iscsi"),
         ("fsType", "ext4"),
