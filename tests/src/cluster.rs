@@ -153,7 +153,15 @@ impl Cluster {
     /// Runs a shell command in a pod.
     #[track_caller]
     pub fn exec(&self, pod: &str, command: &str) -> String {
-        let words = ["kubectl", "exec", pod, "--", "sh", "-c", command];
+        self.exec_in("default", pod, command)
+    }
+
+    /// The same in a namespace.
+    #[track_caller]
+    pub fn exec_in(&self, namespace: &str, pod: &str, command: &str) -> String {
+        let words = [
+            "kubectl", "-n", namespace, "exec", pod, "--", "sh", "-c", command,
+        ];
         self.script(words.map(ToOwned::to_owned))
     }
 

@@ -15,6 +15,7 @@
 
 pub mod addresses;
 pub mod api_server;
+pub mod backup_site;
 pub mod baseimage;
 pub mod capture;
 pub mod certificates;
@@ -44,10 +45,12 @@ pub mod process;
 pub mod programs;
 pub mod registry;
 pub mod requests;
+pub mod s3;
 pub mod sandbox;
 pub mod server;
 pub mod sockets;
 pub mod ssync;
+pub mod stuck;
 pub mod vm;
 pub mod wait;
 pub mod web;

@@ -1,5 +1,6 @@
 //! A manager of one disk, driven by gRPC and by its own command line.
 
+mod backups;
 mod volumes;
 
 use std::ffi::OsString;
@@ -18,6 +19,7 @@ use crate::certificates::{self, Authority};
 use crate::netns::Machine;
 use crate::{AddressFile, Process, Registry, Sandbox, block_on, command, programs, wait};
 
+pub use self::backups::{backup_key, from_backup, new_backup};
 pub use crate::requests::{from_file, from_peers, from_registry, from_url, from_volume};
 
 /// The node that every manager of the tests is on, unless it is told otherwise.

@@ -8,6 +8,8 @@ use std::thread;
 
 use crate::{Sandbox, wait};
 
+pub use rustix::process::Signal;
+
 /// A running process. Dropping it kills it; when the test is failing, its log is printed.
 #[derive(Debug)]
 pub struct Process {
@@ -98,12 +100,12 @@ impl Process {
     /// Asks it to end, as an operator or Kubernetes does, and waits.
     #[track_caller]
     pub fn terminate(&mut self) -> ExitStatus {
-        self.signal(rustix::process::Signal::TERM);
+        self.signal(Signal::TERM);
         self.wait_end()
     }
 
     /// Sends it a signal.
-    pub fn signal(&self, signal: rustix::process::Signal) {
+    pub fn signal(&self, signal: Signal) {
         let id = rustix::process::Pid::from_child(&self.child);
         // An error means that it has ended already.
         let _ = rustix::process::kill_process(id, signal);

@@ -34,7 +34,7 @@ impl Registry {
     pub fn start(sandbox: &Sandbox) -> Self {
         let address = ports::free();
         let dir = sandbox.make_dir("registry");
-        let (ca, certificate, key) = certificates(sandbox);
+        let (ca, certificate, key) = certificates(sandbox, "registry/tls");
         let password = sandbox.write(
             "registry/htpasswd",
             [(USER, PASSWORD), (OTHER_USER, OTHER_PASSWORD)]
@@ -129,14 +129,14 @@ fn registry_config(address: SocketAddr, ca: &std::path::Path) -> String {
     )
 }
 
-/// Makes a CA, and with it a certificate for 127.0.0.1 and localhost: (CA, certificate, key).
-fn certificates(sandbox: &Sandbox) -> (PathBuf, PathBuf, PathBuf) {
-    let dir = sandbox.make_dir("registry/tls");
+/// Makes a CA in a folder, and with it a certificate for 127.0.0.1 and localhost: (CA, certificate, key).
+pub(crate) fn certificates(sandbox: &Sandbox, folder: &str) -> (PathBuf, PathBuf, PathBuf) {
+    let dir = sandbox.make_dir(folder);
     let file = |name: &str| dir.join(name).display().to_string();
     let (ca, ca_key, request) = (file("ca.crt"), file("ca.key"), file("server.csr"));
     let (certificate, key) = (file("server.crt"), file("server.key"));
     let names = sandbox.write(
-        "registry/tls/names",
+        format!("{folder}/names"),
         "subjectAltName=IP:127.0.0.1,DNS:localhost\n",
     );
     let new_key = [

@@ -21,6 +21,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ("sync", &["types", "chunks", "trust"]),
     // Pure: no I/O, and no clock.
     ("replication", &["types"]),
+    // Stores of backups: it knows nothing of volumes, disks or gRPC.
+    ("backup", &["types", "chunks"]),
     ("host", &["types", "probe", "replication"]),
     ("tree", &["types"]),
     ("mkfs-xfs", &["types", "probe", "tree"]),
@@ -54,19 +56,51 @@ const EDGES: &[(&str, &[&str])] = &[
             "types", "trust", "probe", "image", "fetch", "chunks", "store", "volume", "sync",
         ],
     ),
+    // The disk on one side, the store on the other: neither knows of the other without it.
+    (
+        "backup-jobs",
+        &[
+            "types", "probe", "image", "store", "volume", "catalog", "backup",
+        ],
+    ),
     // Longhorn's faces stand on the catalog, and nothing below them knows Longhorn's words.
     (
         "longhorn",
         &[
-            "types", "trust", "probe", "image", "fetch", "proto", "client", "listen", "chunks",
-            "store", "volume", "sync", "catalog",
+            "types",
+            "trust",
+            "probe",
+            "image",
+            "fetch",
+            "proto",
+            "client",
+            "listen",
+            "chunks",
+            "store",
+            "volume",
+            "sync",
+            "catalog",
+            "backup",
+            "backup-jobs",
         ],
     ),
     (
         "manager",
         &[
-            "types", "trust", "image", "fetch", "proto", "client", "listen", "store", "volume",
-            "sync", "catalog", "longhorn",
+            "types",
+            "trust",
+            "image",
+            "fetch",
+            "proto",
+            "client",
+            "listen",
+            "store",
+            "volume",
+            "sync",
+            "catalog",
+            "backup",
+            "backup-jobs",
+            "longhorn",
         ],
     ),
     (
@@ -82,11 +116,15 @@ const EDGES: &[(&str, &[&str])] = &[
             "client",
             "listen",
             "node",
+            // Of it only what the addresses of backups are: managers make and restore them.
+            "backup",
         ],
     ),
     (
         "flexvolume",
-        &["types", "trust", "probe", "host", "proto", "client"],
+        &[
+            "types", "trust", "probe", "host", "proto", "client", "backup",
+        ],
     ),
     ("package", &["image"]),
     // Certificates that are wrong in one way are made by the library that makes the right ones.

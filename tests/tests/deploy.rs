@@ -130,6 +130,94 @@ fn the_component_and_the_value_of_replication_do_the_same() {
     assert_eq!(settings(&loader), settings(&chart));
 }
 
+/// Nor is this.
+#[test]
+fn the_component_and_the_value_of_snapshot_metadata_do_the_same() {
+    let folder = "deploy/kustomize/components/snapshot-metadata";
+    let component = text(&format!("{folder}/kustomization.yaml"));
+    let chart = text(&format!("{TEMPLATES}/controller.yaml"));
+    let image = "/csi-snapshot-metadata:";
+    let told = flags(&component, image);
+    assert!(told.len() >= 3, "{told:?}");
+    assert_eq!(told, flags(&chart, image));
+    let values = text("deploy/helm/longhorn-base-image/values.yaml");
+    let version = component.split_once(image).unwrap().1;
+    let version = version.split_whitespace().next().unwrap();
+    assert!(values.contains(&format!("snapshotMetadata: {version}\n")));
+    // Rights, Service and policy, but for the labels and what else a chart knows.
+    let said = |manifest: &str| {
+        let lines = manifest.lines().map(str::trim);
+        let lines = lines.filter(|line| {
+            [
+                "- apiGroups:",
+                "resources:",
+                "verbs:",
+                "- {name: blocks,",
+                "- port:",
+            ]
+            .iter()
+            .any(|start| line.starts_with(start))
+        });
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let of_component = ["rbac", "service"].map(|file| text(&format!("{folder}/{file}.yaml")));
+    let of_component = said(&of_component.concat());
+    assert!(of_component.len() >= 14, "{of_component:?}");
+    let of_chart = text(&format!("{TEMPLATES}/snapshot-metadata.yaml"));
+    assert_eq!(of_component, said(&of_chart));
+}
+
+/// Of the chart's targets the cluster of the tests has none: it is installed by kustomize.
+#[test]
+fn the_component_and_the_values_of_backups_do_the_same() {
+    let component = text("deploy/kustomize/components/backup/kustomization.yaml");
+    let class = text("deploy/kustomize/components/backup/volumesnapshotclass.yaml");
+    let chart = ["_helpers.tpl", "manager.yaml", "node.yaml", "classes.yaml"]
+        .map(|file| text(&format!("{TEMPLATES}/{file}")))
+        .concat();
+    for both in [
+        "name: BACKUP_TARGETS",
+        "mountPath: /etc/longhorn-base-image/backup/",
+        "mountPath: /var/lib/longhorn-backupstore-mounts",
+        "HostToContainer",
+        "Bidirectional",
+        "hostPath: {path: /var/lib/longhorn-backupstore-mounts, type: DirectoryOrCreate}",
+        "deletionPolicy: Retain",
+        "type: bak",
+    ] {
+        let in_component = component.contains(both) || class.contains(both);
+        assert!(in_component, "the component has no {both}");
+        assert!(chart.contains(both), "the chart has no {both}");
+    }
+    // Where both daemons look for it unless they are told otherwise.
+    for help in [
+        help(&programs::manager(), &["daemon"]),
+        help(&programs::csi_plugin(), &[]),
+    ] {
+        assert!(help.contains("BACKUP_TARGETS"), "{help}");
+        assert!(help.contains("/etc/longhorn-base-image/backup"), "{help}");
+    }
+}
+
+/// The examples of backups name the class that the component makes, and an image that the tests pack.
+#[test]
+fn the_examples_of_backups_name_what_there_is() {
+    let class = text("deploy/kustomize/components/backup/volumesnapshotclass.yaml");
+    assert!(class.contains("name: longhorn-base-image-backup\n"));
+    let named = "volumeSnapshotClassName: longhorn-base-image-backup\n";
+    let (schedule, restore) = (
+        text("examples/scheduled_backup.yaml"),
+        text("examples/restore_backup.yaml"),
+    );
+    for example in [&schedule, &restore] {
+        assert!(example.contains(named), "{example}");
+    }
+    let recipe = text("tests/kubernetes/images/kubectl.toml");
+    let image = schedule.split("image: ").nth(1).unwrap();
+    let image = image.split_whitespace().next().unwrap();
+    assert!(recipe.contains(&format!("docker.io/{image}\"")), "{image}");
+}
+
 #[test]
 fn sidecars_are_those_that_the_tests_run() {
     let values = text("deploy/helm/longhorn-base-image/values.yaml");

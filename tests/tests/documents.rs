@@ -102,6 +102,7 @@ fn every_parameter_of_a_class_is_documented_and_no_other() {
         "csi/src/request/parameters.rs",
         &[
             "csi/src/request/backing_image.rs",
+            "csi/src/request/backup.rs",
             "crates/client/src/parameters.rs",
         ],
     );
@@ -259,6 +260,7 @@ fn messages_that_the_documents_explain_are_messages_of_the_programs() {
         .collect();
     let mut text = read(&sources().join("docs/troubleshooting.md"));
     text += &read(&sources().join("docs/certificates.md"));
+    text += &read(&sources().join("docs/backup.md"));
     let rows = first_cells(
         &text,
         &[

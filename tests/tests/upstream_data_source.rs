@@ -568,7 +568,18 @@ fn wrong_command_lines_end_the_process() {
                 "--parameters",
                 "concurrent-limit=5",
             ],
-            "not implemented",
+            "s3://x",
+        ),
+        // Only an object store may be named by a request, and only with its keys.
+        (
+            "restore",
+            &[
+                "--parameters",
+                "backup-url=vfs:///var/lib/store?backingImage=img",
+                "--parameters",
+                "concurrent-limit=5",
+            ],
+            "configured target",
         ),
     ] {
         let mut source = DataSource::spawn(&sandbox, &disk, "args", source_type, "127.0.0.1", more);

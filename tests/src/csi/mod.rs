@@ -1,6 +1,7 @@
 //! A CSI plugin and its caller: what the external provisioner, the attacher and the kubelet do with
 //! one volume, in their order.
 
+mod backups;
 mod claim;
 mod groups;
 
@@ -15,10 +16,12 @@ use proto::csi::v1 as pb;
 use proto::csi::v1::controller_client::ControllerClient;
 use proto::csi::v1::identity_client::IdentityClient;
 use proto::csi::v1::node_client::NodeClient;
+use proto::csi::v1::snapshot_metadata_client::SnapshotMetadataClient;
 use proto::node::v1::node_client::NodeClient as NodeServiceClient;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
+pub use backups::backup_of;
 pub use claim::{block, claim, mounted, of_snapshot, of_volume};
 
 use claim::at_least;
@@ -179,6 +182,11 @@ impl Plugin {
     /// The client of the controller service.
     pub fn controller(&self) -> ControllerClient<Channel> {
         ControllerClient::new(self.channel.clone())
+    }
+
+    /// The client of the snapshot metadata service.
+    pub fn snapshot_metadata(&self) -> SnapshotMetadataClient<Channel> {
+        SnapshotMetadataClient::new(self.channel.clone())
     }
 
     /// The client of the node service.

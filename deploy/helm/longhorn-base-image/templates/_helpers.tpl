@@ -47,3 +47,31 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
           audience: longhorn-base-image
           expirationSeconds: 3600
 {{- end }}
+
+{{- /* Backup targets: what both daemons are told, where their Secrets are, and where NFS and CIFS are mounted. */}}
+{{- define "backupTargets" -}}
+- name: BACKUP_TARGETS
+  {{- $targets := list }}
+  {{- range .Values.backup.targets }}
+  {{- $targets = append $targets (printf "%s=%s" .name .address) }}
+  {{- end }}
+  value: {{ join " " $targets | quote }}
+{{- end }}
+
+{{- define "backupMounts" -}}
+{{- range .root.Values.backup.targets }}
+{{- if .secret }}
+- {name: backup-{{ .name }}, mountPath: /etc/longhorn-base-image/backup/{{ .name }}, readOnly: true}
+{{- end }}
+{{- end }}
+- {name: backup-mounts, mountPath: /var/lib/longhorn-backupstore-mounts, mountPropagation: {{ .propagation }}}
+{{- end }}
+
+{{- define "backupVolumes" -}}
+{{- range .Values.backup.targets }}
+{{- if .secret }}
+- {name: backup-{{ .name }}, secret: {secretName: {{ .secret }}, optional: true}}
+{{- end }}
+{{- end }}
+- {name: backup-mounts, hostPath: {path: /var/lib/longhorn-backupstore-mounts, type: DirectoryOrCreate}}
+{{- end }}

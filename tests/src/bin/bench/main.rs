@@ -13,6 +13,8 @@
 )]
 
 mod adopt;
+mod backup;
+mod blocks;
 mod csi;
 mod download;
 mod faces;
@@ -33,7 +35,7 @@ use report::Report;
 
 type Case = (&'static str, fn(&mut Report));
 
-const CASES: [Case; 25] = [
+const CASES: [Case; 29] = [
     ("volume-xfs", volume::on_xfs),
     ("volume-ext4", volume::on_ext4),
     ("pull", ingest::pull),
@@ -51,12 +53,16 @@ const CASES: [Case; 25] = [
     ("csi-create-publish", csi::latency),
     ("churn", csi::churn_of_500),
     ("flexvolume", flexvolume::calls),
+    ("changed-blocks", blocks::changed),
     ("peer-copy", sync::peer_copy),
     ("peer-shapes", sync::shapes),
     ("peer-tiny", sync::tiny),
     ("fan-out", sync::fan_out),
     ("trust-copy", trust::copy),
     ("trust-call", trust::call),
+    ("backup-directory", backup::directory),
+    ("backup-s3", backup::objects),
+    ("backup-sparse", backup::sparse),
     ("list", faces::list),
     ("latency", faces::latency),
 ];

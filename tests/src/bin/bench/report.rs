@@ -57,6 +57,11 @@ impl Runs {
         runs
     }
 
+    /// So much of the median of ours.
+    pub(crate) fn pieces(&self, share: f64) -> f64 {
+        median(&self.ours) * share
+    }
+
     /// One run of each.
     pub(crate) fn add(&mut self, ours: f64, reference: f64) {
         self.ours.push(ours);

@@ -19,6 +19,7 @@ pub(crate) fn pack() -> Vec<PathBuf> {
         format!("target={target}"),
         format!("static={}", driver.parent().unwrap().display()),
         format!("k8s={}", tools()),
+        format!("tools={}/../../bin", tools()),
     ];
     let output = std::env::temp_dir().join("longhorn-cluster-images");
     let recipes = ["deploy/images", "tests/kubernetes/images"];
@@ -108,7 +109,8 @@ pub(crate) fn row_219_the_chart_is_checked(cluster: &Cluster) {
         ("default", ""),
         (
             "everything",
-            "flexvolume.enabled=true,rancherAlias.enabled=true,snapshots.enabled=true,groupSnapshots.enabled=true,disks={/mnt/a,/mnt/b}",
+            "flexvolume.enabled=true,rancherAlias.enabled=true,snapshots.enabled=true,groupSnapshots.enabled=true,disks={/mnt/a,/mnt/b},\
+             backup.targets[0].name=default,backup.targets[0].address=s3://backups@us-east-1/a/,backup.targets[0].secret=s",
         ),
     ] {
         let mut arguments = vec!["template", "release", &chart, "-n", "longhorn-system"];
@@ -136,12 +138,21 @@ pub(crate) fn row_219_the_chart_is_checked(cluster: &Cluster) {
         ("disks={/a,/a/}", "disks"),
         ("manager.allowAddresses={10.0.0.0/99}", "allowAddresses"),
         ("groupSnapshots.enabled=true", "snapshots.enabled"),
+        ("snapshotMetadata.enabled=true", "snapshots.enabled"),
+        (
+            "snapshots.enabled=true,snapshotMetadata.enabled=true",
+            "snapshotMetadata.caCert",
+        ),
         ("certManager.enabled=true", "certManager.issuerRef.name"),
         (
             "tls.existingCA=a,certManager.enabled=true,certManager.issuerRef.name=b",
             "choose one",
         ),
         ("tls.existingCA=A/b", "existingCA"),
+        (
+            "backup.targets[0].name=a,backup.targets[0].address=vfs:///x",
+            "address",
+        ),
     ] {
         let refused = e2e::command::output(&helm, template.iter().chain(&["--set", values]));
         assert!(!refused.status.success(), "{values} was taken");

@@ -10,6 +10,7 @@
     reason = "a test: what it prints is its result"
 )]
 
+mod backup;
 mod capture;
 mod examples;
 mod faults;
@@ -49,6 +50,7 @@ const STEPS: &[Step] = &[
     ("shared", examples::shared_dataset),
     ("vm", examples::vm_disk),
     ("flexvolume", examples::flexvolume),
+    ("backup", backup::row_389_a_namespace_comes_back),
     ("replicas", replicas::row_300_without_drbd_a_volume_says_why),
     ("private", rights::row_88_a_pull_secret_is_the_claims_own),
     ("privilege", rights::row_86_the_manager_has_no_privilege),
