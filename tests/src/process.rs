@@ -113,16 +113,19 @@ impl Process {
 
     /// The most memory it has held, and what it holds now, in bytes (proc_pid_status(5)).
     pub fn memory(&self) -> (u64, u64) {
+        (self.status("VmHWM:"), self.status("VmRSS:"))
+    }
+
+    /// How much of that is its files: code, of which a program that is built for tests has far more than one for users.
+    pub fn code(&self) -> u64 {
+        self.status("RssFile:")
+    }
+
+    fn status(&self, field: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap_or_default();
-        let field = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-            line.split_whitespace()
-                .next()?
-                .parse::<u64>()
-                .ok()
-                .map(|kib| kib * 1024)
-        };
-        (field("VmHWM:").unwrap_or(0), field("VmRSS:").unwrap_or(0))
+        let line = status.lines().find_map(|line| line.strip_prefix(field));
+        let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+        kib.unwrap_or(0) * 1024
     }
 }
 
