@@ -23,6 +23,12 @@ const GOAWAY: u8 = 7;
 const INADEQUATE_SECURITY: u8 = 0xc;
 /// What everybody without TLS is told.
 const NEEDS_TLS: &str = "this port needs TLS and a certificate of this cluster";
+const HEADERS: u8 = 1;
+/// Frames before a request, and bytes of one, that are read to tell a client why it is refused.
+const FRAMES_MAX: usize = 16;
+const FRAME_MAX: u32 = 16 << 10;
+/// How long a client without TLS may take to ask.
+const FIRST_WORDS: Duration = Duration::from_secs(1);
 /// How long a refusal may take to be sent and read.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -151,8 +157,11 @@ async fn refuse(mut stream: TcpStream, protocol: Protocol) -> io::Result<()> {
             .into_bytes()
         }
         Protocol::Grpc => {
+            stream.write_all(SETTINGS).await?;
+            // Nobody asks: it is told all the same.
+            let _ = tokio::time::timeout(FIRST_WORDS, until_asked(&mut stream)).await;
             let length = u8::try_from(8 + NEEDS_TLS.len()).unwrap_or(8);
-            let mut words = SETTINGS.to_vec();
+            let mut words = Vec::new();
             words.extend([0, 0, length, GOAWAY, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
             words.extend([0, 0, 0, INADEQUATE_SECURITY]);
             words.extend(&NEEDS_TLS.as_bytes()[..usize::from(length) - 8]);
@@ -169,6 +178,28 @@ async fn refuse(mut stream: TcpStream, protocol: Protocol) -> io::Result<()> {
             0 => break,
             read => unread -= read.min(unread),
         }
+    }
+    Ok(())
+}
+
+/// Reads up to the head of the first request: a client that is told why before it has asked hears of a closed connection
+/// alone, because its library has nobody to tell.
+async fn until_asked(stream: &mut TcpStream) -> io::Result<()> {
+    let mut preface = [0; PREFACE.len()];
+    stream.read_exact(&mut preface).await?;
+    if preface != *PREFACE {
+        return Ok(());
+    }
+    for _ in 0..FRAMES_MAX {
+        // A frame is its length in 3 bytes, its type, 5 bytes more, and the payload (RFC 9113, section 4.1).
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await?;
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        if head[3] == HEADERS || length > FRAME_MAX {
+            break;
+        }
+        let mut payload = stream.take(length.into());
+        tokio::io::copy(&mut payload, &mut tokio::io::sink()).await?;
     }
     Ok(())
 }
