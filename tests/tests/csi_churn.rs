@@ -1,8 +1,8 @@
 //! Row 80: many volumes, one after the other: nothing is left of them, in memory or on the machine.
-//! `make bench` does the same with 500.
+//! `make bench` does the same with 500, and prints whether the calls get slower.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use e2e::churn::{Held, churn, percentile};
+use e2e::churn::{Held, churn};
 use e2e::{FileSystem, Need, Node, Sandbox, needs};
 
 /// Volumes of one round.
@@ -20,8 +20,8 @@ fn row_80_volumes_come_and_go_without_a_trace() {
     // The first round fills what is filled once: pools of threads, caches, the allocator.
     churn(plugin, VOLUMES);
     let (used, before) = (disk.used(), held());
-    let first = churn(plugin, VOLUMES);
-    let last = churn(plugin, VOLUMES);
+    churn(plugin, VOLUMES);
+    churn(plugin, VOLUMES);
     for (before, after) in before.into_iter().zip(held()) {
         assert!(
             after.memory <= before.memory + MEMORY_SLACK
@@ -35,16 +35,4 @@ fn row_80_volumes_come_and_go_without_a_trace() {
         disk.used()
     );
     node.assert_empty(&sandbox);
-    // A machine that does other things may double the time of a call, not multiply it.
-    for (what, first, last) in [
-        ("create", &first.create, &last.create),
-        ("publish", &first.publish, &last.publish),
-        ("delete", &first.delete, &last.delete),
-    ] {
-        let (first, last) = (percentile(first, 0.5), percentile(last, 0.5));
-        assert!(
-            last <= first * 4,
-            "{what} took {first:?} and now takes {last:?}"
-        );
-    }
 }
