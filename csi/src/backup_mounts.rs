@@ -4,11 +4,12 @@
 //! by processes with a deadline ([`host::shares`]).
 
 use std::fs::{self, OpenOptions};
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use backup::Credentials;
 use host::mountinfo;
 use host::shares::{Mounter, State};
 use tokio::task::JoinSet;
@@ -24,10 +25,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(30);
 const AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// The longest pause after failures.
 const AGAIN_MOST: Duration = Duration::from_mins(5);
-/// A key of a Secret is a line.
-const VALUE_BYTES: u64 = 4096;
-/// The keys of the Secret of a CIFS target, and what mount.cifs calls them.
-const CIFS_KEYS: [(&str, &str); 2] = [("CIFS_USERNAME", "username"), ("CIFS_PASSWORD", "password")];
 
 /// One share, and what came of it so far.
 #[derive(Debug)]
@@ -179,26 +176,12 @@ fn pause(failures: u32) -> Duration {
 
 /// The lines that mount.cifs reads; `None`: there are no credentials.
 fn credentials(secret: &Path) -> Result<Option<String>> {
-    let mut lines = String::new();
-    for (key, name) in CIFS_KEYS {
-        let path = secret.join(key);
-        let mut value = String::new();
-        let read = fs::File::open(&path)
-            .and_then(|file| file.take(VALUE_BYTES).read_to_string(&mut value));
-        match read {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-            read => read.map_err(Error::io("read", &path))?,
-        };
-        let value = value.trim();
-        if value.chars().any(char::is_control) {
-            return Err(Error::BackupSecret { path });
-        }
-        lines.push_str(name);
-        lines.push('=');
-        lines.push_str(value);
-        lines.push('\n');
+    let (credentials, said) = Credentials::from_directory(secret).map_err(Error::BackupSecret)?;
+    for said in said {
+        tracing::info!("the credentials in {}: {said}", secret.display());
     }
-    Ok((!lines.is_empty()).then_some(lines))
+    let lines = |(user, password)| format!("username={user}\npassword={password}\n");
+    Ok(credentials.cifs().map(lines))
 }
 
 /// Writes a file that only this user can read, also while it is written.

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use client::{BackupTarget, Client, backup_failure, backup_state_name, wire};
+use client::{BackupTarget, Client, backup_failure, backup_state_name, there, wire};
 use proto::csi::v1 as csi;
 use tokio::time::Instant;
 use types::{Classify as _, ErrorKind, report};
@@ -201,15 +201,6 @@ const fn is_running(state: BackupState) -> bool {
             | BackupState::Uploading
             | BackupState::Finishing
     )
-}
-
-/// What is there, or `None`.
-fn there<T>(answer: client::Result<T>) -> client::Result<Option<T>> {
-    match answer {
-        Ok(found) => Ok(Some(found)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
 }
 
 /// A backup as CSI shows it.

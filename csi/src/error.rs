@@ -260,8 +260,8 @@ pub enum Error {
         why: &'static str,
     },
     /// A key of a Secret cannot be what it should be. Nothing of it is told.
-    #[error("{} has more than one line, or another control character", path.display())]
-    BackupSecret { path: PathBuf },
+    #[error(transparent)]
+    BackupSecret(backup::Error),
     /// The address of a target of backups is none.
     #[error("--backup-target has an address that cannot be used")]
     BackupTarget(#[source] backup::Error),
@@ -349,7 +349,7 @@ impl Classify for Error {
             | Self::BlocksOfBackup { .. }
             | Self::SnapshotsApart { .. }
             | Self::NotStaged
-            | Self::BackupSecret { .. }
+            | Self::BackupSecret(_)
             | Self::Start { .. } => ErrorKind::FailedPrecondition,
             Self::Unimplemented { .. } => ErrorKind::Unimplemented,
             Self::Serve(_) | Self::Lost => ErrorKind::Internal,

@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use client::{Client, ImageOutcome, wire};
+use client::{Client, ImageOutcome, there, wire};
 use jiff::Timestamp;
 use proto::csi::v1 as csi;
-use types::{Classify as _, ErrorKind, ImageName, ImageUuid, report};
+use types::{ImageName, ImageUuid, report};
 
 use crate::error::{Error, Result};
 use crate::request::{CreateSnapshot, ListSnapshots};
@@ -117,11 +117,7 @@ impl Snapshots {
     }
 
     async fn find(&self, id: &ImageName) -> Result<Option<wire::BackingImage>> {
-        match self.client.image(id, None).await {
-            Ok(image) => Ok(Some(image)),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        Ok(there(self.client.image(id, None).await)?)
     }
 }
 

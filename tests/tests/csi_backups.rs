@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use e2e::csi::{Claim, Plugin, backup_of, claim, mounted, of_snapshot, refused};
 use e2e::manager::{Options, init_disk};
+use e2e::noise::noise;
 use e2e::{Disk, FileSystem, Manager, Need, Node, Sandbox, block_on, needs};
 use proto::csi::v1 as csi;
 use tonic::Code;
@@ -35,19 +36,6 @@ fn site(sandbox: &Sandbox, disk: &str, store: &Path) -> Node {
     })
 }
 
-/// Bytes without a pattern, the same for the same seed.
-fn noise(seed: u64) -> Vec<u8> {
-    let mut state = seed | 1;
-    let mut bytes = Vec::with_capacity(LENGTH);
-    while bytes.len() < LENGTH {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend(state.to_le_bytes());
-    }
-    bytes
-}
-
 fn write(path: &Path, bytes: &[u8]) {
     let mut file = File::create(path).unwrap();
     file.write_all(bytes).unwrap();
@@ -60,7 +48,7 @@ fn write(path: &Path, bytes: &[u8]) {
 fn source(plugin: &Plugin) -> (Claim, PathBuf) {
     let mut source = plugin.provision(&claim("source", 64 * MIB, &[])).unwrap();
     let target = plugin.run_pod(&mut source, "pod").unwrap();
-    write(&target.join("before"), &noise(1));
+    write(&target.join("before"), &noise(1, LENGTH));
     (source, target)
 }
 
@@ -93,7 +81,7 @@ fn a_backup_is_restored_where_nothing_but_the_store_is() {
     assert_eq!(taken.source_volume_id, "source");
     assert_eq!(taken.size_bytes, (64 * MIB).cast_signed());
     assert!(taken.creation_time.is_some());
-    write(&target.join("before"), &noise(2));
+    write(&target.join("before"), &noise(2, LENGTH));
     // Asked again it is the same one, though the volume has changed.
     assert_eq!(plugin.back_up(&request).unwrap(), taken);
     let other = plugin.provision(&claim("other", 64 * MIB, &[])).unwrap();
@@ -153,16 +141,16 @@ fn restored_elsewhere(node: &Node, store: &Path) {
         Code::AlreadyExists,
         &["restored"],
     );
-    assert!(read(plugin, &request, "before") == noise(1));
+    assert!(read(plugin, &request, "before") == noise(1, LENGTH));
     // Its class may name an image: what it is made from counts.
     let mut second = of_snapshot("restored-2", 64 * MIB, "bak://source/snapshot-2");
     second.parameters = [("baseImage".to_owned(), "127.0.0.1:1/none:1".to_owned())].into();
-    assert!(read(plugin, &second, "before") == noise(2));
+    assert!(read(plugin, &second, "before") == noise(2, LENGTH));
     // By the address in a class, without a source: it is the same image.
     let at = format!("{}?backup=snapshot-1&volume=source", address(store));
     let images = node.manager.list_images().unwrap().len();
     let class = [("fromBackup", at.as_str())];
-    assert!(read(plugin, &claim("of-class", 64 * MIB, &class), "before") == noise(1));
+    assert!(read(plugin, &claim("of-class", 64 * MIB, &class), "before") == noise(1, LENGTH));
     assert_eq!(node.manager.list_images().unwrap().len(), images);
 
     let small = of_snapshot("small", 32 * MIB, first);

@@ -10,8 +10,14 @@ impl Jobs {
     /// A volume was deleted: what was kept to find its changes goes with it. Backups that run go on.
     pub async fn volume_deleted(&self, volume: &VolumeName) {
         self.room().counters.forget(volume.as_str());
-        self.remove_kept_if(|snapshot| snapshot.volume == *volume)
-            .await;
+        let kept: Vec<_> = self.room().kept().collect();
+        for (status, snapshot) in kept {
+            if snapshot.volume == *volume && !self.in_use(&status, &snapshot) {
+                self.room()
+                    .remove(&status.id, "its volume was deleted")
+                    .await;
+            }
+        }
     }
 
     /// Removes the snapshots that were kept for backups of volumes which are no more: a daemon that was
@@ -34,17 +40,6 @@ impl Jobs {
         for (status, snapshot) in kept {
             if gone(snapshot.volume.clone()).await && !self.in_use(&status, &snapshot) {
                 self.room().remove(&status.id, "its volume is gone").await;
-            }
-        }
-    }
-
-    async fn remove_kept_if(&self, goes: impl Fn(&Snapshot) -> bool) {
-        let kept: Vec<_> = self.room().kept().collect();
-        for (status, snapshot) in kept {
-            if goes(&snapshot) && !self.in_use(&status, &snapshot) {
-                self.room()
-                    .remove(&status.id, "its volume was deleted")
-                    .await;
             }
         }
     }

@@ -14,7 +14,6 @@ use catalog::{Catalog, FilesGuard, Lifecycle};
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, Stream, StreamExt as _};
 use image::Format;
-use ring::digest::{SHA256, digest};
 use store::{Facts, Ingest, IoContext as _, Provenance, Received};
 use tokio::runtime::Handle;
 use types::{Checksum, ImageName, Sha512, crash_point};
@@ -37,18 +36,14 @@ pub struct Restore {
 /// The name of the image that a backup is restored as when nobody gives one: whoever restores the same
 /// backup arrives at the same.
 pub fn derived_name(address: &Address) -> ImageName {
-    let text = address.to_string();
-    let hash = digest(&SHA256, text.as_bytes());
-    let head = hash.as_ref().first_chunk::<4>();
-    let head = head.expect("a SHA-256 has 32 bytes");
+    let hash = catalog::short_hash(&address.to_string());
     let name = match &address.item {
         Some(Item::Backup { backup, .. }) => backup.as_str(),
         Some(Item::Volume(name) | Item::BackingImage(name)) => name.as_str(),
         None => "store",
     };
     let safe: String = name.chars().take(60).collect();
-    let name = format!("backup-{safe}-{:08x}", u32::from_be_bytes(*head));
-    ImageName::new(&name).expect("the names of a store are safe as well")
+    ImageName::new(&format!("backup-{safe}-{hash}")).expect("the names of a store are safe as well")
 }
 
 impl Restore {

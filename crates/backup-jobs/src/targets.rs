@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use backup::{Credentials, Options, Scheme, Store, StoreAddress};
+use backup::{Credentials, Options, Scheme, Store, StoreAddress, is_target_name};
 use clap::Args;
 use tracing::warn;
 
@@ -60,7 +60,7 @@ impl FromStr for NamedTarget {
     fn from_str(text: &str) -> Result<Self, String> {
         let split = text.split_once('=');
         // An address may have = in it, before which is no name then.
-        let (name, address) = split.filter(|(name, _)| is_name(name)).ok_or(
+        let (name, address) = split.filter(|(name, _)| is_target_name(name)).ok_or(
             "it is not NAME=ADDRESS; a name has up to 63 letters, digits, '-', '_' and '.'",
         )?;
         let address = address
@@ -69,14 +69,6 @@ impl FromStr for NamedTarget {
         let name = name.to_owned();
         Ok(Self { name, address })
     }
-}
-
-/// Whether a text can name a target: it is the name of a directory as well.
-fn is_name(text: &str) -> bool {
-    let safe = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    (1..=63).contains(&text.len())
-        && text.as_bytes()[0].is_ascii_alphanumeric()
-        && text.bytes().all(safe)
 }
 
 /// The target that a request names.

@@ -4,12 +4,10 @@
 //! be deleted meanwhile. What was found in the store is therefore looked for once more at the end.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::Arc;
 
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
-use tokio_util::task::AbortOnDropHandle;
 
 use crate::checksum_set::ChecksumSet;
 use crate::config::backing_image::{self, BackingImageHead};
@@ -18,8 +16,8 @@ use crate::info::BackingImageInfo;
 use crate::job::{Job, Phase};
 use crate::layout::{self, Pool};
 use crate::lock::{self, Kind};
-use crate::records::seconds;
-use crate::spool::{Map, MapWriter, failed};
+use crate::records::{RECORD_MAX, seconds};
+use crate::spool::{self, Map, MapWriter};
 use crate::store::Store;
 use crate::uploader::{self, Place, Tally, Uploader};
 use crate::{BlockSize, Compression, Error, Name, Result};
@@ -136,9 +134,7 @@ impl Store {
             let uploader = Arc::clone(&uploader);
             let uploaded = async move {
                 let places = places?;
-                let uploading = uploader.upload(places.clone());
-                let task = AbortOnDropHandle::new(tokio::spawn(uploading));
-                let checksums = task.await.map_err(|_| Error::Task)??;
+                let checksums = uploader.start(places.clone()).await?;
                 Ok::<_, Error>(places.into_iter().zip(checksums))
             };
             uploaded.boxed()
@@ -182,14 +178,18 @@ impl Store {
     }
 
     async fn put_image(&self, head: &BackingImageHead, map: Option<&Map>) -> Result<()> {
-        let mut bytes = Vec::new();
-        let written = match map {
-            Some(map) => backing_image::write(&mut bytes, head, map.records()),
-            None => backing_image::write(&mut bytes, head, std::iter::empty::<io::Result<_>>()),
-        };
-        written.map_err(failed("read a work file in", &self.options().spool))?;
         let key = layout::backing_image_config(&head.name);
-        self.driver().put(&key, bytes.into()).await
+        let (written, blocks) = (head.clone(), map.map(Map::records));
+        let expected = map.map_or(0, Map::len) * RECORD_MAX;
+        let spool = self.options().spool.clone();
+        let bytes = tokio::task::spawn_blocking(move || {
+            let blocks = blocks.into_iter().flatten();
+            spool::written(&spool, expected, |to| {
+                backing_image::write(to, &written, blocks)
+            })
+        });
+        let bytes = bytes.await.map_err(|_| Error::Task)??;
+        self.driver().put(&key, bytes).await
     }
 
     async fn image_read_back(&self, head: &BackingImageHead, map: &Map) -> Result<()> {

@@ -18,6 +18,8 @@ use crate::{Error, Result};
 
 /// Most bytes of a value; certificates are the longest.
 const LENGTH_MAX: usize = 1 << 20;
+/// Most bytes of a value that becomes a line of a file for mount(8).
+const LINE_MAX: usize = 4096;
 /// Most keys of a Secret.
 const KEYS_MAX: usize = 256;
 
@@ -214,6 +216,9 @@ fn check(key: &'static str, value: &str) -> Result<()> {
         }
         CERTIFICATES | AZURE_CERTIFICATES => {
             certificates(key, value)?;
+        }
+        CIFS_USER | CIFS_PASSWORD if value.len() > LINE_MAX => {
+            return Err(refused(key, "the value is longer than 4096 bytes"));
         }
         VIRTUAL_HOSTED | SIGN_ACCEPT_ENCODING if boolean(value).is_none() => {
             return Err(refused(key, "it is neither true nor false"));

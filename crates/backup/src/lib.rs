@@ -56,7 +56,7 @@ pub use error::{BlockError, Error, Result};
 pub use info::{BackingImageInfo, BackupInfo, Listed, VolumeInfo};
 pub use job::{Job, Phase, Progress};
 pub use lock::{Kind as LockKind, LockInfo};
-pub use name::Name;
+pub use name::{Name, is_target_name};
 pub use options::Options;
 pub use restore::{Piece, Restore, RestoreOptions};
 pub use store::Store;

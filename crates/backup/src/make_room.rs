@@ -69,7 +69,7 @@ impl Store {
             Some(lock) => Err(Error::Locked {
                 volume: volume.to_string(),
                 lock: lock.name,
-                kind: "a backup is made or restored",
+                kind: Kind::Use.what(),
             }),
         }
     }

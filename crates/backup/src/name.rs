@@ -8,6 +8,15 @@ use crate::{Error, Result};
 /// Most bytes of a name: `backup_NAME.cfg` must be a file name with room for a suffix.
 const LENGTH_MAX: usize = 220;
 
+/// Whether a text can name a target in a configuration: it is the name of a directory as well.
+pub fn is_target_name(text: &str) -> bool {
+    (1..=63).contains(&text.len())
+        && text.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
+}
+
 /// A name that every program which shares the store takes: a letter or digit, then one or more
 /// letters, digits, `_`, `.` or `-`. Never a path, and never part of one that leads elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

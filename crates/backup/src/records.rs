@@ -14,7 +14,7 @@ use crate::store::{Store, expected};
 use crate::{Error, Result, layout};
 
 /// Bytes of a block in a cfg, at most.
-const RECORD_MAX: u64 = 128;
+pub(crate) const RECORD_MAX: u64 = 128;
 
 /// A time as the files of a store have it: whole seconds.
 pub(crate) fn seconds(at: Timestamp) -> Timestamp {

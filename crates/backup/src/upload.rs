@@ -11,7 +11,6 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
-use tokio_util::task::AbortOnDropHandle;
 
 use crate::begin::{Begun, Mode};
 use crate::checksum_set::ChecksumSet;
@@ -124,12 +123,9 @@ impl Begun {
                             .map_or(padded, |left| left.min(padded)),
                         padded,
                     });
-                    let uploading = Arc::clone(uploader).upload(places.collect());
-                    let task = AbortOnDropHandle::new(tokio::spawn(uploading));
-                    let done = async move {
-                        let checksums = task.await.map_err(|_| Error::Task)??;
-                        Ok(offsets.into_iter().zip(checksums).collect())
-                    };
+                    let uploading = Arc::clone(uploader).start(places.collect());
+                    let done =
+                        async move { Ok(offsets.into_iter().zip(uploading.await?).collect()) };
                     done.boxed()
                 }
             }

@@ -150,11 +150,18 @@ pub(crate) fn batch(block: u64, threads: usize) -> usize {
 }
 
 impl Uploader {
-    /// The blocks at some places, in the store when this answers; `None`: it is left out.
-    pub(crate) async fn upload(
+    /// Begins to bring the blocks at some places into the store, in a task that ends when its answer is not wanted any
+    /// more: see [`Self::upload`].
+    pub(crate) fn start(
         self: Arc<Self>,
         places: Vec<Place>,
-    ) -> Result<Vec<Option<BlockChecksum>>> {
+    ) -> impl Future<Output = Result<Vec<Option<BlockChecksum>>>> + Send + use<> {
+        let task = AbortOnDropHandle::new(tokio::spawn(self.upload(places)));
+        async move { task.await.map_err(|_| Error::Task)? }
+    }
+
+    /// The blocks at some places, in the store when this answers; `None`: it is left out.
+    async fn upload(self: Arc<Self>, places: Vec<Place>) -> Result<Vec<Option<BlockChecksum>>> {
         let batch = self.tally.permits.acquire().await;
         let batch = batch.map_err(|_| Error::Task)?;
         let this = Arc::clone(&self);

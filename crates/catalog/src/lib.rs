@@ -41,7 +41,7 @@ pub use self::blocking::blocking;
 pub use self::error::{Error, OriginError, Result};
 pub use self::library::Images;
 pub use self::lifecycle::{Lifecycle, Progress};
-pub use self::request::{Existing, NewImage};
+pub use self::request::{Existing, NewImage, short_hash};
 pub use self::scrubbing::Scrubbing;
 pub use self::sending::{Reading, SendGuard};
 pub use self::status::Status;

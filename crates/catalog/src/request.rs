@@ -178,14 +178,18 @@ pub(super) fn fits(image: &SealedImage, size: u64, expected: Option<Sha512>) -> 
     }
 }
 
-fn derived_name(reference: &str, platform: &Platform) -> ImageName {
-    let whole = format!("{reference} {platform}");
-    let hash = digest(&SHA256, whole.as_bytes());
+/// The end of a name that is derived from a text: 8 digits of its SHA-256.
+pub fn short_hash(text: &str) -> String {
+    let hash = digest(&SHA256, text.as_bytes());
     let head = hash
         .as_ref()
         .first_chunk::<4>()
         .expect("a SHA-256 has 32 bytes");
-    let hash = format!("{:08x}", u32::from_be_bytes(*head));
+    format!("{:08x}", u32::from_be_bytes(*head))
+}
+
+fn derived_name(reference: &str, platform: &Platform) -> ImageName {
+    let hash = short_hash(&format!("{reference} {platform}"));
     let last = reference.rsplit('/').next().unwrap_or(reference);
     let last = last.split('@').next().unwrap_or(last);
     let safe: String = last

@@ -9,22 +9,7 @@ use wire::backups_client::BackupsClient;
 
 use crate::client::ANSWER_BYTES_MAX;
 use crate::images::failure_kind;
-use crate::{Client, Result};
-
-/// The states of one backup, as they come.
-#[derive(Debug)]
-pub struct BackupWatch {
-    client: Client,
-    states: tonic::Streaming<wire::Backup>,
-}
-
-impl BackupWatch {
-    /// The next state, however long it takes; `None` after the last. Safe to cancel.
-    pub async fn next(&mut self) -> Result<Option<wire::Backup>> {
-        let state = self.states.message().await;
-        state.map_err(|status| self.client.failed(&status))
-    }
-}
+use crate::{Client, Result, Watch};
 
 impl Client {
     /// Starts to back up a snapshot of a volume, or joins the running backup of that name, and answers at once.
@@ -45,14 +30,14 @@ impl Client {
     }
 
     /// The backup as it is now, then at each change.
-    pub async fn watch_backup(&self, request: wire::GetBackupRequest) -> Result<BackupWatch> {
+    pub async fn watch_backup(
+        &self,
+        request: wire::GetBackupRequest,
+    ) -> Result<Watch<wire::Backup>> {
         let mut backups = self.backups();
         let answer = backups.watch_backup(request);
         let states = self.call("watch the backup", answer).await?;
-        Ok(BackupWatch {
-            client: self.clone(),
-            states,
-        })
+        Ok(Watch::new(self.clone(), states))
     }
 
     /// Ends a running backup at its next block; fine when it does not run there.

@@ -153,6 +153,18 @@ fn is_no_connection(cause: &(dyn std::error::Error + 'static)) -> bool {
     causes.any(|cause| cause.is::<tonic::ConnectError>() || cause.is::<std::io::Error>())
 }
 
+/// What is there, or `None`.
+///
+/// # Errors
+/// All but `NotFound`.
+pub fn there<T>(answer: Result<T>) -> Result<Option<T>> {
+    match answer {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 impl Classify for Error {
     fn kind(&self) -> ErrorKind {
         match self {

@@ -53,16 +53,20 @@ pub(crate) fn failure_kind(code: u32) -> ErrorKind {
     }
 }
 
-/// The states of one image, as they come.
+/// The states of one image or backup, as they come.
 #[derive(Debug)]
-pub struct Watch {
+pub struct Watch<T> {
     client: Client,
-    states: tonic::Streaming<wire::BackingImage>,
+    states: tonic::Streaming<T>,
 }
 
-impl Watch {
+impl<T> Watch<T> {
+    pub(crate) const fn new(client: Client, states: tonic::Streaming<T>) -> Self {
+        Self { client, states }
+    }
+
     /// The next state, however long it takes; `None` after the last. Safe to cancel.
-    pub async fn next(&mut self) -> Result<Option<wire::BackingImage>> {
+    pub async fn next(&mut self) -> Result<Option<T>> {
         let state = self.states.message().await;
         state.map_err(|status| self.client.failed(&status))
     }
@@ -200,19 +204,20 @@ impl Client {
     }
 
     /// The image as it is now, then at each change.
-    pub async fn watch_image(&self, name: &ImageName, uuid: Option<&ImageUuid>) -> Result<Watch> {
+    pub async fn watch_image(
+        &self,
+        name: &ImageName,
+        uuid: Option<&ImageUuid>,
+    ) -> Result<Watch<wire::BackingImage>> {
         self.watch(name.as_str(), uuid.map_or("", ImageUuid::as_str))
             .await
     }
 
-    async fn watch(&self, name: &str, uuid: &str) -> Result<Watch> {
+    async fn watch(&self, name: &str, uuid: &str) -> Result<Watch<wire::BackingImage>> {
         let mut images = self.images();
         let answer = images.watch_backing_image(request(name, uuid));
         let states = self.call("watch the image", answer).await?;
-        Ok(Watch {
-            client: self.clone(),
-            states,
-        })
+        Ok(Watch::new(self.clone(), states))
     }
 }
 

@@ -27,12 +27,12 @@ pub mod replicas;
 mod volumes;
 
 pub use address::{Address, InvalidAddress};
-pub use backups::{BackupTarget, BackupWatch, backup_failure, backup_state_name};
+pub use backups::{BackupTarget, backup_failure, backup_state_name};
 pub use census::{Census, Member};
 pub use client::{Client, DEADLINE};
 pub use cluster::{Cluster, LOOK, Look, Wait};
 pub use code::{code_of, kind_of};
-pub use error::{Error, Result};
+pub use error::{Error, Result, there};
 pub use hold::{hold, hold_once};
 pub use images::{Blocks, ImageOutcome, Watch, progress, state_name};
 pub use longhorn::{Download, LIST_ALL, Longhorn, PEER_ADDRESS};

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use backup::StoreAddress;
+use backup::{StoreAddress, is_target_name};
 use host::shares::Share;
 
 use super::checks::absolute;
@@ -92,7 +92,7 @@ impl BackupArgs {
             let Some((name, address)) = text.split_once('=') else {
                 return refuse("must be NAME=ADDRESS, for example default=nfs://server:/backups/");
             };
-            if !is_name(name) {
+            if !is_target_name(name) {
                 return refuse("needs a name of letters, digits, '-', '_' and '.' before the '='");
             }
             if !names.insert(name.to_owned()) {
@@ -120,15 +120,6 @@ impl BackupArgs {
             mounts,
         })
     }
-}
-
-/// It names a directory below that of the credentials.
-fn is_name(name: &str) -> bool {
-    (1..=63).contains(&name.len())
-        && name.starts_with(|first: char| first.is_ascii_alphanumeric())
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! A volume is where it is: the first manager that has it answers for it and ends the search. There is none
 //! only when every disk that is known has said so.
 
-use client::{Address, Client, Wait, wire};
+use client::{Address, Client, Wait, there, wire};
 use jiff::Timestamp;
 use types::{Classify as _, ErrorKind, ImageName, NodeId, VolumeName};
 
@@ -245,15 +245,6 @@ async fn closeness(client: &Client, id: &BackupId) -> client::Result<u8> {
 async fn snapshot(client: Client, id: ImageName) -> client::Result<Option<()>> {
     let image = there(client.image(&id, None).await)?;
     Ok(image.and_then(|image| (!image.source_volume.is_empty()).then_some(())))
-}
-
-/// What is there, or `None`.
-fn there<T>(answer: client::Result<T>) -> client::Result<Option<T>> {
-    match answer {
-        Ok(found) => Ok(Some(found)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
 }
 
 /// What a manager says of the volume of a name: that it is there also where it is another one, or its record

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use client::{Client, Member as Manager, wire};
+use client::{Client, Member as Manager, there};
 use jiff::Timestamp;
 use replication::{DiskView, FileView, NodeView, Record, View};
-use types::{ByteSize, Classify as _, DiskUuid, ErrorKind, NodeId, VolumeName, report};
+use types::{ByteSize, DiskUuid, NodeId, VolumeName, report};
 
 use super::nodes::Seen;
 use super::{Replicated, Result, lock};
@@ -157,14 +157,9 @@ impl Replicated {
 
 /// The file of a volume on a disk.
 async fn file(client: &Client, volume: &VolumeName) -> client::Result<Option<FileView>> {
-    match client.volume(volume).await {
-        Ok(wire::Volume {
-            size, is_replica, ..
-        }) => Ok(Some(FileView {
-            size: ByteSize(size),
-            replica: is_replica,
-        })),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
+    let found = there(client.volume(volume).await)?;
+    Ok(found.map(|found| FileView {
+        size: ByteSize(found.size),
+        replica: found.is_replica,
+    }))
 }

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
-use backup::{Address, Item, Name};
+use backup::{Address, Item, Name, is_target_name};
 use client::{BackupTarget, wire};
 use types::shown;
 
@@ -24,8 +24,6 @@ const SECRET_ADDRESS: &str = "BACKUP_TARGET";
 const REGISTRY_KEYS: [&str; 3] = [".dockerconfigjson", "username", "password"];
 /// Several certificates and keys have less.
 const SECRETS_BYTES: usize = 64 << 10;
-/// Of the name of a target.
-const TARGET_NAME_MAX: usize = 63;
 
 /// `full`, `incremental` or `on-base`.
 const MODE: &str = "backupMode";
@@ -80,15 +78,6 @@ impl BackupId {
             target: target.to_owned(),
         })
     }
-}
-
-/// Letters, digits and `_.-`, as Kubernetes and files name things.
-fn is_target_name(text: &str) -> bool {
-    (1..=TARGET_NAME_MAX).contains(&text.len())
-        && text.starts_with(|first: char| first.is_ascii_alphanumeric())
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
 }
 
 /// The value of [`TARGET_NAME`].

@@ -1,10 +1,11 @@
 //! Waiting for an image or a backup: a bar on a terminal, a line now and then elsewhere.
 
 use std::io::{IsTerminal, Write};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use client::{Client, Result, backup_state_name, wire};
+use client::{Client, Result, Watch, backup_state_name, wire};
 use indicatif::{ProgressBar, ProgressStyle};
+use tokio_util::sync::CancellationToken;
 use types::{ImageName, ImageUuid};
 
 use super::images::state_name;
@@ -17,16 +18,11 @@ pub(super) async fn wait(client: &Client, image: wire::BackingImage) -> Result<w
     let (Ok(name), Ok(uuid)) = (ImageName::new(&image.name), ImageUuid::new(&image.uuid)) else {
         return Ok(image);
     };
-    let mut watch = client.watch_image(&name, Some(&uuid)).await?;
-    let mut shown = Shown::new(&image.name);
-    let mut last = image;
-    while let Some(next) = watch.next().await? {
-        let state = state_name(&next);
-        shown.update(&next.name, state, (next.processed_size, next.total_size));
-        last = next;
-    }
-    shown.bar.finish_and_clear();
-    Ok(last)
+    let watch = client.watch_image(&name, Some(&uuid)).await?;
+    follow(watch, name.as_str(), image, |image| {
+        (state_name(image), (image.processed_size, image.total_size))
+    })
+    .await
 }
 
 /// Waits until a backup is complete or has failed, and gives it as it is then.
@@ -35,12 +31,26 @@ pub(super) async fn wait_backup(
     request: wire::GetBackupRequest,
     backup: wire::Backup,
 ) -> Result<wire::Backup> {
-    let mut watch = client.watch_backup(request).await?;
-    let mut shown = Shown::new(&backup.name);
-    let mut last = backup;
+    let watch = client.watch_backup(request).await?;
+    let name = backup.name.clone();
+    follow(watch, &name, backup, |backup| {
+        let state = backup_state_name(backup.state());
+        (state, (backup.processed_size, backup.total_size))
+    })
+    .await
+}
+
+/// Shows each state, and gives the last: `last` where there is none. `told`: its name, and bytes done and in all.
+async fn follow<T>(
+    mut watch: Watch<T>,
+    name: &str,
+    mut last: T,
+    told: impl Fn(&T) -> (&'static str, (u64, u64)),
+) -> Result<T> {
+    let mut shown = Shown::new(name);
     while let Some(next) = watch.next().await? {
-        let state = backup_state_name(next.state());
-        shown.update(&next.name, state, (next.processed_size, next.total_size));
+        let (state, bytes) = told(&next);
+        shown.update(name, state, bytes);
         last = next;
     }
     shown.bar.finish_and_clear();
@@ -49,13 +59,21 @@ pub(super) async fn wait_backup(
 
 /// The progress of work that this program does itself.
 #[derive(Debug)]
-pub(super) struct Own {
+struct Own {
     name: String,
     shown: Mutex<(Shown, &'static str, u64, u64)>,
 }
 
+/// Work on a store that this program does itself, and shows under that name.
+pub(super) fn own(name: &str) -> backup::Job {
+    backup::Job {
+        cancel: CancellationToken::new(),
+        progress: Arc::new(Own::new(name)),
+    }
+}
+
 impl Own {
-    pub(super) fn new(name: &str) -> Self {
+    fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
             shown: Mutex::new((Shown::new(name), "", 0, 0)),

@@ -35,7 +35,7 @@ impl Kind {
         }
     }
 
-    pub(super) fn what(self) -> &'static str {
+    pub(crate) fn what(self) -> &'static str {
         match self {
             Self::Use => "for a backup or a restore",
             Self::Remove => "for a deletion",

@@ -124,3 +124,16 @@ impl Which {
         open(context, &self.asked())
     }
 }
+
+/// The volume that was named, or each that there is; and what is wrong with the store's list of them.
+pub(super) async fn volumes(
+    store: &Store,
+    one: Option<&Name>,
+) -> Result<(Vec<Name>, Vec<String>), Failure> {
+    if let Some(one) = one {
+        return Ok((vec![one.clone()], Vec::new()));
+    }
+    let listed = store.volumes().await?;
+    let names = listed.items.into_iter().map(|volume| volume.name);
+    Ok((names.collect(), listed.problems))
+}

@@ -4,12 +4,10 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use backup::{Piece, RestoreOptions};
 use futures_util::StreamExt as _;
 use serde::Serialize;
-use tokio_util::sync::CancellationToken;
 
 use super::place::Which;
 use super::{Context, Failure};
@@ -66,10 +64,7 @@ async fn salvage(
     let cannot =
         |what: &str, error: std::io::Error| format!("cannot {what} {}: {error}", path.display());
     let (_, store) = which.open(context)?;
-    let job = backup::Job {
-        cancel: CancellationToken::new(),
-        progress: Arc::new(progress::Own::new("salvage")),
-    };
+    let job = progress::own("salvage");
     let options = RestoreOptions {
         salvage: true,
         ..RestoreOptions::default()

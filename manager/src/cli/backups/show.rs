@@ -83,12 +83,17 @@ pub(super) async fn list(
             output::json(&views)?;
         }
     }
-    say(&listed.problems);
-    Ok(if listed.problems.is_empty() {
+    Ok(code(&listed.problems))
+}
+
+/// Says problems, of which one is a failure.
+pub(super) fn code(problems: &[String]) -> ExitCode {
+    say(problems);
+    if problems.is_empty() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
-    })
+    }
 }
 
 /// Problems on standard error, one a line.

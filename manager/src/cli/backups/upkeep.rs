@@ -1,16 +1,15 @@
 //! `backup prune`, `gc`, `delete` and `lock list`: what of a store goes, and who holds it.
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use backup::prune::{Decision, Policy};
 use backup::{Collected, Item, LockKind, Name, Store};
 use clap::Args;
 use serde::Serialize;
-use tokio_util::sync::CancellationToken;
 use types::{Classify as _, ErrorKind};
 
-use super::place::{Place, Which};
+use super::place::{Place, Which, volumes};
+use super::show::code;
 use super::{Context, Failure};
 use crate::cli::output::{self, Form};
 use crate::cli::progress;
@@ -154,32 +153,6 @@ impl Gone {
     }
 }
 
-fn job(volume: &Name) -> backup::Job {
-    backup::Job {
-        cancel: CancellationToken::new(),
-        progress: Arc::new(progress::Own::new(volume.as_str())),
-    }
-}
-
-/// The volume that was named, or each that there is; and what is wrong with the store's list of them.
-async fn volumes(store: &Store, one: Option<&Name>) -> Result<(Vec<Name>, Vec<String>), Failure> {
-    if let Some(one) = one {
-        return Ok((vec![one.clone()], Vec::new()));
-    }
-    let listed = store.volumes().await?;
-    let names = listed.items.into_iter().map(|volume| volume.name);
-    Ok((names.collect(), listed.problems))
-}
-
-fn code(problems: &[String]) -> ExitCode {
-    super::show::say(problems);
-    if problems.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
-}
-
 pub(super) async fn prune(context: &Context, args: &PruneArgs) -> Result<ExitCode, Failure> {
     let policy = args.keep.policy();
     if policy.is_empty() {
@@ -251,7 +224,10 @@ impl Fate {
 }
 
 async fn delete_one(store: &Store, volume: &Name, name: &Name) -> Result<(), Failure> {
-    match store.delete_backup(volume, name, &job(volume)).await {
+    match store
+        .delete_backup(volume, name, &progress::own(volume.as_str()))
+        .await
+    {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
         _ => Ok(()),
     }
@@ -262,7 +238,9 @@ pub(super) async fn collect(context: &Context, args: &GcArgs) -> Result<ExitCode
     let (names, problems) = volumes(&store, args.volume.as_ref()).await?;
     let mut gone = Vec::new();
     for volume in names {
-        let collected = store.collect(&volume, args.dry_run, &job(&volume)).await?;
+        let collected = store
+            .collect(&volume, args.dry_run, &progress::own(volume.as_str()))
+            .await?;
         gone.push(Gone::new(&volume, collected));
     }
     match args.output {
@@ -302,7 +280,10 @@ pub(super) async fn delete(context: &Context, which: &Which) -> Result<(), Failu
     let (_, store) = which.open(context)?;
     match which.item()? {
         Item::Backup { volume, backup } => delete_one(&store, &volume, &backup).await,
-        Item::BackingImage(image) => match store.delete_backing_image(&image, &job(&image)).await {
+        Item::BackingImage(image) => match store
+            .delete_backing_image(&image, &progress::own(image.as_str()))
+            .await
+        {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
             _ => Ok(()),
         },

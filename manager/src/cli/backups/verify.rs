@@ -2,16 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use backup::{DamagedBlock, Name, Sample, VerifyReport};
 use clap::Args;
 use client::wire;
 use serde::Serialize;
-use tokio_util::sync::CancellationToken;
 
-use super::place::Place;
+use super::place::{Place, volumes};
 use super::{Context, Failure};
 use crate::cli::output::{self, Form};
 use crate::cli::progress;
@@ -115,21 +113,11 @@ impl Report {
 
 pub(super) async fn run(context: &Context, args: VerifyArgs) -> Result<ExitCode, Failure> {
     let (_, store) = args.place.open(context)?;
-    let mut problems = Vec::new();
-    let volumes = if let Some(volume) = &args.volume {
-        vec![volume.clone()]
-    } else {
-        let listed = store.volumes().await?;
-        problems = listed.problems;
-        listed.items.into_iter().map(|volume| volume.name).collect()
-    };
+    let (volumes, problems) = volumes(&store, args.volume.as_ref()).await?;
     let sample = args.sample.map_or(Sample::All, Sample::Percent);
     let mut reports = Vec::new();
     for volume in volumes {
-        let job = backup::Job {
-            cancel: CancellationToken::new(),
-            progress: Arc::new(progress::Own::new(volume.as_str())),
-        };
+        let job = progress::own(volume.as_str());
         let report = store.verify(&volume, sample, &job).await?;
         let repaired = if args.repair && !report.damaged.is_empty() {
             repair(context, &args.place, &volume, &report.damaged).await?
