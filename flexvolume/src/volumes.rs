@@ -160,6 +160,7 @@ impl Volumes {
             node_id: node.to_string(),
             readonly: options.stages_read_only(),
             multi_node: options.share == Share::ReadOnly,
+            r#use: wire::Use::Pods.into(),
         };
         Ok(self
             .stop
@@ -169,7 +170,11 @@ impl Volumes {
 
     /// Takes that back; fine when there is nothing to take back. Part of undoing: never interrupted.
     pub(crate) async fn unpublish(&self, volume: &VolumeName, node: &NodeId) -> Result<()> {
-        match self.client.unpublish_volume(volume, Some(node)).await {
+        match self
+            .client
+            .unpublish_volume(volume, Some(node), wire::Use::Pods)
+            .await
+        {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             other => Ok(other?),
         }

@@ -347,7 +347,7 @@ impl Manager {
     pub fn list_images(&self) -> Result<Vec<pb::BackingImage>, Status> {
         let listed = block_on(
             self.images()
-                .list_backing_images(pb::ListBackingImagesRequest {}),
+                .list_backing_images(pb::ListBackingImagesRequest::default()),
         );
         listed.map(|reply| reply.into_inner().backing_images)
     }

@@ -126,6 +126,9 @@ const EDGES: &[(&str, &[&str])] = &[
             "types", "trust", "probe", "host", "proto", "client", "backup",
         ],
     ),
+    // Programs for people: they know the managers and the node services by their client alone.
+    ("ui", &["types", "trust", "kubernetes", "client"]),
+    ("kubectl", &["types", "trust", "client"]),
     ("package", &["image"]),
     // Certificates that are wrong in one way are made by the library that makes the right ones.
     ("e2e", &["types", "proto", "trust"]),

@@ -264,7 +264,8 @@ fn try_everything(channel: &Channel) -> Vec<(&'static str, Result<(), Status>)> 
         }),
         volumes.unpublish_volume(pb::UnpublishVolumeRequest {
             name: name(),
-            node_id: "n1".into()
+            node_id: "n1".into(),
+            ..Default::default()
         }),
         volumes.delete_volume(pb::DeleteVolumeRequest { name: name() }),
         images.create_backing_image(from_volume("stolen", "victim")),
@@ -273,7 +274,7 @@ fn try_everything(channel: &Channel) -> Vec<(&'static str, Result<(), Status>)> 
             name: snapshot(),
             uuid: String::new()
         }),
-        images.list_backing_images(pb::ListBackingImagesRequest {}),
+        images.list_backing_images(pb::ListBackingImagesRequest::default()),
         images.watch_backing_image(pb::GetBackingImageRequest {
             name: snapshot(),
             uuid: String::new()

@@ -184,11 +184,35 @@ impl Client {
     /// Every image of the disk, in the order of their names.
     pub async fn list_images(&self) -> Result<Vec<wire::BackingImage>> {
         let mut images = self.images();
-        let request = wire::ListBackingImagesRequest {};
+        let request = wire::ListBackingImagesRequest::default();
         let answer = self
             .call("list its images", images.list_backing_images(request))
             .await?;
         Ok(answer.backing_images)
+    }
+
+    /// What an image from this source would be; nothing is made.
+    pub async fn inspect_source(&self, source: Source) -> Result<wire::InspectSourceResponse> {
+        let mut images = self.images();
+        let source = Some(source);
+        let request = wire::InspectSourceRequest {
+            source: Some(wire::Source { source }),
+        };
+        self.call("look at the source", images.inspect_source(request))
+            .await
+    }
+
+    /// Appends a piece to an image that is being uploaded.
+    ///
+    /// # Errors
+    /// [`ErrorKind::OutOfRange`] where another offset is expected.
+    pub async fn write_upload(
+        &self,
+        request: wire::WriteUploadRequest,
+    ) -> Result<wire::BackingImage> {
+        let mut images = self.images();
+        self.call("take a piece of the upload", images.write_upload(request))
+            .await
     }
 
     /// Deletes an image; fine when there is none.

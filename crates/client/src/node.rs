@@ -81,6 +81,29 @@ impl Node {
         Ok(list.attachments)
     }
 
+    /// Makes a volume usable without a pod, or finds it so.
+    pub async fn expose(&self, request: wire::ExposeVolumeRequest) -> Result<wire::Exposed> {
+        let mut stub = self.stub();
+        let answer = stub.expose_volume(request);
+        self.call("expose the volume", answer).await
+    }
+
+    /// Takes that back; one that is not exposed is a success.
+    pub async fn unexpose(&self, volume: &VolumeName, disconnect: bool) -> Result<()> {
+        let volume = volume.to_string();
+        let mut stub = self.stub();
+        let answer = stub.unexpose_volume(wire::UnexposeVolumeRequest { volume, disconnect });
+        self.call("take the access back", answer).await.map(drop)
+    }
+
+    /// All that is exposed on the node, and what should be.
+    pub async fn exposed(&self) -> Result<Vec<wire::Exposed>> {
+        let mut stub = self.stub();
+        let answer = stub.list_exposed(wire::ListExposedRequest {});
+        let list = self.call("list what it exposes", answer).await?;
+        Ok(list.exposed)
+    }
+
     /// What the node is, and what it lacks.
     pub async fn info(&self) -> Result<wire::NodeInfo> {
         let mut stub = self.stub();

@@ -100,6 +100,7 @@ impl Client {
         let request = wire::ListVolumesRequest {
             max_entries,
             after: after.to_owned(),
+            known_version: 0,
         };
         let answer = self
             .call("list its volumes", volumes.list_volumes(request))
@@ -165,16 +166,18 @@ impl Client {
             .await
     }
 
-    /// Takes that back, for one node or for all; fine when there is nothing to take back.
+    /// Takes that back for one kind of user, for one node or for all; fine when there is nothing to take back.
     pub async fn unpublish_volume(
         &self,
         name: &VolumeName,
         node_id: Option<&NodeId>,
+        kind: wire::Use,
     ) -> Result<()> {
         let mut volumes = self.volumes();
         let request = wire::UnpublishVolumeRequest {
             name: name.to_string(),
             node_id: node_id.map(ToString::to_string).unwrap_or_default(),
+            r#use: kind.into(),
         };
         self.call("unpublish the volume", volumes.unpublish_volume(request))
             .await?;

@@ -349,6 +349,27 @@ impl Node for Service {
         .await
     }
 
+    async fn expose_volume(
+        &self,
+        _: Request<wire::ExposeVolumeRequest>,
+    ) -> Result<Response<wire::Exposed>, Status> {
+        Err(Status::unimplemented("ExposeVolume"))
+    }
+
+    async fn unexpose_volume(
+        &self,
+        _: Request<wire::UnexposeVolumeRequest>,
+    ) -> Result<Response<wire::UnexposeVolumeResponse>, Status> {
+        Err(Status::unimplemented("UnexposeVolume"))
+    }
+
+    async fn list_exposed(
+        &self,
+        _: Request<wire::ListExposedRequest>,
+    ) -> Result<Response<wire::ListExposedResponse>, Status> {
+        Err(Status::unimplemented("ListExposed"))
+    }
+
     async fn get_node(
         &self,
         _: Request<wire::GetNodeRequest>,

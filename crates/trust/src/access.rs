@@ -55,6 +55,15 @@ const SHOW_VOLUME: &[(Role, Reach)] = &[
     (Ui, Cluster),
     (Node, OwnNode),
 ];
+/// What people do in the UI, which has asked who they are and what they may.
+const CHANGE_AND_UI: &[(Role, Reach)] = &[(Controller, Cluster), (Cli, Cluster), (Ui, Cluster)];
+/// The same of volumes.
+const CHANGE_VOLUME_AND_UI: &[(Role, Reach)] = &[
+    (Controller, Cluster),
+    (Cli, Cluster),
+    (Ui, Cluster),
+    (Node, OwnNode),
+];
 /// The bytes of images go from manager to manager.
 const COPY: &[(Role, Reach)] = &[(Manager, Cluster), (Cli, Cluster)];
 /// Longhorn's interface, where it is not open to Longhorn: a person's.
@@ -89,32 +98,49 @@ pub const TABLE: &[Line] = &[
     own("/longhorn.storage.v1.BackingImages/SnapshotGroup", CHANGE),
     own(
         "/longhorn.storage.v1.BackingImages/CreateBackingImage",
-        CHANGE,
+        CHANGE_AND_UI,
     ),
     own("/longhorn.storage.v1.BackingImages/GetBackingImage", SHOW),
     own("/longhorn.storage.v1.BackingImages/ListBackingImages", SHOW),
     own(
         "/longhorn.storage.v1.BackingImages/DeleteBackingImage",
-        CHANGE,
+        CHANGE_AND_UI,
     ),
     own("/longhorn.storage.v1.BackingImages/WatchBackingImage", SHOW),
     own(
         "/longhorn.storage.v1.BackingImages/ListSnapshotBlocks",
         CHANGE,
     ),
-    own("/longhorn.storage.v1.Backups/CreateBackup", CHANGE),
+    own(
+        "/longhorn.storage.v1.BackingImages/InspectSource",
+        CHANGE_AND_UI,
+    ),
+    own(
+        "/longhorn.storage.v1.BackingImages/WriteUpload",
+        CHANGE_AND_UI,
+    ),
+    own("/longhorn.storage.v1.Backups/CreateBackup", CHANGE_AND_UI),
     own("/longhorn.storage.v1.Backups/GetBackup", SHOW),
     own("/longhorn.storage.v1.Backups/WatchBackup", SHOW),
-    own("/longhorn.storage.v1.Backups/CancelBackup", CHANGE),
+    own("/longhorn.storage.v1.Backups/CancelBackup", CHANGE_AND_UI),
     own("/longhorn.storage.v1.Backups/ListBackups", SHOW),
-    own("/longhorn.storage.v1.Backups/DeleteBackup", CHANGE),
+    own("/longhorn.storage.v1.Backups/DeleteBackup", CHANGE_AND_UI),
     own("/longhorn.storage.v1.Backups/RepairBlocks", CHANGE),
-    own("/longhorn.storage.v1.Volumes/CreateVolume", CHANGE_VOLUME),
+    own(
+        "/longhorn.storage.v1.Volumes/CreateVolume",
+        CHANGE_VOLUME_AND_UI,
+    ),
     own("/longhorn.storage.v1.Volumes/FindVolume", SHOW_VOLUME),
     own("/longhorn.storage.v1.Volumes/GetVolume", SHOW_VOLUME),
     own("/longhorn.storage.v1.Volumes/ListVolumes", SHOW_VOLUME),
-    own("/longhorn.storage.v1.Volumes/DeleteVolume", CHANGE_VOLUME),
-    own("/longhorn.storage.v1.Volumes/GrowVolume", CHANGE_VOLUME),
+    own(
+        "/longhorn.storage.v1.Volumes/DeleteVolume",
+        CHANGE_VOLUME_AND_UI,
+    ),
+    own(
+        "/longhorn.storage.v1.Volumes/GrowVolume",
+        CHANGE_VOLUME_AND_UI,
+    ),
     own("/longhorn.storage.v1.Volumes/PrepareReplica", CHANGE),
     own("/longhorn.storage.v1.Volumes/ModifyVolume", CHANGE_VOLUME),
     own("/longhorn.storage.v1.Volumes/PublishVolume", CHANGE_VOLUME),
@@ -128,16 +154,19 @@ pub const TABLE: &[Line] = &[
     // What changes a node as root.
     own("/longhorn.node.v1.Node/AttachVolume", CHANGE),
     own("/longhorn.node.v1.Node/DetachVolume", CHANGE),
-    own("/longhorn.node.v1.Node/ListAttachments", CHANGE),
-    own("/longhorn.node.v1.Node/GetNode", CHANGE),
+    own("/longhorn.node.v1.Node/ListAttachments", CHANGE_AND_UI),
+    own("/longhorn.node.v1.Node/GetNode", CHANGE_AND_UI),
     own("/longhorn.node.v1.Node/PutReplica", CHANGE),
     own("/longhorn.node.v1.Node/RemoveReplica", CHANGE),
-    own("/longhorn.node.v1.Node/ListReplicas", CHANGE),
+    own("/longhorn.node.v1.Node/ListReplicas", CHANGE_AND_UI),
     own("/longhorn.node.v1.Node/InitializeReplicas", CHANGE),
     own("/longhorn.node.v1.Node/GrowReplicas", CHANGE),
     own("/longhorn.node.v1.Node/RejoinReplica", CHANGE),
     own("/longhorn.node.v1.Node/SuspendVolume", CHANGE),
     own("/longhorn.node.v1.Node/ResumeVolume", CHANGE),
+    own("/longhorn.node.v1.Node/ExposeVolume", CHANGE_AND_UI),
+    own("/longhorn.node.v1.Node/UnexposeVolume", CHANGE_AND_UI),
+    own("/longhorn.node.v1.Node/ListExposed", CHANGE_AND_UI),
     own("/v2/images/", COPY),
     Line {
         path: "/longhorn.trust.v1.Certificates/IssueCertificate",

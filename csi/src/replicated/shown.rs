@@ -65,6 +65,7 @@ pub(super) fn shown(found: wire::Volume, stored: &Stored, status: Option<&Status
         node_id: node.to_string(),
         readonly,
         multi_node: readonly,
+        r#use: wire::Use::Pods.into(),
     };
     let holder = record.holder.iter().map(|node| publication(node, false));
     let readers = record.readers.iter().map(|node| publication(node, true));

@@ -48,6 +48,7 @@ impl Volumes {
             node_id: request.node.to_string(),
             readonly,
             multi_node: request.capability.mode.multi_node(),
+            r#use: wire::Use::Pods.into(),
         };
         let volume = self.client.publish_volume(wanted).await?;
         types::crash_point!("csi.controller_publish.published");
@@ -61,7 +62,11 @@ impl Volumes {
 
     /// Takes that back; fine when there is nothing to take back.
     pub(crate) async fn unpublish(&self, volume: &VolumeName, node: Option<&NodeId>) -> Result<()> {
-        match self.client.unpublish_volume(volume, node).await {
+        match self
+            .client
+            .unpublish_volume(volume, node, wire::Use::Pods)
+            .await
+        {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             other => Ok(other?),
         }

@@ -304,7 +304,7 @@ async fn unpublish(
     };
     let look = cluster.look(Wait::All(None), ask, |has| *has).await?;
     if let Some((client, _)) = look.found {
-        client.unpublish_volume(name, node).await?;
+        client.unpublish_volume(name, node, wire::Use::Pods).await?;
         return Ok(output::json(&VolumeView::from(client.volume(name).await?))?);
     }
     look.census.complete(&[], None)?;

@@ -75,6 +75,7 @@ impl Disks for Service {
             warning: space.warning().unwrap_or_default(),
             sync_address: self.sync_address.clone(),
             known_disks: known.into_iter().map(known_disk).collect(),
+            ..Default::default()
         }))
     }
 

@@ -97,7 +97,19 @@ impl BackingImages for Service {
         let backing_images = images.iter().map(|image| self.wire_image(image)).collect();
         Ok(Response::new(pb::ListBackingImagesResponse {
             backing_images,
+            ..Default::default()
         }))
+    }
+
+    async fn inspect_source(
+        &self,
+        _: Request<pb::InspectSourceRequest>,
+    ) -> Answer<pb::InspectSourceResponse> {
+        Err(Status::unimplemented("InspectSource"))
+    }
+
+    async fn write_upload(&self, _: Request<pb::WriteUploadRequest>) -> Answer<pb::BackingImage> {
+        Err(Status::unimplemented("WriteUpload"))
     }
 
     async fn delete_backing_image(

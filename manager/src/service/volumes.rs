@@ -77,7 +77,9 @@ impl VolumesRpc for Service {
         &self,
         request: Request<pb::ListVolumesRequest>,
     ) -> Answer<pb::ListVolumesResponse> {
-        let pb::ListVolumesRequest { max_entries, after } = request.into_inner();
+        let pb::ListVolumesRequest {
+            max_entries, after, ..
+        } = request.into_inner();
         let max = match max_entries {
             0 => usize::MAX,
             max => usize::try_from(max).unwrap_or(usize::MAX),
@@ -85,7 +87,11 @@ impl VolumesRpc for Service {
         let volumes = self.volumes.clone();
         let (found, more) = blocking(move || volumes.list(&after, max)).await?;
         let volumes = found.into_iter().map(|volume| self.shown(volume)).collect();
-        Ok(Response::new(pb::ListVolumesResponse { volumes, more }))
+        Ok(Response::new(pb::ListVolumesResponse {
+            volumes,
+            more,
+            ..Default::default()
+        }))
     }
 
     async fn delete_volume(

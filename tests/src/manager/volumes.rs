@@ -75,6 +75,7 @@ impl Manager {
         let request = pb::UnpublishVolumeRequest {
             name: name.into(),
             node_id: node.into(),
+            ..Default::default()
         };
         block_on(self.volumes().unpublish_volume(request)).map(drop)
     }

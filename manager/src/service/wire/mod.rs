@@ -162,6 +162,9 @@ fn new_source(source: pb::source::Source) -> Result<Source> {
         pb::source::Source::Backup(_) => {
             return Err(invalid("source.backup", "it is no source here"));
         }
+        pb::source::Source::Upload(_) => {
+            return Err(invalid("source.upload", "it is no source here"));
+        }
     })
 }
 

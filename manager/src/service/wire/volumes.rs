@@ -180,6 +180,7 @@ pub(in crate::service) fn volume(volume: Volume) -> pb::Volume {
                 node_id: publication.node_id.into(),
                 readonly: publication.readonly,
                 multi_node: publication.multi_node,
+                r#use: pb::Use::Pods.into(),
             })
             .collect(),
         made_by: record.made_by.as_str().to_owned(),

@@ -1,0 +1,3 @@
+//! The program `kubectl-longhorn_image`.
+
+fn main() {}

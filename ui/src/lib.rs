@@ -1,0 +1,4 @@
+//! The web UI: volumes, images and disks for people, by the managers' and node services' interfaces.
+#![warn(missing_docs)]
+
+pub mod access;

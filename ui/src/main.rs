@@ -1,0 +1,3 @@
+//! The program `longhorn-ui`.
+
+fn main() {}
