@@ -78,7 +78,7 @@ mod tests {
         let secret = Source::Url("https://example.com/disk?token=x".parse().unwrap());
         for provenance in [
             secret.provenance(),
-            Provenance::Upload,
+            Provenance::uploaded(""),
             Provenance::Unknown,
             registry("x"),
             registry(""),

@@ -131,7 +131,7 @@ impl Source {
             Self::Archive(archive) => Provenance::Archive(archive.described()),
             Self::File(path) => Provenance::File { path: text(path) },
             Self::Adopt { from } => Provenance::Disk { path: text(from) },
-            Self::Upload(_) => Provenance::Upload,
+            Self::Upload(_) => Provenance::uploaded(""),
             Self::Url(download) => download.provenance(),
             Self::Volume(snapshot) => Provenance::Volume(snapshot.clone()),
             // Whichever of them are asked, it is the same image.
