@@ -22,7 +22,7 @@ impl Source {
                     OriginKind::Manager | OriginKind::Store { again: true }
                 )
             }
-            Self::Adopt { .. } | Self::Upload(_) | Self::Volume(_) => false,
+            Self::Adopt { .. } | Self::Upload(_) | Self::Pieces(_) | Self::Volume(_) => false,
         }
     }
 
