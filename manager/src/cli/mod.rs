@@ -11,10 +11,13 @@ mod disk;
 mod doctor;
 mod download;
 mod images;
+mod inspect;
 mod longhorn;
 mod node;
 mod output;
 mod progress;
+mod source;
+mod upload;
 mod version;
 mod volumes;
 
@@ -78,7 +81,7 @@ enum Command {
     Daemon(Box<DaemonArgs>),
     /// Prepare the first copy of an image and hand it over; started by Longhorn's control plane
     DataSource(DataSourceArgs),
-    /// List, show, create and delete backing images
+    /// List, show, inspect, create, upload and delete backing images
     BackingImage {
         #[command(flatten)]
         url: Url,
