@@ -37,6 +37,7 @@ pub mod paths;
 pub mod requirements;
 pub mod shares;
 pub mod staging;
+pub mod target;
 
 pub use device::{BlockDevice, DeviceNumber};
 pub use disks::Disks;

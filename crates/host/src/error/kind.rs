@@ -31,6 +31,7 @@ impl Classify for Error {
             | Self::ForeignLoop { .. }
             | Self::HeldOtherwise { .. }
             | Self::StillInUse { .. }
+            | Self::VolumeTooSmall { .. }
             | Self::NoLoopDevice { .. }
             | Self::CannotGrowInUse { .. }
             | Self::NotGrown { .. }
