@@ -77,8 +77,8 @@ impl Disks {
         let mut found: Option<(DiskUuid, VolumeFile)> = None;
         for directory in &self.0 {
             let path = directory.join(volume_path(volume));
-            let here = disk_uuid(directory)
-                .and_then(|disk| Ok((disk, regular_file(directory, volume)?)));
+            let here =
+                disk_uuid(directory).and_then(|disk| Ok((disk, regular_file(directory, volume)?)));
             match here {
                 Ok(_) if found.is_some() => {
                     return Err(Error::SeveralDisks {

@@ -9,7 +9,9 @@ use types::VolumeName;
 use crate::{Error, Result};
 
 fn missing() -> Error {
-    Error::Requirement { why: "targets are not served yet".to_owned() }
+    Error::Requirement {
+        why: "targets are not served yet".to_owned(),
+    }
 }
 
 pub fn portal(text: &str) -> Option<SocketAddr> {
@@ -37,7 +39,10 @@ pub struct Chap {
 }
 impl Chap {
     pub fn new(user: &str, secret: &str) -> Result<Self> {
-        Ok(Self { user: user.to_owned(), secret: secret.to_owned() })
+        Ok(Self {
+            user: user.to_owned(),
+            secret: secret.to_owned(),
+        })
     }
     pub fn user(&self) -> &str {
         &self.user
@@ -86,7 +91,9 @@ pub struct Targets {
 }
 impl Targets {
     pub fn new(settings: Settings) -> Self {
-        Self { portal: settings.portal }
+        Self {
+            portal: settings.portal,
+        }
     }
     pub fn name(volume: &VolumeName) -> String {
         format!("iqn.2019-10.io.longhorn:{volume}")

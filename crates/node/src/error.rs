@@ -113,7 +113,9 @@ pub enum Error {
         volume: VolumeName,
     },
     /// The manager of a disk of this node cannot be found.
-    #[error("the backing image manager of disk {disk} does not answer: {why}; check that it runs, and --manager")]
+    #[error(
+        "the backing image manager of disk {disk} does not answer: {why}; check that it runs, and --manager"
+    )]
     NoManager {
         /// Which.
         disk: DiskUuid,
@@ -139,10 +141,7 @@ pub enum Error {
 
 impl Error {
     /// Wraps an I/O error: `map_err(Error::io("open", path))`.
-    pub(crate) fn io(
-        what: &'static str,
-        path: PathBuf,
-    ) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn io(what: &'static str, path: PathBuf) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { what, path, source }
     }
 }

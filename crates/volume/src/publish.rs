@@ -49,7 +49,8 @@ impl Volumes {
             None => {}
         }
         let mut others = volume.published.iter();
-        let shares = |p: &&Publication| p.multi_node && publication.multi_node && p.by == publication.by;
+        let shares =
+            |p: &&Publication| p.multi_node && publication.multi_node && p.by == publication.by;
         if let Some(other) = others.find(|p| !shares(p)) {
             return Err(Error::VolumePublished {
                 name: name.clone(),
@@ -80,8 +81,7 @@ impl Volumes {
             other => other?,
         };
         let before = volume.published.len();
-        let stays =
-            |p: &Publication| p.by != by || node.is_some_and(|node| p.node_id != *node);
+        let stays = |p: &Publication| p.by != by || node.is_some_and(|node| p.node_id != *node);
         volume.published.retain(stays);
         if volume.published.len() == before {
             return Ok(());

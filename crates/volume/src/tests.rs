@@ -70,7 +70,10 @@ fn row_420_a_volume_has_one_kind_of_users_whose_own_publication_alone_is_taken_b
             let refused = volumes.publish(&name, wanted(other)).unwrap_err();
             assert_eq!(refused.kind(), ErrorKind::FailedPrecondition, "{refused}");
             let text = refused.to_string();
-            assert!(text.contains(&by.to_string()) && text.contains("node-1"), "{text}");
+            assert!(
+                text.contains(&by.to_string()) && text.contains("node-1"),
+                "{text}"
+            );
             assert_eq!(text.contains("unexpose"), by != Use::Pods, "{text}");
             volumes.unpublish(&name, None, other).unwrap();
             assert_eq!(volumes.get(&name).unwrap().published, [wanted(by)]);
@@ -86,7 +89,8 @@ fn row_420_a_volume_has_one_kind_of_users_whose_own_publication_alone_is_taken_b
     volumes.publish(&name, wanted(Use::Pods)).unwrap();
     let list = dir.path().join("volumes/v/published.cfg");
     let text = fs::read_to_string(&list).unwrap();
-    let of_pods = r#"{"version":1,"published":[{"nodeId":"node-1","readonly":false,"multiNode":false}]}"#;
+    let of_pods =
+        r#"{"version":1,"published":[{"nodeId":"node-1","readonly":false,"multiNode":false}]}"#;
     assert_eq!(text, of_pods);
 }
 

@@ -205,13 +205,13 @@ impl From<wire::Volume> for VolumeView {
             path: replica.path,
         };
         let publication = |publication: wire::Publication| PublicationView {
-            node_id: publication.node_id,
-            readonly: publication.readonly,
             r#use: match publication.r#use() {
                 wire::Use::Pods => "pods",
                 wire::Use::Device => "device",
                 wire::Use::Target => "target",
             },
+            node_id: publication.node_id,
+            readonly: publication.readonly,
         };
         Self {
             name: volume.name,

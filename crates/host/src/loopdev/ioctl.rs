@@ -4,9 +4,8 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 
 use linux_raw_sys::loop_device::{
-    LOOP_CLR_FD, LOOP_CONFIGURE, LOOP_CTL_GET_FREE, LOOP_GET_STATUS64, LOOP_SET_CAPACITY,
-    LOOP_SET_STATUS64, LO_FLAGS_AUTOCLEAR,
-    loop_config, loop_info64,
+    LO_FLAGS_AUTOCLEAR, LOOP_CLR_FD, LOOP_CONFIGURE, LOOP_CTL_GET_FREE, LOOP_GET_STATUS64,
+    LOOP_SET_CAPACITY, LOOP_SET_STATUS64, loop_config, loop_info64,
 };
 use rustix::io::Errno;
 use rustix::ioctl::{Getter, IntegerSetter, NoArg, Setter, ioctl};

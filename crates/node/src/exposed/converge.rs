@@ -139,7 +139,10 @@ impl Exposures {
         let volume = &record.volume;
         // Without its file it cannot be made again, and what there is stays.
         let wanted = place.map(|place| node_volume(volume, place));
-        let file = wanted.as_ref().map(|wanted| wanted.file.clone()).unwrap_or_default();
+        let file = wanted
+            .as_ref()
+            .map(|wanted| wanted.file.clone())
+            .unwrap_or_default();
         let Access::Device = record.access else {
             let told = match (&self.targets, &wanted) {
                 (Some(targets), Some(wanted)) => targets.was_told(volume, wanted.size.bytes()),

@@ -66,7 +66,6 @@ pub struct Settings {
 /// The volumes of this node that are used without a pod.
 #[derive(Debug)]
 pub(crate) struct Exposures {
-    node: NodeId,
     disks: Disks,
     replicas: Arc<Replicas>,
     kept: Kept<Record>,
@@ -122,8 +121,7 @@ impl Exposures {
         replicas: Arc<Replicas>,
     ) -> Self {
         Self {
-            managers: Managers::new(settings.managers, node.clone()),
-            node,
+            managers: Managers::new(settings.managers, node),
             disks,
             replicas,
             attached: settings.records.join("attached"),
@@ -263,7 +261,10 @@ impl Exposures {
             error => error,
         };
         if let Err(error) = settled {
-            tracing::warn!("what a failed call has left is taken away later: {}", report(&error));
+            tracing::warn!(
+                "what a failed call has left is taken away later: {}",
+                report(&error)
+            );
         }
     }
 
@@ -286,7 +287,10 @@ impl Exposures {
         .await?;
         lock(&self.troubles).remove(volume);
         if let Err(error) = self.settle(volume).await {
-            tracing::warn!("taken back, and its manager is told later: {}", report(&error));
+            tracing::warn!(
+                "taken back, and its manager is told later: {}",
+                report(&error)
+            );
         } else if !was_kept && self.managers.unpublish_any(volume).await.is_err() {
             // Nothing was exposed, and nobody can say whether a publication was left of a record that was lost.
             tracing::debug!("its manager does not answer");

@@ -150,9 +150,15 @@ mod tests {
         }
         assert_eq!(names.all().unwrap(), [volume.clone()]);
         names.remove(&volume).unwrap();
-        for (at, other) in ["/dev/sda", "/dev/loop", "/dev/loop1p1", "/dev/../x", "loop1"]
-            .into_iter()
-            .enumerate()
+        for (at, other) in [
+            "/dev/sda",
+            "/dev/loop",
+            "/dev/loop1p1",
+            "/dev/../x",
+            "loop1",
+        ]
+        .into_iter()
+        .enumerate()
         {
             let volume = VolumeName::new(&format!("other-{at}")).unwrap();
             symlink(other, names.path(&volume)).unwrap();
@@ -161,7 +167,10 @@ mod tests {
                 Err(Error::NameTaken { .. })
             ));
             names.remove(&volume).unwrap();
-            assert_eq!(fs::read_link(names.path(&volume)).unwrap(), Path::new(other));
+            assert_eq!(
+                fs::read_link(names.path(&volume)).unwrap(),
+                Path::new(other)
+            );
         }
         // The device of an engine of Longhorn's is a node of its own.
         let engine = VolumeName::new("engine").unwrap();

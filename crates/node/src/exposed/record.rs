@@ -107,7 +107,9 @@ impl Record {
             (Access::Target { .. }, Access::Device) => "as an iSCSI target",
             _ if self.read_only && !asked.read_only => "for reading only",
             _ if self.read_only != asked.read_only => "for writing",
-            _ if self.access != asked.access => "for other initiators, or with another CHAP account",
+            _ if self.access != asked.access => {
+                "for other initiators, or with another CHAP account"
+            }
             _ => return Ok(()),
         };
         Err(Error::ExposedOtherwise {

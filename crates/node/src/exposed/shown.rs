@@ -44,7 +44,9 @@ impl Exposures {
             Ok(record) => self.show(record, &seen, &served),
             Err(volume) => wire::Exposed {
                 volume: VolumeName::into(volume),
-                troubles: vec!["its record is not readable; take it back, and expose it again".to_owned()],
+                troubles: vec![
+                    "its record is not readable; take it back, and expose it again".to_owned(),
+                ],
                 ..Default::default()
             },
         };
@@ -73,7 +75,11 @@ impl Exposures {
 
     fn show(&self, record: Record, seen: &Seen, served: &Served) -> wire::Exposed {
         let volume = &record.volume;
-        let mut troubles: Vec<String> = lock(&self.troubles).get(volume).cloned().into_iter().collect();
+        let mut troubles: Vec<String> = lock(&self.troubles)
+            .get(volume)
+            .cloned()
+            .into_iter()
+            .collect();
         let attachment = match seen {
             Ok(all) => all.iter().find(|one| one.volume == volume.as_str()),
             Err(why) => {
@@ -87,7 +93,11 @@ impl Exposures {
         }
         let mut shown = wire::Exposed {
             volume: volume.to_string(),
-            disk_uuid: record.disk.as_ref().map(ToString::to_string).unwrap_or_default(),
+            disk_uuid: record
+                .disk
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
             read_only: record.read_only,
             ..Default::default()
         };
@@ -114,14 +124,23 @@ impl Exposures {
                     troubles.push(NOT_THERE.to_owned());
                 }
                 let targets = self.targets.as_ref();
-                shown.size = targets.and_then(|targets| targets.size(volume)).unwrap_or_default();
-                let sessions = present.map(|present| present.sessions.clone()).unwrap_or_default();
+                shown.size = targets
+                    .and_then(|targets| targets.size(volume))
+                    .unwrap_or_default();
+                let sessions = present
+                    .map(|present| present.sessions.clone())
+                    .unwrap_or_default();
                 shown.target = Some(wire::Target {
                     name: Targets::name(volume),
-                    portal: targets.map(super::target::NodeTargets::portal).unwrap_or_default(),
+                    portal: targets
+                        .map(super::target::NodeTargets::portal)
+                        .unwrap_or_default(),
                     lun: 1,
                     initiator_names: initiators.clone(),
-                    chap_user: chap.as_ref().map(|chap| chap.user.clone()).unwrap_or_default(),
+                    chap_user: chap
+                        .as_ref()
+                        .map(|chap| chap.user.clone())
+                        .unwrap_or_default(),
                     sessions: sessions.into_iter().map(session).collect(),
                 });
             }
@@ -155,6 +174,9 @@ async fn in_time<T>(
 ) -> std::result::Result<T, String> {
     match tokio::time::timeout(limit, look).await {
         Ok(found) => found.map_err(|error| report(&error).to_string()),
-        Err(_) => Err(format!("{what} cannot be looked at within {} seconds", limit.as_secs())),
+        Err(_) => Err(format!(
+            "{what} cannot be looked at within {} seconds",
+            limit.as_secs()
+        )),
     }
 }
