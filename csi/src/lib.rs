@@ -48,6 +48,7 @@ mod server;
 mod snapshots;
 mod socket;
 mod status;
+mod target;
 mod volumes;
 
 pub use config::{Args, Command, Config, DriverName, LogFormat, Mode};

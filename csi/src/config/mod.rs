@@ -24,7 +24,7 @@ use self::certificates::CertificateArgs;
 pub(crate) use self::certificates::{AuthorityConfig, Certificates, Place};
 use self::checks::{absolute, disks, managers, node_id, topology_key};
 pub use self::command::Command;
-pub(crate) use self::command::{Account, VolumeCommand};
+pub(crate) use self::command::{Account, TargetCommand, VolumeCommand};
 use self::replication::ReplicationArgs;
 pub(crate) use self::replication::ReplicationConfig;
 use crate::error::{Error, Result};
