@@ -87,7 +87,10 @@ impl Site {
 
     /// tgtd's process.
     pub fn tgtd(&self) -> u32 {
-        let wanted = format!("TGT_IPC_SOCKET={}", self.dir.path().join("run/tgtd").display());
+        let wanted = format!(
+            "TGT_IPC_SOCKET={}",
+            self.dir.path().join("run/tgtd").display()
+        );
         fs::read_dir("/proc")
             .unwrap()
             .flatten()
