@@ -143,6 +143,7 @@ pub enum Use {
 }
 
 impl Use {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
     const fn is_pods(&self) -> bool {
         matches!(self, Self::Pods)
     }
