@@ -88,6 +88,9 @@ pub enum Error {
         file: PathBuf,
         why: String,
     },
+    /// The volume is too small to be kept for a target.
+    #[error("volume {volume} has {size} bytes, and a target needs at least 8192; grow it first")]
+    VolumeTooSmall { volume: VolumeName, size: ByteSize },
     /// Another process or thread works on the same volume.
     #[error("another operation on volume {0} is running; try again")]
     Busy(VolumeName),

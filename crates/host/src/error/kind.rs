@@ -32,6 +32,7 @@ impl Classify for Error {
             | Self::ForeignLoop { .. }
             | Self::HeldOtherwise { .. }
             | Self::StillInUse { .. }
+            | Self::VolumeTooSmall { .. }
             | Self::NoLoopDevice { .. }
             | Self::CannotGrowInUse { .. }
             | Self::NotGrown { .. }
