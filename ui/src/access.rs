@@ -100,6 +100,10 @@ use Verb::{Create, Delete, Expose, Get, List, Update};
 pub const ROUTES: &[Route] = &[
     get("/assets/{file}", Need::Nothing),
     get("/favicon.ico", Need::Nothing),
+    get("/healthz", Need::Nothing),
+    get("/login", Need::Nothing),
+    post("/login", Need::Nothing),
+    post("/logout", Need::SignedIn),
     get("/", may(List, Disks)),
     get("/fragments/overview", may(List, Disks)),
     get("/volumes", may(List, Volumes)),

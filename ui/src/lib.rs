@@ -2,3 +2,9 @@
 #![warn(missing_docs)]
 
 pub mod access;
+pub mod auth;
+mod error;
+pub mod http;
+pub mod pages;
+
+pub use error::{Error, Result};
