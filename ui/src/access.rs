@@ -175,11 +175,16 @@ pub fn need(method: &Method, path: &str) -> Option<Need> {
     ROUTES.iter().find(line).map(|route| route.need)
 }
 
+/// The name of who uses it where nobody is asked to sign in.
+pub const LOCAL_USER: &str = "local user";
+
 /// Somebody who is signed in. In the extensions of each request that asks more than [`Need::Nothing`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Person {
-    /// As the API server, the proxy or the file calls them; `local user` without any.
+    /// As the API server, the proxy or the file calls them; [`LOCAL_USER`] without any.
     pub name: String,
     /// Their groups.
     pub groups: Vec<String>,
+    /// Whether they have signed in here, and so can sign out.
+    pub signed_in: bool,
 }

@@ -1,18 +1,22 @@
-//! What can go wrong in the UI itself. What the managers say is [`client::Error`]'s.
+//! What can go wrong in this program, but for its answers to people, which are [`crate::act::Refused`].
 
 use std::io;
 use std::path::PathBuf;
 
 use types::{Classify, ErrorKind};
 
-/// The result of this crate.
-pub type Result<T, E = Error> = std::result::Result<T, E>;
-
-/// Why the UI does not start, or does not know who somebody is.
+/// A failure that ends the program, or keeps it from starting.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum Error {
-    /// The command line would not be safe, or says too little.
+    /// An option cannot be meant so.
+    #[error("{flag} {why}")]
+    Flag {
+        /// The option.
+        flag: &'static str,
+        /// What is wrong, and what would be right.
+        why: &'static str,
+    },
+    /// Options that would not be safe, or say too little.
     #[error("{0}")]
     Options(String),
     /// A file, or what is in it, is of no use.
@@ -23,16 +27,6 @@ pub enum Error {
         /// What is wrong, without its contents.
         why: String,
     },
-    /// The operating system refuses.
-    #[error("cannot {operation} {object}")]
-    Io {
-        /// What was tried.
-        operation: &'static str,
-        /// With what.
-        object: String,
-        /// What it says.
-        source: io::Error,
-    },
     /// The API server cannot be asked.
     #[error(transparent)]
     Kubernetes(#[from] kubernetes::Error),
@@ -42,10 +36,30 @@ pub enum Error {
     /// A password cannot be hashed.
     #[error("cannot hash the password: {0}")]
     Password(String),
+    /// The options about certificates.
+    #[error(transparent)]
+    Certificates(#[from] trust::Error),
+    /// An address, or a client of one.
+    #[error(transparent)]
+    Client(#[from] client::Error),
+    /// The operating system refuses.
+    #[error("cannot {operation} {object}")]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// With what.
+        object: String,
+        /// What it says.
+        #[source]
+        source: io::Error,
+    },
 }
 
+/// The result of what may end the program.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
 impl Error {
-    /// For `map_err`: an operation on a file.
+    /// Wraps what the operating system says.
     pub fn io(
         operation: &'static str,
         object: impl Into<String>,
@@ -62,11 +76,12 @@ impl Error {
 impl Classify for Error {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::Options(_) | Self::Password(_) => ErrorKind::InvalidArgument,
-            Self::File { .. } => ErrorKind::FailedPrecondition,
-            Self::Io { source, .. } => Classify::kind(source),
+            Self::Flag { .. } | Self::Options(_) | Self::Password(_) => ErrorKind::InvalidArgument,
+            Self::Certificates(_) | Self::File { .. } => ErrorKind::FailedPrecondition,
             Self::Kubernetes(error) => error.kind(),
             Self::NoRandomness => ErrorKind::Unavailable,
+            Self::Client(error) => error.kind(),
+            Self::Io { source, .. } => Classify::kind(source),
         }
     }
 }

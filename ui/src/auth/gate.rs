@@ -20,7 +20,7 @@ use super::session::{Session, Sessions};
 use super::sign_in;
 use super::users::Users;
 use crate::Result;
-use crate::access::{Need, Person, Resource, Verb, need};
+use crate::access::{LOCAL_USER, Need, Person, Resource, Verb, need};
 use crate::http::problem;
 
 const USER: &str = "x-forwarded-user";
@@ -108,8 +108,9 @@ impl Gate {
         };
         match &self.mode {
             Mode::Nobody => Some(known(Person {
-                name: "local user".to_owned(),
+                name: LOCAL_USER.to_owned(),
                 groups: Vec::new(),
+                signed_in: false,
             })),
             Mode::Kubernetes(_) | Mode::Basic(_) => {
                 let found = self
@@ -268,6 +269,7 @@ fn named(headers: &HeaderMap) -> Option<Person> {
     Some(Person {
         name: name.to_owned(),
         groups: groups.chain(["system:authenticated".to_owned()]).collect(),
+        signed_in: false,
     })
 }
 

@@ -41,6 +41,7 @@ impl Rights {
         Ok(user.map(|user| Person {
             name: user.name,
             groups: user.groups,
+            signed_in: true,
         }))
     }
 

@@ -156,6 +156,7 @@ mod tests {
         Person {
             name: name.to_owned(),
             groups: Vec::new(),
+            signed_in: true,
         }
     }
 

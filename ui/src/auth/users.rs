@@ -146,6 +146,7 @@ impl Users {
             let person = Person {
                 name: line.name,
                 groups: Vec::new(),
+                signed_in: true,
             };
             (person, line.hash)
         }))

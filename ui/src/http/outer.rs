@@ -51,6 +51,12 @@ pub fn outer(router: Router) -> Router {
 }
 
 async fn bounded(request: Request, next: Next) -> Response {
+    // A file in a form of a browser without scripts, of any length. Its handler reads it as it comes, and others
+    // do not read it.
+    let kind = request.headers().get(CONTENT_TYPE);
+    if kind.is_some_and(|kind| kind.as_bytes().starts_with(b"multipart/form-data")) {
+        return next.run(request).await;
+    }
     let most = if *request.method() == Method::PUT {
         PIECE_MAX
     } else {
