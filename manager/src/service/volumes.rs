@@ -5,7 +5,7 @@ use proto::storage::v1::volumes_server::Volumes as VolumesRpc;
 use tonic::{Request, Response, Status};
 use types::{ByteSize, NodeId, VolumeName};
 
-use super::{Service, blocking, status, wire};
+use super::{Service, blocking, status, version, wire};
 use catalog::{Error, Result};
 use volume::{Origin, Reserved, Template, Vacancy, Volume};
 
@@ -78,7 +78,9 @@ impl VolumesRpc for Service {
         request: Request<pb::ListVolumesRequest>,
     ) -> Answer<pb::ListVolumesResponse> {
         let pb::ListVolumesRequest {
-            max_entries, after, ..
+            max_entries,
+            after,
+            known_version,
         } = request.into_inner();
         let max = match max_entries {
             0 => usize::MAX,
@@ -87,11 +89,12 @@ impl VolumesRpc for Service {
         let volumes = self.volumes.clone();
         let (found, more) = blocking(move || volumes.list(&after, max)).await?;
         let volumes = found.into_iter().map(|volume| self.shown(volume)).collect();
-        Ok(Response::new(pb::ListVolumesResponse {
+        let list = pb::ListVolumesResponse {
             volumes,
             more,
             ..Default::default()
-        }))
+        };
+        Ok(Response::new(version::since(list, known_version)))
     }
 
     async fn delete_volume(
@@ -139,8 +142,7 @@ impl VolumesRpc for Service {
     ) -> Answer<pb::Volume> {
         let request = request.into_inner();
         let name = name_of(&request.name)?;
-        let publication = wire::publication(&request.node_id, request.readonly, request.multi_node)
-            .map_err(|error| status::of(&error))?;
+        let publication = wire::publication(&request).map_err(|error| status::of(&error))?;
         let volumes = self.volumes.clone();
         let volume = blocking(move || volumes.publish(&name, publication)).await?;
         Ok(Response::new(self.shown(volume)))
@@ -153,8 +155,9 @@ impl VolumesRpc for Service {
         let request = request.into_inner();
         let name = name_of(&request.name)?;
         let node = wire::optional(&request.node_id, NodeId::new).map_err(|e| status::of(&e))?;
+        let by = wire::users(request.r#use).map_err(|error| status::of(&error))?;
         let volumes = self.volumes.clone();
-        blocking(move || volumes.unpublish(&name, node.as_ref())).await?;
+        blocking(move || volumes.unpublish(&name, node.as_ref(), by)).await?;
         Ok(Response::new(pb::UnpublishVolumeResponse {}))
     }
 }

@@ -219,7 +219,7 @@ pub async fn delete_snapshot(
 }
 
 /// The image or snapshot of this name: who may delete the one may not the other.
-pub fn found<'a>(now: &'a Now, name: &str, snapshot: bool) -> Answered<SeenImage<'a>> {
+pub(super) fn found<'a>(now: &'a Now, name: &str, snapshot: bool) -> Answered<SeenImage<'a>> {
     let found = now
         .seen
         .image(name)

@@ -12,7 +12,7 @@ use crate::pages::{self, Refusal};
 pub struct Refused(pub Refusal);
 
 /// The result of a handler.
-pub type Answered<T = Response> = Result<T, Refused>;
+pub(super) type Answered<T = Response> = Result<T, Refused>;
 
 impl Refused {
     /// For this reason, of no field.
@@ -50,7 +50,7 @@ impl IntoResponse for Refused {
 }
 
 /// What an error says, beside a field.
-pub fn refusal(field: &'static str, error: &(impl Classify + 'static)) -> Refusal {
+pub(super) fn refusal(field: &'static str, error: &(impl Classify + 'static)) -> Refusal {
     Refusal {
         field,
         sentence: report(error).to_string(),
@@ -59,7 +59,7 @@ pub fn refusal(field: &'static str, error: &(impl Classify + 'static)) -> Refusa
 }
 
 /// The HTTP status of a kind of error.
-pub const fn status_of(kind: ErrorKind) -> StatusCode {
+pub(super) const fn status_of(kind: ErrorKind) -> StatusCode {
     match kind {
         ErrorKind::InvalidArgument | ErrorKind::OutOfRange | ErrorKind::AlreadyExists => {
             StatusCode::UNPROCESSABLE_ENTITY
@@ -77,7 +77,7 @@ pub const fn status_of(kind: ErrorKind) -> StatusCode {
 }
 
 /// The status of a form that is drawn again: it was refused for what is in it, unless nobody answered.
-pub const fn status_of_form(kind: ErrorKind) -> StatusCode {
+pub(super) const fn status_of_form(kind: ErrorKind) -> StatusCode {
     match kind {
         ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         ErrorKind::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,

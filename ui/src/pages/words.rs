@@ -7,12 +7,12 @@ use types::ErrorKind;
 use crate::seen::Tone;
 
 /// A size: `4 GiB`, with the bytes in its title.
-pub fn size(bytes: u64) -> Markup {
+pub(super) fn size(bytes: u64) -> Markup {
     html! { span title=(format!("{bytes} bytes")) { (size_text(bytes)) } }
 }
 
 /// The same without markup.
-pub fn size_text(bytes: u64) -> String {
+pub(super) fn size_text(bytes: u64) -> String {
     const UNITS: [&str; 7] = ["bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     let unit = (bytes.max(1).ilog2() / 10) as usize;
     let shift = 10 * unit;
@@ -28,7 +28,7 @@ pub fn size_text(bytes: u64) -> String {
 }
 
 /// How long ago something was, coarse enough for a page to stay the same for a while.
-pub fn age(then: &str, now: Timestamp) -> Markup {
+pub(super) fn age(then: &str, now: Timestamp) -> Markup {
     let Ok(at) = then.parse::<Timestamp>() else {
         return html! { (then) };
     };
@@ -36,7 +36,7 @@ pub fn age(then: &str, now: Timestamp) -> Markup {
 }
 
 /// The moment itself, with its age.
-pub fn moment(then: &str, now: Timestamp) -> Markup {
+pub(super) fn moment(then: &str, now: Timestamp) -> Markup {
     let Ok(at) = then.parse::<Timestamp>() else {
         return html! { (then) };
     };
@@ -58,7 +58,7 @@ fn age_text(at: Timestamp, now: Timestamp) -> String {
 }
 
 /// A state: a word beside a symbol, never a colour alone.
-pub fn state(tone: Tone, word: &str) -> Markup {
+pub(super) fn state(tone: Tone, word: &str) -> Markup {
     let (class, symbol) = match tone {
         Tone::Good => ("good", "✔"),
         Tone::Idle => ("idle", "○"),
@@ -82,7 +82,7 @@ pub fn code(kind: ErrorKind) -> String {
 }
 
 /// A list of words, or what is said where there is none.
-pub fn or(text: &str, none: &str) -> String {
+pub(super) fn or(text: &str, none: &str) -> String {
     match text {
         "" => none.to_owned(),
         text => text.to_owned(),

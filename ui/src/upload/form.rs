@@ -1,5 +1,7 @@
 //! An upload in one form, for browsers without scripts: its bytes are passed on as they come.
 
+use std::time::Duration;
+
 use axum::body::BodyDataStream;
 use axum::extract::Request;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
@@ -14,6 +16,9 @@ use super::{PIECE, asked, write};
 use crate::access::Person;
 use crate::act::{App, Fields, manager, see};
 use crate::pages::{self, ImageForm, Refusal};
+
+/// How long nothing may come.
+const SILENCE_MAX: Duration = Duration::from_mins(1);
 
 /// Takes the whole form.
 pub(super) async fn whole(app: &App, person: &Person, request: Request) -> Response {
@@ -156,7 +161,9 @@ impl Body {
     }
 
     async fn more(&mut self) -> Result<(), Refusal> {
-        match self.stream.next().await {
+        let next = tokio::time::timeout(SILENCE_MAX, self.stream.next()).await;
+        let next = next.map_err(|_| odd("nothing more came for a minute; send it again"))?;
+        match next {
             Some(Ok(bytes)) => {
                 self.read.extend_from_slice(&bytes);
                 Ok(())
