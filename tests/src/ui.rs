@@ -74,11 +74,6 @@ impl Ui {
         self.process.log()
     }
 
-    /// Waits for its end, which somebody else brings about.
-    pub fn wait_end(&mut self) {
-        self.process.wait_end();
-    }
-
     /// Whether it has ended.
     pub fn has_ended(&mut self) -> bool {
         self.process.ended().is_some()

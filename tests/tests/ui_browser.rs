@@ -35,7 +35,12 @@ fn users(sandbox: &Sandbox) -> String {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    child.stdin.take().unwrap().write_all(PASSWORD.as_bytes()).unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(PASSWORD.as_bytes())
+        .unwrap();
     let line = child.wait_with_output().unwrap().stdout;
     sandbox.write("users", line).display().to_string()
 }
@@ -53,7 +58,11 @@ fn browse(sandbox: &Sandbox, config: &Value) {
         .unwrap();
     let words = command::words(&output);
     println!("{}{words}", String::from_utf8_lossy(&output.stdout));
-    assert!(output.status.success(), "{}{words}", String::from_utf8_lossy(&output.stdout));
+    assert!(
+        output.status.success(),
+        "{}{words}",
+        String::from_utf8_lossy(&output.stdout)
+    );
 }
 
 #[test]
@@ -79,10 +88,18 @@ fn row_486_people_do_in_a_browser_what_the_documentation_says() {
     let registry = Registry::start(&sandbox);
     let page = web_page(&sandbox);
     let push = |name: &str, size| {
-        let build = Build { from: Some(&page), fs: Some("ext4"), size: Some(size), options: &[] };
+        let build = Build {
+            from: Some(&page),
+            fs: Some("ext4"),
+            size: Some(size),
+            options: &[],
+        };
         build.push(&registry, name)
     };
-    let (image, second) = (push("rancher/longhorn-test:baseimage-ext4", "64Mi"), push("e2e/second:v1", "96Mi"));
+    let (image, second) = (
+        push("rancher/longhorn-test:baseimage-ext4", "64Mi"),
+        push("e2e/second:v1", "96Mi"),
+    );
     let manager = Manager::start(&sandbox, &Options::new(disk.dir()).with_registry(&registry));
     // The pod of the targets.
     let socket = sandbox.make_dir("target").join("ctl").display().to_string();
@@ -90,14 +107,32 @@ fn row_486_people_do_in_a_browser_what_the_documentation_says() {
     let mut tgtd = Process::spawn(&sandbox, "target", &programs::csi_plugin(), serve, &[]);
     tgtd.wait_ready(|| {
         let check = ["target", "check", "--socket", &socket];
-        Command::new(programs::csi_plugin()).args(check).output().unwrap().status.success()
+        Command::new(programs::csi_plugin())
+            .args(check)
+            .output()
+            .unwrap()
+            .status
+            .success()
     });
     let portal = ports::free().to_string();
     let more = ["--target-socket", &socket, "--target-portal", &portal];
     let plugin = Plugin::start_as(&sandbox, &manager, disk.dir(), "", &more);
-    let (managers, nodes) = (manager.address().to_string(), format!("unix:{}", plugin.node_socket().display()));
-    let cluster = ["--manager", managers.as_str(), "--node-service", nodes.as_str()];
-    let ui = Ui::start(&sandbox, "ui", &[&cluster[..], &["--auth", "none"]].concat(), &[]);
+    let (managers, nodes) = (
+        manager.address().to_string(),
+        format!("unix:{}", plugin.node_socket().display()),
+    );
+    let cluster = [
+        "--manager",
+        managers.as_str(),
+        "--node-service",
+        nodes.as_str(),
+    ];
+    let ui = Ui::start(
+        &sandbox,
+        "ui",
+        &[&cluster[..], &["--auth", "none"]].concat(),
+        &[],
+    );
     let users = users(&sandbox);
     let guarded = [&cluster[..], &["--auth", "basic", "--users", &users]].concat();
     let guarded = Ui::start(&sandbox, "guarded", &guarded, &[]);
@@ -116,20 +151,43 @@ fn row_486_people_do_in_a_browser_what_the_documentation_says() {
     // What came in pieces is what was sent.
     let uploaded = manager.image("uploaded").unwrap();
     let sum = command::run("sha512sum", [&file]);
-    assert!(uploaded.current_checksum.contains(&sum[..128]), "{uploaded:?}");
+    assert!(
+        uploaded.current_checksum.contains(&sum[..128]),
+        "{uploaded:?}"
+    );
 
     // An initiator writes a file into the volume, without a kernel's help.
     let target: Value = serde_json::from_slice(&fs::read(&found).unwrap()).unwrap();
     let text = |key: &str| target[key].as_str().unwrap().to_owned();
     let device = format!(
         "driver=iscsi,transport=tcp,portal={},target={},lun=1,user={},password={},initiator-name={INITIATOR}",
-        text("portal"), text("iqn"), text("user"), text("secret"),
+        text("portal"),
+        text("iqn"),
+        text("user"),
+        text("secret"),
     );
     let copy = sandbox.path("copy.raw").display().to_string();
-    command::run("qemu-img", ["convert", "--image-opts", &device, "-O", "raw", &copy]);
-    let words = sandbox.write("words", "of an initiator").display().to_string();
-    command::run("debugfs", ["-w", "-R", &format!("write {words} words"), &copy]);
-    let write = ["convert", "-n", "-f", "raw", &copy, "--target-image-opts", &device];
+    command::run(
+        "qemu-img",
+        ["convert", "--image-opts", &device, "-O", "raw", &copy],
+    );
+    let words = sandbox
+        .write("words", "of an initiator")
+        .display()
+        .to_string();
+    command::run(
+        "debugfs",
+        ["-w", "-R", &format!("write {words} words"), &copy],
+    );
+    let write = [
+        "convert",
+        "-n",
+        "-f",
+        "raw",
+        &copy,
+        "--target-image-opts",
+        &device,
+    ];
     command::run("qemu-img", write);
 
     config["phase"] = 2.into();
@@ -138,10 +196,20 @@ fn row_486_people_do_in_a_browser_what_the_documentation_says() {
     // And a pod finds it.
     let mut request = claim("target", 64 * MIB, &[]);
     request.volume_capabilities = vec![mounted("ext4")];
-    let volume = pb::Volume { volume_id: "target".to_owned(), ..pb::Volume::default() };
-    let mut claim = Claim { request, volume, publish_context: std::collections::HashMap::default() };
+    let volume = pb::Volume {
+        volume_id: "target".to_owned(),
+        ..pb::Volume::default()
+    };
+    let mut claim = Claim {
+        request,
+        volume,
+        publish_context: std::collections::HashMap::default(),
+    };
     let pod = plugin.run_pod(&mut claim, "pod").unwrap();
-    assert_eq!(fs::read_to_string(pod.join("words")).unwrap(), "of an initiator");
+    assert_eq!(
+        fs::read_to_string(pod.join("words")).unwrap(),
+        "of an initiator"
+    );
     plugin.end_pod(&claim, "pod").unwrap();
     drop(plugin);
     // In order: tgtd does not end by itself.
