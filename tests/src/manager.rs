@@ -20,7 +20,9 @@ use crate::netns::Machine;
 use crate::{AddressFile, Process, Registry, Sandbox, block_on, command, programs, wait};
 
 pub use self::backups::{backup_key, from_backup, new_backup};
-pub use crate::requests::{from_file, from_peers, from_registry, from_url, from_volume};
+pub use crate::requests::{
+    from_file, from_peers, from_registry, from_upload, from_url, from_volume,
+};
 
 /// The node that every manager of the tests is on, unless it is told otherwise.
 pub const NODE: &str = "node-1";
@@ -332,6 +334,32 @@ impl Manager {
         request: pb::CreateBackingImageRequest,
     ) -> Result<pb::BackingImage, Status> {
         block_on(self.images().create_backing_image(request)).map(tonic::Response::into_inner)
+    }
+
+    /// Appends a piece to an upload.
+    pub fn write_upload(
+        &self,
+        image: &pb::BackingImage,
+        offset: u64,
+        data: &[u8],
+    ) -> Result<pb::BackingImage, Status> {
+        let request = pb::WriteUploadRequest {
+            name: image.name.clone(),
+            uuid: image.uuid.clone(),
+            offset,
+            data: data.to_vec(),
+        };
+        block_on(self.images().write_upload(request)).map(tonic::Response::into_inner)
+    }
+
+    /// Looks at the source of a request.
+    pub fn inspect(
+        &self,
+        request: pb::CreateBackingImageRequest,
+    ) -> Result<pb::InspectSourceResponse, Status> {
+        let source = request.source;
+        let request = pb::InspectSourceRequest { source };
+        block_on(self.images().inspect_source(request)).map(tonic::Response::into_inner)
     }
 
     /// The image as it is now.

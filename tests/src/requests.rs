@@ -40,6 +40,15 @@ pub fn from_url(name: &str, url: &str) -> pb::CreateBackingImageRequest {
     )
 }
 
+/// The request for an image whose bytes come in pieces.
+pub fn from_upload(name: &str, size: usize) -> pb::CreateBackingImageRequest {
+    let upload = pb::UploadSource {
+        size: size as u64,
+        file_name: "disk.raw".into(),
+    };
+    request(name, pb::source::Source::Upload(upload))
+}
+
 /// The request for a copy of an image that other managers have, by the addresses of their sync servers.
 pub fn from_peers(name: &str, uuid: &str, peers: &[SocketAddr]) -> pb::CreateBackingImageRequest {
     let addresses = peers.iter().map(ToString::to_string).collect();

@@ -9,13 +9,15 @@ use e2e::manager::init_disk;
 use e2e::{Disk, FileSystem, Manager, Need, Sandbox, documents, needs};
 
 /// Steps that no request of the life takes: `crates/store/tests/crash.rs` kills at them, and
-/// `tests/tests/csi_cluster.rs` and `disk_identity.rs` at those of the roster and of a node's record.
-const ELSEWHERE: [&str; 9] = [
+/// `tests/tests/csi_cluster.rs`, `disk_identity.rs` and `uploads.rs` at those of the roster, of a node's record
+/// and of uploads.
+const ELSEWHERE: [&str; 10] = [
     "store.node_state.",
     "store.roster.",
     "store.adopt.",
     "store.prove.",
     "store.assembly.",
+    "store.upload.",
     "store.quarantine.",
     "store.orphans.",
     "store.delete.unlinked",

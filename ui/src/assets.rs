@@ -61,11 +61,10 @@ mod tests {
         for (name, expected) in FOREIGN {
             let (_, _, bytes) = FILES.iter().find(|(known, ..)| known == name).unwrap();
             let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
-            let hex: String = digest
+            let hex = digest
                 .as_ref()
                 .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect();
+                .fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
             assert_eq!(hex, *expected, "{name}");
             assert!(include_str!("../assets/LICENSES.md").contains(name));
         }

@@ -5,7 +5,7 @@ use image::beginning::Partition;
 use store::Content;
 use types::ImageName;
 
-use super::request::name_of;
+use super::derived::name_of;
 use super::{Catalog, Lifecycle};
 use crate::error::Result;
 use crate::source::{Looked, Source};

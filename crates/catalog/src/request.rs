@@ -8,15 +8,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use fetch::Platform;
 use image::Format;
-use ring::digest::{SHA256, digest};
 use store::recovery::Found;
 use store::{Place, Provenance, SealedImage, random_image_uuid};
 use tracing::{Instrument, info, warn};
 use types::{Checksum, ImageId, ImageName, ImageUuid, Sha512, report};
 
-use super::lifecycle::Lifecycle;
+use super::derived::name_of;
+use super::lifecycle::{Lifecycle, Progress};
 use super::status::{Status, count};
 use super::{Catalog, Entry, checksum_text};
 use crate::error::{Error, Result};
@@ -113,7 +112,8 @@ impl NewImage {
                 Lifecycle::Ready(image) => image.sidecar().size,
                 _ => status.size,
             };
-            if !pieces.has_size_of(has) {
+            // 0: not known while it is read.
+            if has > 0 && !pieces.has_size_of(has) {
                 let asked = pieces.size();
                 return Err(differs(
                     id,
@@ -157,18 +157,6 @@ impl NewImage {
     }
 }
 
-/// The name of an image from this source when none is requested; `None`: one must be.
-pub(super) fn name_of(source: &Source) -> Option<ImageName> {
-    match source {
-        Source::Registry {
-            reference,
-            platform,
-            ..
-        } => Some(derived_name(&reference.to_string(), platform)),
-        _ => None,
-    }
-}
-
 type Images = BTreeMap<ImageId, Arc<Entry>>;
 
 fn differs(id: &ImageId, difference: String) -> Error {
@@ -196,40 +184,6 @@ pub(super) fn fits(image: &SealedImage, size: u64, expected: Option<Sha512>) -> 
     }
 }
 
-/// The end of a name that is derived from a text: 8 digits of its SHA-256.
-pub fn short_hash(text: &str) -> String {
-    let hash = digest(&SHA256, text.as_bytes());
-    let head = hash
-        .as_ref()
-        .first_chunk::<4>()
-        .expect("a SHA-256 has 32 bytes");
-    format!("{:08x}", u32::from_be_bytes(*head))
-}
-
-fn derived_name(reference: &str, platform: &Platform) -> ImageName {
-    let hash = short_hash(&format!("{reference} {platform}"));
-    let last = reference.rsplit('/').next().unwrap_or(reference);
-    let last = last.split('@').next().unwrap_or(last);
-    let safe: String = last
-        .chars()
-        .map(|c| {
-            if c.is_ascii_alphanumeric() || c == '.' {
-                c
-            } else {
-                '-'
-            }
-        })
-        .skip_while(|c| !c.is_ascii_alphanumeric())
-        .take(60)
-        .collect();
-    let name = if safe.is_empty() {
-        format!("image-{hash}")
-    } else {
-        format!("{safe}-{hash}")
-    };
-    ImageName::new(&name).expect("made of safe characters only")
-}
-
 impl Catalog {
     /// Starts to make an image, or joins the one that is there. A failed one is started anew. Answers with
     /// the state that this request brought it to.
@@ -248,7 +202,7 @@ impl Catalog {
         }
         self.takes_work()?;
         if let Some(Source::Pieces(_)) = &new.source {
-            super::uploading::require_place(&images)?;
+            Self::require_place(&images)?;
         }
         let uuid = new.uuid.clone().unwrap_or_else(random_image_uuid);
         let id = ImageId { name, uuid };
@@ -274,7 +228,10 @@ impl Catalog {
             status.state = Lifecycle::Starting;
         }
         if let Some(Source::Pieces(pieces)) = &new.source {
-            status.state = super::uploading::state(0, pieces.size());
+            status.state = Lifecycle::InProgress(Progress {
+                processed: 0,
+                total: pieces.size(),
+            });
         }
         let entry = Entry::new(status, &self.inner.changes, &self.inner.stop);
         images.insert(id, entry.clone());
@@ -448,27 +405,4 @@ fn restate_later(
             }
         }
     });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_reference_gives_one_name_and_another_another() {
-        let platform = Platform::host();
-        let name = |reference| derived_name(reference, &platform).to_string();
-        let first = name("docker.io/rancher/longhorn-test:baseimage-ext4");
-        assert!(
-            first.starts_with("longhorn-test-baseimage-ext4-"),
-            "{first}"
-        );
-        assert_eq!(
-            first,
-            name("docker.io/rancher/longhorn-test:baseimage-ext4")
-        );
-        assert_ne!(first, name("quay.io/rancher/longhorn-test:baseimage-ext4"));
-        let long = format!("host:5000/{}:{}", "a".repeat(200), "b".repeat(128));
-        assert!(name(&long).len() < 80);
-    }
 }

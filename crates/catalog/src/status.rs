@@ -110,7 +110,10 @@ impl Status {
             Found::Upload(id, record) => {
                 let provenance = Provenance::uploaded(&record.file_name);
                 Self {
-                    state: super::uploading::state(record.synced, record.size),
+                    state: Lifecycle::InProgress(Progress {
+                        processed: record.synced,
+                        total: record.size,
+                    }),
                     for_volumes: record.for_volumes,
                     size: record.size,
                     processed: record.synced,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use store::UploadRecord;
 use types::{ImageId, ImageName, ImageUuid, report};
 
-use super::lifecycle::{Lifecycle, Progress};
+use super::lifecycle::Lifecycle;
 use super::request::{Existing, NewImage};
 use super::status::Status;
 use super::{Catalog, Entry, not_ready};
@@ -44,6 +44,15 @@ impl Catalog {
         }
     }
 
+    /// Refuses one more upload when there are as many as there may be.
+    pub(super) fn require_place(images: &BTreeMap<ImageId, Arc<Entry>>) -> Result<()> {
+        let under_way = images.values().filter(|entry| entry.is_uploaded());
+        if under_way.count() >= UPLOADS_MAX {
+            return Err(Error::TooManyUploads(UPLOADS_MAX));
+        }
+        Ok(())
+    }
+
     /// Goes on with an upload that an earlier process began.
     pub(super) fn go_on_with(&self, entry: &Arc<Entry>, record: &UploadRecord) {
         let pieces = Pieces::new(record.size, record.file_name.clone());
@@ -69,20 +78,6 @@ impl Catalog {
             }
         }
     }
-}
-
-/// Refuses one more upload when there are as many as there may be.
-pub(super) fn require_place(images: &BTreeMap<ImageId, Arc<Entry>>) -> Result<()> {
-    let under_way = images.values().filter(|entry| entry.is_uploaded());
-    if under_way.count() >= UPLOADS_MAX {
-        return Err(Error::TooManyUploads(UPLOADS_MAX));
-    }
-    Ok(())
-}
-
-/// The state of an upload of which so much is there.
-pub(super) fn state(processed: u64, total: u64) -> Lifecycle {
-    Lifecycle::InProgress(Progress { processed, total })
 }
 
 impl Entry {

@@ -191,6 +191,16 @@ impl Client {
         Ok(answer.backing_images)
     }
 
+    /// The same with the version of the list; without the list when it is the `known` one (0: none).
+    pub async fn list_images_since(&self, known: u64) -> Result<wire::ListBackingImagesResponse> {
+        let mut images = self.images();
+        let request = wire::ListBackingImagesRequest {
+            known_version: known,
+        };
+        self.call("list its images", images.list_backing_images(request))
+            .await
+    }
+
     /// What an image from this source would be; nothing is made.
     pub async fn inspect_source(&self, source: Source) -> Result<wire::InspectSourceResponse> {
         let mut images = self.images();

@@ -111,6 +111,22 @@ impl Client {
         Ok((answer.volumes, answer.more))
     }
 
+    /// All volumes with the version of the list; without the list when it is the `known` one (0: none).
+    pub async fn list_volumes_since(&self, known: u64) -> Result<wire::ListVolumesResponse> {
+        let mut volumes = self.volumes();
+        let request = wire::ListVolumesRequest {
+            known_version: known,
+            ..Default::default()
+        };
+        let answer = self
+            .call("list its volumes", volumes.list_volumes(request))
+            .await?;
+        for volume in &answer.volumes {
+            self.of_this_manager(volume)?;
+        }
+        Ok(answer)
+    }
+
     /// Deletes a volume; fine when there is none, refused while it is published.
     pub async fn delete_volume(&self, name: &VolumeName) -> Result<()> {
         let mut volumes = self.volumes();

@@ -225,11 +225,11 @@ mod tests {
     fn a_qcow2_image_whose_tables_lie_behind_the_beginning_tells_its_size() {
         let dir = tempfile::tempdir().unwrap();
         let (raw, path) = (dir.path().join("raw"), dir.path().join("qcow2"));
-        std::fs::File::create_new(&raw)
+        File::create_new(&raw)
             .unwrap()
             .write_all_at(&ext4(2048), 0)
             .unwrap();
-        let out = File::options()
+        let mut out = File::options()
             .read(true)
             .write(true)
             .create_new(true)
@@ -237,7 +237,7 @@ mod tests {
             .unwrap();
         let disk = probe::FileDisk::open(&raw).unwrap();
         let options = crate::qcow2::CreateOptions::default();
-        crate::qcow2::create(&disk, &out, options).unwrap();
+        crate::qcow2::create(&disk, &mut out, &options).unwrap();
         let bytes = std::fs::read(&path).unwrap();
         let told = Beginning::of(&bytes, Some(bytes.len() as u64)).unwrap();
         assert_eq!((told.format, told.virtual_size), (Format::Qcow2, 8 << 20));

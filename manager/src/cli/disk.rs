@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use client::Census;
+use client::{Census, wire};
 use serde::Serialize;
 use types::DiskUuid;
 
@@ -76,6 +76,41 @@ struct DiskView {
     reflink: bool,
     size: u64,
     available: u64,
+    promised: u64,
+    promised_volumes: u64,
+    promised_images: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    creatable: Option<u64>,
+    images: u32,
+    volumes: u32,
+    io_errors: u64,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    warning: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    not_ready: String,
+}
+
+impl From<wire::Disk> for DiskView {
+    fn from(disk: wire::Disk) -> Self {
+        Self {
+            uuid: disk.uuid,
+            node_id: disk.node_id,
+            path: disk.path,
+            file_system: disk.file_system,
+            reflink: disk.reflink,
+            size: disk.size,
+            available: disk.available,
+            promised: disk.promised,
+            promised_volumes: disk.promised_volumes,
+            promised_images: disk.promised_images,
+            creatable: disk.creatable,
+            images: disk.images,
+            volumes: disk.volumes,
+            io_errors: disk.io_errors,
+            warning: disk.warning,
+            not_ready: disk.not_ready,
+        }
+    }
 }
 
 /// A disk of the cluster.
@@ -86,6 +121,9 @@ struct KnownView {
     uuid: String,
     node_id: String,
     answers: bool,
+    /// What an answering one says of itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disk: Option<DiskView>,
 }
 
 pub(super) fn run(url: Url, trust: &trust::Options, command: Command) -> Result<(), Failure> {
@@ -102,15 +140,7 @@ async fn ask(connection: &Connection, command: Command) -> Result<(), Failure> {
         Command::Init(args) => init(args),
         Command::Get => {
             let disk = connection.client()?.disk().await?;
-            Ok(output::json(&DiskView {
-                uuid: disk.uuid,
-                node_id: disk.node_id,
-                path: disk.path,
-                file_system: disk.file_system,
-                reflink: disk.reflink,
-                size: disk.size,
-                available: disk.available,
-            })?)
+            Ok(output::json(&DiskView::from(disk))?)
         }
         Command::List => list(connection).await,
         Command::Forget { uuids } => forget(connection, &uuids).await,
@@ -150,14 +180,16 @@ async fn list(connection: &Connection) -> Result<(), Failure> {
     let census = census(connection).await?;
     let silent = census.silent(&[]);
     let answering = census.members.into_iter().map(|member| KnownView {
-        uuid: member.disk.uuid,
-        node_id: member.disk.node_id,
+        uuid: member.disk.uuid.clone(),
+        node_id: member.disk.node_id.clone(),
         answers: true,
+        disk: Some(member.disk.into()),
     });
     let silent = silent.into_iter().map(|(uuid, node_id)| KnownView {
         uuid,
         node_id,
         answers: false,
+        disk: None,
     });
     let disks: Vec<_> = answering.chain(silent).collect();
     Ok(output::json(&disks)?)

@@ -1,15 +1,16 @@
 //! `backing-image-manager backing-image`.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use client::{Client, wire};
 use serde::Serialize;
 use types::{ImageId, ImageName, ImageUuid};
 
-use super::download::DownloadArgs;
+use super::inspect::{self, InspectArgs};
 use super::output::{self, Form};
+use super::source::FromArgs;
+use super::upload::{self, UploadArgs};
 use super::{Failure, longhorn, progress};
 
 #[derive(Debug, Subcommand)]
@@ -31,6 +32,25 @@ pub(super) enum Command {
     },
     /// Create an image from a container image, a file or a URL
     Create(Box<CreateArgs>),
+    /// Show what an image from a source would be, without creating it: digest, format, sizes, content
+    ///
+    /// Reads no more than the beginning of the disk image, within 20 seconds. `Here` tells whether the
+    /// image is on the disk of the daemon already.
+    #[command(
+        after_help = "Example:\n  backing-image-manager backing-image inspect --registry \
+                            rancher/longhorn-test:baseimage-ext4"
+    )]
+    Inspect(Box<InspectArgs>),
+    /// Upload a disk image from this machine, in pieces
+    ///
+    /// An upload that breaks goes on by itself, also when the daemon is restarted. One that was
+    /// interrupted goes on when the command is given again; after 24 hours without a piece it is
+    /// removed. `backing-image delete` cancels it.
+    #[command(
+        after_help = "Example:\n  backing-image-manager backing-image upload disk.qcow2 --name \
+                            debian --checksum \"sha512:$(sha512sum < disk.qcow2 | cut -d' ' -f1)\""
+    )]
+    Upload(UploadArgs),
     /// Delete an image; succeeds if there is none
     #[command(visible_alias = "del")]
     Delete(Key),
@@ -63,19 +83,10 @@ pub(super) struct CreateArgs {
     #[arg(long)]
     uuid: Option<ImageUuid>,
     #[command(flatten)]
-    source: SourceArgs,
-    /// Name of the image in a layout or archive with several images
-    #[arg(long, value_name = "NAME:TAG")]
-    reference: Option<String>,
-    /// Platform to select from a multi-platform image [default: linux on the architecture of this
-    /// machine]
-    #[arg(long, value_name = "OS/ARCH")]
-    platform: Option<String>,
-    /// Credentials for this pull, in the format of `docker login` [default: those of the daemon]
-    #[arg(long, value_name = "FILE", requires = "registry")]
-    auth_file: Option<PathBuf>,
-    #[command(flatten)]
-    download: DownloadArgs,
+    from: FromArgs,
+    /// The sync server of another manager with the same image; may be given several times
+    #[arg(long, value_name = "HOST:PORT", requires_all = ["name", "uuid"], group = "source")]
+    peer: Vec<String>,
     /// Expected SHA-512 of the disk image; for a download also `sha256:…`, and also of the file
     /// before decompression
     #[arg(long, value_name = "SUM")]
@@ -86,29 +97,6 @@ pub(super) struct CreateArgs {
     /// Wait until the image is ready, and show progress
     #[arg(long)]
     wait: bool,
-}
-
-#[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
-struct SourceArgs {
-    /// A container image in a registry, for example rancher/longhorn-test:baseimage-ext4
-    #[arg(long, value_name = "REF")]
-    registry: Option<String>,
-    /// A container image in an OCI image layout (a directory that the daemon can read)
-    #[arg(long, value_name = "DIR")]
-    oci_layout: Option<PathBuf>,
-    /// A container image in an OCI archive or a `docker save` file
-    #[arg(long, value_name = "FILE")]
-    archive: Option<PathBuf>,
-    /// A disk image in a file
-    #[arg(long, value_name = "FILE")]
-    file: Option<PathBuf>,
-    /// A disk image at an http or https URL
-    #[arg(long, value_name = "URL")]
-    download_url: Option<String>,
-    /// The sync server of another manager with the same image; may be given several times
-    #[arg(long, value_name = "HOST:PORT", requires_all = ["name", "uuid"])]
-    peer: Vec<String>,
 }
 
 /// An image in the shape of Longhorn's own command, and what only this program knows after it.
@@ -134,11 +122,11 @@ pub(super) struct ImageView {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ContentView {
-    kind: String,
+    pub(super) kind: String,
     #[serde(rename = "type")]
-    what: String,
-    label: String,
-    uuid: String,
+    pub(super) what: String,
+    pub(super) label: String,
+    pub(super) uuid: String,
 }
 
 pub(super) fn content_view(content: &wire::Content) -> ContentView {
@@ -153,7 +141,11 @@ pub(super) fn content_view(content: &wire::Content) -> ContentView {
 
 /// A state as the design, the daemon's logs and Longhorn spell it.
 pub(super) fn state_name(image: &wire::BackingImage) -> &'static str {
-    match image.state() {
+    state_text(image.state())
+}
+
+pub(super) fn state_text(state: wire::State) -> &'static str {
+    match state {
         wire::State::Pending => "pending",
         wire::State::Starting => "starting",
         wire::State::InProgress => "in-progress",
@@ -186,6 +178,8 @@ pub(super) async fn run(client: &Client, command: Command) -> Result<(), Failure
         Command::List { output } => list(client, output).await?,
         Command::Get { key, output } => get(client, key, output).await?,
         Command::Create(args) => create(client, *args).await?,
+        Command::Inspect(args) => inspect::run(client, &args).await?,
+        Command::Upload(args) => upload::run(client, args).await?,
         Command::Delete(Key { name, uuid }) => match uuid {
             Some(uuid) => client.longhorn().delete(&ImageId { name, uuid }).await?,
             None => client.delete_image(&name, None).await?,
@@ -269,6 +263,11 @@ async fn create(client: &Client, args: CreateArgs) -> Result<(), Failure> {
     if args.wait {
         image = progress::wait(client, image).await?;
     }
+    finished(image)
+}
+
+/// Prints an image; an error when it failed.
+pub(super) fn finished(image: wire::BackingImage) -> Result<(), Failure> {
     let (state, message) = (image.state(), image.message.clone());
     let name = image.name.clone();
     output::json(&ImageView::from(image))?;
@@ -279,52 +278,12 @@ async fn create(client: &Client, args: CreateArgs) -> Result<(), Failure> {
 }
 
 fn request(args: &CreateArgs) -> Result<wire::CreateBackingImageRequest, Failure> {
-    let (reference, platform) = (
-        args.reference.clone().unwrap_or_default(),
-        args.platform.clone().unwrap_or_default(),
-    );
-    // The daemon wants absolute paths: it does not know where this command was typed.
-    let absolute =
-        |path: &PathBuf| std::path::absolute(path).map(|path| path.to_string_lossy().into_owned());
-    let from = &args.source;
-    let source = if let Some(registry) = &from.registry {
-        let docker_config_json = match &args.auth_file {
-            Some(path) => std::fs::read(path)
-                .map_err(|error| format!("cannot read {}: {error}", path.display()))?,
-            None => Vec::new(),
-        };
-        wire::source::Source::Registry(wire::RegistrySource {
-            reference: registry.clone(),
-            platform,
-            docker_config_json,
-        })
-    } else if let Some(dir) = &from.oci_layout {
-        let path = absolute(dir)?;
-        wire::source::Source::OciLayout(wire::OciLayoutSource {
-            path,
-            reference,
-            platform,
-        })
-    } else if let Some(file) = &from.archive {
-        let path = absolute(file)?;
-        wire::source::Source::Archive(wire::ArchiveSource {
-            path,
-            reference,
-            platform,
-        })
-    } else if let Some(file) = &from.file {
-        wire::source::Source::File(wire::FileSource {
-            path: absolute(file)?,
-        })
-    } else if !from.peer.is_empty() {
+    let source = args.from.source()?.unwrap_or_else(|| {
         wire::source::Source::Peers(wire::PeersSource {
-            addresses: from.peer.clone(),
+            addresses: args.peer.clone(),
             size: 0,
         })
-    } else {
-        let url = from.download_url.clone().unwrap_or_default();
-        wire::source::Source::Url(args.download.source(url)?)
-    };
+    });
     Ok(wire::CreateBackingImageRequest {
         name: args
             .name

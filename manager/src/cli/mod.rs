@@ -12,10 +12,13 @@ mod doctor;
 mod download;
 mod exposed;
 mod images;
+mod inspect;
 mod longhorn;
 mod node;
 mod output;
 mod progress;
+mod source;
+mod upload;
 mod version;
 mod volumes;
 
@@ -79,7 +82,7 @@ enum Command {
     Daemon(Box<DaemonArgs>),
     /// Prepare the first copy of an image and hand it over; started by Longhorn's control plane
     DataSource(DataSourceArgs),
-    /// List, show, create and delete backing images
+    /// List, show, inspect, create, upload and delete backing images
     BackingImage {
         #[command(flatten)]
         url: Url,

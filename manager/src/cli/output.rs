@@ -27,6 +27,17 @@ pub(super) fn json<T: Serialize>(value: &T) -> io::Result<()> {
     io::stdout().lock().write_all(&text)
 }
 
+/// Prints names and values, one a line.
+pub(super) fn lines(rows: &[[String; 2]]) -> io::Result<()> {
+    let width = rows.iter().map(|[name, _]| name.len()).max().unwrap_or(0);
+    let lines = rows
+        .iter()
+        .map(|[name, value]| format!("{name:width$}  {value}\n"));
+    io::stdout()
+        .lock()
+        .write_all(lines.collect::<String>().as_bytes())
+}
+
 /// Prints rows under a head, in columns as wide as they need to be.
 pub(super) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> io::Result<()> {
     let mut widths = head.map(str::len);

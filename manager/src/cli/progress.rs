@@ -115,8 +115,9 @@ impl backup::Progress for Own {
     }
 }
 
+/// What is shown of work that goes on.
 #[derive(Debug)]
-struct Shown {
+pub(super) struct Shown {
     bar: ProgressBar,
     terminal: bool,
     /// The next percent worth a line.
@@ -125,7 +126,7 @@ struct Shown {
 }
 
 impl Shown {
-    fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str) -> Self {
         let terminal = std::io::stderr().is_terminal();
         let bar = if terminal {
             ProgressBar::new(0)
@@ -145,7 +146,11 @@ impl Shown {
         }
     }
 
-    fn update(&mut self, name: &str, state: &'static str, (done, total): (u64, u64)) {
+    pub(super) fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+
+    pub(super) fn update(&mut self, name: &str, state: &'static str, (done, total): (u64, u64)) {
         let percent = match total {
             0 => 0,
             total => u32::try_from(done.min(total).saturating_mul(100) / total).unwrap_or(100),

@@ -25,7 +25,7 @@ const FAILED_KEPT: Duration = Duration::from_hours(1);
 /// How long the form waits for the end, before it shows the page of the volume.
 const FORM_WAITS: Duration = Duration::from_secs(2);
 /// One wait for the image.
-const WATCHED: Duration = Duration::from_secs(60);
+const WATCHED: Duration = Duration::from_mins(1);
 /// How long an image may take in all.
 const IMAGE_MAX: Duration = Duration::from_hours(24);
 /// How long a manager may be away meanwhile.

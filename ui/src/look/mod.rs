@@ -8,7 +8,7 @@ mod inspect;
 mod nodes;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use client::{Address, Client, Cluster, Node, Wait, wire};
@@ -26,8 +26,13 @@ use crate::seen::{Seen, SeenDisk};
 
 /// How long one look is the answer for all.
 const KEPT: Duration = Duration::from_secs(1);
-/// Volumes in one answer of a manager.
-const LISTED: u32 = 2_000;
+
+/// The lists of a manager, each with its version; 0: there is none.
+#[derive(Debug, Clone, Default)]
+struct Lists {
+    images: (u64, Arc<Vec<wire::BackingImage>>),
+    volumes: (u64, Arc<Vec<wire::Volume>>),
+}
 
 /// The cluster as it is looked at. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -35,6 +40,8 @@ pub struct Look {
     cluster: Cluster,
     nodes: Nodes,
     kept: Arc<Mutex<Option<Now>>>,
+    /// What each manager had the last time, by its address.
+    lists: Arc<std::sync::Mutex<BTreeMap<String, Lists>>>,
     store: Arc<Store>,
 }
 
@@ -60,6 +67,7 @@ impl Look {
             cluster: Cluster::new(managers, dialer)?,
             nodes: Nodes::new(nodes, dialer.clone()),
             kept: Arc::default(),
+            lists: Arc::default(),
             store: Arc::default(),
         })
     }
@@ -100,10 +108,14 @@ impl Look {
         self.store.list(managers).await
     }
 
+    fn lists(&self) -> MutexGuard<'_, BTreeMap<String, Lists>> {
+        self.lists.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn look(&self) -> Now {
-        let ask = |client: Client| async move {
-            let (images, volumes) = tokio::join!(client.list_images(), all_volumes(&client));
-            Ok((images?, volumes?))
+        let ask = |client: Client| {
+            let known = self.lists().get(&client.address().to_string()).cloned();
+            async move { lists(&client, known.unwrap_or_default()).await }
         };
         let managers = self.cluster.look(Wait::Grace, ask, |_| false);
         let (looked, (nodes, services, silent_nodes)) = tokio::join!(managers, self.nodes.look());
@@ -118,16 +130,17 @@ impl Look {
                 seen.asked = looked.census.asked();
                 let failed = looked.census.failed.iter();
                 seen.failed = failed.map(|error| report(error).to_string()).collect();
-                for (member, (images, volumes)) in
-                    looked.census.members.into_iter().zip(looked.others)
-                {
+                let mut kept = BTreeMap::new();
+                for (member, lists) in looked.census.members.into_iter().zip(looked.others) {
+                    kept.insert(member.client.address().to_string(), lists.clone());
                     managers.insert(member.disk.uuid.clone(), member.client);
                     seen.disks.push(SeenDisk {
                         disk: member.disk,
-                        images: Arc::new(images),
-                        volumes: Arc::new(volumes),
+                        images: lists.images.1,
+                        volumes: lists.volumes.1,
                     });
                 }
+                *self.lists() = kept;
             }
             Err(error) => {
                 seen.asked = 1;
@@ -150,15 +163,23 @@ impl Now {
     }
 }
 
-/// All volumes of a manager, page after page.
-async fn all_volumes(client: &Client) -> client::Result<Vec<wire::Volume>> {
-    let (mut all, mut more) = client.list_volumes(LISTED, "").await?;
-    while let Some(last) = all.last().filter(|_| more) {
-        let after = last.name.clone();
-        let (next, again) = client.list_volumes(LISTED, &after).await?;
-        // A manager that says the same again would never end.
-        more = again && next.last().is_some_and(|volume| volume.name > after);
-        all.extend(next);
-    }
-    Ok(all)
+/// What a manager has, where `known` is what it had the last time: lists that are as they were are not sent again.
+async fn lists(client: &Client, known: Lists) -> client::Result<Lists> {
+    let (images, volumes) = tokio::join!(
+        client.list_images_since(known.images.0),
+        client.list_volumes_since(known.volumes.0)
+    );
+    let (images, volumes) = (images?, volumes?);
+    Ok(Lists {
+        images: if images.unchanged {
+            known.images
+        } else {
+            (images.version, Arc::new(images.backing_images))
+        },
+        volumes: if volumes.unchanged {
+            known.volumes
+        } else {
+            (volumes.version, Arc::new(volumes.volumes))
+        },
+    })
 }

@@ -53,9 +53,10 @@ pub fn delete_image(
 ) -> Markup {
     let best = image.best();
     let volumes = seen.volumes_of(&best.name);
-    let (list, word) = match image.is_snapshot() {
-        true => ("snapshots", "snapshot"),
-        false => ("images", "image"),
+    let (list, word) = if image.is_snapshot() {
+        ("snapshots", "snapshot")
+    } else {
+        ("images", "image")
     };
     // Volumes of a snapshot do not need it.
     let mut against: Vec<String> = Vec::new();

@@ -78,9 +78,10 @@ pub fn image(frame: &Frame, seen: &Seen, image: &SeenImage<'_>, copy: &CopyForm)
 
 /// The list that it is in, and what it is called there.
 fn list_of(image: &SeenImage<'_>) -> (&'static str, &'static str) {
-    match image.is_snapshot() {
-        true => ("snapshots", "snapshot"),
-        false => ("images", "image"),
+    if image.is_snapshot() {
+        ("snapshots", "snapshot")
+    } else {
+        ("images", "image")
     }
 }
 

@@ -1,6 +1,6 @@
 //! The manifest by which a pod uses a volume that was made here.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use client::{has_source, wire};
@@ -28,11 +28,11 @@ pub(super) fn manifest(volume: &wire::Volume, driver: &str) -> String {
     if !fs_type.is_empty() {
         let _ = writeln!(text, "    fsType: {}", quoted(fs_type));
     }
-    let nodes: BTreeMap<&str, ()> = (volume.replicas.iter())
-        .map(|replica| (replica.node_id.as_str(), ()))
+    let nodes: BTreeSet<&str> = (volume.replicas.iter())
+        .map(|replica| replica.node_id.as_str())
         .collect();
     if !mode.is_empty() && !nodes.is_empty() {
-        let nodes: Vec<String> = nodes.keys().map(|node| quoted(node)).collect();
+        let nodes: Vec<String> = nodes.into_iter().map(quoted).collect();
         let _ = write!(
             text,
             "  nodeAffinity:\n    required:\n      nodeSelectorTerms:\n        - matchExpressions:\n            \

@@ -37,9 +37,12 @@ pub fn new_image(
     refused: Option<&Refusal>,
 ) -> Markup {
     let none = ImageForm::default();
-    let of = |from: &str| match form.from == from {
-        true => (form, refused),
-        false => (&none, None),
+    let of = |from: &str| {
+        if form.from == from {
+            (form, refused)
+        } else {
+            (&none, None)
+        }
     };
     let (pull, pull_refused) = of("pull");
     let (upload, upload_refused) = of("upload");

@@ -262,9 +262,10 @@ pub fn volume_state(seen: &SeenVolume<'_>) -> (Tone, &'static str) {
     if !volume.degraded.is_empty() {
         return (Tone::Warning, "degraded");
     }
-    match volume.published.is_empty() {
-        true => (Tone::Idle, "not in use"),
-        false => (Tone::Good, "in use"),
+    if volume.published.is_empty() {
+        (Tone::Idle, "not in use")
+    } else {
+        (Tone::Good, "in use")
     }
 }
 
