@@ -11,7 +11,7 @@ export PYTHONPATH := $(TOOLS)/python
 .PHONY: help demo check test bench lint advisories nightly fuzz cross simulate deps images e2e e2e-storage vm-test flexvolume
 
 help:
-	@echo "make demo          from a directory to two pods' volumes, with a real registry and web server"
+	@echo "make demo          from a directory to two pods' volumes, with a real registry and web server; UI=1 ends with a web UI"
 	@echo "make check         formatting, clippy and unit tests, for every few minutes of work"
 	@echo "make test          everything that must hold before a change goes in"
 	@echo "make bench         the benchmarks, beside their references; CASE=name runs one"
@@ -36,7 +36,7 @@ ALOUD = scripts/aloud
 demo:
 	@scripts/deps build demo
 	@$(ALOUD) cargo build --workspace --bins
-	@E2E_NO_BUILD=1 $(TARGET)/debug/demo
+	@E2E_NO_BUILD=1 UI=$(UI) $(TARGET)/debug/demo
 
 # With the features and the profile of `make test`, so that neither builds what the other has built.
 check:

@@ -51,6 +51,7 @@ pub mod server;
 pub mod sockets;
 pub mod ssync;
 pub mod stuck;
+pub mod ui;
 pub mod vm;
 pub mod wait;
 pub mod web;

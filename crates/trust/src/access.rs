@@ -66,6 +66,8 @@ const CHANGE_VOLUME_AND_UI: &[(Role, Reach)] = &[
 ];
 /// The bytes of images go from manager to manager.
 const COPY: &[(Role, Reach)] = &[(Manager, Cluster), (Cli, Cluster)];
+/// The same, and to people who download them in the UI.
+const COPY_AND_UI: &[(Role, Reach)] = &[(Manager, Cluster), (Cli, Cluster), (Ui, Cluster)];
 /// Longhorn's interface, where it is not open to Longhorn: a person's.
 const PERSON: &[(Role, Reach)] = &[(Cli, Cluster)];
 /// Whoever has proven anything.
@@ -167,7 +169,7 @@ pub const TABLE: &[Line] = &[
     own("/longhorn.node.v1.Node/ExposeVolume", CHANGE_AND_UI),
     own("/longhorn.node.v1.Node/UnexposeVolume", CHANGE_AND_UI),
     own("/longhorn.node.v1.Node/ListExposed", CHANGE_AND_UI),
-    own("/v2/images/", COPY),
+    own("/v2/images/", COPY_AND_UI),
     Line {
         path: "/longhorn.trust.v1.Certificates/IssueCertificate",
         face: Face::Authority,

@@ -16,6 +16,7 @@ use e2e::baseimage::{Build, PARTY_WIZARD, WIZARD, web_page};
 use e2e::certificates::Authority;
 use e2e::csi::{Claim, Plugin, claim};
 use e2e::manager::{NODE, Options, init_disk};
+use e2e::ui::Ui;
 use e2e::web::Nginx;
 use e2e::{Disk, FileSystem, Manager, Need, Registry, Sandbox, needs};
 
@@ -38,7 +39,7 @@ fn main() -> ExitCode {
     let done = std::panic::catch_unwind(|| {
         let sandbox = Sandbox::new("demo");
         match needs::missing(&[Need::Root, Need::LoopMount]) {
-            None => whole_way(&sandbox),
+            None => whole_way(&sandbox, asked_for_ui()),
             Some(missing) => without_mounts(&sandbox, &missing),
         }
     });
@@ -62,8 +63,47 @@ fn say(what: &str, words: &str) {
     println!("{what:>9}  {words}");
 }
 
+/// `UI=1`: the demo ends with a UI that runs until Ctrl-C.
+fn asked_for_ui() -> bool {
+    std::env::var("UI").is_ok_and(|value| !["", "0"].contains(&value.as_str()))
+}
+
+/// A UI over what the demo has made, for as long as somebody looks at it.
+fn show_ui(
+    sandbox: &Sandbox,
+    manager: &Manager,
+    plugin: &Plugin,
+    authority: &Authority,
+    image: &str,
+) {
+    let certificates = authority.issue("ui/demo").display().to_string();
+    let (managers, nodes) = (
+        manager.address().to_string(),
+        format!("unix:{}", plugin.node_socket().display()),
+    );
+    let arguments = [
+        "--auth",
+        "none",
+        "--manager",
+        &managers,
+        "--node-service",
+        &nodes,
+        "--certificates",
+        &certificates,
+    ];
+    let mut ui = Ui::start(sandbox, "ui", &arguments, &[]);
+    say(
+        "ui",
+        &format!("{}/ with the image {image}; Ctrl-C ends it", ui.url()),
+    );
+    // Ctrl-C reaches it too, and the guards of this program clean up.
+    while !ui.has_ended() {
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
 /// Everything, with mounts.
-fn whole_way(sandbox: &Sandbox) {
+fn whole_way(sandbox: &Sandbox, with_ui: bool) {
     let disk = make_disk(sandbox);
     let registry = start_registry(sandbox);
     let small = push(sandbox, &registry, 64 * MIB);
@@ -100,6 +140,9 @@ fn whole_way(sandbox: &Sandbox) {
     show_isolation(&targets);
     show_constant_time(&plugin, &manager, [&small, &large]);
     show_space(&disk, &manager);
+    if with_ui {
+        show_ui(sandbox, &manager, &plugin, &authority, &small.reference);
+    }
 
     for claim in &claims {
         let ended = plugin
