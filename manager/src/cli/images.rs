@@ -10,7 +10,7 @@ use types::{ImageId, ImageName, ImageUuid};
 
 use super::download::DownloadArgs;
 use super::output::{self, Form};
-use super::{Failure, longhorn, progress};
+use super::{Failure, longhorn};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -267,7 +267,7 @@ async fn create(client: &Client, args: CreateArgs) -> Result<(), Failure> {
     let request = request(&args)?;
     let mut image = client.create_image(request).await?;
     if args.wait {
-        image = progress::wait(client, image).await?;
+        image = client::terminal::wait_image(client, image).await?;
     }
     let (state, message) = (image.state(), image.message.clone());
     let name = image.name.clone();
