@@ -94,7 +94,8 @@ pub async fn run(args: DaemonArgs) -> Result<()> {
     let policy = faces.policy(volumes.node_id());
     let peers = longhorn::address::for_peers(ports.sync_address);
     let peers = SocketAddr::new(peers, ports.sync_address.port());
-    let service = Service::new(catalog.clone(), volumes, disk, backups.clone(), peers);
+    let service = Service::new(catalog.clone(), volumes, disk, backups.clone(), peers)
+        .certified(faces.held().cloned());
     tokio::spawn(tidy(backups.clone()));
     watch_signals(
         &stop,

@@ -20,7 +20,8 @@ impl Catalog {
     pub async fn drain(&self) {
         self.inner.draining.store(true, Ordering::Relaxed);
         let entries: Vec<_> = self.images().values().cloned().collect();
-        for entry in entries {
+        // An upload goes on after the next start.
+        for entry in entries.into_iter().filter(|entry| !entry.is_uploaded()) {
             let mut changes = entry.board.subscribe();
             let arrived = changes.wait_for(|status| {
                 !matches!(

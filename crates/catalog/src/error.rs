@@ -81,6 +81,21 @@ pub enum Error {
     /// The image that an upload was for cannot be made of it.
     #[error("the upload ended: {0}")]
     UploadEnded(String),
+    /// A piece of an upload for another place than the next.
+    #[error("the next piece of the upload belongs at offset {expected}, not {offset}; go on there")]
+    UploadOffset { expected: u64, offset: u64 },
+    /// A piece of an upload to which something else happens now.
+    #[error("nothing can be added to the upload now: {0}; ask how far it is, and go on there")]
+    UploadBusy(&'static str),
+    /// A piece of an upload of which all bytes have come.
+    #[error("all bytes of the upload have come; ask for the state of the image")]
+    UploadDone,
+    /// A piece of an image that is no upload.
+    #[error("backing image {0} is not being uploaded; create it with an upload as its source")]
+    NoUpload(ImageId),
+    /// As many uploads as there may be are under way.
+    #[error("{0} uploads are under way, and more are not taken; try again when one has ended")]
+    TooManyUploads(usize),
     /// Neither what came nor what was in it has the expected sum.
     #[error("checksum mismatch: expected {expected}, got {}", listed(actual))]
     SourceChecksum {
@@ -233,12 +248,16 @@ impl Classify for Error {
         match self {
             Self::Name(_) | Self::InvalidField { .. } => ErrorKind::InvalidArgument,
             Self::ImageNotFound(_) | Self::NothingToAdopt(_) => ErrorKind::NotFound,
-            Self::BeyondEnd { .. } => ErrorKind::OutOfRange,
+            Self::BeyondEnd { .. } | Self::UploadOffset { .. } | Self::UploadDone => {
+                ErrorKind::OutOfRange
+            }
             Self::ImageExists { .. } => ErrorKind::AlreadyExists,
-            Self::ImageNotReady { .. } | Self::ImageInUse { .. } => ErrorKind::FailedPrecondition,
-            Self::SendingLimit(_) => ErrorKind::ResourceExhausted,
+            Self::ImageNotReady { .. } | Self::ImageInUse { .. } | Self::NoUpload(_) => {
+                ErrorKind::FailedPrecondition
+            }
+            Self::SendingLimit(_) | Self::TooManyUploads(_) => ErrorKind::ResourceExhausted,
             Self::TooSlow { .. } => ErrorKind::DeadlineExceeded,
-            Self::UploadEnded(_) | Self::Cancelled(_) => ErrorKind::Aborted,
+            Self::UploadEnded(_) | Self::UploadBusy(_) | Self::Cancelled(_) => ErrorKind::Aborted,
             Self::SourceChecksum { .. } | Self::NobodyHas => ErrorKind::DataLoss,
             Self::Draining | Self::CutShort { .. } => ErrorKind::Unavailable,
             // A registry may hide what it does not give. No answer is no refusal.

@@ -11,6 +11,7 @@ mod deleting;
 mod drain;
 mod error;
 mod heal;
+mod inspect;
 mod library;
 pub mod lifecycle;
 mod making;
@@ -24,6 +25,7 @@ pub mod source;
 mod status;
 mod trickle;
 mod unused;
+mod uploading;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -39,6 +41,7 @@ use types::{Cancel, ImageId, ImageName, ImageUuid, Sha512, report};
 
 pub use self::blocking::blocking;
 pub use self::error::{Error, OriginError, Result};
+pub use self::inspect::Look;
 pub use self::library::Images;
 pub use self::lifecycle::{Lifecycle, Progress};
 pub use self::request::{Existing, NewImage, short_hash};
@@ -47,7 +50,7 @@ pub use self::sending::{Reading, SendGuard};
 pub use self::status::Status;
 use self::status::{Reporter, StatusCell};
 pub use self::unused::{Usage, users};
-use crate::source::{Source, Sources, Turns};
+use crate::source::{Desk, Source, Sources, Turns};
 use store::recovery::Found;
 use store::{ImageStore, SealedImage};
 
@@ -100,6 +103,8 @@ struct Entry {
     /// What it was made from in this process, where that can be read again: what is stored of a source
     /// leaves out secrets and peers.
     made_from: Mutex<Option<Source>>,
+    /// Where a client brings its bytes in pieces, if it is made so in this process.
+    desk: Mutex<Option<Desk>>,
     /// When it was asked for, or found.
     made: Instant,
 }
@@ -118,6 +123,7 @@ impl Entry {
             raw_form: tokio::sync::Mutex::new(()),
             sidecar: tokio::sync::Mutex::new(()),
             made_from: Mutex::new(None),
+            desk: Mutex::new(None),
             made: Instant::now(),
         })
     }
@@ -141,6 +147,10 @@ impl Entry {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn desk(&self) -> MutexGuard<'_, Option<Desk>> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn status(&self) -> Status {
         self.board.status()
     }
@@ -162,7 +172,7 @@ impl Catalog {
     pub fn load(store: ImageStore, sources: Sources, stop: CancellationToken) -> Result<Self> {
         let changes = watch::Sender::new(0);
         let mut images = BTreeMap::new();
-        let (mut doubtful, mut unproven) = (Vec::new(), Vec::new());
+        let (mut doubtful, mut unproven, mut uploads) = (Vec::new(), Vec::new(), Vec::new());
         for found in store.load()? {
             let status = Status::found(&found);
             let entry = Entry::new(status, &changes, &stop);
@@ -171,6 +181,7 @@ impl Catalog {
                 Found::Ready(image) if image.seal().checksum_unproven => unproven.push(entry),
                 Found::Ready(_) => {}
                 Found::Modified(_) | Found::Unsealed(..) => doubtful.push((entry, found)),
+                Found::Upload(_, record) => uploads.push((entry, record)),
                 Found::Unusable(id, error) => {
                     warn!(image = %id, error = %report(&error), "left alone");
                 }
@@ -199,6 +210,9 @@ impl Catalog {
         catalog.verify_later(doubtful);
         for entry in &unproven {
             catalog.prove_later(entry);
+        }
+        for (entry, record) in &uploads {
+            catalog.go_on_with(entry, record);
         }
         Ok(catalog)
     }
@@ -243,6 +257,11 @@ impl Catalog {
         images
             .get(id)
             .map(|entry| entry.board.look(|status| status.serial))
+    }
+
+    /// How many images there are.
+    pub fn count(&self) -> usize {
+        self.images().len()
     }
 
     /// All images, in the order of their names.

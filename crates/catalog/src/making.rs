@@ -26,6 +26,7 @@ impl Catalog {
         reporter.begin();
         // Nothing is removed that was not made here.
         let adopts = matches!(source, Source::Adopt { .. });
+        let in_pieces = matches!(source, Source::Pieces(_));
         if !adopts && let Err(error) = self.clear_the_way(&entry.id).await {
             return reporter.failed(&error);
         }
@@ -41,7 +42,9 @@ impl Catalog {
             }
             Err(error) => {
                 self.inner.store.disk().note(&error);
-                if !adopts {
+                // A deletion removes what is there; after a stop the next start goes on with it.
+                let goes_on = in_pieces && matches!(error, Error::Cancelled(_));
+                if !adopts && !goes_on {
                     self.remove_remains(&entry.id, &error).await;
                 }
                 reporter.failed(&error);
@@ -80,6 +83,7 @@ impl Catalog {
             expected,
             size: (asked > 0).then_some(asked),
             format,
+            for_volumes: entry.board.look(|status| status.for_volumes),
             pass: 0,
             turn: self.inner.turns.of(source),
             // A child: a source that is too slow is given up, and the image is not.
@@ -154,7 +158,7 @@ impl Catalog {
                 let reporter = task.reporter();
                 let sealed = match &found {
                     Found::Modified(image) | Found::Ready(image) => Some((**image).clone()),
-                    Found::Unsealed(..) | Found::Unusable(..) => None,
+                    Found::Unsealed(..) | Found::Unusable(..) | Found::Upload(..) => None,
                 };
                 let asked = || task.board.look(|s| (s.size, s.expected));
                 let read = catalog.look_again(&task, found).await.and_then(|image| {
@@ -212,6 +216,8 @@ impl Catalog {
                 store.adopt(&id, &Asked::default(), Reading::silent(&reading))
             }
             Found::Unusable(_, error) => Err(error),
+            // Called off while its bytes were coming: who brings them begins anew.
+            Found::Upload(..) => Err(store::Error::Cancelled("the upload was called off")),
         };
         blocking(look).await
     }

@@ -61,18 +61,11 @@ impl NewImage {
         if let Some(name) = &self.name {
             return Ok(name.clone());
         }
-        let Some(Source::Registry {
-            reference,
-            platform,
-            ..
-        }) = &self.source
-        else {
-            return Err(Error::InvalidField {
-                field: "name",
-                why: "it is needed for every source but a registry".to_owned(),
-            });
-        };
-        Ok(derived_name(&reference.to_string(), platform))
+        let derived = self.source.as_ref().and_then(name_of);
+        derived.ok_or_else(|| Error::InvalidField {
+            field: "name",
+            why: "it is needed for every source but a registry".to_owned(),
+        })
     }
 
     /// Where the bytes are said to come from.
@@ -115,6 +108,19 @@ impl NewImage {
             let text = format!("source: it is from {is_from}, not {asked}");
             return Err(differs(id, text));
         }
+        if let Some(Source::Pieces(pieces)) = &self.source {
+            let has = match &status.state {
+                Lifecycle::Ready(image) => image.sidecar().size,
+                _ => status.size,
+            };
+            if !pieces.has_size_of(has) {
+                let asked = pieces.size();
+                return Err(differs(
+                    id,
+                    format!("size: it has {has} bytes, not {asked}"),
+                ));
+            }
+        }
         if let Some(expected) = self.expected {
             let (has, agrees) = match &status.state {
                 Lifecycle::Ready(image) => {
@@ -148,6 +154,18 @@ impl NewImage {
             }
             None => Ok(()),
         }
+    }
+}
+
+/// The name of an image from this source when none is requested; `None`: one must be.
+pub(super) fn name_of(source: &Source) -> Option<ImageName> {
+    match source {
+        Source::Registry {
+            reference,
+            platform,
+            ..
+        } => Some(derived_name(&reference.to_string(), platform)),
+        _ => None,
     }
 }
 
@@ -229,6 +247,9 @@ impl Catalog {
             return self.join(&entry, new);
         }
         self.takes_work()?;
+        if let Some(Source::Pieces(_)) = &new.source {
+            super::uploading::require_place(&images)?;
+        }
         let uuid = new.uuid.clone().unwrap_or_else(random_image_uuid);
         let id = ImageId { name, uuid };
         // `a` with `b-c` and `a-b` with `c` are different images of one directory.
@@ -251,6 +272,9 @@ impl Catalog {
         status.size = new.size;
         if new.existing == Existing::TakeOver && !there && new.source.is_some() {
             status.state = Lifecycle::Starting;
+        }
+        if let Some(Source::Pieces(pieces)) = &new.source {
+            status.state = super::uploading::state(0, pieces.size());
         }
         let entry = Entry::new(status, &self.inner.changes, &self.inner.stop);
         images.insert(id, entry.clone());
@@ -312,7 +336,10 @@ impl Catalog {
     }
 
     /// Uses what is on the disk if it is `there`, or gets the bytes from the source, in a task of the entry.
-    fn bring_later(&self, entry: &Arc<Entry>, new: NewImage, there: bool) {
+    pub(super) fn bring_later(&self, entry: &Arc<Entry>, new: NewImage, there: bool) {
+        if let Some(Source::Pieces(pieces)) = &new.source {
+            *entry.desk() = Some(pieces.desk().clone());
+        }
         let (catalog, task) = (self.clone(), entry.clone());
         let span = entry.span();
         let work = async move {
@@ -345,6 +372,8 @@ impl Catalog {
         };
         let read = match found {
             Found::Ready(image) => Ok(*image),
+            // Longhorn asks for an image of the disk's: an upload is none yet.
+            Found::Upload(..) => return Ok(None),
             found => self.look_again(entry, found).await,
         };
         let read = read.and_then(|image| fits(&image, new.size, new.expected).map(|()| image));

@@ -107,6 +107,16 @@ impl Status {
             Found::Ready(image) => sealed(image, Lifecycle::Ready(image.clone())),
             Found::Modified(image) => sealed(image, unknown("its file was touched; reading it")),
             Found::Unsealed(id, _) => bare(id, unknown("it has no seal; reading it"), false),
+            Found::Upload(id, record) => {
+                let provenance = Provenance::uploaded(&record.file_name);
+                Self {
+                    state: super::uploading::state(record.synced, record.size),
+                    for_volumes: record.for_volumes,
+                    size: record.size,
+                    processed: record.synced,
+                    ..Self::pending(id.clone(), provenance, record.expected())
+                }
+            }
             Found::Unusable(id, error @ store::Error::NewerFormat { .. }) => {
                 bare(id, Lifecycle::Unknown(report(error).to_string()), true)
             }
@@ -315,6 +325,15 @@ impl Report for Reporter {
         if self.percent.swap(step, Ordering::Relaxed) != step {
             self.apply(Event::Bytes(progress));
         }
+    }
+
+    fn exactly(&self, processed: u64, total: u64) {
+        let before = self.processed.swap(processed, Ordering::Relaxed);
+        // What is there at the first call has not come now.
+        if self.percent.swap(0, Ordering::Relaxed) != u32::MAX {
+            counters::received(processed.saturating_sub(before));
+        }
+        self.apply(Event::Bytes(Progress { processed, total }));
     }
 
     fn pinned(&self, manifest_digest: &str) {

@@ -52,7 +52,7 @@ impl Fixture {
                 Some(name) => Provenance::File {
                     path: dir.path().join(name).display().to_string(),
                 },
-                None => Provenance::Upload,
+                None => Provenance::uploaded(""),
             },
             ..Facts::default()
         };

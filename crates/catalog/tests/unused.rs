@@ -126,8 +126,8 @@ fn volume(name: &str, image: &str) -> NewVolume {
 #[tokio::test(flavor = "multi_thread")]
 async fn row_203_only_images_that_drivers_had_made_go_when_no_volume_uses_them() {
     let images = [
-        ("used", for_volumes(Provenance::Upload)),
-        ("unused", for_volumes(Provenance::Upload)),
+        ("used", for_volumes(Provenance::uploaded(""))),
+        ("unused", for_volumes(Provenance::uploaded(""))),
         ("asked-for", Facts::default()),
     ];
     let fixture = Fixture::new(&images);

@@ -120,6 +120,26 @@ impl Network {
         }))
     }
 
+    /// The same way out for who does not wait: a server that fails is tried once more, and that soon.
+    #[must_use]
+    pub fn impatient(&self) -> Self {
+        let tuning = Tuning {
+            attempts: 2,
+            attempts_under_way: 2,
+            backoff_max: Duration::from_secs(1),
+            retry_after_max: Duration::from_secs(2),
+            connect_timeout: Duration::from_secs(5),
+            ..self.0.tuning
+        };
+        let Inner {
+            config,
+            policy,
+            proxies,
+            ..
+        } = &*self.0;
+        Self::with_proxies(config.clone(), policy.clone(), tuning, proxies.clone())
+    }
+
     /// Which addresses may be connected to.
     pub fn policy(&self) -> &AddressPolicy {
         &self.0.policy

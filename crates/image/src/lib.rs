@@ -9,6 +9,7 @@
 //! | [`Format`] | the formats that are taken, told by magic once, at import |
 //! | [`Image`] | an open image, read as a [`probe::Disk`] |
 //! | [`qcow2`] | the qcow2 format |
+//! | [`beginning`] | what the first bytes of an image tell |
 //! | [`convert`] | the raw form of an image |
 //! | [`extents`] | where the data of a file is, clones, sparse copies |
 //! | [`changes`] | in which ranges two files differ that share extents |
@@ -16,6 +17,7 @@
 //! | [`refuse_no_disk`] | archives, pages and pointers, which are no disks |
 //! | [`layer`], [`oci`] | layers of container images, and their layouts and archives |
 
+pub mod beginning;
 pub mod changes;
 pub mod convert;
 mod digest;

@@ -59,6 +59,14 @@ impl Image {
         ByteSize(self.size())
     }
 
+    /// Whether the first `known` bytes of its file tell all that the guest has in `range`.
+    pub(crate) fn is_told_by(&self, known: u64, range: Range<u64>) -> Result<bool> {
+        match &self.kind {
+            Kind::Raw(_) => Ok(range.end <= known),
+            Kind::Qcow2(image) => image.is_told_by(known, range),
+        }
+    }
+
     fn disk(&self) -> &dyn Disk {
         match &self.kind {
             Kind::Raw(disk) => disk,

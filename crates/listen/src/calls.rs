@@ -22,6 +22,10 @@ use crate::{Peer, peer_of};
 
 /// The largest message of a call; the largest field is a Docker configuration with credentials.
 pub const MESSAGE_MAX: usize = 1 << 20;
+/// The largest message of the calls in [`LARGE`]: a piece of an image, and what names it.
+pub const LARGE_MAX: usize = (3 << 20) + (4 << 10);
+/// The calls that carry pieces of images.
+const LARGE: &[&str] = &["/longhorn.storage.v1.BackingImages/WriteUpload"];
 /// Length and compression flag before a message.
 const PREFIX: usize = 5;
 /// The time to send a message whole.
@@ -71,18 +75,20 @@ async fn turn(peer: Option<Arc<Peer>>) -> Result<Option<OwnedSemaphorePermit>, S
 /// The request with all of its body in memory.
 async fn whole(request: Request) -> Result<Request, Status> {
     let reading = peer_of(&request).map(|peer| peer.reading.clone());
+    let is_large = LARGE.contains(&request.uri().path());
+    let max = if is_large { LARGE_MAX } else { MESSAGE_MAX };
     let (head, body) = request.into_parts();
     let read = async {
         let _turn = match reading {
             Some(reading) => reading.acquire_owned().await.ok(),
             None => None,
         };
-        Limited::new(body, MESSAGE_MAX + PREFIX).collect().await
+        Limited::new(body, max + PREFIX).collect().await
     };
     match tokio::time::timeout(MESSAGE_TIME, read).await {
         Ok(Ok(body)) => Ok(Request::from_parts(head, Body::from(body.to_bytes()))),
         Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(
-            Status::resource_exhausted(format!("the message is larger than {MESSAGE_MAX} bytes")),
+            Status::resource_exhausted(format!("the message is larger than {max} bytes")),
         ),
         Ok(Err(error)) => Err(Status::cancelled(format!("the message broke off: {error}"))),
         Err(_) => Err(Status::deadline_exceeded(format!(

@@ -162,7 +162,7 @@ impl ImageStore {
         let image = self.stamped(&image)?;
         image.sidecar.write(&paths.sidecar)?; // 10
         crash_point!("store.seal.recorded");
-        for leftover in [&paths.part, &paths.part_chunks] {
+        for leftover in [&paths.part, &paths.part_chunks, &paths.upload_record] {
             durable::remove_file(leftover)?;
         }
         self.disk.note_success();

@@ -194,29 +194,17 @@ impl Ingest {
     /// Ends the stream: gives the file its length and computes the checksum.
     pub fn finish(mut self) -> Result<Received> {
         let size = self.size();
-        let missing = padding::missing(size);
         // An odd size ends in a chunk that is not full.
-        let last = (missing > 0).then(|| {
-            let mut last = self.chunk.to_vec();
-            last.resize(last.len() + missing, 0);
-            Chunk::of(&last)
-        });
+        let last = (padding::missing(size) > 0).then(|| self.chunk.to_vec());
         if !self.chunk.is_empty() {
             self.flush()?;
         }
         self.file
             .set_len(size)
             .context("set the length of", &self.path)?;
-        let mut sum = self.hash.finish_open()?;
+        let sum = self.hash.finish_open()?;
         let checksum = Sha512::from_digest(&sum.clone().finish());
-        let padded = last.map(|last| {
-            sum.update(&[0; 512][..missing]);
-            Padded {
-                size: size + missing as u64,
-                checksum: Sha512::from_digest(&sum.finish()),
-                last,
-            }
-        });
+        let padded = last.and_then(|last| Padded::of(sum, size, last));
         crash_point!("store.ingest.received");
         self.armed = false;
         Ok(Received {

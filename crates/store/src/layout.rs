@@ -40,6 +40,10 @@ pub struct ImagePaths {
     pub part: PathBuf,
     /// The chunk manifest that [`part`](Self::part) will have.
     pub part_chunks: PathBuf,
+    /// The same while a client brings them in pieces: survives a restart.
+    pub upload: PathBuf,
+    /// What was asked for with [`upload`](Self::upload), and how much of it is surely there.
+    pub upload_record: PathBuf,
     pub sidecar: PathBuf,
     pub chunks: PathBuf,
     /// Who has proven to its registry that he may have it.
@@ -154,6 +158,8 @@ impl Layout {
             backing_tmp: named(".tmp"),
             part: named(".part"),
             part_chunks: named(".part.chunks"),
+            upload: named(".upload"),
+            upload_record: named(".upload.cfg"),
             sidecar: named(".cfg"),
             chunks: named(".chunks"),
             access: named(".access"),

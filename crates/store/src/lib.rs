@@ -22,6 +22,7 @@
 //! |---|---|
 //! | `*.tmp` | void: removed |
 //! | `backing.part` with `backing.part.chunks` | kept for the next attempt to assemble the image, which believes its digests alone |
+//! | `backing.upload.cfg`, with or without `backing.upload` | the upload goes on from where the record says; beside `backing` both are void |
 //! | directory without `backing` | removed, the sidecar with it |
 //! | `backing` without (readable) `backing.cfg` | its bytes are read once: against `backing.chunks` if that is whole, else hashed; then it is sealed again |
 //! | both, and stat agrees with the seal | ready, nothing is read |
@@ -79,6 +80,7 @@ mod sealed;
 pub mod sidecar;
 pub mod space;
 mod unproven;
+pub mod upload;
 mod whole_file;
 mod work_file;
 mod work_lock;
@@ -98,6 +100,7 @@ pub use provenance::{Encryption, LocalImage, Provenance, Snapshot};
 pub use reading::Reading;
 pub use received::Received;
 pub use sealed::{Facts, SealedImage};
+pub use upload::{Upload, UploadRecord};
 
 use ring::rand::SecureRandom;
 

@@ -5,6 +5,7 @@
 //! checksum is compared with the bytes as received, whose checksum stays in the sidecar. A qcow2
 //! image is never padded, because a guest does not see the size of the file.
 
+use ring::digest::Context;
 use types::{SECTOR, Sha512};
 
 use chunks::Chunk;
@@ -18,6 +19,24 @@ pub(super) struct Padded {
     pub(super) checksum: Sha512,
     /// What its last chunk becomes.
     pub(super) last: Chunk,
+}
+
+impl Padded {
+    /// The same image with the zeros that it lacks: `sum` and `size` are of what came, and `last` is its last
+    /// chunk. `None` when it lacks none.
+    pub(super) fn of(mut sum: Context, size: u64, mut last: Vec<u8>) -> Option<Self> {
+        let missing = missing(size);
+        if missing == 0 {
+            return None;
+        }
+        last.resize(last.len() + missing, 0);
+        sum.update(&[0; SECTOR as usize][..missing]);
+        Some(Self {
+            size: size + missing as u64,
+            checksum: Sha512::from_digest(&sum.finish()),
+            last: Chunk::of(&last),
+        })
+    }
 }
 
 /// Zeros that `size` bytes lack to be whole sectors.

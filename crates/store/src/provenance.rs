@@ -42,7 +42,11 @@ pub enum Provenance {
     /// A file of the disk, which became the image's.
     Disk { path: String },
     /// Somebody brought the bytes.
-    Upload,
+    Upload {
+        /// What he calls the file; empty: he did not say.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        file_name: String,
+    },
     /// A program of Longhorn's pushed the bytes.
     Pushed {
         /// `ssync:`, `ssync://HOST:PORT` or `snapshot://HOST:PORT/NAME`.
@@ -111,6 +115,12 @@ impl Provenance {
         }
     }
 
+    /// An upload of a file of that name; empty: nobody said.
+    pub fn uploaded(file_name: &str) -> Self {
+        let file_name = file_name.to_owned();
+        Self::Upload { file_name }
+    }
+
     /// What the text of an earlier release says.
     fn of_text(text: &str) -> Self {
         Self::parse(text).unwrap_or_else(|| Self::Other { text: text.into() })
@@ -119,7 +129,7 @@ impl Provenance {
     fn parse(text: &str) -> Option<Self> {
         match text {
             "" => return Some(Self::Unknown),
-            "upload" => return Some(Self::Upload),
+            "upload" => return Some(Self::uploaded("")),
             "peers" => return Some(Self::Peers),
             _ => {}
         }
@@ -136,6 +146,7 @@ impl Provenance {
             "archive" => Self::Archive(LocalImage::parse(rest)?),
             "file" => Self::File { path: rest.into() },
             "disk" => Self::Disk { path: rest.into() },
+            "upload" => Self::uploaded(rest),
             "backup" => Self::Backup {
                 address: rest.into(),
             },
@@ -218,7 +229,8 @@ impl fmt::Display for Provenance {
             Self::File { path } => write!(f, "file:{path}"),
             Self::Url { url, fingerprint } => write!(f, "{url} (#{fingerprint})"),
             Self::Disk { path } => write!(f, "disk:{path}"),
-            Self::Upload => f.write_str("upload"),
+            Self::Upload { file_name } if file_name.is_empty() => f.write_str("upload"),
+            Self::Upload { file_name } => write!(f, "upload:{file_name}"),
             Self::Pushed { from } => f.write_str(from),
             Self::Image { id, encryption } => {
                 write!(f, "image:{}/{}", id.name, id.uuid)?;
@@ -357,7 +369,8 @@ mod tests {
                     path: "/disk/tmp/x-1".into(),
                 },
             ),
-            ("upload", Provenance::Upload),
+            ("upload", Provenance::uploaded("")),
+            ("upload:disk.qcow2", Provenance::uploaded("disk.qcow2")),
             (
                 "ssync://10.0.0.1:8000",
                 Provenance::Pushed {

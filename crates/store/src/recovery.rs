@@ -12,6 +12,7 @@ use super::images::ImageStore;
 use super::layout::{EntryName, ImagePaths, Place, split_image_dir};
 use super::sealed::SealedImage;
 use super::sidecar::{Sidecar, SidecarFile};
+use super::upload::{self, UploadRecord};
 use crate::error::{Error, IoContext, Result};
 
 /// An image's directory as a start finds it.
@@ -23,6 +24,8 @@ pub enum Found {
     Modified(Box<SealedImage>),
     /// Bytes without a seal of ours, but with Longhorn's sidecar, or none at all: to be adopted.
     Unsealed(ImageId, Option<Box<Sidecar>>),
+    /// A client brings its bytes in pieces, and has not brought all of them.
+    Upload(ImageId, Box<UploadRecord>),
     /// Cannot be touched or read, and why.
     Unusable(ImageId, Error),
 }
@@ -100,9 +103,18 @@ impl ImageStore {
             return Ok(None);
         }
         match fs::symlink_metadata(&paths.backing) {
-            Ok(meta) if meta.is_file() => {}
+            Ok(meta) if meta.is_file() => {
+                if self.place() == Place::Images {
+                    upload::remove_leftover(&paths)?;
+                }
+            }
             Ok(_) => return Ok(Some(Found::Unusable(id.clone(), not_regular(id)))),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                if self.place() == Place::Images
+                    && let Some(found) = uploaded(name, &id, &paths)
+                {
+                    return Ok(Some(found));
+                }
                 if self.place() == Place::Images && !Assembly::left(&paths) {
                     info!(image = %id, "was never completed: removed");
                     self.delete(&id)?;
@@ -134,6 +146,18 @@ impl ImageStore {
     }
 }
 
+/// The upload that is under way in a directory without an image.
+fn uploaded(name: &str, id: &ImageId, paths: &ImagePaths) -> Option<Found> {
+    match UploadRecord::read(paths) {
+        Ok(record) => {
+            let record = record?;
+            let id = split_image_dir(name, Some(record.uuid()))?;
+            Some(Found::Upload(id, Box::new(record)))
+        }
+        Err(error) => Some(Found::Unusable(id.clone(), error)),
+    }
+}
+
 /// Removes what an interrupted create or delete left. What cannot be removed now is only in the way
 /// of itself.
 pub fn remove_leftover(path: &Path) {
@@ -157,13 +181,15 @@ fn clear(paths: &ImagePaths) -> Result<bool> {
 /// Whether all names in a directory are ones that this program, or Longhorn, gives to files of an
 /// image.
 pub(super) fn holds_only_ours(dir: &Path) -> Result<bool> {
-    const OURS: [&str; 11] = [
+    const OURS: [&str; 13] = [
         "backing",
         "backing.cfg",
         "backing.chunks",
         "backing.access",
         "backing.part",
         "backing.part.chunks",
+        "backing.upload",
+        "backing.upload.cfg",
         "raw",
         "raw.cfg",
         "backing.tmp.qcow2tmp",

@@ -66,6 +66,8 @@ impl ImageStore {
         }
         // What could be believed beside other bytes, or gone on with, goes before the bytes themselves.
         for file in [
+            &paths.upload_record,
+            &paths.upload,
             &paths.part_chunks,
             &paths.part,
             &paths.raw_seal,

@@ -23,6 +23,12 @@ pub const OVERCOMMIT: u32 = 1500;
 pub struct Promise {
     /// Bytes of all volumes, and what the images take.
     pub promised: u64,
+    /// Bytes of all volumes.
+    pub volumes: u64,
+    /// What the images take, in bytes.
+    pub images: u64,
+    /// How many volumes there are.
+    pub count: usize,
     /// The most that this may be; `None`: no bound.
     pub most: Option<u64>,
     /// Bytes that a new volume may have.
@@ -72,14 +78,25 @@ impl Volumes {
     /// What was promised, and what can be.
     pub fn promise(&self) -> Result<Promise> {
         let images = self.disk.images_size()?;
-        let volumes = self
-            .sizes()
-            .values()
-            .fold(images, |sum, size| sum.saturating_add(*size));
-        self.promise_of(volumes)
+        let (count, volumes) = {
+            let sizes = self.sizes();
+            let sum = |sum: u64, size: &u64| sum.saturating_add(*size);
+            (sizes.len(), sizes.values().fold(0, sum))
+        };
+        let promised = volumes.saturating_add(images);
+        let (most, creatable) = self.bounds(promised)?;
+        Ok(Promise {
+            promised,
+            volumes,
+            images,
+            count,
+            most,
+            creatable,
+        })
     }
 
-    fn promise_of(&self, promised: u64) -> Result<Promise> {
+    /// The most that may be promised, and what a new volume may have when so much is.
+    fn bounds(&self, promised: u64) -> Result<(Option<u64>, u64)> {
         let space = self.disk.space()?;
         let whole = space.size.saturating_sub(floor(space.size));
         let most = (self.overcommit > 0).then(|| {
@@ -92,11 +109,7 @@ impl Volumes {
             None => super::request::SIZE_MAX - types::BLOCK,
         };
         let creatable = creatable.min(super::request::SIZE_MAX - types::BLOCK);
-        Ok(Promise {
-            promised,
-            most,
-            creatable,
-        })
+        Ok((most, creatable))
     }
 
     /// Promises `size` to a volume that is made or grown, or refuses it.
@@ -114,13 +127,13 @@ impl Volumes {
         let mut sizes = self.sizes();
         let others = sizes.iter().filter(|(other, _)| *other != name);
         let others = others.fold(images, |sum, (_, size)| sum.saturating_add(*size));
-        let promise = self.promise_of(others)?;
-        if size.bytes() > promise.creatable {
+        let (most, creatable) = self.bounds(others)?;
+        if size.bytes() > creatable {
             return Err(Error::Overcommitted {
                 asked: size,
                 promised: others,
-                most: promise.most.unwrap_or(u64::MAX),
-                creatable: promise.creatable,
+                most: most.unwrap_or(u64::MAX),
+                creatable,
             });
         }
         let before = sizes.insert(name.clone(), size.bytes());

@@ -57,16 +57,24 @@ pub fn serve(listener: Listener, observed: Observed, stop: CancellationToken) ->
     tokio::spawn(listener.serve(router, stop))
 }
 
-/// Asks the disk in a thread of its own: a disk that hangs must not hang who asks about it.
 async fn trouble(observed: &Observed) -> Option<String> {
-    if let Err(error) = observed.catalog.takes_work() {
+    not_ready(&observed.catalog, &observed.disk, observed.held.as_ref()).await
+}
+
+/// Why the daemon cannot be used now; `None`: it can. Asks the disk in a thread of its own: a disk that hangs must
+/// not hang who asks about it.
+pub(crate) async fn not_ready(
+    catalog: &Catalog,
+    disk: &Arc<Disk>,
+    held: Option<&Held>,
+) -> Option<String> {
+    if let Err(error) = catalog.takes_work() {
         return Some(report(&error).to_string());
     }
-    let held = observed.held.as_ref();
     if let Some(trouble) = held.and_then(|held| held.trouble(SystemTime::now())) {
         return Some(trouble);
     }
-    let disk = observed.disk.clone();
+    let disk = disk.clone();
     let looked = tokio::task::spawn_blocking(move || disk.healthy());
     match tokio::time::timeout(DISK_PATIENCE, looked).await {
         Ok(Ok(Ok(()))) => None,

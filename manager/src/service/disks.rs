@@ -1,11 +1,14 @@
 //! `longhorn.storage.v1.Disks`.
 
+use std::sync::atomic::Ordering;
+
 use proto::storage::v1 as pb;
 use proto::storage::v1::disks_server::Disks;
 use tonic::{Request, Response, Status};
 use types::{DiskUuid, NodeId};
 
 use super::{Service, blocking, status};
+use crate::observe;
 use catalog::{Error, Result};
 use store::roster::{KnownDisk, SeenDisk};
 
@@ -62,7 +65,17 @@ impl Disks for Service {
             Ok::<_, Error>((disk.space()?, volumes.promise()?, known))
         })
         .await?;
+        let held = self.held.as_ref();
+        let not_ready = observe::not_ready(&self.catalog, &self.disk, held).await;
+        let io_errors = &self.disk.counters().io_errors;
+        let count = |number| u32::try_from(number).unwrap_or(u32::MAX);
         Ok(Response::new(pb::Disk {
+            promised_volumes: promise.volumes,
+            promised_images: promise.images,
+            images: count(self.catalog.count()),
+            volumes: count(promise.count),
+            io_errors: io_errors.load(Ordering::Relaxed),
+            not_ready: not_ready.unwrap_or_default(),
             uuid: self.disk.uuid().to_string(),
             node_id: self.volumes.node_id().to_string(),
             path: self.disk.layout().root().to_string_lossy().into_owned(),
@@ -75,7 +88,6 @@ impl Disks for Service {
             warning: space.warning().unwrap_or_default(),
             sync_address: self.sync_address.clone(),
             known_disks: known.into_iter().map(known_disk).collect(),
-            ..Default::default()
         }))
     }
 

@@ -7,7 +7,7 @@ use proto::storage::v1::backing_images_server::BackingImages;
 use tokio_stream::{Stream, StreamExt, wrappers::WatchStream};
 use tonic::{Request, Response, Status};
 
-use super::{Service, status, wire};
+use super::{Service, status, version, wire};
 use catalog::{self, Lifecycle, Status as ImageStatus};
 use catalog::{Error, Result};
 
@@ -32,6 +32,12 @@ impl Service {
     fn get_image(&self, request: &pb::GetBackingImageRequest) -> Result<pb::BackingImage> {
         let (name, uuid) = wire::image_key(&request.name, &request.uuid)?;
         Ok(self.wire_image(&self.catalog.get(&name, uuid.as_ref())?))
+    }
+
+    async fn write_piece(&self, request: pb::WriteUploadRequest) -> Result<ImageStatus> {
+        let (name, uuid) = wire::upload_key(&request.name, &request.uuid)?;
+        let (offset, piece) = (request.offset, request.data.into());
+        self.catalog.write_upload(&name, &uuid, offset, piece).await
     }
 
     async fn delete_image(&self, request: &pb::DeleteBackingImageRequest) -> Result<()> {
@@ -88,28 +94,36 @@ impl BackingImages for Service {
 
     async fn list_backing_images(
         &self,
-        _: Request<pb::ListBackingImagesRequest>,
+        request: Request<pb::ListBackingImagesRequest>,
     ) -> Answer<pb::ListBackingImagesResponse> {
+        let known = request.get_ref().known_version;
         let volumes = self.volumes.clone();
         let users = super::blocking(move || catalog::users(&volumes)).await?;
         self.catalog.note_users(&users);
         let images = self.catalog.list();
         let backing_images = images.iter().map(|image| self.wire_image(image)).collect();
-        Ok(Response::new(pb::ListBackingImagesResponse {
+        let list = pb::ListBackingImagesResponse {
             backing_images,
             ..Default::default()
-        }))
+        };
+        Ok(Response::new(version::since(list, known)))
     }
 
     async fn inspect_source(
         &self,
-        _: Request<pb::InspectSourceRequest>,
+        request: Request<pb::InspectSourceRequest>,
     ) -> Answer<pb::InspectSourceResponse> {
-        Err(Status::unimplemented("InspectSource"))
+        let looked = self.look_at(request.into_inner()).await?;
+        Ok(Response::new(looked))
     }
 
-    async fn write_upload(&self, _: Request<pb::WriteUploadRequest>) -> Answer<pb::BackingImage> {
-        Err(Status::unimplemented("WriteUpload"))
+    async fn write_upload(
+        &self,
+        request: Request<pb::WriteUploadRequest>,
+    ) -> Answer<pb::BackingImage> {
+        let written = self.write_piece(request.into_inner()).await;
+        let image = written.map_err(|error| status::of(&error))?;
+        Ok(Response::new(self.wire_image(&image)))
     }
 
     async fn delete_backing_image(

@@ -6,7 +6,9 @@ mod blocks;
 mod disks;
 mod groups;
 mod images;
+mod inspect;
 mod status;
+mod version;
 mod volumes;
 pub(crate) mod wire;
 
@@ -22,9 +24,12 @@ use tokio::sync::Semaphore;
 use tonic::service::Routes;
 
 use catalog::Catalog;
-use listen::calls::MESSAGE_MAX;
+use listen::calls::{LARGE_MAX, MESSAGE_MAX};
 use store::Disk;
+use trust::Held;
 use volume::Volumes;
+
+use self::inspect::Looks;
 
 /// What every handler needs. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -35,6 +40,10 @@ pub struct Service {
     backups: Jobs,
     /// Where other managers get images.
     sync_address: String,
+    /// The certificate of the daemon, where it has one.
+    held: Option<Held>,
+    /// Bounds the looks at sources.
+    looks: Looks,
     /// Taken by whoever has the blocks of a snapshot listed.
     listings: Arc<Semaphore>,
 }
@@ -57,24 +66,33 @@ impl Service {
             disk,
             backups,
             sync_address: sync_address.to_string(),
+            held: None,
+            looks: Looks::default(),
             listings: Arc::new(Semaphore::new(blocks::LISTINGS_MAX)),
         }
+    }
+
+    /// Tells of trouble with the certificate of the daemon too.
+    #[must_use]
+    pub fn certified(mut self, held: Option<Held>) -> Self {
+        self.held = held;
+        self
     }
 
     /// Adds every service of the manager's own API.
     pub fn route(self, routes: Routes) -> Routes {
         macro_rules! limited {
-            ($service:ident) => {
+            ($service:ident, $message_max:expr) => {
                 $service::new(self.clone())
-                    .max_decoding_message_size(MESSAGE_MAX)
+                    .max_decoding_message_size($message_max)
                     .max_encoding_message_size(RESPONSE_BYTES_MAX)
             };
         }
         routes
-            .add_service(limited!(BackingImagesServer))
-            .add_service(limited!(BackupsServer))
-            .add_service(limited!(VolumesServer))
-            .add_service(limited!(DisksServer))
+            .add_service(limited!(BackingImagesServer, LARGE_MAX))
+            .add_service(limited!(BackupsServer, MESSAGE_MAX))
+            .add_service(limited!(VolumesServer, MESSAGE_MAX))
+            .add_service(limited!(DisksServer, MESSAGE_MAX))
     }
 }
 

@@ -5,7 +5,7 @@ use proto::storage::v1::volumes_server::Volumes as VolumesRpc;
 use tonic::{Request, Response, Status};
 use types::{ByteSize, NodeId, VolumeName};
 
-use super::{Service, blocking, status, wire};
+use super::{Service, blocking, status, version, wire};
 use catalog::{Error, Result};
 use volume::{Origin, Reserved, Template, Vacancy, Volume};
 
@@ -78,7 +78,9 @@ impl VolumesRpc for Service {
         request: Request<pb::ListVolumesRequest>,
     ) -> Answer<pb::ListVolumesResponse> {
         let pb::ListVolumesRequest {
-            max_entries, after, ..
+            max_entries,
+            after,
+            known_version,
         } = request.into_inner();
         let max = match max_entries {
             0 => usize::MAX,
@@ -87,11 +89,12 @@ impl VolumesRpc for Service {
         let volumes = self.volumes.clone();
         let (found, more) = blocking(move || volumes.list(&after, max)).await?;
         let volumes = found.into_iter().map(|volume| self.shown(volume)).collect();
-        Ok(Response::new(pb::ListVolumesResponse {
+        let list = pb::ListVolumesResponse {
             volumes,
             more,
             ..Default::default()
-        }))
+        };
+        Ok(Response::new(version::since(list, known_version)))
     }
 
     async fn delete_volume(

@@ -22,7 +22,7 @@ impl Source {
                     OriginKind::Manager | OriginKind::Store { again: true }
                 )
             }
-            Self::Adopt { .. } | Self::Upload(_) | Self::Volume(_) => false,
+            Self::Adopt { .. } | Self::Upload(_) | Self::Pieces(_) | Self::Volume(_) => false,
         }
     }
 
@@ -78,7 +78,7 @@ mod tests {
         let secret = Source::Url("https://example.com/disk?token=x".parse().unwrap());
         for provenance in [
             secret.provenance(),
-            Provenance::Upload,
+            Provenance::uploaded(""),
             Provenance::Unknown,
             registry("x"),
             registry(""),

@@ -7,8 +7,10 @@ mod again;
 mod container;
 mod file;
 mod incoming;
+mod look;
 mod origin;
 mod peer;
+mod pieces;
 mod snapshot;
 mod turns;
 mod unpack;
@@ -18,6 +20,7 @@ mod url;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use fetch::{Credentials, Network, Platform, Reference};
 use image::Format;
@@ -27,8 +30,11 @@ use trust::Dialer;
 use types::{Cancel, ImageId, Sha512};
 
 pub use self::access::VerifyAccess;
+pub(crate) use self::look::Looked;
 pub use self::origin::{Origin, OriginKind, Taken};
 pub use self::peer::Peers;
+pub(crate) use self::pieces::UPLOADS_MAX;
+pub use self::pieces::{Desk, PIECE_MAX, Pieces};
 pub use self::turns::{Turn, Turns};
 pub use self::upload::{Bringer, Upload, upload};
 pub use self::url::{Download, DownloadRequest, Unpack};
@@ -71,6 +77,8 @@ pub enum Source {
     Peers(Peers),
     /// Bytes that somebody brings.
     Upload(Upload),
+    /// Bytes that somebody brings in pieces, over days if need be.
+    Pieces(Pieces),
     /// What a volume holds now.
     Volume(Snapshot),
     /// Bytes that another crate brings.
@@ -92,7 +100,11 @@ impl Source {
     /// Whether its bytes come over the network: the turn is taken when the first of them is there.
     pub fn is_remote(&self) -> bool {
         match self {
-            Self::Registry { .. } | Self::Url(_) | Self::Peers(_) | Self::Upload(_) => true,
+            Self::Registry { .. }
+            | Self::Url(_)
+            | Self::Peers(_)
+            | Self::Upload(_)
+            | Self::Pieces(_) => true,
             Self::Origin(origin) => origin.kind() != OriginKind::Local,
             Self::OciLayout(_)
             | Self::Archive(_)
@@ -112,7 +124,11 @@ impl Source {
 
     /// Whether its bytes are new here, and nobody has looked at them.
     fn is_from_outside(&self) -> bool {
-        self.is_container() || matches!(self, Self::File(_) | Self::Url(_) | Self::Upload(_))
+        self.is_container()
+            || matches!(
+                self,
+                Self::File(_) | Self::Url(_) | Self::Upload(_) | Self::Pieces(_)
+            )
     }
 
     /// Where the image is from, without secrets.
@@ -131,7 +147,8 @@ impl Source {
             Self::Archive(archive) => Provenance::Archive(archive.described()),
             Self::File(path) => Provenance::File { path: text(path) },
             Self::Adopt { from } => Provenance::Disk { path: text(from) },
-            Self::Upload(_) => Provenance::Upload,
+            Self::Upload(_) => Provenance::uploaded(""),
+            Self::Pieces(pieces) => Provenance::uploaded(pieces.file_name()),
             Self::Url(download) => download.provenance(),
             Self::Volume(snapshot) => Provenance::Volume(snapshot.clone()),
             // Whichever of them are asked, it is the same image.
@@ -158,6 +175,8 @@ pub struct Sources {
     network: Network,
     /// The same, for registries.
     registries: fetch::registry::Client,
+    /// The ways out for looks, which do not wait long.
+    looks: Network,
     /// Credentials of the manager itself.
     credentials: Credentials,
     /// Directories that local sources must lie in.
@@ -170,6 +189,8 @@ pub struct Sources {
     verify_access: VerifyAccess,
     /// The volumes that snapshots are of; `None`: there are none here.
     volumes: Option<Volumes>,
+    /// How long an upload may have nothing added to it.
+    upload_idle: Duration,
 }
 
 /// One making of one image.
@@ -186,6 +207,8 @@ pub struct Job {
     pub size: Option<u64>,
     /// The format that was declared.
     pub format: Option<Format>,
+    /// Only drivers asked for it.
+    pub for_volumes: bool,
     /// How often the source was read before, in vain.
     pub pass: u32,
     /// Its turn among the makings.
@@ -199,6 +222,8 @@ pub struct Job {
 pub trait Report: Send + Sync + std::fmt::Debug {
     /// Bytes taken from the source, and how many it has (0: unknown).
     fn progress(&self, processed: u64, total: u64);
+    /// The same where every byte counts: somebody goes on from there.
+    fn exactly(&self, processed: u64, total: u64);
     /// The digest that the reference was resolved to.
     fn pinned(&self, manifest_digest: &str);
 }
@@ -225,6 +250,7 @@ impl Sources {
     pub fn new(network: Network, credentials: Credentials, import_dirs: Vec<PathBuf>) -> Self {
         let registries = fetch::registry::Client::new(network.clone());
         Self {
+            looks: network.impatient(),
             network,
             registries,
             credentials,
@@ -233,7 +259,15 @@ impl Sources {
             peers: Vec::new(),
             verify_access: VerifyAccess::default(),
             volumes: None,
+            upload_idle: pieces::IDLE,
         }
+    }
+
+    /// Gives uploads up to which nothing is added for so long, in place of 24 hours.
+    #[must_use]
+    pub fn with_upload_idle(mut self, idle: Duration) -> Self {
+        self.upload_idle = idle;
+        self
     }
 
     /// With what all syncs of this manager share, and how other managers are reached.
@@ -298,6 +332,9 @@ impl Sources {
             Source::Adopt { .. } => unreachable!("nothing is taken in: see Job::adopt"),
             Source::Peers(peers) => self.take_peers(peers, job).await,
             Source::Upload(upload) => Ok((upload.take_in(job).await?, job.facts())),
+            Source::Pieces(pieces) => {
+                Ok((pieces.take_in(job, self.upload_idle).await?, job.facts()))
+            }
             Source::Url(download) => self.take_url(download, job).await,
             Source::Volume(snapshot) => self.take_volume(snapshot, job).await,
             Source::Origin(origin) => match origin.take_in(job).await? {

@@ -68,7 +68,8 @@ impl Turns {
                 OriginKind::Store { .. } => &self.stores,
             }),
             // A snapshot is of now, not of when others have come.
-            Source::Volume(_) => None,
+            // Nor is an upload of those who come first: between two pieces it needs nothing.
+            Source::Volume(_) | Source::Pieces(_) => None,
         };
         Turn {
             of: of.cloned(),

@@ -146,7 +146,7 @@ impl Download {
     }
 
     /// How the file is packed, of which the first bytes are `head`.
-    fn packing(&self, head: &[u8], declared: Option<Format>) -> Packing {
+    pub(super) fn packing(&self, head: &[u8], declared: Option<Format>) -> Packing {
         match self.unpack {
             Unpack::As(packing) => packing,
             Unpack::ByMagic => {

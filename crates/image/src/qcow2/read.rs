@@ -130,6 +130,39 @@ impl Qcow2 {
         Ok(stored.map(|part| (&self.file, part)))
     }
 
+    /// Whether the first `known` bytes of the file tell all that the guest has in `range`: the tables that
+    /// lead there, and the data.
+    pub(crate) fn is_told_by(&self, known: u64, range: Range<u64>) -> Result<bool> {
+        let (header, geometry) = (&self.header, self.header.geometry);
+        let l1_end = header.l1_offset.plus(header.l1_entries as u64 * 8);
+        if l1_end.0 > known {
+            return Ok(false);
+        }
+        let mut at = range.start;
+        let end = range.end.min(header.virtual_size);
+        while at < end {
+            let index = usize::try_from(at >> geometry.l1_bits()).unwrap_or(usize::MAX);
+            let entry = self.l1.get(index).copied().unwrap_or_default();
+            if let Some(table) = tables::l2_offset(header, entry)?
+                && table.plus(geometry.cluster_size()).0 > known
+            {
+                return Ok(false);
+            }
+            let run = self.run(GuestOffset(at), end - at)?;
+            let len = run.len.min(end - at);
+            let last = match run.place {
+                Place::Zero => 0,
+                Place::Data(host) => host.plus(len).0,
+                Place::Compressed { at, len } => at.plus(len.into()).0.min(self.file_size),
+            };
+            if last > known {
+                return Ok(false);
+            }
+            at += len;
+        }
+        Ok(true)
+    }
+
     fn read(&self, mut buf: &mut [u8], offset: u64) -> Result<()> {
         let end = offset.checked_add(buf.len() as u64);
         if end.is_none_or(|end| end > self.header.virtual_size) {

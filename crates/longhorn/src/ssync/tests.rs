@@ -31,6 +31,10 @@ const MIB: u64 = 1 << 20;
 struct Told(Mutex<(u64, u64)>);
 
 impl Report for Told {
+    fn exactly(&self, processed: u64, total: u64) {
+        self.progress(processed, total);
+    }
+
     fn progress(&self, processed: u64, total: u64) {
         *self.0.lock().unwrap() = (processed, total);
     }
@@ -56,6 +60,7 @@ fn site() -> Site {
         expected: None,
         format: None,
         size: None,
+        for_volumes: false,
         pass: 0,
         turn: catalog::source::Turn::default(),
         cancel: CancellationToken::new(),

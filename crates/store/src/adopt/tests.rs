@@ -52,7 +52,7 @@ impl Fixture {
         let mut ingest = self.work.begin(&self.id, self.cancel.clone()).unwrap();
         ingest.write(&bytes()).unwrap();
         let facts = Facts {
-            provenance: Provenance::Upload,
+            provenance: Provenance::uploaded(""),
             ..Facts::default()
         };
         let sealed = self
@@ -113,7 +113,7 @@ fn what_a_data_source_sealed_becomes_an_image_without_being_read() {
         image.seal.stamp.inode, prepared.seal.stamp.inode,
         "it was moved"
     );
-    assert_eq!(image.seal.provenance, Provenance::Upload);
+    assert_eq!(image.seal.provenance, Provenance::uploaded(""));
     assert_eq!(fixture.work_files(), [""; 0]);
     assert!(fixture.is_ready());
     // Once more, as after a crash before the answer.

@@ -9,9 +9,9 @@ use image::Format;
 use proto::storage::v1 as pb;
 use types::{Checksum, ImageName, ImageUuid, Sha512, VolumeName};
 
-use catalog::source::{Download, DownloadRequest, Local, Peers, Source};
+use catalog::source::{Download, DownloadRequest, Local, Peers, Pieces, Source};
 use catalog::{Error, Result};
-use catalog::{Existing, Lifecycle, NewImage, Status, Usage};
+use catalog::{Existing, Lifecycle, Look, NewImage, Status, Usage};
 use store::Snapshot;
 use store::{Content, ContentKind};
 use sync::protocol::PEERS_MAX;
@@ -61,6 +61,15 @@ pub(super) fn image_key(name: &str, uuid: &str) -> Result<(ImageName, Option<Ima
     Ok((ImageName::new(name)?, optional(uuid, ImageUuid::new)?))
 }
 
+/// An upload is told by its uuid from one of the same name that was there before it.
+pub(super) fn upload_key(name: &str, uuid: &str) -> Result<(ImageName, ImageUuid)> {
+    if uuid.is_empty() {
+        let why = "give the UUID of the image, as CreateBackingImage answered it";
+        return Err(invalid("uuid", why));
+    }
+    Ok((ImageName::new(name)?, ImageUuid::new(uuid)?))
+}
+
 /// The image that a request asks for. `restore` gives the source that a backup is, and the name of the image
 /// that it becomes.
 pub(super) fn new_image(
@@ -82,13 +91,67 @@ pub(super) fn new_image(
     Ok(NewImage {
         name: optional(&request.name, ImageName::new)?.or(derived),
         uuid: optional(&request.uuid, ImageUuid::new)?,
+        size: match &source {
+            Source::Pieces(pieces) => pieces.size(),
+            _ => 0,
+        },
         source: Some(source),
-        size: 0,
         expected,
         format: format(&request.format)?,
         for_volumes: request.for_volumes,
         existing: Existing::Join,
     })
+}
+
+/// The source that is to be looked at.
+pub(super) fn looked_at(source: Option<pb::source::Source>) -> Result<Source> {
+    use pb::source::Source as Wire;
+    match source {
+        Some(
+            source @ (Wire::Registry(_)
+            | Wire::Url(_)
+            | Wire::File(_)
+            | Wire::Archive(_)
+            | Wire::OciLayout(_)),
+        ) => new_source(source),
+        _ => Err(invalid(
+            "source",
+            "give a registry reference, a URL, a file, an archive or an OCI layout",
+        )),
+    }
+}
+
+/// What was seen of a source.
+pub(super) fn looked(look: Look) -> pb::InspectSourceResponse {
+    pb::InspectSourceResponse {
+        name: look.name.map(String::from).unwrap_or_default(),
+        source: look.source,
+        manifest_digest: look.manifest_digest,
+        platform: look.platform,
+        format: look
+            .format
+            .map(|format| format.to_string())
+            .unwrap_or_default(),
+        size: look.size,
+        virtual_size: look.virtual_size,
+        transfer_size: look.transfer_size,
+        content: look.content.as_ref().map(content),
+        partitions: look.partitions.iter().map(partition).collect(),
+        state: look
+            .state
+            .as_ref()
+            .map_or(pb::State::Unspecified, state)
+            .into(),
+        notes: look.notes,
+    }
+}
+
+fn partition(partition: &image::beginning::Partition) -> pb::Partition {
+    pb::Partition {
+        number: partition.number,
+        offset: partition.start,
+        length: partition.len,
+    }
 }
 
 /// The SHA-512 that is expected; a SHA-256 is the download's own matter.
@@ -162,8 +225,8 @@ fn new_source(source: pb::source::Source) -> Result<Source> {
         pb::source::Source::Backup(_) => {
             return Err(invalid("source.backup", "it is no source here"));
         }
-        pb::source::Source::Upload(_) => {
-            return Err(invalid("source.upload", "it is no source here"));
+        pb::source::Source::Upload(upload) => {
+            Source::Pieces(Pieces::new(upload.size, upload.file_name)?)
         }
     })
 }

@@ -1,0 +1,429 @@
+//! An image that a client brings in pieces: what has come outlives the process, and a power cut.
+//!
+//! ```text
+//! backing.upload.cfg   what was asked for, and how many bytes are surely there
+//! backing.upload       the bytes, as long as the whole will be
+//! ```
+//!
+//! The record is written before the file is made, and anew after every [`SYNC`] bytes that were synced: a
+//! start goes on from there, and what lies behind it in the file is void. Bytes are hashed as they come;
+//! what came before a restart is read once more, at the end.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::PathBuf;
+
+use image::Format;
+use ring::digest::{Context, SHA512};
+use serde::{Deserialize, Serialize};
+use tracing::warn;
+use types::{Cancel, ImageId, ImageUuid, Sha512, crash_point, report};
+
+use super::durable;
+use super::health::{Reservation, leave_reserve};
+use super::images::ImageStore;
+use super::ingest::hold;
+use super::layout::ImagePaths;
+use super::padding::{self, Padded};
+use super::received::Received;
+use crate::error::{Error, IoContext, Result};
+use crate::manifest::still_wanted;
+use chunks::holes::{data_runs, next_data};
+use chunks::{CHUNK, Chunk, IMAGE_SIZE_MAX, Manifest, chunk_len};
+
+/// Bytes between two syncs: what a client sends again after a crash, at the most.
+pub const SYNC: u64 = 16 << 20;
+/// The version of the record that this program writes.
+const VERSION: u32 = 1;
+/// A record that is larger is none of ours.
+const RECORD_MAX: u64 = 64 << 10;
+
+/// What was asked for, and how much of it is surely there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UploadRecord {
+    version: u32,
+    /// Of the image, whose directory it is in.
+    uuid: ImageUuid,
+    /// Bytes of the whole.
+    pub size: u64,
+    /// What the client calls the file.
+    #[serde(default)]
+    pub file_name: String,
+    /// The SHA-512 that was asked for, as text; empty: none.
+    #[serde(default)]
+    expected: String,
+    /// The format that was declared.
+    #[serde(default)]
+    pub format: Option<Format>,
+    /// Only drivers asked for it.
+    #[serde(default)]
+    pub for_volumes: bool,
+    /// Bytes from the first on that were synced.
+    pub synced: u64,
+}
+
+impl UploadRecord {
+    /// The record of an upload of which nothing has come.
+    pub fn new(
+        id: &ImageId,
+        size: u64,
+        file_name: &str,
+        expected: Option<Sha512>,
+        format: Option<Format>,
+    ) -> Self {
+        Self {
+            version: VERSION,
+            uuid: id.uuid.clone(),
+            size,
+            file_name: file_name.to_owned(),
+            expected: expected.map(String::from).unwrap_or_default(),
+            format,
+            for_volumes: false,
+            synced: 0,
+        }
+    }
+
+    /// The SHA-512 that was asked for.
+    pub fn expected(&self) -> Option<Sha512> {
+        self.expected.parse().ok()
+    }
+
+    pub(super) fn uuid(&self) -> &ImageUuid {
+        &self.uuid
+    }
+
+    /// The record of an image's directory; `None`: there is none that means anything.
+    ///
+    /// # Errors
+    /// [`Error::NewerFormat`] for one that this version must not touch.
+    pub(super) fn read(paths: &ImagePaths) -> Result<Option<Self>> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u32,
+        }
+        let path = &paths.upload_record;
+        match fs::symlink_metadata(path) {
+            Ok(meta) if meta.is_file() && meta.len() <= RECORD_MAX => {}
+            Ok(_) => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).context("inspect", path),
+        }
+        let text = fs::read(path).context("read", path)?;
+        if let Ok(Versioned { version }) = serde_json::from_slice(&text)
+            && version > VERSION
+        {
+            let path = path.clone();
+            return Err(Error::NewerFormat { path, version });
+        }
+        let record: Option<Self> = serde_json::from_slice(&text).ok();
+        Ok(record.filter(|record| {
+            (1..=IMAGE_SIZE_MAX).contains(&record.size) && record.synced <= record.size
+        }))
+    }
+
+    fn write(&self, paths: &ImagePaths) -> Result<()> {
+        let text = serde_json::to_vec(self).expect("the structure has string keys only");
+        durable::replace(&paths.upload_record, &text)
+    }
+
+    /// Whether both are of the same request.
+    fn is_of(&self, other: &Self) -> bool {
+        let asked = |record: &Self| Self {
+            synced: 0,
+            // It may be asked for by others meanwhile.
+            for_volumes: false,
+            ..record.clone()
+        };
+        asked(self) == asked(other)
+    }
+}
+
+/// Removes what was left of an upload that is an image now, or nothing.
+pub(super) fn remove_leftover(paths: &ImagePaths) -> Result<()> {
+    durable::remove_file(&paths.upload_record)?;
+    durable::remove_file(&paths.upload)
+}
+
+/// An upload that takes pieces. Dropping it leaves what has come, for the next start.
+#[derive(Debug)]
+pub struct Upload {
+    file: File,
+    path: PathBuf,
+    paths: ImagePaths,
+    record: UploadRecord,
+    /// Bytes that have come: where the next piece belongs.
+    offset: u64,
+    /// What is known of them; `None`: they came before this process, and nobody has read them.
+    running: Option<Running>,
+    /// A piece was written in part: what is behind the offset is void.
+    torn: bool,
+    reservation: Option<Reservation>,
+}
+
+/// The digests of all bytes so far.
+struct Running {
+    sum: Context,
+    /// Those that are complete.
+    chunks: Vec<Chunk>,
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Running")
+            .field("chunks", &self.chunks.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Running {
+    fn new() -> Self {
+        let (sum, chunks) = (Context::new(&SHA512), Vec::new());
+        Self { sum, chunks }
+    }
+}
+
+impl ImageStore {
+    /// Begins an upload, or goes on with the one that was left by an earlier process if it is of the same
+    /// request. A new one is promised room for all of it.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`] for a new one that does not fit.
+    pub fn upload(&self, id: &ImageId, asked: &UploadRecord) -> Result<Upload> {
+        let paths = self.enter(id)?;
+        let left = UploadRecord::read(&paths)?.filter(|left| left.is_of(asked));
+        let goes_on = left.is_some();
+        let mut record = left.unwrap_or_else(|| asked.clone());
+        let missing = record.size - record.synced;
+        let reservation = match self.disk().reserve(missing) {
+            Ok(reservation) => Some(reservation),
+            // What has come is not given up for what others have put on the disk meanwhile.
+            Err(_) if goes_on => None,
+            Err(error) => return Err(error),
+        };
+        if !goes_on {
+            remove_leftover(&paths)?;
+            record.synced = 0;
+            record.write(&paths)?;
+        }
+        crash_point!("store.upload.described");
+        let path = paths.upload.clone();
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(&path)
+            .context("open", &path)?;
+        hold(&file, &path)?;
+        let there = file.metadata().context("inspect", &path)?.size();
+        if there < record.synced {
+            // Somebody else wrote to it.
+            record.synced = 0;
+        }
+        let mut upload = Upload {
+            file,
+            path,
+            paths,
+            offset: record.synced,
+            running: (record.synced == 0).then(Running::new),
+            record,
+            torn: true,
+            reservation,
+        };
+        upload.trim()?;
+        let file = &upload.file;
+        file.sync_all().context("sync", &upload.path)?;
+        durable::sync_dir(&upload.paths.dir)?;
+        crash_point!("store.upload.begun");
+        Ok(upload)
+    }
+}
+
+impl Upload {
+    /// Bytes that have come: where the next piece belongs.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Bytes of the whole.
+    pub fn size(&self) -> u64 {
+        self.record.size
+    }
+
+    /// Makes what is behind the offset zeros, which are not stored.
+    fn trim(&mut self) -> Result<()> {
+        if self.torn {
+            let (offset, size) = (self.offset, self.record.size);
+            let set = self.file.set_len(offset);
+            set.and_then(|()| self.file.set_len(size))
+                .context("set the length of", &self.path)?;
+            self.torn = false;
+        }
+        Ok(())
+    }
+
+    /// Appends a piece. After an error none of it is there, and the same piece can be appended again.
+    ///
+    /// # Errors
+    /// [`Error::NotOfImage`] for more bytes than the whole has.
+    pub fn append(&mut self, piece: &[u8]) -> Result<()> {
+        let end = self.offset + piece.len() as u64;
+        if end > self.record.size {
+            let (size, offset) = (self.record.size, self.offset);
+            return Err(Error::NotOfImage(format!(
+                "{} bytes at offset {offset}; it has {size} bytes",
+                piece.len()
+            )));
+        }
+        self.trim()?;
+        leave_reserve(&self.file, &self.path)?;
+        self.torn = true;
+        for run in data_runs(piece, self.offset) {
+            let at = self.offset + run.start as u64;
+            let written = self.file.write_all_at(&piece[run], at);
+            written.context("write", &self.path)?;
+        }
+        crash_point!("store.upload.written");
+        let fresh = match self.running {
+            Some(_) => self.complete(piece).context("read", &self.path)?,
+            None => Vec::new(),
+        };
+        let sync = end - self.record.synced >= SYNC || end == self.record.size;
+        if sync {
+            self.file.sync_data().context("sync", &self.path)?;
+            crash_point!("store.upload.synced");
+        }
+        if let Some(running) = &mut self.running {
+            running.sum.update(piece);
+            running.chunks.extend(fresh);
+        }
+        self.offset = end;
+        self.torn = false;
+        if let Some(reservation) = &mut self.reservation {
+            reservation.took(piece.len() as u64);
+        }
+        if sync {
+            self.note_synced();
+        }
+        Ok(())
+    }
+
+    /// Writes down how many bytes are surely there. Where that fails a crash costs more of them.
+    fn note_synced(&mut self) {
+        let record = UploadRecord {
+            synced: self.offset,
+            ..self.record.clone()
+        };
+        match record.write(&self.paths) {
+            Ok(()) => self.record = record,
+            Err(error) => {
+                warn!(error = %report(&error), "how far the upload is cannot be written down");
+            }
+        }
+        crash_point!("store.upload.noted");
+    }
+
+    /// The chunks that a piece, which is in the file, completes.
+    fn complete(&self, piece: &[u8]) -> io::Result<Vec<Chunk>> {
+        let (mut at, mut rest) = (self.offset, piece);
+        let mut complete = Vec::new();
+        while !rest.is_empty() {
+            let index = usize::try_from(at / CHUNK as u64).expect("at most 2^22 chunks");
+            let start = usize::try_from(at % CHUNK as u64).expect("less than a chunk");
+            let length = chunk_len(self.record.size, index);
+            let (now, then) = rest.split_at(rest.len().min(length - start));
+            if start + now.len() == length {
+                complete.push(if start == 0 {
+                    Chunk::of(now)
+                } else {
+                    let mut whole = vec![0; length];
+                    self.file.read_exact_at(&mut whole, at - start as u64)?;
+                    Chunk::of(&whole)
+                });
+            }
+            at += now.len() as u64;
+            rest = then;
+        }
+        Ok(complete)
+    }
+
+    /// Ends the upload when all bytes have come, and gives what the store can seal.
+    ///
+    /// # Errors
+    /// [`Error::Incomplete`] before that.
+    pub fn finish(self, cancel: &Cancel) -> Result<Received> {
+        let size = self.record.size;
+        if self.offset < size {
+            let missing = size - self.offset;
+            return Err(Error::Incomplete { missing, size });
+        }
+        crash_point!("store.upload.complete");
+        let Self {
+            file,
+            path,
+            running,
+            ..
+        } = self;
+        let Running { sum, chunks } = match running {
+            Some(running) => running,
+            None => read_again(&file, size, cancel).context("read", &path)??,
+        };
+        let checksum = Sha512::from_digest(&sum.clone().finish());
+        let padded = if padding::missing(size) > 0 {
+            let index = chunks.len() - 1;
+            let mut last = vec![0; chunk_len(size, index)];
+            file.read_exact_at(&mut last, index as u64 * CHUNK as u64)
+                .context("read", &path)?;
+            Padded::of(sum, size, last)
+        } else {
+            None
+        };
+        crash_point!("store.upload.hashed");
+        Ok(Received {
+            file,
+            path,
+            manifest: Manifest {
+                size,
+                checksum,
+                chunks,
+            },
+            padded,
+            unproven: false,
+            armed: true,
+        })
+    }
+}
+
+/// Reads all of an upload: some of it came before this process.
+fn read_again(file: &File, size: u64, cancel: &Cancel) -> io::Result<Result<Running>> {
+    let mut running = Running::new();
+    let (mut at, mut data) = (0, 0);
+    let mut buffer = vec![0; CHUNK];
+    while at < size {
+        if let Err(cancelled) = still_wanted(cancel) {
+            return Ok(Err(cancelled));
+        }
+        let length = chunk_len(size, running.chunks.len());
+        let bytes = &mut buffer[..length];
+        if data <= at {
+            data = next_data(file, at, size)?;
+        }
+        if data >= at + length as u64 {
+            bytes.fill(0);
+        } else {
+            file.read_exact_at(bytes, at)?;
+        }
+        running.sum.update(bytes);
+        running.chunks.push(Chunk::of(bytes));
+        at += length as u64;
+    }
+    Ok(Ok(running))
+}
+
+#[cfg(test)]
+mod tests;
