@@ -22,6 +22,7 @@ const REBUILT: Duration = Duration::from_mins(2);
 pub async fn run(command: Command, say: impl Fn(&str)) -> Result<()> {
     let command = match command {
         Command::Volume(command) => command,
+        Command::Target(command) => return crate::target::run(command).await,
         Command::Share { words } => return Ok(host::shares::command(&words)?),
     };
     match command {

@@ -48,6 +48,7 @@ mod server;
 mod snapshots;
 mod socket;
 mod status;
+mod target;
 mod volumes;
 
 pub use config::{Args, Command, Config, DriverName, LogFormat, Mode};
@@ -85,7 +86,9 @@ pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Resu
     let mut beside = JoinSet::new();
     let certificates = std::mem::take(&mut config.certificates);
     let mut certificates = certificates::start(certificates, &mut beside).await?;
-    let local = config.node.as_ref().map(local_node::service);
+    let dialer = certificates.dialer();
+    let local = (config.node.as_ref()).map(|node| local_node::service(node, &dialer));
+    let local = local.transpose()?;
     if let Some(node) = &mut config.node {
         let targets = std::mem::take(&mut node.backups);
         let state = node.node_state.parent().unwrap_or(&node.node_state);

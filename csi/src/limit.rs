@@ -40,7 +40,8 @@ impl NodeLimit {
         let counted = self.counting.lock().await;
         let is_there = |other: &&wire::Volume| {
             let mut nodes = other.published.iter();
-            other.name != volume.as_str() && nodes.any(|to| to.node_id == node.as_str())
+            other.name != volume.as_str()
+                && nodes.any(|to| to.node_id == node.as_str() && to.r#use() == wire::Use::Pods)
         };
         let there = listed.await?.iter().filter(is_there).count();
         if usize::try_from(self.most).is_ok_and(|most| there >= most) {

@@ -3,12 +3,13 @@
 
 use std::path::Path;
 
+use client::Cluster;
 use host::Disks;
 use listen::{BoundAddresses, Listener, Protocol, Security};
-use node::{Service, Settings};
+use node::{ExposeSettings, Service, Settings};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use trust::Held;
+use trust::{Dialer, Held};
 
 use crate::config::NodeConfig;
 use crate::error::{Error, Result};
@@ -16,7 +17,13 @@ use crate::metrics;
 use crate::socket::{Directory, Socket};
 
 /// The service of this node.
-pub(crate) fn service(config: &NodeConfig) -> Service {
+pub(crate) fn service(config: &NodeConfig, dialer: &Dialer) -> Result<Service> {
+    let expose = ExposeSettings {
+        records: config.node_state.with_file_name("exposed"),
+        names: config.dev_dir.clone(),
+        managers: Cluster::new(config.managers.clone(), dialer)?,
+        targets: config.targets.clone(),
+    };
     let settings = Settings {
         node_id: config.node_id.clone(),
         version: env!("CARGO_PKG_VERSION"),
@@ -25,8 +32,9 @@ pub(crate) fn service(config: &NodeConfig) -> Service {
         records: config.node_state.clone(),
         replicas: config.node_state.with_file_name("replicas"),
         storage: config.storage,
+        expose,
     };
-    Service::new(settings, metrics::count)
+    Ok(Service::new(settings, metrics::count))
 }
 
 /// Answers at the socket, and at the port if one is asked for, in tasks of `beside`. Adds the port to what is bound.
@@ -39,6 +47,7 @@ pub(crate) async fn serve(
 ) -> Result<BoundAddresses> {
     at_socket(&config.node_socket, service.clone(), beside)?;
     beside.spawn(service.clone().keep_replicas());
+    beside.spawn(service.clone().keep_exposed());
     let (Some(address), Some(held)) = (&config.node_listen, held) else {
         return Ok(bound);
     };

@@ -127,6 +127,7 @@ impl NodeService {
             let staged = match request.location.place {
                 Place::Disk(_) => staging::stage(&stage)?,
                 Place::Replicated { minor } => {
+                    local.refuse_exposed(&request.volume)?;
                     let layout = local.layout(&request.volume)?;
                     let layout = layout.filter(|layout| layout.minor == minor);
                     let layout = layout.ok_or_else(|| Error::NotPrepared {

@@ -73,17 +73,19 @@ impl Disks {
     ///
     /// # Errors
     /// `NotFound` when no disk has it; `FailedPrecondition` when several have.
-    pub fn find_anywhere(&self, volume: &VolumeName) -> Result<VolumeFile> {
-        let mut found: Option<VolumeFile> = None;
+    pub fn find_anywhere(&self, volume: &VolumeName) -> Result<(DiskUuid, VolumeFile)> {
+        let mut found: Option<(DiskUuid, VolumeFile)> = None;
         for directory in &self.0 {
             let path = directory.join(volume_path(volume));
-            match disk_uuid(directory).and_then(|_| regular_file(directory, volume)) {
+            let here =
+                disk_uuid(directory).and_then(|disk| Ok((disk, regular_file(directory, volume)?)));
+            match here {
                 Ok(_) if found.is_some() => {
                     return Err(Error::SeveralDisks {
                         volume: volume.clone(),
                     });
                 }
-                Ok(length) => found = Some(VolumeFile { path, length }),
+                Ok((disk, length)) => found = Some((disk, VolumeFile { path, length })),
                 Err(Error::VolumeMissing { .. }) => {}
                 // One bad disk must not hide the others.
                 Err(error) => tracing::warn!("{}", types::report(&error)),

@@ -3,7 +3,9 @@
 mod kind;
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use probe::FsType;
@@ -86,6 +88,9 @@ pub enum Error {
         file: PathBuf,
         why: String,
     },
+    /// The volume is too small to be kept for a target.
+    #[error("volume {volume} has {size} bytes, and a target needs at least 8192; grow it first")]
+    VolumeTooSmall { volume: VolumeName, size: ByteSize },
     /// Another process or thread works on the same volume.
     #[error("another operation on volume {0} is running; try again")]
     Busy(VolumeName),
@@ -336,6 +341,50 @@ pub enum Error {
         /// What the last program said.
         said: String,
     },
+    /// Something wanted of an iSCSI target can never be.
+    #[error("{what} {text:?} is not valid: {why}")]
+    InvalidTarget {
+        /// Which part of it.
+        what: &'static str,
+        /// The part, cut to a bearable length; never a secret.
+        text: String,
+        why: &'static str,
+    },
+    /// tgtd does not answer.
+    #[error(
+        "no iSCSI target daemon answers at {}; see the pod longhorn-target of this node, and try again",
+        socket.display()
+    )]
+    TargetSilent {
+        socket: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    /// tgtd answered no.
+    #[error("the iSCSI target daemon cannot {what}: {why}")]
+    TargetRefused {
+        /// What was asked: completes "cannot …".
+        what: &'static str,
+        why: &'static str,
+    },
+    /// The portal cannot be opened.
+    #[error(
+        "the iSCSI target daemon cannot listen at {portal}; is it an address of this node, and is the port free?"
+    )]
+    TargetPortal { portal: SocketAddr },
+    /// Initiators are connected.
+    #[error("the target of volume {volume} is in use by {by}; log out there, or disconnect them")]
+    TargetInUse {
+        volume: VolumeName,
+        /// Who is connected, and from where.
+        by: String,
+    },
+    /// Another target has the CHAP user.
+    #[error("CHAP user {user:?} is that of volume {other} on this node; choose another name")]
+    TargetUser { user: String, other: String },
+    /// The daemon of the targets ended when it should not have.
+    #[error("tgtd ended: {status}; see what it wrote before")]
+    TargetEnded { status: ExitStatus },
     /// A file system call did not return in time.
     #[error("{} does not answer within {} seconds", path.display(), limit.as_secs())]
     Hung {

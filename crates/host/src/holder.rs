@@ -9,11 +9,13 @@ pub enum Holder {
     Node,
     /// DRBD: it is one replica of a replicated volume.
     Replica,
+    /// Somebody without a pod: by a block device with the volume's name, or by an iSCSI target.
+    Exposed,
 }
 
 impl Holder {
     /// All of them.
-    pub(crate) const ALL: [Self; 3] = [Self::Pods, Self::Node, Self::Replica];
+    pub(crate) const ALL: [Self; 4] = [Self::Pods, Self::Node, Self::Replica, Self::Exposed];
 
     /// What the mark of a device begins with that is attached for it.
     pub(crate) const fn prefix(self) -> &'static str {
@@ -21,6 +23,7 @@ impl Holder {
             Self::Pods => "longhorn:",
             Self::Node => "longhorn-node:",
             Self::Replica => "longhorn-drbd:",
+            Self::Exposed => "longhorn-dev:",
         }
     }
 
@@ -30,6 +33,7 @@ impl Holder {
             Self::Pods => "staged for pods",
             Self::Node => "attached by the node service",
             Self::Replica => "attached as a replica",
+            Self::Exposed => "exposed without a pod",
         }
     }
 
@@ -41,6 +45,7 @@ impl Holder {
                 "detach it first (backing-image-manager node detach, or whoever attached it)"
             }
             Self::Replica => "it is used through its device /dev/drbdN",
+            Self::Exposed => "take that access back first (backing-image-manager node unexpose)",
         }
     }
 }

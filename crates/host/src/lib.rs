@@ -17,6 +17,7 @@
 //! | [`confine`] | what a privileged process gives up at its start |
 //! | [`command`] | running the few external tools |
 //! | [`shares`] | shares of a network, mounted where backups are looked for |
+//! | [`target`] | volumes as iSCSI targets: the control of tgtd |
 //! | [`requirements`] | what a node must have |
 //!
 //! Needs Linux 5.12 (`mount_setattr`; `LOOP_CONFIGURE` is 5.8, the mount API 5.2).
@@ -37,6 +38,7 @@ pub mod paths;
 pub mod requirements;
 pub mod shares;
 pub mod staging;
+pub mod target;
 
 pub use device::{BlockDevice, DeviceNumber};
 pub use disks::Disks;

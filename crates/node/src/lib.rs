@@ -6,12 +6,15 @@
 #![warn(missing_docs)]
 
 mod error;
+mod exposed;
 mod faces;
+mod kept;
 mod replicas;
 mod service;
 mod show;
 
 pub use error::{Error, Result};
+pub use exposed::Settings as ExposeSettings;
 pub use faces::router;
 pub use replicas::StorageAddress;
 pub use service::{Observe, Service, Settings};

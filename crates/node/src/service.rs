@@ -18,6 +18,7 @@ use tracing::Instrument as _;
 use types::{Classify as _, DiskUuid, ErrorKind, NodeId, VolumeName, report};
 
 use crate::error::{Error, Result};
+use crate::exposed::{Exposures, Settings as ExposeSettings};
 use crate::replicas::{self, Replicas, StorageAddress};
 use crate::show;
 
@@ -50,6 +51,8 @@ pub struct Settings {
     pub replicas: PathBuf,
     /// Where other nodes reach the replicas of this one; `None`: it takes part in none.
     pub storage: Option<StorageAddress>,
+    /// What lets somebody use volumes without a pod.
+    pub expose: ExposeSettings,
 }
 
 /// The node service. Cheap to clone.
@@ -57,6 +60,7 @@ pub struct Settings {
 pub struct Service {
     settings: Arc<Settings>,
     replicas: Arc<Replicas>,
+    exposures: Arc<Exposures>,
     observe: Observe,
     threads: Arc<Semaphore>,
 }
@@ -69,9 +73,17 @@ impl Service {
             settings.node_id.clone(),
             settings.replicas.clone(),
         );
+        let replicas = Arc::new(replicas);
+        let exposures = Exposures::new(
+            settings.expose.clone(),
+            settings.node_id.clone(),
+            settings.disks.clone(),
+            replicas.clone(),
+        );
         Self {
             settings: Arc::new(settings),
-            replicas: Arc::new(replicas),
+            replicas,
+            exposures: Arc::new(exposures),
             observe,
             threads: Arc::new(Semaphore::new(THREADS)),
         }
@@ -83,6 +95,20 @@ impl Service {
     /// What it keeps cannot be read.
     pub fn layout(&self, volume: &VolumeName) -> Result<Option<Layout>> {
         self.replicas.layout(volume)
+    }
+
+    /// Refuses to let pods use a replicated volume that somebody uses without one. Of others their managers know, and
+    /// staging. Blocks.
+    ///
+    /// # Errors
+    /// [`Error::Exposed`].
+    pub fn refuse_exposed(&self, volume: &VolumeName) -> Result<()> {
+        self.exposures.refuse(volume)
+    }
+
+    /// Looks after volumes that are used without a pod, now and again and again. Never ends; it is to be run once.
+    pub async fn keep_exposed(self) {
+        self.exposures.keep().await;
     }
 
     /// The DRBD of this node.
@@ -158,7 +184,7 @@ impl Service {
                     length: layout.size,
                 },
                 (None, Some(disk)) => settings.disks.find(&volume, disk)?,
-                (None, None) => settings.disks.find_anywhere(&volume)?,
+                (None, None) => settings.disks.find_anywhere(&volume)?.1,
             };
             let wanted = NodeVolume {
                 name: volume,
@@ -351,23 +377,35 @@ impl Node for Service {
 
     async fn expose_volume(
         &self,
-        _: Request<wire::ExposeVolumeRequest>,
+        request: Request<wire::ExposeVolumeRequest>,
     ) -> Result<Response<wire::Exposed>, Status> {
-        Err(Status::unimplemented("ExposeVolume"))
+        let request = request.into_inner();
+        let volume = request.volume.clone();
+        self.answer("ExposeVolume", &volume, self.exposures.expose(request))
+            .await
     }
 
     async fn unexpose_volume(
         &self,
-        _: Request<wire::UnexposeVolumeRequest>,
+        request: Request<wire::UnexposeVolumeRequest>,
     ) -> Result<Response<wire::UnexposeVolumeResponse>, Status> {
-        Err(Status::unimplemented("UnexposeVolume"))
+        let wire::UnexposeVolumeRequest { volume, disconnect } = request.into_inner();
+        self.answer("UnexposeVolume", &volume, async {
+            self.exposures.unexpose(&volume, disconnect).await?;
+            Ok(wire::UnexposeVolumeResponse {})
+        })
+        .await
     }
 
     async fn list_exposed(
         &self,
         _: Request<wire::ListExposedRequest>,
     ) -> Result<Response<wire::ListExposedResponse>, Status> {
-        Err(Status::unimplemented("ListExposed"))
+        self.answer("ListExposed", "", async {
+            let exposed = self.exposures.list().await?;
+            Ok(wire::ListExposedResponse { exposed })
+        })
+        .await
     }
 
     async fn get_node(

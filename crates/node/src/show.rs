@@ -20,7 +20,7 @@ fn path(path: &Path) -> String {
 pub(crate) fn attachment(found: Attachment) -> wire::Attachment {
     let holder = match found.holder {
         // The devices below replicas are not listed: they are nobody's to detach.
-        Holder::Node | Holder::Replica => wire::attachment::Holder::Node,
+        Holder::Node | Holder::Replica | Holder::Exposed => wire::attachment::Holder::Node,
         Holder::Pods => wire::attachment::Holder::Pods,
     };
     let shown = wire::Attachment {

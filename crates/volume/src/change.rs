@@ -91,8 +91,11 @@ impl Volumes {
             let own = record.owner();
             let completes = own.is_some_and(|own| own == owner || own.is_completed_by(&owner));
             if let Some(publication) = volume.published.first().filter(|_| !completes) {
-                let (name, node) = (name.clone(), publication.node_id.clone());
-                return Err(Error::VolumePublished { name, node });
+                return Err(Error::VolumePublished {
+                    name: name.clone(),
+                    node: publication.node_id.clone(),
+                    by: publication.by,
+                });
             }
             record.owner = Some(owner);
         }

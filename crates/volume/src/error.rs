@@ -2,6 +2,8 @@
 
 use types::{ByteSize, Classify, ErrorKind, ImageName, NodeId, VolumeName};
 
+use crate::record::Use;
+
 /// An error about volumes. A variant's text is its own layer only; causes are sources.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -31,11 +33,13 @@ pub enum Error {
     #[error("another operation on the group {0} is running; try again")]
     GroupBusy(ImageName),
     /// The volume may be in use on a node.
-    #[error("volume {name} is published on node {node}; unpublish it there first")]
+    #[error("volume {name} is published on node {node} for {by}; {}", by.way_out())]
     VolumePublished {
         name: VolumeName,
         /// Where it is published.
         node: NodeId,
+        /// For whom.
+        by: Use,
     },
     /// The volume is in use on a node, though it is not published there.
     #[error(

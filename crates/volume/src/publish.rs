@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use types::{NodeId, VolumeName, crash_point, report};
 
 use super::published;
-use super::record::{self, Publication};
+use super::record::{self, Publication, Use};
 use super::{Volume, Volumes};
 use crate::error::{Error, Result};
 use store::durable;
@@ -32,6 +32,13 @@ impl Volumes {
         let known = |p: &&Publication| p.node_id == publication.node_id;
         match volume.published.iter().find(known) {
             Some(known) if *known == publication => return Ok(volume),
+            Some(known) if known.by != publication.by => {
+                return Err(Error::VolumePublished {
+                    name: name.clone(),
+                    node: known.node_id.clone(),
+                    by: known.by,
+                });
+            }
             Some(known) => {
                 return Err(Error::PublishedDifferently {
                     name: name.clone(),
@@ -42,10 +49,13 @@ impl Volumes {
             None => {}
         }
         let mut others = volume.published.iter();
-        if let Some(other) = others.find(|p| !(p.multi_node && publication.multi_node)) {
+        let shares =
+            |p: &&Publication| p.multi_node && publication.multi_node && p.by == publication.by;
+        if let Some(other) = others.find(|p| !shares(p)) {
             return Err(Error::VolumePublished {
                 name: name.clone(),
                 node: other.node_id.clone(),
+                by: other.by,
             });
         }
         volume.published.push(publication);
@@ -55,8 +65,8 @@ impl Volumes {
         Ok(volume)
     }
 
-    /// Takes a publication back, or all of them; none there is no error.
-    pub fn unpublish(&self, name: &VolumeName, node: Option<&NodeId>) -> Result<()> {
+    /// Takes the publication for one kind of users back, on a node or on all of them; none there is no error.
+    pub fn unpublish(&self, name: &VolumeName, node: Option<&NodeId>, by: Use) -> Result<()> {
         let _busy = self.lock(name)?;
         let mut volume = match self.get(name) {
             Err(Error::VolumeNotFound(_)) => return Ok(()),
@@ -71,7 +81,7 @@ impl Volumes {
             other => other?,
         };
         let before = volume.published.len();
-        let stays = |p: &Publication| node.is_some_and(|node| p.node_id != *node);
+        let stays = |p: &Publication| p.by != by || node.is_some_and(|node| p.node_id != *node);
         volume.published.retain(stays);
         if volume.published.len() == before {
             return Ok(());

@@ -40,10 +40,10 @@ impl Volumes {
         match self.get(name) {
             Ok(volume) => {
                 if let Some(publication) = volume.published.first() {
-                    let node = publication.node_id.clone();
                     return Err(Error::VolumePublished {
                         name: name.clone(),
-                        node,
+                        node: publication.node_id.clone(),
+                        by: publication.by,
                     });
                 }
             }

@@ -72,8 +72,11 @@ impl Volumes {
             return Ok(volume);
         }
         if let Some(publication) = volume.published.first() {
-            let (name, node) = (name.clone(), publication.node_id.clone());
-            return Err(Error::VolumePublished { name, node });
+            return Err(Error::VolumePublished {
+                name: name.clone(),
+                node: publication.node_id.clone(),
+                by: publication.by,
+            });
         }
         self.disk.check()?;
         let path = self.disk.layout().volume(name).metadata;

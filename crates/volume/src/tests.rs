@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::Path;
 
 use super::owner::{Driver, Owner};
-use super::record::Publication;
+use super::record::{Publication, Use};
 use super::*;
 use types::{ByteSize, Classify as _, DiskUuid, ErrorKind, ImageName};
 
@@ -49,7 +49,49 @@ pub(crate) fn publication(node: &str, readonly: bool) -> Publication {
         node_id: NodeId::new(node).unwrap(),
         readonly,
         multi_node: false,
+        by: Use::Pods,
     }
+}
+
+#[test]
+fn row_420_a_volume_has_one_kind_of_users_whose_own_publication_alone_is_taken_back() {
+    let (dir, volumes) = volumes();
+    let name = VolumeName::new("v").unwrap();
+    create(&volumes, &new("v", 8192)).unwrap();
+    let kinds = [Use::Pods, Use::Device, Use::Target];
+    let wanted = |by| Publication {
+        by,
+        ..publication("node-1", false)
+    };
+    for by in kinds {
+        volumes.publish(&name, wanted(by)).unwrap();
+        volumes.publish(&name, wanted(by)).unwrap();
+        for other in kinds.into_iter().filter(|other| *other != by) {
+            let refused = volumes.publish(&name, wanted(other)).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::FailedPrecondition, "{refused}");
+            let text = refused.to_string();
+            assert!(
+                text.contains(&by.to_string()) && text.contains("node-1"),
+                "{text}"
+            );
+            assert_eq!(text.contains("unexpose"), by != Use::Pods, "{text}");
+            volumes.unpublish(&name, None, other).unwrap();
+            assert_eq!(volumes.get(&name).unwrap().published, [wanted(by)]);
+        }
+        assert!(volumes.delete(&name).is_err());
+        let again = Volumes::load(volumes.disk.clone(), volumes.node_id.clone()).unwrap();
+        assert_eq!(again.get(&name).unwrap().published, [wanted(by)]);
+        let node = NodeId::new("node-1").unwrap();
+        volumes.unpublish(&name, Some(&node), by).unwrap();
+        assert_eq!(volumes.get(&name).unwrap().published, []);
+    }
+    // What the last release wrote is for pods, and what is written for them it reads.
+    volumes.publish(&name, wanted(Use::Pods)).unwrap();
+    let list = dir.path().join("volumes/v/published.cfg");
+    let text = fs::read_to_string(&list).unwrap();
+    let of_pods =
+        r#"{"version":1,"published":[{"nodeId":"node-1","readonly":false,"multiNode":false}]}"#;
+    assert_eq!(text, of_pods);
 }
 
 #[test]
@@ -241,8 +283,8 @@ fn a_volume_in_use_is_not_deleted() {
         volumes.delete(&name),
         Err(Error::VolumePublished { .. })
     ));
-    volumes.unpublish(&name, None).unwrap();
-    volumes.unpublish(&name, None).unwrap();
+    volumes.unpublish(&name, None, Use::Pods).unwrap();
+    volumes.unpublish(&name, None, Use::Pods).unwrap();
     volumes.delete(&name).unwrap();
     volumes.delete(&name).unwrap();
     assert!(matches!(volumes.get(&name), Err(Error::VolumeNotFound(_))));
@@ -351,7 +393,7 @@ fn row_126_what_an_earlier_version_published_is_taken_back() {
         .publish(&name, publication("node-1", false))
         .unwrap();
     assert_eq!(published(&volumes), 1, "it is still said where it was");
-    volumes.unpublish(&name, None).unwrap();
+    volumes.unpublish(&name, None, Use::Pods).unwrap();
     let again = Volumes::load(volumes.disk.clone(), volumes.node_id.clone()).unwrap();
     assert_eq!(published(&again), 0);
     // A damaged list of publications keeps nobody attached.
@@ -361,7 +403,7 @@ fn row_126_what_an_earlier_version_published_is_taken_back() {
     let list = dir.path().join("volumes/v/published.cfg");
     durable::replace(&list, b"{").unwrap();
     assert!(volumes.get(&name).is_err());
-    volumes.unpublish(&name, None).unwrap();
+    volumes.unpublish(&name, None, Use::Pods).unwrap();
     assert_eq!(published(&volumes), 0);
 }
 
@@ -374,7 +416,7 @@ fn row_126_what_the_disk_does_not_take_down_is_remembered() {
     // What is in the way of the new record stands for a disk that takes none.
     let way = dir.path().join("volumes/v/volume.cfg.tmp");
     fs::create_dir(&way).unwrap();
-    volumes.unpublish(&name, None).unwrap();
+    volumes.unpublish(&name, None, Use::Pods).unwrap();
     assert!(volumes.get(&name).unwrap().published.is_empty());
     volumes.settle();
     assert!(!volumes.unpublished().is_empty());

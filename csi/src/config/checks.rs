@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use client::Address;
+use host::target::{self, Settings};
 use node::StorageAddress;
 use types::NodeId;
 
@@ -95,6 +96,19 @@ pub(super) fn absolute(flag: &'static str, path: PathBuf) -> Result<PathBuf> {
     }
     let why = "must be an absolute path";
     Err(Error::Flag { flag, why })
+}
+
+/// The tgtd of this node, as far as it has one.
+pub(super) fn targets(socket: Option<PathBuf>, portal: Option<&str>) -> Result<Option<Settings>> {
+    let (Some(socket), Some(portal)) = (socket, portal) else {
+        return Ok(None);
+    };
+    let portal = target::portal(portal).ok_or(Error::Flag {
+        flag: "--target-portal",
+        why: "must be an IP address of this node, or ADDRESS:PORT",
+    })?;
+    let socket = absolute("--target-socket", socket)?;
+    Ok(Some(Settings { socket, portal }))
 }
 
 /// Where other nodes reach the replicas of this one.

@@ -12,12 +12,53 @@ pub enum Command {
     /// -- longhorn-csi-plugin volume list
     #[command(subcommand)]
     Volume(VolumeCommand),
+    /// iSCSI targets: what runs in the pod longhorn-target of a node.
+    #[command(subcommand)]
+    Target(TargetCommand),
     /// What the plugin starts itself as to look at a share of backups, which may hang.
     #[command(name = host::shares::COMMAND, hide = true)]
     Share {
         /// What to do, and the path.
         words: Vec<OsString>,
     },
+}
+
+/// What the pod of the targets does.
+#[derive(Debug, clap::Subcommand)]
+pub enum TargetCommand {
+    /// Serve targets: start tgtd, pass on to it what the node plugin says, end it in order at SIGTERM.
+    Serve {
+        #[command(flatten)]
+        socket: TargetSocket,
+    },
+    /// Make the directory of the socket and give it to the user that serves, before it does.
+    Prepare {
+        #[command(flatten)]
+        socket: TargetSocket,
+        /// The user and the group: numbers.
+        #[arg(long, value_name = "UID:GID", value_parser = owner)]
+        owner: (u32, u32),
+    },
+    /// Fail unless tgtd answers.
+    Check {
+        #[command(flatten)]
+        socket: TargetSocket,
+    },
+}
+
+/// Where the node plugin reaches the targets.
+#[derive(Debug, clap::Args)]
+pub struct TargetSocket {
+    /// The socket, in a directory that nobody else may enter.
+    #[arg(long, value_name = "PATH", default_value = "/run/longhorn-target/ctl")]
+    pub(crate) socket: PathBuf,
+}
+
+fn owner(text: &str) -> Result<(u32, u32), &'static str> {
+    let both = text
+        .split_once(':')
+        .and_then(|(uid, gid)| Some((uid.parse().ok()?, gid.parse().ok()?)));
+    both.ok_or("write UID:GID, for example 65532:65532")
 }
 
 /// What can be done with replicated volumes.

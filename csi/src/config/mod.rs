@@ -14,6 +14,7 @@ use std::time::Duration;
 use client::Address;
 use host::confine::{self, Confined, Work};
 use host::staging::Check;
+use host::target::Settings as TargetSettings;
 use node::StorageAddress;
 use types::NodeId;
 
@@ -23,7 +24,7 @@ use self::certificates::CertificateArgs;
 pub(crate) use self::certificates::{AuthorityConfig, Certificates, Place};
 use self::checks::{absolute, disks, managers, node_id, topology_key};
 pub use self::command::Command;
-pub(crate) use self::command::{Account, VolumeCommand};
+pub(crate) use self::command::{Account, TargetCommand, VolumeCommand};
 use self::replication::ReplicationArgs;
 pub(crate) use self::replication::ReplicationConfig;
 use crate::error::{Error, Result};
@@ -55,7 +56,8 @@ pub struct Args {
     mode: Mode,
 
     /// The backing image managers: HOST:PORT or unix:/path, separated by commas. A name means all
-    /// addresses to which it resolves. Used by the controller.
+    /// addresses to which it resolves. Used by the controller, and by the node service for volumes that are exposed
+    /// without a pod: their manager is that of a disk of this node.
     #[arg(
         long,
         env = "MANAGER",
@@ -135,6 +137,19 @@ pub struct Args {
     /// reboot. Those of replicated volumes are in the directory replicas beside it [default: KUBELET_DIR/plugins/DRIVER_NAME/attachments].
     #[arg(long, value_name = "DIR")]
     node_state: Option<PathBuf>,
+
+    /// The directory in which volumes that are exposed without a pod have their names, on this node: /dev/longhorn/NAME.
+    #[arg(long, default_value = "/dev/longhorn", value_name = "DIR")]
+    dev_dir: PathBuf,
+
+    /// The control socket of the tgtd of this node, for volumes that are exposed as iSCSI targets [default: this node
+    /// serves no targets].
+    #[arg(long, value_name = "PATH", requires = "target_portal")]
+    target_socket: Option<PathBuf>,
+
+    /// Where initiators reach the targets of this node: its address, or ADDRESS:PORT; the port is 3260 unless it is given.
+    #[arg(long, value_name = "ADDRESS[:PORT]", requires = "target_socket")]
+    target_portal: Option<String>,
 
     /// Where other nodes reach the replicas of replicated volumes on this one: its address in the storage network, or
     /// that network (10.1.0.0/16), so that all nodes can be given the same [default: this node takes part in no
@@ -250,6 +265,12 @@ pub(crate) struct NodeConfig {
     pub(crate) node_state: PathBuf,
     /// Where other nodes reach its replicas; `None`: it has none.
     pub(crate) storage: Option<StorageAddress>,
+    /// The managers, of which one is that of each disk.
+    pub(crate) managers: Vec<Address>,
+    /// The directory of the names of devices.
+    pub(crate) dev_dir: PathBuf,
+    /// The tgtd of this node; `None`: it serves no targets.
+    pub(crate) targets: Option<TargetSettings>,
     /// The targets of backups that are mounted here.
     pub(crate) backups: BackupsConfig,
     pub(crate) max_volumes: u32,
@@ -344,6 +365,9 @@ impl Args {
                     }),
                 )?,
                 backups: self.backups.check()?,
+                managers: managers(&self.manager)?,
+                dev_dir: absolute("--dev-dir", self.dev_dir)?,
+                targets: checks::targets(self.target_socket, self.target_portal.as_deref())?,
                 storage: checks::storage(self.replication_address.as_deref())?,
                 kubelet_dir: self.kubelet_dir,
             }),

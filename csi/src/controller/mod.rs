@@ -62,9 +62,11 @@ impl ControllerService {
     }
 }
 
-/// A volume after a node's publication, or every one, was taken back.
+/// A volume after the publication for pods of a node, or of every one, was taken back.
 fn without(mut volume: wire::Volume, node: Option<&NodeId>) -> wire::Volume {
-    let stays = |to: &wire::Publication| node.is_some_and(|node| to.node_id != node.as_str());
+    let stays = |to: &wire::Publication| {
+        to.r#use() != wire::Use::Pods || node.is_some_and(|node| to.node_id != node.as_str())
+    };
     volume.published.retain(stays);
     volume
 }

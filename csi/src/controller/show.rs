@@ -79,10 +79,12 @@ pub(super) fn condition(volume: &wire::Volume) -> csi::VolumeCondition {
     csi::VolumeCondition { abnormal, message }
 }
 
+/// Where pods may use the volume: Kubernetes knows no other users.
 pub(super) fn published_nodes(volume: &wire::Volume) -> Vec<String> {
     volume
         .published
         .iter()
+        .filter(|publication| publication.r#use() == wire::Use::Pods)
         .map(|publication| publication.node_id.clone())
         .collect()
 }

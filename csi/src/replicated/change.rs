@@ -139,7 +139,9 @@ fn of_plain(volume: &VolumeName, found: &wire::Volume) -> Result<Record, crate::
         }));
     }
     record.whole = record.members.iter().map(|member| member.id).collect();
-    for to in &found.published {
+    // Another user than pods is no holder; its manager refuses to make a replica of the volume.
+    let for_pods = |to: &&wire::Publication| to.r#use() == wire::Use::Pods;
+    for to in found.published.iter().filter(for_pods) {
         let node = NodeId::new(&to.node_id).map_err(crate::Error::Name)?;
         if to.multi_node && to.readonly {
             record.readers.push(node);

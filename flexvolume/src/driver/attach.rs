@@ -39,11 +39,10 @@ pub(super) fn check_device(device: &str, volume: &VolumeName) -> Result<()> {
     })
 }
 
+/// Whether pods on the node may use the volume; others that do are none of the kubelet's.
 fn is_published_to(volume: &wire::Volume, node: &NodeId) -> bool {
-    volume
-        .published
-        .iter()
-        .any(|publication| publication.node_id == node.as_str())
+    let mut all = volume.published.iter();
+    all.any(|one| one.node_id == node.as_str() && one.r#use() == wire::Use::Pods)
 }
 
 impl Driver {

@@ -10,6 +10,7 @@ mod connection;
 mod disk;
 mod doctor;
 mod download;
+mod exposed;
 mod images;
 mod longhorn;
 mod node;
@@ -101,7 +102,7 @@ enum Command {
         #[command(subcommand)]
         command: disk::Command,
     },
-    /// List, attach and detach the volumes of a node, by the socket of its CSI plugin
+    /// List, attach, detach and expose the volumes of a node, by the socket of its CSI plugin
     Node {
         /// Address of the node service: unix:/path or HOST:PORT
         #[arg(

@@ -1,4 +1,4 @@
-//! `backing-image-manager node`: what is attached on a node, as its CSI plugin sees it.
+//! `backing-image-manager node`: what is attached and exposed on a node, as its CSI plugin sees it.
 
 use clap::Subcommand;
 use client::{Node, node_wire as wire};
@@ -6,6 +6,7 @@ use serde::Serialize;
 use types::{DiskUuid, VolumeName};
 
 use super::Failure;
+use super::exposed::{self, Expose, Unexpose};
 use super::output::{self, Form};
 
 #[derive(Debug, Subcommand)]
@@ -36,6 +37,16 @@ pub(super) enum Command {
         /// Name of the volume
         #[arg(long)]
         name: VolumeName,
+    },
+    /// Make a volume usable without a pod: as a block device of the node, or as an iSCSI target
+    Expose(Box<Expose>),
+    /// Take back what `expose` has done; succeeds if there is nothing
+    Unexpose(Unexpose),
+    /// List what is exposed on the node, with what is wrong with it
+    Exposed {
+        /// Output format
+        #[arg(short, long, value_enum, default_value = "json")]
+        output: Form,
     },
 }
 
@@ -129,6 +140,9 @@ pub(super) async fn run(node: &Node, command: Command) -> Result<(), Failure> {
             output::json(&AttachmentView::from(attached))?;
         }
         Command::Detach { name } => node.detach(&name).await?,
+        Command::Expose(asked) => exposed::expose(node, *asked).await?,
+        Command::Unexpose(asked) => exposed::unexpose(node, &asked).await?,
+        Command::Exposed { output } => exposed::list(node.exposed().await?, output)?,
     }
     Ok(())
 }

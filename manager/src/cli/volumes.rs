@@ -187,6 +187,7 @@ struct ReplicaView {
 struct PublicationView {
     node_id: String,
     readonly: bool,
+    r#use: &'static str,
 }
 
 impl From<wire::Volume> for VolumeView {
@@ -204,6 +205,11 @@ impl From<wire::Volume> for VolumeView {
             path: replica.path,
         };
         let publication = |publication: wire::Publication| PublicationView {
+            r#use: match publication.r#use() {
+                wire::Use::Pods => "pods",
+                wire::Use::Device => "device",
+                wire::Use::Target => "target",
+            },
             node_id: publication.node_id,
             readonly: publication.readonly,
         };

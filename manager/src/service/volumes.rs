@@ -142,8 +142,7 @@ impl VolumesRpc for Service {
     ) -> Answer<pb::Volume> {
         let request = request.into_inner();
         let name = name_of(&request.name)?;
-        let publication = wire::publication(&request.node_id, request.readonly, request.multi_node)
-            .map_err(|error| status::of(&error))?;
+        let publication = wire::publication(&request).map_err(|error| status::of(&error))?;
         let volumes = self.volumes.clone();
         let volume = blocking(move || volumes.publish(&name, publication)).await?;
         Ok(Response::new(self.shown(volume)))
@@ -156,8 +155,9 @@ impl VolumesRpc for Service {
         let request = request.into_inner();
         let name = name_of(&request.name)?;
         let node = wire::optional(&request.node_id, NodeId::new).map_err(|e| status::of(&e))?;
+        let by = wire::users(request.r#use).map_err(|error| status::of(&error))?;
         let volumes = self.volumes.clone();
-        blocking(move || volumes.unpublish(&name, node.as_ref())).await?;
+        blocking(move || volumes.unpublish(&name, node.as_ref(), by)).await?;
         Ok(Response::new(pb::UnpublishVolumeResponse {}))
     }
 }

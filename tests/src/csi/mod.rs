@@ -81,11 +81,12 @@ impl Plugin {
         let socket = sandbox
             .make_dir("kubelet/plugins/driver.longhorn.io")
             .join("csi.sock");
-        let options: [(&str, OsString); 5] = [
+        let options: [(&str, OsString); 6] = [
             ("--endpoint", format!("unix://{}", socket.display()).into()),
             ("--node-id", crate::manager::NODE.into()),
             ("--manager", manager.address().to_string().into()),
             ("--disk", disk.into()),
+            ("--dev-dir", sandbox.path("dev/longhorn").into()),
             ("--kubelet-dir", kubelet.clone().into()),
         ];
         let arguments = options
@@ -202,6 +203,11 @@ impl Plugin {
     /// The records of the node service.
     pub fn node_state(&self) -> PathBuf {
         self.kubelet.join("plugins/driver.longhorn.io/attachments")
+    }
+
+    /// The records of volumes that are exposed without a pod.
+    pub fn exposed_state(&self) -> PathBuf {
+        self.kubelet.join("plugins/driver.longhorn.io/exposed")
     }
 
     /// The client of the node service, on a connection of its own.

@@ -12,7 +12,8 @@ impl Classify for Error {
             Self::Io { source, .. } => source.kind_of_io(),
             Self::InvalidPath { .. }
             | Self::InvalidFlag { .. }
-            | Self::InvalidMkfsOption { .. } => ErrorKind::InvalidArgument,
+            | Self::InvalidMkfsOption { .. }
+            | Self::InvalidTarget { .. } => ErrorKind::InvalidArgument,
             Self::UnsupportedFileSystem(_)
             | Self::NotADisk { .. }
             | Self::NoSuchDisk { .. }
@@ -31,6 +32,7 @@ impl Classify for Error {
             | Self::ForeignLoop { .. }
             | Self::HeldOtherwise { .. }
             | Self::StillInUse { .. }
+            | Self::VolumeTooSmall { .. }
             | Self::NoLoopDevice { .. }
             | Self::CannotGrowInUse { .. }
             | Self::NotGrown { .. }
@@ -38,17 +40,23 @@ impl Classify for Error {
             | Self::Requirement { .. }
             | Self::Replication { .. }
             | Self::Drbd { .. }
+            | Self::TargetPortal { .. }
+            | Self::TargetInUse { .. }
+            | Self::TargetUser { .. }
             | Self::ToolMissing { .. } => ErrorKind::FailedPrecondition,
             Self::VolumeMissing { .. } | Self::NotHere { .. } => ErrorKind::NotFound,
             Self::VolumeDamaged { .. } | Self::NeedsRepair { .. } => ErrorKind::DataLoss,
             Self::Busy(_) => ErrorKind::Aborted,
             Self::Incompatible { .. } => ErrorKind::AlreadyExists,
             // A read that failed may work next time; what it would have said stays unknown.
-            Self::Probe { .. } | Self::Share { .. } => ErrorKind::Unavailable,
+            Self::Probe { .. }
+            | Self::Share { .. }
+            | Self::TargetEnded { .. }
+            | Self::TargetSilent { .. } => ErrorKind::Unavailable,
             Self::TooSmall { .. } => ErrorKind::OutOfRange,
             Self::Mount { source, .. } => mount_kind(source),
             Self::Unmount { source, .. } => busy_or(source),
-            Self::Tool { .. } => ErrorKind::Internal,
+            Self::Tool { .. } | Self::TargetRefused { .. } => ErrorKind::Internal,
             Self::ToolTimeout { .. } | Self::Hung { .. } => ErrorKind::DeadlineExceeded,
         }
     }

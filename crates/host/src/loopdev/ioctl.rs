@@ -4,8 +4,8 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 
 use linux_raw_sys::loop_device::{
-    LOOP_CLR_FD, LOOP_CONFIGURE, LOOP_CTL_GET_FREE, LOOP_GET_STATUS64, LOOP_SET_CAPACITY,
-    loop_config, loop_info64,
+    LO_FLAGS_AUTOCLEAR, LOOP_CLR_FD, LOOP_CONFIGURE, LOOP_CTL_GET_FREE, LOOP_GET_STATUS64,
+    LOOP_SET_CAPACITY, LOOP_SET_STATUS64, loop_config, loop_info64,
 };
 use rustix::io::Errno;
 use rustix::ioctl::{Getter, IntegerSetter, NoArg, Setter, ioctl};
@@ -72,6 +72,15 @@ pub(super) fn status(device: &File) -> Result<loop_info64, Errno> {
 pub(super) fn clear(device: &File) -> Result<(), Errno> {
     // SAFETY: LOOP_CLR_FD takes no argument.
     unsafe { ioctl(device, IntegerSetter::<LOOP_CLR_FD>::new_usize(0)) }
+}
+
+/// Takes back that the device is detached when its last user has closed it.
+#[expect(unsafe_code, reason = "ioctl")]
+pub(super) fn stay(device: &File) -> Result<(), Errno> {
+    let mut info = status(device)?;
+    info.lo_flags &= !(LO_FLAGS_AUTOCLEAR as u32);
+    // SAFETY: LOOP_SET_STATUS64 reads one loop_info64.
+    unsafe { ioctl(device, Setter::<LOOP_SET_STATUS64, loop_info64>::new(info)) }
 }
 
 /// Takes over the present size of the file.

@@ -239,6 +239,27 @@ impl LoopDevice {
         self.wait_gone(status.file)
     }
 
+    /// The same, but a device that is still in use stays as it was, and does not go away with its last user.
+    ///
+    /// # Errors
+    /// [`Error::StillInUse`] with the users found.
+    pub fn detach_or_keep(self) -> Result<()> {
+        let (name, was) = (self.name().to_owned(), self.status()?);
+        let detached = self.detach();
+        if let (Err(Error::StillInUse { .. }), Some(was)) = (&detached, was) {
+            let Some(device) = Self::open(&name)? else {
+                return Ok(());
+            };
+            match device.status()? {
+                Some(now) if now.file == was.file && now.mark == was.mark => {
+                    ioctl::stay(device.file()?).map_err(Error::io("keep", device.path()))?;
+                }
+                _ => return Ok(()),
+            }
+        }
+        detached
+    }
+
     /// Closes the device and waits until it is no longer attached to `file`.
     pub fn wait_gone(self, file: FileId) -> Result<()> {
         let (name, path) = (self.name().to_owned(), self.path());

@@ -102,7 +102,7 @@ impl Stage<'_> {
 
     /// Whether a device of ours is in use, so that it must be used again and never be detached.
     fn may_reuse(&self, device: &LoopDevice, status: &Status) -> Result<bool> {
-        if self.holder == Holder::Node {
+        if self.holder != Holder::Pods {
             // What its callers do with it is their affair. One that is to go with its last user is no use.
             return self.same_access(status).map(|()| !status.autoclear);
         }

@@ -52,8 +52,13 @@ pub struct Device {
     pub mounts: Vec<PathBuf>,
 }
 
-pub(super) fn attach(records: &Path, volume: &NodeVolume, read_only: bool) -> Result<Staged> {
-    stage::stage(&request(records, volume, read_only)?, Holder::Node)
+pub(super) fn attach(
+    records: &Path,
+    volume: &NodeVolume,
+    read_only: bool,
+    holder: Holder,
+) -> Result<Staged> {
+    stage::stage(&request(records, volume, read_only)?, holder)
 }
 
 /// An attachment as a request to stage it. The directory of the records is there afterwards.
@@ -92,18 +97,22 @@ fn make_directory(records: &Path) -> Result<()> {
         .map_err(Error::io("sync", parent))
 }
 
-pub(super) fn list(records: &Path) -> Result<Vec<Attachment>> {
+/// Those of the records in `records`, which are `whose`, and all devices of `shown`.
+pub(super) fn list(records: &Path, whose: Holder, shown: &[Holder]) -> Result<Vec<Attachment>> {
     let (mut recorded, unreadable) = read_records(records)?;
     let mounts = mountinfo::read()?;
     let until = Instant::now() + LOOKING;
     let mut all = Vec::new();
-    for (device, status) in loopdev::find(|status| inspect::name_in(&status.mark).is_some())? {
-        let Some((name, holder)) = inspect::name_in(&status.mark) else {
+    let name_in = |status: &Status| {
+        inspect::name_in(&status.mark).filter(|(_, holder)| shown.contains(holder))
+    };
+    for (device, status) in loopdev::find(|status| name_in(status).is_some())? {
+        let Some((name, holder)) = name_in(&status) else {
             continue;
         };
         // The mark may hold a part of the name; the record has all of it.
         let of_record = recorded.iter().position(|record| {
-            holder == Holder::Node
+            holder == whose
                 && inspect::mark(&record.volume, holder) == status.mark
                 && inspect::may_be_of(&status, &record.file)
         });
@@ -121,7 +130,7 @@ pub(super) fn list(records: &Path) -> Result<Vec<Attachment>> {
         };
         all.push(Attachment {
             volume: record.volume.to_string(),
-            holder: Holder::Node,
+            holder: whose,
             device,
             read_only: record.read_only,
             file: record.file,
@@ -131,13 +140,13 @@ pub(super) fn list(records: &Path) -> Result<Vec<Attachment>> {
     for volume in unreadable {
         if all
             .iter()
-            .any(|one| one.holder == Holder::Node && one.volume == volume.as_str())
+            .any(|one| one.holder == whose && one.volume == volume.as_str())
         {
             continue;
         }
         all.push(Attachment {
             volume: volume.to_string(),
-            holder: Holder::Node,
+            holder: whose,
             device: None,
             read_only: false,
             file: PathBuf::new(),

@@ -28,7 +28,8 @@ pub(super) fn volume_of(mark: &Mark) -> Option<VolumeName> {
 /// The name in a mark of ours, cut where it was too long, and for whom the device is attached.
 pub(super) fn name_in(mark: &Mark) -> Option<(String, Holder)> {
     let text = mark.text();
-    [Holder::Pods, Holder::Node].into_iter().find_map(|holder| {
+    let all = [Holder::Pods, Holder::Node, Holder::Exposed];
+    all.into_iter().find_map(|holder| {
         let name = text.strip_prefix(holder.prefix())?;
         Some((name.to_owned(), holder))
     })

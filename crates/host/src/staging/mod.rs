@@ -22,6 +22,7 @@ mod adopt;
 mod attachment;
 mod condition;
 mod expand;
+mod exposed;
 mod inspect;
 mod locate;
 mod mounting;
@@ -42,6 +43,7 @@ use replication::Layout;
 use types::{ByteSize, VolumeName};
 
 pub use self::attachment::{Attachment, Device};
+pub use self::exposed::Shown;
 use crate::drbd::Drbd;
 pub use crate::filesystem::Check;
 use crate::{Holder, Result};
@@ -198,7 +200,7 @@ pub fn unstage(volume: &VolumeName, staging_path: &Path) -> Result<()> {
 /// # Errors
 /// As [`stage`] for [`Access::Block`]; `FailedPrecondition` while the volume is staged.
 pub fn attach(records: &Path, volume: &NodeVolume, read_only: bool) -> Result<Staged> {
-    attachment::attach(records, volume, read_only)
+    attachment::attach(records, volume, read_only, Holder::Node)
 }
 
 /// The same for a volume that is attached by DRBD on this node.
@@ -228,7 +230,65 @@ pub fn detach(records: &Path, volume: &VolumeName) -> Result<()> {
 /// All that is attached on this node or should be: the devices of ours with what is wrong with each, and the
 /// records in `records` that have none. Takes 10 seconds at most for those that do not answer.
 pub fn attachments(records: &Path) -> Result<Vec<Attachment>> {
-    attachment::list(records)
+    attachment::list(records, Holder::Node, &[Holder::Pods, Holder::Node])
+}
+
+/// As [`attach`], for somebody without a pod: neither pods nor the callers of [`attach`] get the volume meanwhile.
+///
+/// # Errors
+/// As [`attach`].
+pub fn expose(records: &Path, volume: &NodeVolume, read_only: bool) -> Result<Staged> {
+    attachment::attach(records, volume, read_only, Holder::Exposed)
+}
+
+/// The same for a volume that is attached by DRBD on this node.
+///
+/// # Errors
+/// As [`attach_replicated`]; `FailedPrecondition` while its device is mounted here.
+pub fn expose_replicated(
+    records: &Path,
+    volume: &NodeVolume,
+    read_only: bool,
+    drbd: &Drbd,
+    layout: &Layout,
+) -> Result<Staged> {
+    exposed::refuse_if_mounted(records, volume, layout)?;
+    attach_replicated(records, volume, read_only, drbd, layout)
+}
+
+/// Keeps a volume for a program that opens its file by itself, as [`expose`] does: by a read-only device on one block
+/// of it, which holds the lock of the file for as long as it exists, whatever becomes of this process.
+///
+/// # Errors
+/// As [`expose`]; `FailedPrecondition` for a volume of less than two blocks of 4 KiB.
+pub fn reserve(records: &Path, volume: &NodeVolume) -> Result<()> {
+    exposed::reserve(records, volume)
+}
+
+/// Undoes [`expose`] and [`reserve`], with the volume's file or without. Nothing there is success.
+///
+/// # Errors
+/// `FailedPrecondition` while somebody uses the device, which then stays; `Aborted` while another operation on the
+/// volume is under way.
+pub fn unexpose(records: &Path, volume: &VolumeName) -> Result<()> {
+    unstage::unstage(volume, &records.join(volume.as_str()), Holder::Exposed)
+}
+
+/// All that [`expose`] and [`reserve`] have attached on this node or should have, as [`attachments`].
+pub fn exposed(records: &Path) -> Result<Vec<Attachment>> {
+    attachment::list(records, Holder::Exposed, &[Holder::Exposed])
+}
+
+/// The device at `path` in `/dev`, provided that [`expose`] made it of this volume: a number of a loop device that was
+/// given back is given to the next file. `None`: it is another's, or none.
+pub fn exposed_at(path: &Path, volume: &VolumeName, file: &Path) -> Result<Option<Shown>> {
+    exposed::at(path, volume, file)
+}
+
+/// Whether [`reserve`] keeps the volume.
+pub fn is_reserved(volume: &VolumeName, file: &Path) -> Result<bool> {
+    let devices = inspect::loops_of(volume, Holder::Exposed, Some(file))?;
+    Ok(!devices.is_empty())
 }
 
 /// Lets a staged volume appear at a target.

@@ -115,7 +115,7 @@ impl Stage<'_> {
             Err(error) => return Err((error, Undo::Record)),
         };
         // What the node service was asked for before a reboot is still wanted when it does not work now.
-        let keep_record = device.is_some() || staged_before && self.holder == Holder::Node;
+        let keep_record = device.is_some() || staged_before && self.holder != Holder::Pods;
         let staged = match &self.request.access {
             Access::Block => self.stage_block(device),
             Access::Mount { fs_type, flags } => self.stage_mount(device, *fs_type, flags),

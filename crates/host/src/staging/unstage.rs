@@ -121,12 +121,14 @@ fn refuse_if_published(mounts: &[Mount], device: &BlockDevice, place: &Place) ->
 /// A device that the node service attached is its own with a record or without; one that somebody has taken for
 /// himself is not even asked to go, for the kernel would note that for later.
 fn detach_unused(volume: &VolumeName, recorded: Option<&Record>, holder: Holder) -> Result<()> {
-    let of_node = holder == Holder::Node;
+    let of_node = holder != Holder::Pods;
     let file = recorded.map(|record| record.file.as_path());
     for (device, _) in inspect::loops_of(volume, holder, file)? {
         let is_free = inspect::mounted_elsewhere(&mountinfo::read()?, &device, &[]).is_empty()
             && !(of_node && device.is_claimed()?);
-        if is_free {
+        if is_free && holder == Holder::Exposed {
+            device.detach_or_keep()?;
+        } else if is_free {
             device.detach()?;
         } else if of_node || recorded.is_some() {
             return Err(Error::StillInUse {

@@ -2,7 +2,7 @@
 //! say, when it is told and again and again: after a reboot nobody else is needed for it. All calls block.
 
 mod address;
-mod kept;
+mod prepared;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
@@ -19,8 +19,9 @@ use replication::{
 use types::{NodeId, VolumeName, crash_point, report};
 
 pub use self::address::StorageAddress;
-use self::kept::{Entry, Kept};
+pub(crate) use self::prepared::Prepared;
 use crate::error::{Error, Result};
+use crate::kept::Kept;
 
 /// How often the parts are looked at.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(3);
@@ -36,7 +37,7 @@ const STUCK_FOR: Duration = Duration::from_secs(30);
 pub(crate) struct Replicas {
     engine: Drbd,
     node: NodeId,
-    kept: Kept,
+    kept: Kept<Prepared>,
     /// Volumes that something works on.
     busy: Mutex<HashSet<VolumeName>>,
     /// Until when writes may be stopped. What is stopped and not here was stopped by a process that is gone.
@@ -99,7 +100,7 @@ impl Replicas {
                 asked: layout.generation,
             });
         }
-        let entry = Entry::new(layout, secret);
+        let entry = Prepared::new(layout, secret);
         self.kept.store(&entry).map_err(self.failed("write"))?;
         crash_point!("node.replica.kept");
         self.engine

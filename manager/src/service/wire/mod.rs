@@ -18,7 +18,7 @@ use sync::protocol::PEERS_MAX;
 
 pub(crate) use self::backups::stored;
 pub(super) use self::backups::{asked, backup_key, damaged, new_backup, restored, running};
-pub(super) use self::volumes::{new_volume, owner, publication, volume};
+pub(super) use self::volumes::{new_volume, owner, publication, users, volume};
 
 /// `Some` checked text, or `None` for an empty field.
 pub(super) fn optional<T, E>(

@@ -6,7 +6,7 @@ use types::{ByteSize, NodeId, VolumeName};
 use super::{content, image_key, invalid};
 use catalog::Result;
 use volume::owner::{Driver, Owner};
-use volume::record::{FromVolume, Publication};
+use volume::record::{FromVolume, Publication, Use};
 use volume::{NewVolume, Origin, Volume};
 
 /// The volume that a request asks for.
@@ -97,16 +97,34 @@ fn origin(name: &VolumeName, asked: Option<pb::create_volume_request::Origin>) -
 /// The CSI limit of a map, in bytes.
 const PARAMETERS_MAX: usize = 4096;
 
-pub(in crate::service) fn publication(
-    node: &str,
-    readonly: bool,
-    multi_node: bool,
-) -> Result<Publication> {
+pub(in crate::service) fn publication(request: &pb::PublishVolumeRequest) -> Result<Publication> {
     Ok(Publication {
-        node_id: NodeId::new(node)?,
-        readonly,
-        multi_node,
+        node_id: NodeId::new(&request.node_id)?,
+        readonly: request.readonly,
+        multi_node: request.multi_node,
+        by: users(request.r#use)?,
     })
+}
+
+/// For whom a volume is published.
+pub(in crate::service) fn users(kind: i32) -> Result<Use> {
+    match pb::Use::try_from(kind) {
+        Ok(pb::Use::Pods) => Ok(Use::Pods),
+        Ok(pb::Use::Device) => Ok(Use::Device),
+        Ok(pb::Use::Target) => Ok(Use::Target),
+        Err(_) => Err(invalid(
+            "use",
+            format!("{kind} is none that this manager knows; update it"),
+        )),
+    }
+}
+
+const fn users_on_wire(by: Use) -> pb::Use {
+    match by {
+        Use::Pods => pb::Use::Pods,
+        Use::Device => pb::Use::Device,
+        Use::Target => pb::Use::Target,
+    }
 }
 
 pub(in crate::service) fn volume(volume: Volume) -> pb::Volume {
@@ -180,7 +198,7 @@ pub(in crate::service) fn volume(volume: Volume) -> pb::Volume {
                 node_id: publication.node_id.into(),
                 readonly: publication.readonly,
                 multi_node: publication.multi_node,
-                r#use: pb::Use::Pods.into(),
+                r#use: users_on_wire(publication.by).into(),
             })
             .collect(),
         made_by: record.made_by.as_str().to_owned(),
