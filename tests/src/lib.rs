@@ -52,6 +52,7 @@ pub mod sockets;
 pub mod ssync;
 pub mod stuck;
 pub mod vm;
+pub mod ui;
 pub mod wait;
 pub mod web;
 

@@ -15,6 +15,11 @@ pub fn base_image() -> PathBuf {
     built("base-image")
 }
 
+/// The web UI.
+pub fn ui() -> PathBuf {
+    built("longhorn-ui")
+}
+
 /// The CSI plugin.
 pub fn csi_plugin() -> PathBuf {
     built("longhorn-csi-plugin")

@@ -127,7 +127,7 @@ const EDGES: &[(&str, &[&str])] = &[
         ],
     ),
     // Programs for people: they know the managers and the node services by their client alone.
-    ("ui", &["types", "trust", "kubernetes", "client"]),
+    ("ui", &["types", "trust", "kubernetes", "client", "listen"]),
     ("kubectl", &["types", "trust", "client"]),
     ("package", &["image"]),
     // Certificates that are wrong in one way are made by the library that makes the right ones.

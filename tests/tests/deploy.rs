@@ -218,6 +218,73 @@ fn the_examples_of_backups_name_what_there_is() {
     assert!(recipe.contains(&format!("docker.io/{image}\"")), "{image}");
 }
 
+/// Nor is the UI, but for the step that opens it.
+#[test]
+fn the_component_and_the_value_of_the_ui_do_the_same() {
+    let folder = "deploy/kustomize/components/ui";
+    let files = ["ui", "rbac", "people", "networkpolicy"];
+    let component = files.map(|file| text(&format!("{folder}/{file}.yaml"))).concat();
+    let chart = text(&format!("{TEMPLATES}/ui.yaml"));
+    let shared = text(&format!("{TEMPLATES}/_helpers.tpl"));
+    let program = help(&programs::ui(), &[]);
+    let takes = |flag: &str| {
+        let mut words = program.split_whitespace();
+        words.any(|word| word.trim_end_matches([',', ']']) == flag)
+    };
+    let mut told = flags(&chart, "longhorn-ui");
+    told.extend(flags(&format!("image: longhorn-ui\n{shared}"), "longhorn-ui"));
+    let flags = flags(&component, "longhorn-ui");
+    assert!(flags.len() >= 7, "{flags:?}");
+    for flag in &flags {
+        assert!(told.contains(flag), "the chart has no {flag}");
+    }
+    for flag in &told {
+        assert!(takes(flag), "longhorn-ui takes no {flag}");
+    }
+    let said = |manifest: &str| {
+        let lines = manifest.lines().map(str::trim);
+        let lines = lines.filter(|line| {
+            ["- apiGroups:", "resources: [", "verbs:", "allowPrivilege", "readOnly", "drop:", "runAs"]
+                .iter()
+                .any(|start| line.starts_with(start))
+        });
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert!(said(&component).len() >= 18, "{:?}", said(&component));
+    assert_eq!(said(&component), said(&chart));
+    // Whom the UI may ask about anything, and nothing else.
+    let (own, _) = chart.split_once("longhorn-base-image-viewer").unwrap();
+    let rights: Vec<&str> = own.lines().filter(|line| line.contains("verbs:")).collect();
+    assert!(rights.iter().all(|line| line.trim() == "verbs: [create]"), "{rights:?}");
+    for manifest in [&component, &chart] {
+        let version = format!("longhornio/longhorn-ui:v{}", env!("CARGO_PKG_VERSION"));
+        assert!(manifest.contains(&version) || manifest.contains("\"longhorn-ui\""));
+        assert!(manifest.contains("readOnlyRootFilesystem: true"));
+    }
+}
+
+/// Every verb and resource of the table of routes is in the roles for people, and readers only look.
+#[test]
+fn the_roles_of_people_are_those_that_the_ui_asks_about() {
+    let people = text("deploy/kustomize/components/ui/people.yaml");
+    let table = text("ui/src/access.rs");
+    let (_, words) = table.split_once("pub const API_GROUP: &str = \"").unwrap();
+    let group = words.split('"').next().unwrap();
+    assert_eq!(people.matches(&format!("apiGroups: [{group}]")).count(), 2);
+    let words = table.lines().filter_map(|line| {
+        let word = line.trim().strip_prefix("Self::")?.split_once(" => \"")?.1;
+        word.strip_suffix("\",").map(str::to_owned)
+    });
+    let words: Vec<String> = words.collect();
+    assert!(words.len() >= 12, "{words:?}");
+    let (_, editor) = people.split_once("longhorn-base-image-editor").unwrap();
+    let listed: Vec<&str> = editor.split(['[', ']', ',', ' ', '\n']).collect();
+    for word in words {
+        assert!(listed.contains(&word.as_str()), "the role of editors lacks {word}");
+    }
+    assert!(people.contains("verbs: [get, list]\n"));
+}
+
 #[test]
 fn sidecars_are_those_that_the_tests_run() {
     let values = text("deploy/helm/longhorn-base-image/values.yaml");

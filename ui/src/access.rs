@@ -93,8 +93,76 @@ pub struct Route {
     pub need: Need,
 }
 
+use Resource::{BackingImages, Backups, Disks, Events, Snapshots, Volumes};
+use Verb::{Create, Delete, Expose, Get, List, Update};
+
 /// Every route.
-pub const ROUTES: &[Route] = &[];
+pub const ROUTES: &[Route] = &[
+    get("/assets/{file}", Need::Nothing),
+    get("/favicon.ico", Need::Nothing),
+    get("/healthz", Need::Nothing),
+    get("/login", Need::Nothing),
+    post("/login", Need::Nothing),
+    post("/logout", Need::SignedIn),
+    get("/", may(List, Disks)),
+    get("/fragments/overview", may(List, Disks)),
+    get("/volumes", may(List, Volumes)),
+    post("/volumes", may(Create, Volumes)),
+    get("/fragments/volumes", may(List, Volumes)),
+    get("/volumes/new", may(Create, Volumes)),
+    post("/fragments/base-image", may(Create, Volumes)),
+    get("/volumes/{name}", may(Get, Volumes)),
+    get("/fragments/volumes/{name}", may(Get, Volumes)),
+    post("/volumes/{name}/snapshot", may(Create, Snapshots)),
+    post("/volumes/{name}/clone", may(Create, Volumes)),
+    post("/volumes/{name}/grow", may(Update, Volumes)),
+    post("/volumes/{name}/expose", may(Expose, Volumes)),
+    post("/volumes/{name}/take-back", may(Expose, Volumes)),
+    get("/volumes/{name}/delete", may(Delete, Volumes)),
+    post("/volumes/{name}/delete", may(Delete, Volumes)),
+    get("/images", may(List, BackingImages)),
+    post("/images", may(Create, BackingImages)),
+    get("/fragments/images", may(List, BackingImages)),
+    get("/images/new", may(Create, BackingImages)),
+    get("/images/{name}", may(Get, BackingImages)),
+    get("/fragments/images/{name}", may(Get, BackingImages)),
+    post("/images/{name}/copy", may(Create, BackingImages)),
+    get("/images/{name}/delete", may(Delete, BackingImages)),
+    post("/images/{name}/delete", may(Delete, BackingImages)),
+    get("/images/{name}/download", may(Get, BackingImages)),
+    post("/uploads", may(Create, BackingImages)),
+    get("/uploads/{disk}/{name}/{uuid}", may(Create, BackingImages)),
+    put("/uploads/{disk}/{name}/{uuid}", may(Create, BackingImages)),
+    get("/snapshots", may(List, Snapshots)),
+    get("/fragments/snapshots", may(List, Snapshots)),
+    get("/snapshots/{name}/delete", may(Delete, Snapshots)),
+    post("/snapshots/{name}/delete", may(Delete, Snapshots)),
+    get("/backups", may(List, Backups)),
+    get("/disks", may(List, Disks)),
+    get("/fragments/disks", may(List, Disks)),
+    get("/events", may(List, Events)),
+    get("/fragments/events", may(List, Events)),
+];
+
+const fn may(verb: Verb, resource: Resource) -> Need {
+    Need::May(verb, resource)
+}
+
+const fn get(path: &'static str, need: Need) -> Route {
+    route(Method::GET, path, need)
+}
+
+const fn post(path: &'static str, need: Need) -> Route {
+    route(Method::POST, path, need)
+}
+
+const fn put(path: &'static str, need: Need) -> Route {
+    route(Method::PUT, path, need)
+}
+
+const fn route(method: Method, path: &'static str, need: Need) -> Route {
+    Route { method, path, need }
+}
 
 /// What this route asks; `None`: it has no line.
 pub fn need(method: &Method, path: &str) -> Option<Need> {
@@ -107,11 +175,16 @@ pub fn need(method: &Method, path: &str) -> Option<Need> {
     ROUTES.iter().find(line).map(|route| route.need)
 }
 
+/// The name of who uses it where nobody is asked to sign in.
+pub const LOCAL_USER: &str = "local user";
+
 /// Somebody who is signed in. In the extensions of each request that asks more than [`Need::Nothing`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Person {
-    /// As the API server, the proxy or the file calls them; `local user` without any.
+    /// As the API server, the proxy or the file calls them; [`LOCAL_USER`] without any.
     pub name: String,
     /// Their groups.
     pub groups: Vec<String>,
+    /// Whether they have signed in here, and so can sign out.
+    pub signed_in: bool,
 }

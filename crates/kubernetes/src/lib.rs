@@ -10,7 +10,7 @@
 //! | `condition` | conditions in a status |
 //! | `election`, `lease` | which of several processes works: decisions, and the Lease that they stand in |
 //! | `events` | what `kubectl describe` says of an object |
-//! | `review` | from a token of a ServiceAccount to the pod that has it |
+//! | `review` | from a token to the pod or the person that has it, and what a person may do |
 //!
 //! What the answers are used for is not known here. Neither tokens nor the contents of Secrets are in any error, log
 //! line or `Debug` text.
@@ -35,4 +35,4 @@ pub use events::{Events, Level, Regarding};
 pub use lease::Leadership;
 pub use objects::{Change, Entries, Kind, Stored, Written};
 pub use resource::{Created, Listed, Object, Resource, Unreadable};
-pub use review::{Reviewed, TokenPod};
+pub use review::{Reviewed, TokenPod, User};

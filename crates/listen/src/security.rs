@@ -7,8 +7,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
+use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
 use trust::held::{H2, HTTP1, Proof};
 use trust::{Caller, Held, LonghornTls};
 
@@ -23,6 +26,8 @@ const GOAWAY: u8 = 7;
 const INADEQUATE_SECURITY: u8 = 0xc;
 /// What everybody without TLS is told.
 const NEEDS_TLS: &str = "this port needs TLS and a certificate of this cluster";
+/// What a browser without TLS is told where people are served.
+const NEEDS_HTTPS: &str = "this port needs TLS: write https:// in front of its address";
 const HEADERS: u8 = 1;
 /// Frames before a request, and bytes of one, that are read to tell a client why it is refused.
 const FRAMES_MAX: usize = 16;
@@ -43,6 +48,8 @@ pub struct Security {
     pub plain: bool,
     /// Longhorn's certificates, where its control plane may call with them.
     pub longhorn: Option<Arc<LonghornTls>>,
+    /// A certificate that browsers know, as it is now; clients show none. Nothing else is spoken then.
+    pub people: Option<watch::Receiver<Arc<ServerConfig>>>,
 }
 
 impl Security {
@@ -53,6 +60,7 @@ impl Security {
             proof: Proof::Required,
             plain: true,
             longhorn: None,
+            people: None,
         }
     }
 }
@@ -72,6 +80,10 @@ pub(crate) async fn meet(
     stream: TcpStream,
     protocol: Protocol,
 ) -> io::Result<Option<Known>> {
+    if let Some(certificate) = &security.people {
+        let config = certificate.borrow().clone();
+        return of_a_person(config, stream).await;
+    }
     if security.held.is_none() && security.longhorn.is_none() {
         if !security.plain {
             return Ok(None);
@@ -86,7 +98,7 @@ pub(crate) async fn meet(
         if security.plain {
             return anybody(stream, protocol).await;
         }
-        tokio::time::timeout(LAST_WORDS, refuse(stream, protocol)).await??;
+        tokio::time::timeout(LAST_WORDS, refuse(stream, protocol, NEEDS_TLS)).await??;
         return Ok(None);
     }
     let inside = match protocol {
@@ -118,6 +130,24 @@ pub(crate) async fn meet(
     }))
 }
 
+/// Somebody with a browser.
+async fn of_a_person(config: Arc<ServerConfig>, stream: TcpStream) -> io::Result<Option<Known>> {
+    let mut first = [0];
+    if stream.peek(&mut first).await? == 0 {
+        return Ok(None);
+    }
+    if first[0] != HANDSHAKE {
+        let told = refuse(stream, Protocol::Http1, NEEDS_HTTPS);
+        tokio::time::timeout(LAST_WORDS, told).await??;
+        return Ok(None);
+    }
+    Ok(Some(Known {
+        stream: Box::new(TlsAcceptor::from(config).accept(stream).await?),
+        caller: Caller::Anybody,
+        good_for: None,
+    }))
+}
+
 /// Somebody without TLS, who says hello first.
 async fn anybody(stream: TcpStream, protocol: Protocol) -> io::Result<Option<Known>> {
     if protocol == Protocol::Grpc && !says_hello(&stream).await? {
@@ -145,10 +175,10 @@ pub(crate) fn meet_local(stream: UnixStream) -> io::Result<Option<Known>> {
 }
 
 /// Tells a client without TLS in its own protocol why it is not served.
-async fn refuse(mut stream: TcpStream, protocol: Protocol) -> io::Result<()> {
+async fn refuse(mut stream: TcpStream, protocol: Protocol, why: &str) -> io::Result<()> {
     let words = match protocol {
         Protocol::Http1 => {
-            let body = format!("{NEEDS_TLS}\n");
+            let body = format!("{why}\n");
             format!(
                 "HTTP/1.1 426 Upgrade Required\r\nUpgrade: TLS/1.3, HTTP/1.1\r\n\
                  Content-Type: text/plain\r\nContent-Length: {}\r\nConnection: upgrade, close\r\n\r\n{body}",
@@ -160,11 +190,11 @@ async fn refuse(mut stream: TcpStream, protocol: Protocol) -> io::Result<()> {
             stream.write_all(SETTINGS).await?;
             // Nobody asks: it is told all the same.
             let _ = tokio::time::timeout(FIRST_WORDS, until_asked(&mut stream)).await;
-            let length = u8::try_from(8 + NEEDS_TLS.len()).unwrap_or(8);
+            let length = u8::try_from(8 + why.len()).unwrap_or(8);
             let mut words = Vec::new();
             words.extend([0, 0, length, GOAWAY, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
             words.extend([0, 0, 0, INADEQUATE_SECURITY]);
-            words.extend(&NEEDS_TLS.as_bytes()[..usize::from(length) - 8]);
+            words.extend(&why.as_bytes()[..usize::from(length) - 8]);
             words
         }
     };

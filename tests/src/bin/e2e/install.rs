@@ -110,7 +110,8 @@ pub(crate) fn row_219_the_chart_is_checked(cluster: &Cluster) {
         (
             "everything",
             "flexvolume.enabled=true,rancherAlias.enabled=true,snapshots.enabled=true,groupSnapshots.enabled=true,disks={/mnt/a,/mnt/b},\
-             backup.targets[0].name=default,backup.targets[0].address=s3://backups@us-east-1/a/,backup.targets[0].secret=s",
+             backup.targets[0].name=default,backup.targets[0].address=s3://backups@us-east-1/a/,backup.targets[0].secret=s,\
+             ui.enabled=true,ui.ingress.enabled=true,ui.ingress.host=ui.example.org",
         ),
     ] {
         let mut arguments = vec!["template", "release", &chart, "-n", "longhorn-system"];
@@ -149,6 +150,10 @@ pub(crate) fn row_219_the_chart_is_checked(cluster: &Cluster) {
             "choose one",
         ),
         ("tls.existingCA=A/b", "existingCA"),
+        ("ui.enabled=true,ui.auth.mode=none", "mode"),
+        ("ui.enabled=true,ui.auth.mode=basic,ui.auth.secret=a", "ui.tls.secret"),
+        ("ui.enabled=true,ui.auth.mode=header", "ui.auth.secret"),
+        ("ui.enabled=true,ui.ingress.enabled=true", "ui.ingress.host"),
         (
             "backup.targets[0].name=a,backup.targets[0].address=vfs:///x",
             "address",
@@ -162,6 +167,9 @@ pub(crate) fn row_219_the_chart_is_checked(cluster: &Cluster) {
     for values in [
         "driverName=driver.v2",
         "tls.enabled=false",
+        "ui.enabled=true,tls.enabled=false",
+        "ui.enabled=true,ui.auth.mode=basic,ui.auth.secret=users,ui.tls.secret=certificate",
+        "ui.enabled=true,ui.auth.mode=header,ui.auth.secret=proxy,ui.hosts={ui.example.org}",
         "tls.existingCA=company",
         "certManager.enabled=true,certManager.issuerRef.name=company",
         "manager.env[0].name=HTTPS_PROXY,manager.env[0].value=http://proxy:3128",
