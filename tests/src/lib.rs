@@ -51,8 +51,8 @@ pub mod server;
 pub mod sockets;
 pub mod ssync;
 pub mod stuck;
-pub mod vm;
 pub mod ui;
+pub mod vm;
 pub mod wait;
 pub mod web;
 

@@ -223,7 +223,9 @@ fn the_examples_of_backups_name_what_there_is() {
 fn the_component_and_the_value_of_the_ui_do_the_same() {
     let folder = "deploy/kustomize/components/ui";
     let files = ["ui", "rbac", "people", "networkpolicy"];
-    let component = files.map(|file| text(&format!("{folder}/{file}.yaml"))).concat();
+    let component = files
+        .map(|file| text(&format!("{folder}/{file}.yaml")))
+        .concat();
     let chart = text(&format!("{TEMPLATES}/ui.yaml"));
     let shared = text(&format!("{TEMPLATES}/_helpers.tpl"));
     let program = help(&programs::ui(), &[]);
@@ -232,7 +234,10 @@ fn the_component_and_the_value_of_the_ui_do_the_same() {
         words.any(|word| word.trim_end_matches([',', ']']) == flag)
     };
     let mut told = flags(&chart, "longhorn-ui");
-    told.extend(flags(&format!("image: longhorn-ui\n{shared}"), "longhorn-ui"));
+    told.extend(flags(
+        &format!("image: longhorn-ui\n{shared}"),
+        "longhorn-ui",
+    ));
     let flags = flags(&component, "longhorn-ui");
     assert!(flags.len() >= 7, "{flags:?}");
     for flag in &flags {
@@ -244,9 +249,17 @@ fn the_component_and_the_value_of_the_ui_do_the_same() {
     let said = |manifest: &str| {
         let lines = manifest.lines().map(str::trim);
         let lines = lines.filter(|line| {
-            ["- apiGroups:", "resources: [", "verbs:", "allowPrivilege", "readOnly", "drop:", "runAs"]
-                .iter()
-                .any(|start| line.starts_with(start))
+            [
+                "- apiGroups:",
+                "resources: [",
+                "verbs:",
+                "allowPrivilege",
+                "readOnly",
+                "drop:",
+                "runAs",
+            ]
+            .iter()
+            .any(|start| line.starts_with(start))
         });
         lines.map(str::to_owned).collect::<Vec<_>>()
     };
@@ -255,7 +268,10 @@ fn the_component_and_the_value_of_the_ui_do_the_same() {
     // Whom the UI may ask about anything, and nothing else.
     let (own, _) = chart.split_once("longhorn-base-image-viewer").unwrap();
     let rights: Vec<&str> = own.lines().filter(|line| line.contains("verbs:")).collect();
-    assert!(rights.iter().all(|line| line.trim() == "verbs: [create]"), "{rights:?}");
+    assert!(
+        rights.iter().all(|line| line.trim() == "verbs: [create]"),
+        "{rights:?}"
+    );
     for manifest in [&component, &chart] {
         let version = format!("longhornio/longhorn-ui:v{}", env!("CARGO_PKG_VERSION"));
         assert!(manifest.contains(&version) || manifest.contains("\"longhorn-ui\""));
@@ -280,7 +296,10 @@ fn the_roles_of_people_are_those_that_the_ui_asks_about() {
     let (_, editor) = people.split_once("longhorn-base-image-editor").unwrap();
     let listed: Vec<&str> = editor.split(['[', ']', ',', ' ', '\n']).collect();
     for word in words {
-        assert!(listed.contains(&word.as_str()), "the role of editors lacks {word}");
+        assert!(
+            listed.contains(&word.as_str()),
+            "the role of editors lacks {word}"
+        );
     }
     assert!(people.contains("verbs: [get, list]\n"));
 }

@@ -61,7 +61,11 @@ fn unexpose(plugin: &Plugin, volume: &str) -> Result<(), Status> {
 }
 
 fn list(plugin: &Plugin) -> Vec<pb::Exposed> {
-    let listed = block_on(plugin.node_service().list_exposed(pb::ListExposedRequest {}));
+    let listed = block_on(
+        plugin
+            .node_service()
+            .list_exposed(pb::ListExposedRequest {}),
+    );
     listed.unwrap().into_inner().exposed
 }
 
@@ -86,7 +90,8 @@ fn assert_gone(node: &Node, sandbox: &Sandbox, volume: &str) {
     assert!(name(sandbox, volume).symlink_metadata().is_err());
     assert_eq!(published(node, volume), []);
     let files = |dir: &Path| {
-        let all = fs::read_dir(dir).map(|all| all.flatten().filter(|one| one.path().is_file()).count());
+        let all =
+            fs::read_dir(dir).map(|all| all.flatten().filter(|one| one.path().is_file()).count());
         all.unwrap_or_default()
     };
     let state = node.plugin.exposed_state();
@@ -112,7 +117,10 @@ fn write(path: &Path, byte: u8) {
 
 fn read(path: &Path) -> u8 {
     let mut bytes = [0; 4096];
-    File::open(path).unwrap().read_exact_at(&mut bytes, MIB).unwrap();
+    File::open(path)
+        .unwrap()
+        .read_exact_at(&mut bytes, MIB)
+        .unwrap();
     assert!(bytes.iter().all(|byte| *byte == bytes[0]));
     bytes[0]
 }
@@ -121,7 +129,9 @@ fn read(path: &Path) -> u8 {
 #[track_caller]
 fn wait_for(node: &Node, sandbox: &Sandbox, volume: &str, byte: u8) {
     wait::until("the volume is exposed again", || {
-        let found = list(&node.plugin).into_iter().find(|one| one.volume == volume)?;
+        let found = list(&node.plugin)
+            .into_iter()
+            .find(|one| one.volume == volume)?;
         let path = name(sandbox, volume);
         if !found.path.is_empty() && found.troubles.is_empty() {
             assert_eq!(Path::new(&found.path), path);
@@ -134,7 +144,11 @@ fn wait_for(node: &Node, sandbox: &Sandbox, volume: &str, byte: u8) {
 
 #[test]
 fn row_421_what_is_written_without_a_pod_a_pod_finds() {
-    needs!(Need::Root, Need::FileSystem("ext4"), Need::FileSystem("xfs"));
+    needs!(
+        Need::Root,
+        Need::FileSystem("ext4"),
+        Need::FileSystem("xfs")
+    );
     let sandbox = Sandbox::new("exposed-pod");
     let node = Node::new(&sandbox, FileSystem::Xfs);
     let plugin = &node.plugin;
@@ -171,7 +185,11 @@ fn row_421_what_is_written_without_a_pod_a_pod_finds() {
     let shown = expose_as(plugin, &volume, true, device).unwrap();
     assert!(shown.read_only);
     assert!(File::options().write(true).open(&path).is_err());
-    refused(expose(plugin, &volume), Code::AlreadyExists, &[&volume, "reading only"]);
+    refused(
+        expose(plugin, &volume),
+        Code::AlreadyExists,
+        &[&volume, "reading only"],
+    );
     unexpose(plugin, &volume).unwrap();
     plugin.delete(&made).unwrap();
     assert_eq!(devices(&node), Vec::new());
@@ -179,16 +197,26 @@ fn row_421_what_is_written_without_a_pod_a_pod_finds() {
 
 #[test]
 fn row_422_pods_and_others_never_use_a_volume_at_once() {
-    needs!(Need::Root, Need::FileSystem("ext4"), Need::FileSystem("xfs"));
+    needs!(
+        Need::Root,
+        Need::FileSystem("ext4"),
+        Need::FileSystem("xfs")
+    );
     let sandbox = Sandbox::new("exposed-one");
     let node = Node::new(&sandbox, FileSystem::Xfs);
     let plugin = &node.plugin;
-    let mut made = plugin.provision(&claim("pvc-exposed-one", 64 * MIB, &[])).unwrap();
+    let mut made = plugin
+        .provision(&claim("pvc-exposed-one", 64 * MIB, &[]))
+        .unwrap();
     let volume = made.volume.volume_id.clone();
     let way_out = ["unexpose", volume.as_str()];
     // What CSI was told while it had the volume it may still say when somebody else has it.
     plugin.attach(&mut made).unwrap();
-    refused(expose(plugin, &volume), Code::FailedPrecondition, &[&volume, "pods", "unpublish"]);
+    refused(
+        expose(plugin, &volume),
+        Code::FailedPrecondition,
+        &[&volume, "pods", "unpublish"],
+    );
     assert_eq!(list(plugin), Vec::new());
     let stale = made.clone();
     plugin.detach(&made).unwrap();
@@ -212,7 +240,13 @@ fn row_422_pods_and_others_never_use_a_volume_at_once() {
     plugin.detach(&made).unwrap();
     assert_eq!(published(&node, &volume), [Use::Device]);
     let listed = block_on(plugin.controller().list_volumes(Default::default()));
-    let status = listed.unwrap().into_inner().entries.remove(0).status.unwrap();
+    let status = listed
+        .unwrap()
+        .into_inner()
+        .entries
+        .remove(0)
+        .status
+        .unwrap();
     assert_eq!(status.published_node_ids, Vec::<String>::new());
     unexpose(plugin, &volume).unwrap();
     assert_gone(&node, &sandbox, &volume);
@@ -226,7 +260,10 @@ fn row_422_pods_and_others_never_use_a_volume_at_once() {
         Code::FailedPrecondition,
         &[&volume, "staged for pods"],
     );
-    assert_eq!((list(plugin), published(&node, &volume)), (Vec::new(), Vec::new()));
+    assert_eq!(
+        (list(plugin), published(&node, &volume)),
+        (Vec::new(), Vec::new())
+    );
     plugin.unstage(&made).unwrap();
     plugin.delete(&made).unwrap();
 }
@@ -246,7 +283,9 @@ fn row_422_flexvolume_leaves_what_is_exposed_alone() {
         &[VOLUME, "pods"],
     );
     driver.unmount("pod", VOLUME).success();
-    node.manager.create_volume("exposed-flex-2", "", 64 * MIB).unwrap();
+    node.manager
+        .create_volume("exposed-flex-2", "", 64 * MIB)
+        .unwrap();
     expose(&node.plugin, "exposed-flex-2").unwrap();
     let (_, answer) = driver.mount("pod", "exposed-flex-2", &size);
     answer.failure(&["exposed-flex-2"]);
@@ -260,11 +299,15 @@ fn row_422_of_callers_at_once_one_kind_has_the_volume() {
     let sandbox = Sandbox::new("exposed-race");
     let node = Node::new(&sandbox, FileSystem::Xfs);
     let plugin = &node.plugin;
-    let made = plugin.provision(&claim("pvc-exposed-race", 64 * MIB, &[])).unwrap();
+    let made = plugin
+        .provision(&claim("pvc-exposed-race", 64 * MIB, &[]))
+        .unwrap();
     let volume = made.volume.volume_id.clone();
     for _ in 0..8 {
         let (exposed, attached) = std::thread::scope(|scope| {
-            let callers: Vec<_> = (0..3).map(|_| scope.spawn(|| expose(plugin, &volume))).collect();
+            let callers: Vec<_> = (0..3)
+                .map(|_| scope.spawn(|| expose(plugin, &volume)))
+                .collect();
             let mut claim = made.clone();
             let attached = plugin.attach(&mut claim);
             let exposed: Vec<_> = callers.into_iter().map(|one| one.join().unwrap()).collect();
@@ -356,14 +399,21 @@ fn row_424_after_a_boot_the_node_exposes_again() {
     start(&mut node, &sandbox, "");
     wait_for(&node, &sandbox, VOLUME, 7);
     // The disk comes later than the plugin, and somebody has taken the publication back meanwhile.
-    let (volumes, aside) = (node.disk.dir().join("volumes"), node.disk.dir().join("aside"));
+    let (volumes, aside) = (
+        node.disk.dir().join("volumes"),
+        node.disk.dir().join("aside"),
+    );
     reboot(&mut node);
     fs::rename(&volumes, &aside).unwrap();
     start(&mut node, &sandbox, "");
     wait::until("the trouble is told", || {
         let shown = list(&node.plugin).swap_remove(0);
         assert_eq!(shown.path, "");
-        shown.troubles.iter().any(|why| why.contains("no file")).then_some(())
+        shown
+            .troubles
+            .iter()
+            .any(|why| why.contains("no file"))
+            .then_some(())
     });
     fs::rename(&aside, &volumes).unwrap();
     wait_for(&node, &sandbox, VOLUME, 7);
@@ -372,7 +422,11 @@ fn row_424_after_a_boot_the_node_exposes_again() {
     assert_gone(&node, &sandbox, VOLUME);
     // One whose record a failing disk spoilt is told, and taken back.
     expose(&node.plugin, VOLUME).unwrap();
-    fs::write(node.plugin.exposed_state().join(format!("{VOLUME}.json")), "{").unwrap();
+    fs::write(
+        node.plugin.exposed_state().join(format!("{VOLUME}.json")),
+        "{",
+    )
+    .unwrap();
     let shown = list(&node.plugin).swap_remove(0);
     assert!(shown.troubles[0].contains("not readable"), "{shown:?}");
     unexpose(&node.plugin, VOLUME).unwrap();
@@ -435,7 +489,9 @@ fn row_425_a_plugin_killed_at_any_step_converges() {
             wait_for(&node, &sandbox, VOLUME, 7);
             unexpose(&node.plugin, VOLUME).unwrap();
         }
-        wait::until("it is taken back", || published(&node, VOLUME).is_empty().then_some(()));
+        wait::until("it is taken back", || {
+            published(&node, VOLUME).is_empty().then_some(())
+        });
         assert_gone(&node, &sandbox, VOLUME);
     }
 }
@@ -448,7 +504,10 @@ fn row_426_it_is_taken_back_on_a_full_disk_and_without_its_file() {
     let mut node = with_volume(&sandbox, VOLUME);
     let state = sandbox.make_dir("state");
     let options = ["-t", "tmpfs", "-o", "size=64k", "tmpfs"];
-    command::run("mount", options.into_iter().chain([state.to_str().unwrap()]));
+    command::run(
+        "mount",
+        options.into_iter().chain([state.to_str().unwrap()]),
+    );
     node.plugin.process.terminate();
     let records = state.join("attachments").display().to_string();
     let more = ["--node-state", records.as_str()];
@@ -456,13 +515,18 @@ fn row_426_it_is_taken_back_on_a_full_disk_and_without_its_file() {
     expose(&node.plugin, VOLUME).unwrap();
     let record = state.join(format!("exposed/{VOLUME}.json"));
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-    assert_eq!((mode(&record), mode(record.parent().unwrap())), (0o600, 0o700));
+    assert_eq!(
+        (mode(&record), mode(record.parent().unwrap())),
+        (0o600, 0o700)
+    );
     let full = File::create(state.join("filler")).unwrap();
     let mut at = 0;
     while full.write_all_at(&[1; 4096], at).is_ok() {
         at += 4096;
     }
-    node.manager.create_volume("exposed-full-2", "", 64 * MIB).unwrap();
+    node.manager
+        .create_volume("exposed-full-2", "", 64 * MIB)
+        .unwrap();
     refused(
         expose(&node.plugin, "exposed-full-2"),
         Code::ResourceExhausted,
@@ -474,11 +538,17 @@ fn row_426_it_is_taken_back_on_a_full_disk_and_without_its_file() {
     fs::remove_file(&file).unwrap();
     wait::until("the trouble is told", || {
         let troubles = list(&node.plugin).swap_remove(0).troubles;
-        troubles.iter().any(|why| why.contains("deleted")).then_some(())
+        troubles
+            .iter()
+            .any(|why| why.contains("deleted"))
+            .then_some(())
     });
     unexpose(&node.plugin, VOLUME).unwrap();
     unexpose(&node.plugin, VOLUME).unwrap();
-    assert_eq!((list(&node.plugin), devices(&node)), (Vec::new(), Vec::new()));
+    assert_eq!(
+        (list(&node.plugin), devices(&node)),
+        (Vec::new(), Vec::new())
+    );
     assert!(!record.exists() && !record.with_extension("owed").exists());
 }
 
@@ -495,10 +565,20 @@ fn row_427_a_manager_that_is_away_holds_up_nothing_that_is_taken_back() {
     expose(&node.plugin, VOLUME).unwrap_err();
     write(&name(&sandbox, VOLUME), 7);
     unexpose(&node.plugin, VOLUME).unwrap();
-    assert_eq!((list(&node.plugin), devices(&node)), (Vec::new(), Vec::new()));
+    assert_eq!(
+        (list(&node.plugin), devices(&node)),
+        (Vec::new(), Vec::new())
+    );
     assert!(name(&sandbox, VOLUME).symlink_metadata().is_err());
-    refused(expose(&node.plugin, VOLUME), Code::Unavailable, &["manager"]);
-    assert_eq!((list(&node.plugin), devices(&node)), (Vec::new(), Vec::new()));
+    refused(
+        expose(&node.plugin, VOLUME),
+        Code::Unavailable,
+        &["manager"],
+    );
+    assert_eq!(
+        (list(&node.plugin), devices(&node)),
+        (Vec::new(), Vec::new())
+    );
     // It comes back at another address.
     node.manager = Manager::start(&sandbox, &Options::new(node.disk.dir()));
     assert_eq!(published(&node, VOLUME), [Use::Device]);
@@ -517,7 +597,11 @@ fn row_427_a_manager_that_is_away_holds_up_nothing_that_is_taken_back() {
 #[test]
 fn row_428_a_device_grows_while_it_is_mounted() {
     const VOLUME: &str = "exposed-grown";
-    needs!(Need::Root, Need::FileSystem("ext4"), Need::FileSystem("xfs"));
+    needs!(
+        Need::Root,
+        Need::FileSystem("ext4"),
+        Need::FileSystem("xfs")
+    );
     let sandbox = Sandbox::new("exposed-grown");
     let node = with_volume(&sandbox, VOLUME);
     let path = PathBuf::from(expose(&node.plugin, VOLUME).unwrap().path);
@@ -541,16 +625,28 @@ fn row_428_a_device_grows_while_it_is_mounted() {
 #[test]
 fn row_429_a_device_in_use_stays_as_it_was() {
     const VOLUME: &str = "exposed-used";
-    needs!(Need::Root, Need::FileSystem("ext4"), Need::FileSystem("xfs"));
+    needs!(
+        Need::Root,
+        Need::FileSystem("ext4"),
+        Need::FileSystem("xfs")
+    );
     let sandbox = Sandbox::new("exposed-used");
     let node = with_volume(&sandbox, VOLUME);
     let shown = expose(&node.plugin, VOLUME).unwrap();
     let path = PathBuf::from(&shown.path);
     // Somebody has it open, for himself or not.
     let open = File::open(&path).unwrap();
-    refused(unexpose(&node.plugin, VOLUME), Code::FailedPrecondition, &["in use"]);
+    refused(
+        unexpose(&node.plugin, VOLUME),
+        Code::FailedPrecondition,
+        &["in use"],
+    );
     drop(open);
-    assert_eq!(list(&node.plugin), [shown.clone()], "it does not go with its last user");
+    assert_eq!(
+        list(&node.plugin),
+        [shown.clone()],
+        "it does not go with its last user"
+    );
     let point = sandbox.make_dir("mounted");
     command::run("mkfs.ext4", [Path::new("-q"), &path]);
     command::run("mount", [&path, &point]);
@@ -567,11 +663,19 @@ fn row_429_a_device_in_use_stays_as_it_was() {
     let url = format!("unix:{}", node.plugin.node_socket().display());
     let run = |arguments: &[&str]| {
         let mut command = Command::new(programs::manager());
-        let output = command.arg("node").args(arguments).args(["--url", &url]).output().unwrap();
+        let output = command
+            .arg("node")
+            .args(arguments)
+            .args(["--url", &url])
+            .output()
+            .unwrap();
         (output.status.success(), command::words(&output))
     };
     let (done, words) = run(&["exposed", "-o", "table"]);
-    assert!(done && words.contains(&shown.path) && words.contains("TROUBLE"), "{words}");
+    assert!(
+        done && words.contains(&shown.path) && words.contains("TROUBLE"),
+        "{words}"
+    );
     let (done, words) = run(&["expose", VOLUME, "--block-device"]);
     assert!(done && words.contains(&shown.device), "{words}");
     let (done, words) = run(&["expose", VOLUME]);

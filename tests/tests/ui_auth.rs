@@ -63,7 +63,16 @@ fn people(sandbox: &Sandbox) -> KubeApi {
         "rules":[{"apiGroups":["baseimage.longhorn.io"],"resources":["volumes"],"verbs":["get","list"]}]}"#;
     api.kubectl(&["create", "-f", "-"], rule);
     let bob = format!("--serviceaccount={NAMESPACE}:bob");
-    api.kubectl(&["create", "clusterrolebinding", "bob", "--clusterrole=looks", &bob], "");
+    api.kubectl(
+        &[
+            "create",
+            "clusterrolebinding",
+            "bob",
+            "--clusterrole=looks",
+            &bob,
+        ],
+        "",
+    );
     api
 }
 
@@ -79,16 +88,25 @@ fn start(sandbox: &Sandbox, api: &KubeApi, more: &[&str]) -> Ui {
     let mut arguments = vec!["--service-account", &account, "--manager", "127.0.0.1:1"];
     arguments.extend(more);
     let environment = api.environment();
-    let environment = environment.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let environment = environment
+        .each_ref()
+        .map(|(name, value)| (*name, value.as_str()));
     Ui::start(sandbox, "ui", &arguments, &environment)
 }
 
 fn token(api: &KubeApi, name: &str) -> String {
-    api.kubectl(&["create", "token", name], "").trim().to_owned()
+    api.kubectl(&["create", "token", name], "")
+        .trim()
+        .to_owned()
 }
 
 fn sign_in(ui: &Ui, token: &str) -> String {
-    let answer = ui.ask("POST", "/login", &[], &format!("token={token}&next=/volumes"));
+    let answer = ui.ask(
+        "POST",
+        "/login",
+        &[],
+        &format!("token={token}&next=/volumes"),
+    );
     assert_eq!(answer.status, 303, "{answer:?}");
     assert_eq!(answer.header("location"), Some("/volumes"));
     answer.cookie()
@@ -111,7 +129,11 @@ fn row_480_no_route_is_served_without_the_right_that_it_asks() {
         let own = ["/login", "/logout", "/healthz"].contains(&path.as_str());
         // Nobody.
         let nobody = ui.ask(method, path, &[], "");
-        for header in ["content-security-policy", "x-content-type-options", "referrer-policy"] {
+        for header in [
+            "content-security-policy",
+            "x-content-type-options",
+            "referrer-policy",
+        ] {
             assert!(nobody.header(header).is_some(), "{name}: {nobody:?}");
         }
         let refused = if method == "GET" { 303 } else { 401 };
@@ -137,11 +159,18 @@ fn row_480_no_route_is_served_without_the_right_that_it_asks() {
         assert_eq!(eve, 403, "{name}");
         let looks = ["get volumes", "list volumes"].contains(&route.right.as_str());
         assert_eq!(bob == 403, !looks, "{name} ({}): {bob}", route.right);
-        assert!(![401, 403, 303].contains(&ada) || method == "POST", "{name}: {ada}");
+        assert!(
+            ![401, 403, 303].contains(&ada) || method == "POST",
+            "{name}: {ada}"
+        );
         assert_ne!(ada, 403, "{name}");
     }
     let said = ui.ask("GET", "/disks", &[("Cookie", &cookies[1])], "");
-    assert!(said.body.contains("disks.baseimage.longhorn.io"), "{}", said.body);
+    assert!(
+        said.body.contains("disks.baseimage.longhorn.io"),
+        "{}",
+        said.body
+    );
 }
 
 #[test]
@@ -151,11 +180,21 @@ fn row_481_what_is_no_token_lets_nobody_in_and_no_secret_is_logged() {
     }
     let sandbox = Sandbox::new("ui-token");
     let api = people(&sandbox);
-    let ui = start(&sandbox, &api, &["--auth", "kubernetes", "--log-level", "debug"]);
+    let ui = start(
+        &sandbox,
+        &api,
+        &["--auth", "kubernetes", "--log-level", "debug"],
+    );
     let good = token(&api, "ada");
     let other = api.token("ada", None, "somebody-else");
     let other = fs::read_to_string(other).unwrap();
-    for wrong in ["", "x", other.trim(), &good[..good.len() - 8], &"x".repeat(20_000)] {
+    for wrong in [
+        "",
+        "x",
+        other.trim(),
+        &good[..good.len() - 8],
+        &"x".repeat(20_000),
+    ] {
         let answer = ui.ask("POST", "/login", &[], &format!("token={wrong}"));
         assert_eq!(answer.status, 401, "{answer:?}");
         assert!(answer.header("set-cookie").is_none());
@@ -168,7 +207,9 @@ fn row_481_what_is_no_token_lets_nobody_in_and_no_secret_is_logged() {
     let look = || ui.ask("GET", "/volumes", &[("Cookie", &cookie)], "").status;
     assert_ne!(look(), 403);
     api.kubectl(&["delete", "clusterrolebinding", "ada"], "");
-    wait::until("ada may not look any more", || (look() == 403).then_some(()));
+    wait::until("ada may not look any more", || {
+        (look() == 403).then_some(())
+    });
     let answer = ui.ask("POST", "/logout", &[("Cookie", &cookie)], "");
     assert_eq!(answer.header("location"), Some("/login"));
     assert_eq!(look(), 303);
@@ -177,7 +218,10 @@ fn row_481_what_is_no_token_lets_nobody_in_and_no_secret_is_logged() {
     for secret in [good.as_str(), other.trim(), word] {
         assert!(!log.contains(secret), "the log has a secret");
     }
-    assert!(log.contains("system:serviceaccount:longhorn-system:ada"), "{log}");
+    assert!(
+        log.contains("system:serviceaccount:longhorn-system:ada"),
+        "{log}"
+    );
 }
 
 #[test]
@@ -190,15 +234,31 @@ fn row_482_without_the_api_server_nobody_is_let_in_and_it_is_said() {
     sandbox.write("account/ca.crt", authority.cert.pem());
     let account = sandbox.path("account").display().to_string();
     let port = e2e::ports::free().port().to_string();
-    let environment = [("KUBERNETES_SERVICE_HOST", "127.0.0.1"), ("KUBERNETES_SERVICE_PORT", port.as_str())];
-    let secret = sandbox.write("secret", "0123456789abcdef\n").display().to_string();
+    let environment = [
+        ("KUBERNETES_SERVICE_HOST", "127.0.0.1"),
+        ("KUBERNETES_SERVICE_PORT", port.as_str()),
+    ];
+    let secret = sandbox
+        .write("secret", "0123456789abcdef\n")
+        .display()
+        .to_string();
     let arguments = [
-        "--service-account", &account, "--manager", "127.0.0.1:1", "--auth", "header", "--proxy-secret", &secret,
+        "--service-account",
+        &account,
+        "--manager",
+        "127.0.0.1:1",
+        "--auth",
+        "header",
+        "--proxy-secret",
+        &secret,
     ];
     let ui = Ui::start(&sandbox, "ui", &arguments, &environment);
     let nobody = ui.ask("GET", "/volumes", &[("X-Forwarded-User", "ada")], "");
     assert_eq!(nobody.status, 401, "{nobody:?}");
-    let proxy = [("X-Forwarded-User", "ada"), ("X-Forwarded-Secret", "0123456789abcdef")];
+    let proxy = [
+        ("X-Forwarded-User", "ada"),
+        ("X-Forwarded-Secret", "0123456789abcdef"),
+    ];
     let away = ui.ask("GET", "/volumes", &proxy, "");
     assert_eq!(away.status, 503, "{away:?}");
     assert!(away.body.contains("does not answer"), "{}", away.body);
@@ -213,26 +273,46 @@ fn row_483_a_proxy_says_who_somebody_is_and_the_cluster_what_they_may() {
     let sandbox = Sandbox::new("ui-proxy");
     let api = people(&sandbox);
     let dev = "--group=dev";
-    api.kubectl(&["create", "clusterrolebinding", "dev", "--clusterrole=looks", dev], "");
+    api.kubectl(
+        &[
+            "create",
+            "clusterrolebinding",
+            "dev",
+            "--clusterrole=looks",
+            dev,
+        ],
+        "",
+    );
     let ui = start(&sandbox, &api, &["--auth", "header"]);
     let status = |headers: &[(&str, &str)], path: &str| ui.ask("GET", path, headers, "").status;
     assert_eq!(status(&[], "/volumes"), 401);
-    let carol = [("X-Forwarded-User", "carol"), ("X-Forwarded-Groups", "dev,system:masters")];
+    let carol = [
+        ("X-Forwarded-User", "carol"),
+        ("X-Forwarded-Groups", "dev,system:masters"),
+    ];
     assert!(![401, 403].contains(&status(&carol, "/volumes")));
     assert_eq!(status(&carol, "/disks"), 403);
-    assert_eq!(status(&[("X-Forwarded-User", "system:admin")], "/volumes"), 401);
+    assert_eq!(
+        status(&[("X-Forwarded-User", "system:admin")], "/volumes"),
+        401
+    );
 }
 
 #[test]
 fn row_484_the_program_does_not_start_where_everybody_could_do_everything() {
     let refused = |arguments: &[&str]| {
-        let output = Command::new(programs::ui()).args(arguments).output().unwrap();
+        let output = Command::new(programs::ui())
+            .args(arguments)
+            .output()
+            .unwrap();
         assert!(!output.status.success(), "{arguments:?}");
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
     let said = refused(&["--auth", "none", "--listen", "0.0.0.0:0"]);
     assert!(said.contains("listen at 127.0.0.1"), "{said}");
-    let said = refused(&["--auth", "basic", "--users", "/nothing", "--listen", "[::]:0"]);
+    let said = refused(&[
+        "--auth", "basic", "--users", "/nothing", "--listen", "[::]:0",
+    ]);
     assert!(said.contains("in the clear"), "{said}");
 }
 
@@ -248,7 +328,12 @@ fn row_485_passwords_are_of_a_file_and_a_certificate_is_replaced_while_it_runs()
             .stdout(std::process::Stdio::piped())
             .spawn()
             .unwrap();
-        child.stdin.take().unwrap().write_all(b"correct horse\n").unwrap();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(b"correct horse\n")
+            .unwrap();
         let output = child.wait_with_output().unwrap();
         assert!(output.status.success());
         String::from_utf8(output.stdout).unwrap()
@@ -264,9 +349,21 @@ fn row_485_passwords_are_of_a_file_and_a_certificate_is_replaced_while_it_runs()
     };
     let first = certificate("first.example");
     let known = fs::read(&first).unwrap();
-    let (crt, key) = (first.display().to_string(), sandbox.path("tls.key").display().to_string());
+    let (crt, key) = (
+        first.display().to_string(),
+        sandbox.path("tls.key").display().to_string(),
+    );
     let arguments = [
-        "--manager", "127.0.0.1:1", "--auth", "basic", "--users", &users, "--tls-cert", &crt, "--tls-key", &key,
+        "--manager",
+        "127.0.0.1:1",
+        "--auth",
+        "basic",
+        "--users",
+        &users,
+        "--tls-cert",
+        &crt,
+        "--tls-key",
+        &key,
     ];
     let ui = Ui::start(&sandbox, "ui", &arguments, &[]);
     let plain = ui.ask("GET", "/login", &[], "");
@@ -289,10 +386,16 @@ fn row_485_passwords_are_of_a_file_and_a_certificate_is_replaced_while_it_runs()
     let answer = String::from_utf8_lossy(&answer.stdout).into_owned();
     assert!(answer.starts_with("HTTP/1.1 303"), "{answer}");
     // Over TLS the cookie is for this very host and for nothing but TLS.
-    assert!(answer.contains("__Host-session=") && answer.contains("; Secure;"), "{answer}");
+    assert!(
+        answer.contains("__Host-session=") && answer.contains("; Secure;"),
+        "{answer}"
+    );
     let second = certificate("second.example");
     wait::until("the new certificate is shown", || {
-        curl(&second, &["URL/healthz"]).status.success().then_some(())
+        curl(&second, &["URL/healthz"])
+            .status
+            .success()
+            .then_some(())
     });
     assert!(!curl(&before, &["URL/healthz"]).status.success());
 }

@@ -151,7 +151,10 @@ pub(crate) fn row_219_the_chart_is_checked(cluster: &Cluster) {
         ),
         ("tls.existingCA=A/b", "existingCA"),
         ("ui.enabled=true,ui.auth.mode=none", "mode"),
-        ("ui.enabled=true,ui.auth.mode=basic,ui.auth.secret=a", "ui.tls.secret"),
+        (
+            "ui.enabled=true,ui.auth.mode=basic,ui.auth.secret=a",
+            "ui.tls.secret",
+        ),
         ("ui.enabled=true,ui.auth.mode=header", "ui.auth.secret"),
         ("ui.enabled=true,ui.ingress.enabled=true", "ui.ingress.host"),
         (
