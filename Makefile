@@ -8,7 +8,7 @@ export TOOLS
 export PATH := $(TOOLS)/bin:$(HOME)/.cargo/bin:$(PATH)
 export PYTHONPATH := $(TOOLS)/python
 
-.PHONY: help demo check test bench lint advisories nightly fuzz cross simulate deps images e2e e2e-storage vm-test flexvolume
+.PHONY: help demo check test bench lint advisories nightly fuzz cross simulate deps images e2e e2e-storage vm-test flexvolume kubectl
 
 help:
 	@echo "make demo          from a directory to two pods' volumes, with a real registry and web server; UI=1 ends with a web UI"
@@ -25,6 +25,7 @@ help:
 	@echo "make e2e-storage   the official External.Storage suite on it"
 	@echo "make vm-test       replicated volumes in guests with DRBD 9; DRBD_MODULE=FILE[:FILE…] names its modules"
 	@echo "make flexvolume    the FlexVolume executable, static, for this machine"
+	@echo "make kubectl       the plugin of kubectl, static, for this machine, as krew takes it"
 	@echo "make deps          installs what all of these need"
 
 # Runs a command, and prints every half minute that it is still running.
@@ -98,6 +99,23 @@ flexvolume:
 	@RUSTFLAGS="-C target-feature=+crt-static" \
 		$(ALOUD) cargo build --package flexvolume --profile $(STATIC_PROFILE) --target $(HOST)
 	@ls -l $(STATIC)/longhorn
+
+# The archive that krew installs, and the manifest that names it. Built for Linux alone: for others the sources
+# build there with `cargo build --package kubectl`.
+KREW = $(TARGET)/krew
+KREW_PLATFORM = linux-$(subst aarch64,arm64,$(subst x86_64,amd64,$(firstword $(subst -, ,$(HOST)))))
+KREW_VERSION = v$(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
+kubectl:
+	@scripts/deps build
+	@RUSTFLAGS="-C target-feature=+crt-static" \
+		$(ALOUD) cargo build --package kubectl --profile $(STATIC_PROFILE) --target $(HOST)
+	@mkdir -p $(KREW)
+	@tar -C $(CURDIR) --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -c LICENSE \
+		-C $(STATIC) kubectl-longhorn_image | gzip -n > $(KREW)/kubectl-longhorn_image-$(KREW_PLATFORM).tar.gz
+	@sum=$$(sha256sum $(KREW)/kubectl-longhorn_image-$(KREW_PLATFORM).tar.gz | cut -d' ' -f1) && \
+		sed -e 's/@VERSION@/$(KREW_VERSION)/g' -e "s/@SHA256_$(KREW_PLATFORM)@/$$sum/" \
+		deploy/krew/longhorn-image.yaml > $(KREW)/longhorn-image.yaml
+	@ls -l $(STATIC)/kubectl-longhorn_image $(KREW)/*.tar.gz
 
 fuzz: SECONDS ?= 60
 fuzz:

@@ -179,6 +179,21 @@ impl KubeApi {
         self.directory.join("account")
     }
 
+    /// kubectl itself.
+    pub fn kubectl_program() -> PathBuf {
+        bin().join("kubectl")
+    }
+
+    /// A kubeconfig of an administrator, whose namespace is `default`.
+    pub fn kubeconfig(&self, sandbox: &Sandbox) -> PathBuf {
+        let url = self.url();
+        let config = json!({"apiVersion": "v1", "kind": "Config", "current-context": "test",
+            "clusters": [{"name": "test", "cluster": {"server": url, "insecure-skip-tls-verify": true}}],
+            "users": [{"name": "admin", "user": {"token": ADMIN}}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "admin"}}]});
+        sandbox.write("kubernetes/kubeconfig", config.to_string())
+    }
+
     /// `https://HOST:PORT`.
     pub fn url(&self) -> String {
         format!("https://127.0.0.1:{}", self.port)

@@ -25,6 +25,11 @@ pub fn csi_plugin() -> PathBuf {
     built("longhorn-csi-plugin")
 }
 
+/// The plugin of kubectl.
+pub fn kubectl_plugin() -> PathBuf {
+    built("kubectl-longhorn_image")
+}
+
 /// The packer of container images.
 pub fn package() -> PathBuf {
     built("package")

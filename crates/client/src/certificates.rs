@@ -1,6 +1,8 @@
 //! Asking the controller for the certificate of this program.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
@@ -12,6 +14,7 @@ use tonic::transport::{Channel, Endpoint};
 use trust::held::{H2, connect_unproven};
 use trust::{Error, Expected, Issued, Issuer, Result, Role};
 use types::report;
+use zeroize::Zeroizing;
 
 /// The time to connect and be answered: the controller asks the Kubernetes API meanwhile.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -24,13 +27,38 @@ const ANSWER_MAX: usize = 512 << 10;
 #[derive(Debug, Clone)]
 pub struct Authority {
     address: String,
-    token: PathBuf,
+    token: Token,
+}
+
+/// The token that proves who asks.
+#[derive(Clone)]
+enum Token {
+    /// A file, read for each certificate.
+    File(PathBuf),
+    /// One that is in memory alone.
+    Given(Arc<Zeroizing<String>>),
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.fmt(f),
+            Self::Given(_) => f.write_str("(given)"),
+        }
+    }
 }
 
 impl Authority {
     /// The controller at `HOST:PORT`; `token` is the file with the token of our ServiceAccount, which the kubelet
     /// replaces from time to time.
     pub const fn new(address: String, token: PathBuf) -> Self {
+        let token = Token::File(token);
+        Self { address, token }
+    }
+
+    /// The same with a token that was just made: no file has it.
+    pub fn with_token(address: String, token: Zeroizing<String>) -> Self {
+        let token = Token::Given(Arc::new(token));
         Self { address, token }
     }
 
@@ -60,7 +88,11 @@ impl Authority {
     }
 
     async fn ask(&self, csr_pem: &str, roots_pem: &str) -> Result<Issued> {
-        let token = bearer(&self.token).await?;
+        let token = match &self.token {
+            Token::File(path) => bearer(path).await?,
+            Token::Given(token) => header(&Zeroizing::new(format!("Bearer {}", token.trim())))
+                .ok_or_else(|| self.failed("what was given is no token".to_owned()))?,
+        };
         let mut request = tonic::Request::new(wire::IssueCertificateRequest {
             csr_pem: csr_pem.to_owned(),
         });
@@ -101,8 +133,12 @@ async fn bearer(path: &Path) -> Result<MetadataValue<Ascii>> {
     if read as u64 > TOKEN_MAX {
         return Err(failed("it is too large for a token".to_owned()));
     }
-    let value = MetadataValue::try_from(text.trim_end());
-    let mut value = value.map_err(|_| failed("it is no token".to_owned()))?;
+    header(text.trim_end()).ok_or_else(|| failed("it is no token".to_owned()))
+}
+
+/// A header that no log prints.
+fn header(text: &str) -> Option<MetadataValue<Ascii>> {
+    let mut value = MetadataValue::try_from(text).ok()?;
     value.set_sensitive(true);
-    Ok(value)
+    Some(value)
 }

@@ -5,6 +5,8 @@ use std::time::SystemTime;
 use trust::{Error, Held, Result, Source, files, renew};
 use types::report;
 
+use zeroize::Zeroizing;
+
 use crate::certificates::Authority;
 
 /// The credential of a command that ends soon.
@@ -34,6 +36,21 @@ pub async fn hold_once(source: Source) -> Result<Held> {
             token,
         } => renew::once(&held, &Authority::new(address, token), &bundle).await?,
     }
+    Ok(held)
+}
+
+/// The credential of a command that ends soon, from the controller at `HOST:PORT`, by a token that was just made.
+/// Everything stays in memory. The controller is believed when one of `roots_pem` certified it.
+///
+/// # Errors
+/// The controller does not issue one.
+pub async fn hold_by_token(
+    address: String,
+    token: Zeroizing<String>,
+    roots_pem: &str,
+) -> Result<Held> {
+    let held = Held::awaited("this program has just started");
+    renew::once_by(&held, &Authority::with_token(address, token), roots_pem).await?;
     Ok(held)
 }
 

@@ -24,6 +24,8 @@ pub mod owner;
 pub mod parameters;
 mod pull_secret;
 pub mod replicas;
+#[cfg(feature = "terminal")]
+pub mod terminal;
 mod volumes;
 
 pub use address::{Address, InvalidAddress};
@@ -33,7 +35,7 @@ pub use client::{Client, DEADLINE};
 pub use cluster::{Cluster, LOOK, Look, Wait};
 pub use code::{code_of, kind_of};
 pub use error::{Error, Result, there};
-pub use hold::{hold, hold_once};
+pub use hold::{hold, hold_by_token, hold_once};
 pub use images::{Blocks, ImageOutcome, Watch, progress, state_name};
 pub use longhorn::{Download, LIST_ALL, Longhorn, PEER_ADDRESS};
 pub use node::{NODE_DEADLINE, Node};

@@ -76,6 +76,14 @@ pub async fn once<I: Issuer>(held: &Held, issuer: &I, bundle: &Path) -> Result<(
     certify(held, issuer, bundle, &published).await
 }
 
+/// The same with the text of a bundle: no file has it.
+///
+/// # Errors
+/// The issuer does not issue.
+pub async fn once_by<I: Issuer>(held: &Held, issuer: &I, roots_pem: &str) -> Result<()> {
+    certify(held, issuer, Path::new("(given)"), roots_pem).await
+}
+
 /// Takes over a bundle that has changed since the last look. One that cannot be read or is empty changes nothing.
 async fn look(held: &Held, bundle: &Path, published: &mut String) {
     let path = bundle.to_owned();

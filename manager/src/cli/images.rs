@@ -11,7 +11,7 @@ use super::inspect::{self, InspectArgs};
 use super::output::{self, Form};
 use super::source::FromArgs;
 use super::upload::{self, UploadArgs};
-use super::{Failure, longhorn, progress};
+use super::{Failure, longhorn};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -261,7 +261,7 @@ async fn create(client: &Client, args: CreateArgs) -> Result<(), Failure> {
     let request = request(&args)?;
     let mut image = client.create_image(request).await?;
     if args.wait {
-        image = progress::wait(client, image).await?;
+        image = client::terminal::wait_image(client, image).await?;
     }
     finished(image)
 }

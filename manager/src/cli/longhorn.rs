@@ -8,7 +8,7 @@ use client::{Client, bimrpc, state_name, wire};
 use serde::Serialize;
 use types::{ImageId, ImageName, ImageUuid, Sha512};
 
-use super::{Failure, output, progress};
+use super::{Failure, output};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct IdArgs {
@@ -204,7 +204,7 @@ async fn begin(
         return Ok(output::json(&ImageView::from(begun))?);
     }
     let image = client.image(&id.name, Some(&id.uuid)).await?;
-    let image = progress::wait(client, image).await?;
+    let image = client::terminal::wait_image(client, image).await?;
     output::json(&ImageView::of_ours(&image))?;
     if image.state() == wire::State::Failed {
         return Err(format!("backing image {id} failed: {}", image.message).into());

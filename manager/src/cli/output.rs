@@ -40,23 +40,6 @@ pub(super) fn lines(rows: &[[String; 2]]) -> io::Result<()> {
 
 /// Prints rows under a head, in columns as wide as they need to be.
 pub(super) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> io::Result<()> {
-    let mut widths = head.map(str::len);
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let line = |cells: [&str; N]| {
-        let cells: Vec<_> = cells
-            .iter()
-            .zip(widths)
-            .map(|(cell, width)| format!("{cell:width$}"))
-            .collect();
-        format!("{}\n", cells.join("  ").trim_end())
-    };
-    let mut text = line(head);
-    for row in rows {
-        text.push_str(&line(row.each_ref().map(String::as_str)));
-    }
+    let text = client::terminal::table(&head, rows);
     io::stdout().lock().write_all(text.as_bytes())
 }

@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use client::terminal::{self, Progress};
 use client::{Client, Error, wire};
 use tokio::time::{Instant, sleep};
 use types::{Classify, ErrorKind, ImageName, ImageUuid, report};
 
 use super::Failure;
 use super::images::{self, state_text};
-use super::progress::{self, Shown};
 
 /// Bytes of a piece.
 const PIECE: u64 = 2 << 20;
@@ -80,7 +80,7 @@ pub(super) async fn run(client: &Client, args: UploadArgs) -> Result<(), Failure
         pause: PAUSE,
     };
     let image = sender.send(args.name.as_str()).await?;
-    let image = progress::wait(client, image).await?;
+    let image = terminal::wait_image(client, image).await?;
     images::finished(image)
 }
 
@@ -88,14 +88,13 @@ impl Sender<'_> {
     /// Sends all of it, and gives the image as it is then.
     async fn send(&mut self, name: &str) -> Result<wire::BackingImage, Failure> {
         let mut image = self.begin().await?;
-        let mut shown = Shown::new(name);
+        let mut shown = Progress::new(name);
         loop {
             let offset = image.processed_size;
             let done = (offset, self.size);
             shown.update(name, state_text(image.state()), done);
             let settled = matches!(image.state(), wire::State::Ready | wire::State::Failed);
             if settled || offset >= self.size {
-                shown.finish();
                 return Ok(image);
             }
             let length = usize::try_from(PIECE.min(self.size - offset))?;

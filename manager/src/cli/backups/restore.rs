@@ -11,7 +11,7 @@ use types::ImageName;
 use super::place::Which;
 use super::{Context, Failure, salvage};
 use crate::cli::images::ImageView;
-use crate::cli::{output, progress};
+use crate::cli::output;
 
 #[derive(Debug, Args)]
 pub(super) struct RestoreArgs {
@@ -61,7 +61,7 @@ pub(super) async fn run(context: &Context, args: RestoreArgs) -> Result<ExitCode
     };
     let mut image = client.create_image(request).await?;
     if !args.no_wait {
-        image = progress::wait(&client, image).await?;
+        image = client::terminal::wait_image(&client, image).await?;
     }
     let (state, message) = (image.state(), image.message.clone());
     let name = image.name.clone();

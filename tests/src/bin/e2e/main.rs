@@ -15,6 +15,7 @@ mod capture;
 mod examples;
 mod faults;
 mod install;
+mod plugin;
 mod provisioner;
 mod registry;
 mod release;
@@ -56,6 +57,7 @@ const STEPS: &[Step] = &[
     ("privilege", rights::row_86_the_manager_has_no_privilege),
     ("rights", rights::row_87_rights),
     ("person", stranger::a_person_asks_all_managers),
+    ("kubectl-plugin", plugin::row_503_the_plugin_of_kubectl),
     ("ports", capture::row_270_there_are_no_other_ports),
     ("stolen", stolen::row_272_a_node_is_broken_into),
     ("claims", faults::row_100_claims_come_and_go),

@@ -2,7 +2,7 @@
 //! CRDs of snapshots, without the alias for old classes, and without anything of this project.
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use e2e::cluster::Cluster;
 use e2e::documents::commands;
@@ -45,11 +45,26 @@ impl Shell {
         Self { sandbox }
     }
 
+    /// The same, with our plugin of kubectl.
+    pub(crate) fn with_plugin() -> Self {
+        let shell = Self::new();
+        let plugin = shell.sandbox.path("bin/kubectl-longhorn_image");
+        std::os::unix::fs::symlink(e2e::programs::kubectl_plugin(), plugin).unwrap();
+        shell
+    }
+
     /// Runs a command as it is printed; it must succeed.
     pub(crate) fn run(&self, command: &str) -> String {
+        let output = self.try_run(command);
+        assert!(output.status.success(), "{}", e2e::command::words(&output));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// The same, whatever comes of it.
+    pub(crate) fn try_run(&self, command: &str) -> Output {
         println!("  $ {command}");
         let path = std::env::var("PATH").unwrap_or_default();
-        let output = Command::new("sh")
+        Command::new("sh")
             .args(["-ec", command])
             .current_dir(sources())
             .env(
@@ -58,9 +73,7 @@ impl Shell {
             )
             .stdin(Stdio::null())
             .output()
-            .unwrap();
-        assert!(output.status.success(), "{}", e2e::command::words(&output));
-        String::from_utf8_lossy(&output.stdout).into_owned()
+            .unwrap()
     }
 
     fn run_all(&self, commands: &[String]) {
