@@ -22,6 +22,7 @@ mod blocking;
 mod blocks;
 mod capabilities;
 mod certificates;
+mod claims;
 pub mod command;
 mod config;
 mod content;
@@ -60,6 +61,7 @@ use std::time::Duration;
 
 use blocks::BlocksService;
 use certificates::Started;
+use claims::Claims;
 use client::Cluster;
 use controller::ControllerService;
 use group::GroupService;
@@ -151,17 +153,19 @@ async fn services(
         let cluster = Cluster::new(asked.managers, &certificates.dialer())?;
         let cluster = cluster.with_patience(asked.patience);
         let managers = Managers::new(cluster, topology_key.clone(), asked.image_wait);
-        let replicated = match asked.replication {
+        let (replicated, claims) = match asked.replication {
             Some(replication) => {
                 let (dialer, wait) = (certificates.dialer(), asked.image_wait);
                 let started = replicated(replication, dialer, &managers, wait, beside);
-                Some(started.await?)
+                let (replicated, claims) = started.await?;
+                (Some(replicated), claims)
             }
-            None => None,
+            None => (None, Claims::default()),
         };
         controller = Some(ControllerService::new(
             managers.clone(),
             replicated.clone(),
+            claims,
             asked.max_volumes,
         ));
         group = Some(GroupService::new(managers.clone(), replicated));
@@ -201,14 +205,14 @@ async fn services(
     Ok((services, task))
 }
 
-/// Starts what looks after replicated volumes; it goes on in `beside`.
+/// Starts what looks after replicated volumes, and what says things of claims; both go on in `beside`.
 async fn replicated(
     config: config::ReplicationConfig,
     dialer: Dialer,
     managers: &Managers,
     image_wait: Duration,
     beside: &mut JoinSet<()>,
-) -> Result<Replicated> {
+) -> Result<(Replicated, Claims)> {
     let api = Api::in_cluster(&config.account).await;
     let api = Arc::new(api.map_err(Error::Kubernetes)?);
     let nodes = Nodes::new(config.node_services, dialer);
@@ -229,6 +233,10 @@ async fn replicated(
         "" => tracing::info!("the Lease of the replicated volumes is well again"),
         why => tracing::warn!("cannot look after replicated volumes: {why}"),
     });
+    // Who leads says everything: one controller, so that each Event is one.
+    let leadership = Arc::new(leadership);
+    let events = replicated.events().clone();
+    let claims = Claims::start(events, managers.clone(), leadership.clone(), beside);
     beside.spawn(replicated.clone().keep(leadership));
-    Ok(replicated)
+    Ok((replicated, claims))
 }

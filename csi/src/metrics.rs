@@ -61,6 +61,16 @@ impl EncodeLabelSet for BackupTarget {
     }
 }
 
+/// Which version this is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Build;
+
+impl EncodeLabelSet for Build {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> Result<(), std::fmt::Error> {
+        [("version", env!("CARGO_PKG_VERSION"))].encode(encoder)
+    }
+}
+
 /// Of a gauge that may be absent.
 type NoLabels = [(&'static str, &'static str); 0];
 
@@ -103,6 +113,13 @@ static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
         "longhorn_certificate_expiration_timestamp_seconds",
         "When the certificate of this program expires, in seconds since 1970",
         certificate.clone(),
+    );
+    let build = Family::<Build, Gauge>::default();
+    build.get_or_create(&Build).set(1);
+    registry.register(
+        "csi_plugin_build_info",
+        "1; the label says which version this is",
+        build,
     );
     let replicated = Family::default();
     registry.register(

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tracing::{Instrument, info, info_span};
 use types::report;
 
@@ -103,6 +104,10 @@ impl Catalog {
                     .counters()
                     .healed
                     .fetch_add(1, Ordering::Relaxed);
+                entry.board.change(|status| {
+                    status.repaired_at = Some(Timestamp::now());
+                    true
+                });
                 reporter.sealed(image);
                 true
             }

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use tokio::time::{Instant, sleep};
 use tracing::{debug, error, info, warn};
@@ -84,6 +84,8 @@ impl Catalog {
             Counters::count(&counters.scrub_images_done);
         }
         Counters::count(&counters.scrub_passes);
+        let now = UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
+        counters.scrub_passed_at.store(now, Ordering::Relaxed);
     }
 
     async fn scrub_one(&self, entry: &Arc<Entry>, image: &SealedImage, rate: u64) -> Result<()> {

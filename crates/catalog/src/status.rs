@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use jiff::Timestamp;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 use types::{Classify, ImageId, Sha512, report};
@@ -31,6 +32,8 @@ pub struct Status {
     pub last_failure: String,
     /// Only drivers asked for it, for their volumes.
     pub for_volumes: bool,
+    /// When it was last repaired; `None`: this process has not repaired it.
+    pub repaired_at: Option<Timestamp>,
     /// Written by a newer version of this program: it must not be touched, not even deleted.
     pub newer: bool,
     /// The size that was asked for, in bytes; 0: any.
@@ -63,6 +66,7 @@ impl Status {
             manifest_digest,
             last_failure: String::new(),
             for_volumes: false,
+            repaired_at: None,
             newer: false,
             size: 0,
             sending: 0,
@@ -91,6 +95,7 @@ impl Status {
             manifest_digest: image.seal().manifest_digest.clone(),
             last_failure: String::new(),
             for_volumes: image.seal().asked.for_volumes,
+            repaired_at: None,
             newer: false,
             size: 0,
             sending: 0,

@@ -21,6 +21,8 @@ pub struct Counters {
     pub scrub_images_done: AtomicU64,
     /// Passes of the scrubber that are over.
     pub scrub_passes: AtomicU64,
+    /// When the last of them ended, in seconds since 1970; 0: none has.
+    pub scrub_passed_at: AtomicU64,
     /// Damaged files that the scrubber found.
     pub scrub_damage: AtomicU64,
     /// Looks for orphans that ended in a panic, a bug of ours.

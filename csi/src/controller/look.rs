@@ -7,7 +7,10 @@ use super::ControllerService;
 use crate::content;
 use crate::error::Result;
 use crate::location;
+use crate::managers::Located;
+use crate::replicated::Replicated;
 use crate::request::{self, Capability, Mutable, ORIGINAL_NAME, Parameters, SNAPSHOT_ID};
+use crate::volumes::create;
 
 impl ControllerService {
     /// A volume as its record has it, else as its manager has it.
@@ -18,6 +21,26 @@ impl ControllerService {
             return Ok(volume);
         }
         Ok(self.managers.of_volume(name).await?.1)
+    }
+
+    /// The volume of a request, made or found.
+    pub(super) async fn made(&self, request: &request::CreateVolume) -> Result<wire::Volume> {
+        if let Some(replicated) = &self.replicated
+            && Replicated::is_for(request)
+        {
+            return Box::pin(replicated.create(request)).await;
+        }
+        let volume = match self.managers.locate(request).await? {
+            Located::Has(volume) => {
+                create::suits(&volume, &request.capabilities)?;
+                *volume
+            }
+            // The largest future by far: kept off the stack of the others.
+            Located::New(volumes) => Box::pin(volumes.create(request)).await?,
+        };
+        self.managers.seen().volume(&volume);
+        self.claims.made(&volume);
+        Ok(volume)
     }
 
     /// Volumes of a page, each once, as their records have them.

@@ -12,14 +12,15 @@ use types::{Classify as _, ErrorKind, NodeId};
 
 use crate::backups::Backups;
 use crate::capabilities;
+use crate::claims::Claims;
 use crate::error::{Error, Result};
 use crate::in_flight::InFlight;
 use crate::limit::NodeLimit;
-use crate::managers::{Located, Managers};
+use crate::managers::Managers;
 use crate::replicated::{Published, Replicated};
 use crate::request::{self, Page, SnapshotRequest};
 use crate::status::answer;
-use crate::volumes::{check_owner, create};
+use crate::volumes::check_owner;
 
 use self::show::{bytes, condition, published_nodes};
 
@@ -31,6 +32,7 @@ pub(crate) struct ControllerService {
     managers: Managers,
     /// `None`: every volume has one replica.
     replicated: Option<Replicated>,
+    claims: Claims,
     limit: NodeLimit,
     backups: Backups,
     in_flight: InFlight,
@@ -41,12 +43,14 @@ impl ControllerService {
     pub(crate) fn new(
         managers: Managers,
         replicated: Option<Replicated>,
+        claims: Claims,
         max_volumes_per_node: u32,
     ) -> Self {
         Self {
             backups: Backups::new(managers.clone()),
             managers,
             replicated,
+            claims,
             limit: NodeLimit::new(max_volumes_per_node),
             in_flight: InFlight::default(),
             in_flight_snapshots: InFlight::default(),
@@ -89,23 +93,10 @@ impl csi::controller_server::Controller for ControllerService {
         answer("CreateVolume", &wire.name.clone(), async {
             let request = request::CreateVolume::parse(wire)?;
             let _guard = self.in_flight.enter(&request.name)?;
-            if let Some(replicated) = &self.replicated
-                && Replicated::is_for(&request)
-            {
-                let volume = Box::pin(replicated.create(&request)).await?;
-                return Ok(csi::CreateVolumeResponse {
-                    volume: Some(self.show(&volume)),
-                });
-            }
-            let volume = match self.managers.locate(&request).await? {
-                Located::Has(volume) => {
-                    create::suits(&volume, &request.capabilities)?;
-                    *volume
-                }
-                // The largest future by far: kept off the stack of the others.
-                Located::New(volumes) => Box::pin(volumes.create(&request)).await?,
-            };
-            self.managers.seen().volume(&volume);
+            let made = self.made(&request).await;
+            let volume = made.inspect_err(|error| {
+                self.claims.not_made(&request.parameters.claim, error);
+            })?;
             Ok(csi::CreateVolumeResponse {
                 volume: Some(self.show(&volume)),
             })
@@ -283,7 +274,7 @@ impl csi::controller_server::Controller for ControllerService {
         answer("ControllerExpandVolume", &wire.volume_id.clone(), async {
             let request = request::ExpandVolume::parse(wire)?;
             let _guard = self.in_flight.enter(&request.volume)?;
-            let (volumes, _) = self.managers.own_volume(&request.volume).await?;
+            let (volumes, found) = self.managers.own_volume(&request.volume).await?;
             let grown = match &self.replicated {
                 Some(replicated) => {
                     let (volume, capacity) = (&request.volume, request.capacity);
@@ -298,6 +289,7 @@ impl csi::controller_server::Controller for ControllerService {
                 self.managers.seen().volume(&grown);
                 grown.size
             };
+            self.claims.grown(&found, size);
             // Also for a raw block volume: its loop device has to learn its new size.
             let (capacity_bytes, node_expansion_required) = (bytes(size), true);
             Ok(csi::ControllerExpandVolumeResponse {

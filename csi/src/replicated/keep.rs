@@ -25,7 +25,7 @@ const AT_A_TIME: usize = 16;
 
 impl Replicated {
     /// Keeps all volumes as long as the process runs, while it leads.
-    pub(crate) async fn keep(self, leadership: Leadership) {
+    pub(crate) async fn keep(self, leadership: Arc<Leadership>) {
         loop {
             leadership.gained().await;
             tracing::info!("keeps the replicated volumes of the cluster");
@@ -136,21 +136,25 @@ impl Replicated {
             Some(note) => (Level::Warning, format!("{:?}", status.reason), note),
         };
         let object = Regarding::object(&RECORDS, &stored.name);
-        let reason = reason.as_str();
-        let say = |regarding| async move {
-            let said = self.events.say(&regarding, level, reason, note).await;
-            said.unwrap_or_else(|error| {
-                tracing::debug!("no event was written: {}", report(&error));
-                false
-            })
-        };
-        say(object).await;
+        self.say(object, level, &reason, note).await;
         // A volume that is being made has none of these yet. The claim is looked up only when there is news.
-        if say(Regarding::volume(&stored.name)).await
+        let volume = Regarding::volume(&stored.name);
+        if self.say(volume, level, &reason, note).await
             && let Ok(Some(claim)) = self.api.claim_of(&stored.name).await
         {
-            say(claim).await;
+            // Who has claims knows no records: VolumeDegraded, VolumeHealthy.
+            let reason = format!("Volume{}", status.health.as_str());
+            self.say(claim, level, &reason, note).await;
         }
         Ok(())
+    }
+
+    /// Says whether an Event was written.
+    async fn say(&self, regarding: Regarding, level: Level, reason: &str, note: &str) -> bool {
+        let said = self.events.say(&regarding, level, reason, note).await;
+        said.unwrap_or_else(|error| {
+            tracing::debug!("no event was written: {}", report(&error));
+            false
+        })
     }
 }

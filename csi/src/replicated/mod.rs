@@ -90,6 +90,11 @@ impl Replicated {
         }
     }
 
+    /// What writes Events, with the memory of what was written.
+    pub(crate) const fn events(&self) -> &Events {
+        &self.events
+    }
+
     /// Whether one more replica of this volume may be filled now. New volumes need no filling, and never wait.
     fn may_fill(&self, record: &Record, view: &View) -> bool {
         let mut filling = lock(&self.filling);

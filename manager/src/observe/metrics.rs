@@ -15,10 +15,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use trust::Held;
 
-use super::Observed;
 use super::process::Process;
+use super::{Observed, volumes};
 use catalog::counters;
-use catalog::{self, Catalog, Lifecycle, Status};
+use catalog::{Catalog, Lifecycle, Status};
 use store::Disk;
 use store::layout::EntryName;
 use store::space::Shortage;
@@ -61,9 +61,12 @@ pub(super) fn text(observed: &Observed, is_ready: bool) -> Result<String, fmt::E
         u64::from(is_ready),
     );
     writer.certificate(observed.held.as_ref());
+    writer.build();
     let images = observed.catalog.list();
-    if let Ok(users) = catalog::users(&observed.volumes) {
-        observed.catalog.note_users(&users);
+    // Their records are read once for all that is told of them.
+    if let Ok((volumes, _)) = observed.volumes.list("", usize::MAX) {
+        observed.catalog.note_users(&volumes::users(&volumes));
+        writer.volumes(&volumes);
     }
     writer.images(&images, &observed.catalog);
     writer.counts(observed.swarm.metrics());
@@ -90,6 +93,17 @@ impl Writer {
         let family = Gauges::default();
         self.registry.register(name, help, family.clone());
         family
+    }
+
+    /// Which version this is.
+    fn build(&mut self) {
+        let family = self.family(
+            "longhorn_backing_image_manager_build_info",
+            "1; the labels say which version this is",
+        );
+        let version = ("version", env!("CARGO_PKG_VERSION").to_owned());
+        let labels = [&[version][..], &self.place].concat();
+        family.get_or_create(&labels).set(1);
     }
 
     /// When others stop to believe this program.
@@ -341,6 +355,15 @@ impl Writer {
         ] {
             let name = format!("longhorn_backing_image_{name}");
             self.gauge(&name, help, read(counter));
+        }
+        // Before the first one there is no such time.
+        let passed = read(&counters.scrub_passed_at);
+        if passed > 0 {
+            self.gauge(
+                "longhorn_backing_image_scrub_last_pass_timestamp_seconds",
+                "When the scrubber last completed a pass over all images, in seconds since 1970",
+                passed,
+            );
         }
     }
 

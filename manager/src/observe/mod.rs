@@ -7,6 +7,7 @@
 mod backups;
 mod metrics;
 mod process;
+mod volumes;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

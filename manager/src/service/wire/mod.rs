@@ -302,6 +302,10 @@ pub(super) fn image(status: &Status, has_raw_form: bool, usage: Option<Usage>) -
         manifest_digest: status.manifest_digest.clone(),
         expected_checksum: status.expected.map(String::from).unwrap_or_default(),
         has_raw_form,
+        repaired_at: status
+            .repaired_at
+            .map(|at| at.to_string())
+            .unwrap_or_default(),
         volumes: usage.map_or(0, |usage| usage.volumes),
         unused_since: usage
             .and_then(|usage| usage.unused_since)
