@@ -217,7 +217,7 @@ fn endless() -> String {
 fn row_407_a_source_that_never_ends_or_unpacks_to_more_is_looked_at_in_bounds() {
     needs!(Need::Tool("gzip"));
     let sandbox = Sandbox::new("inspect-hostile");
-    let mut manager = manager(&sandbox, |options| options);
+    let manager = manager(&sandbox, |options| options);
     let look = manager.inspect(from_url("", &endless())).unwrap();
     assert_eq!(
         (look.format.as_str(), look.virtual_size),
