@@ -102,7 +102,7 @@ impl Ui {
         let mut stream = TcpStream::connect(self.address)?;
         let mut head = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
         for (name, value) in headers {
-            head.push_str(&format!("{name}: {value}\r\n"));
+            head.extend([*name, ": ", *value, "\r\n"]);
         }
         if !headers.iter().any(|(name, _)| *name == "Content-Type") {
             head.push_str("Content-Type: application/x-www-form-urlencoded\r\n");

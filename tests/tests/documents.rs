@@ -160,6 +160,7 @@ fn every_metric_in_the_table_has_a_source() {
             "",
             "longhorn_backing_image_",
             "longhorn_backing_image_disk_",
+            "longhorn_base_image_",
         ];
         let mut ends = ends.iter().filter_map(|start| name.strip_prefix(start));
         let known = ends.any(|end| {
