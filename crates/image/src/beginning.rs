@@ -69,7 +69,7 @@ impl Beginning {
             whole: known == length,
             size: virtual_size.max(image.size()),
             image,
-            told: known,
+            first: known,
             missed_near: Cell::new(false),
             missed: Cell::new(false),
         };
@@ -122,7 +122,7 @@ fn in_memory(bytes: &[u8]) -> io::Result<File> {
 struct Known {
     image: Image,
     /// Bytes of the image, from the first on.
-    told: u64,
+    first: u64,
     whole: bool,
     /// Bytes of the disk.
     size: u64,
@@ -141,7 +141,7 @@ impl Disk for Known {
         for piece in buf.chunks_mut(PIECE) {
             let range = at..at + piece.len() as u64;
             at = range.end;
-            if self.whole || self.image.is_told_by(self.told, range.clone())? {
+            if self.whole || self.image.is_told_by(self.first, range.clone())? {
                 let there = self.image.size().saturating_sub(range.start);
                 let there = usize::try_from(there)
                     .unwrap_or(usize::MAX)

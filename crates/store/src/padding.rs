@@ -30,7 +30,7 @@ impl Padded {
             return None;
         }
         last.resize(last.len() + missing, 0);
-        sum.update(&[0; SECTOR as usize][..missing]);
+        sum.update(&vec![0; missing]);
         Some(Self {
             size: size + missing as u64,
             checksum: Sha512::from_digest(&sum.finish()),

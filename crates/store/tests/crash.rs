@@ -198,6 +198,7 @@ impl Life {
                 .adopt(&id, &Asked::default(), Reading::silent(&self.cancel))
                 .unwrap(),
             Found::Unusable(id, error) => panic!("{id}: {error}"),
+            Found::Upload(id, _) => panic!("{id}: nothing was uploaded"),
         });
         ready.collect()
     }

@@ -139,7 +139,7 @@ fn lines(seen: &wire::InspectSourceResponse) -> Vec<(&'static str, String)> {
         };
         for (name, value) in [("label", view.label), ("UUID", view.uuid)] {
             if !value.is_empty() {
-                holds.push_str(&format!(", {name} {value}"));
+                holds = format!("{holds}, {name} {value}");
             }
         }
         lines.push(("Holds", holds));

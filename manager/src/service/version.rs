@@ -3,7 +3,7 @@
 //! A version is a hash of the encoded answer, so that nothing has to be kept track of: it is the same for as long as
 //! the list is, whichever process answers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use prost::Message;
 use proto::storage::v1 as pb;
@@ -40,7 +40,7 @@ impl Listed for pb::ListVolumesResponse {
                 into.update(text.as_bytes());
             }
             let volume = pb::Volume {
-                parameters: Default::default(),
+                parameters: HashMap::default(),
                 ..volume.clone()
             };
             into.update(&volume.encode_length_delimited_to_vec());

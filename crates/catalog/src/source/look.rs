@@ -247,10 +247,9 @@ fn find(layers: impl Iterator<Item = Input>, budget: &Budget) -> Result<Option<H
     let found = layer::find(layers, limits, &mut sink);
     if !sink.done {
         return match found {
-            Err(layer::Error::TooLarge { .. }) => Ok(None),
+            Err(layer::Error::TooLarge { .. }) | Ok(_) => Ok(None),
             Err(_) if budget.is_spent() => Ok(None),
             Err(error) => Err(error.into()),
-            Ok(_) => Ok(None),
         };
     }
     let head = sink.head;

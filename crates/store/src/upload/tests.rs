@@ -46,9 +46,12 @@ impl Fixture {
 fn bytes(size: usize) -> Vec<u8> {
     let hole = size / 3..size / 3 * 2;
     (0..size)
-        .map(|at| match hole.contains(&at) {
-            true => 0,
-            false => u8::try_from(at % 251).unwrap() + 1,
+        .map(|at| {
+            if hole.contains(&at) {
+                0
+            } else {
+                u8::try_from(at % 251).unwrap() + 1
+            }
         })
         .collect()
 }
@@ -117,8 +120,8 @@ fn row_400_an_upload_goes_on_from_what_was_synced() {
 fn another_request_begins_anew_and_too_many_bytes_are_refused() {
     let fixture = Fixture::new();
     let mut upload = fixture.begin(2 * MIB);
-    upload.append(&[1; MIB]).unwrap();
-    let refused = upload.append(&[1; MIB + 1]).unwrap_err();
+    upload.append(&vec![1; MIB]).unwrap();
+    let refused = upload.append(&vec![1; MIB + 1]).unwrap_err();
     assert!(matches!(refused, Error::NotOfImage(_)), "{refused}");
     assert_eq!(upload.offset(), MIB as u64, "nothing of it is there");
     let early = upload.finish(&Cancel::never()).unwrap_err();
