@@ -95,7 +95,7 @@ impl Pod {
 #[test]
 fn row_449_a_signal_ends_the_program_and_its_tgtd() {
     needs!(Need::Root, Need::Tool("tgtd"), Need::Tool("setpriv"));
-    let (sandbox, pod) = (Sandbox::new(), Pod::new());
+    let (sandbox, pod) = (Sandbox::new("target"), Pod::new());
     pod.prepare();
     // A second start in the same directory, too.
     for _ in 0..2 {
@@ -127,7 +127,7 @@ fn row_449_a_signal_ends_the_program_and_its_tgtd() {
 #[test]
 fn row_450_the_program_ends_with_its_tgtd_and_lets_nobody_else_speak() {
     needs!(Need::Root, Need::Tool("tgtd"), Need::Tool("setpriv"));
-    let (sandbox, pod) = (Sandbox::new(), Pod::new());
+    let (sandbox, pod) = (Sandbox::new("target"), Pod::new());
     pod.prepare();
     let mut process = pod.serve(&sandbox);
     // The directory keeps others out; were it open, the socket does.

@@ -145,7 +145,6 @@ fn row_441_a_volume_grows_under_writes() {
         Writer::start(&site.right(&b)),
     );
     for size in [64 * MIB + 512, 65 * MIB, 256 * MIB] {
-        (0..50).for_each(|_| writer.write());
         other.write();
         let held = site.tgtadm("--mode conn --op show --tid 2");
         File::options()
@@ -154,8 +153,7 @@ fn row_441_a_volume_grows_under_writes() {
             .unwrap()
             .set_len(size)
             .unwrap();
-        site.targets.put(&a).unwrap();
-        (0..50).for_each(|_| writer.write());
+        writer.during(|| site.targets.put(&a)).unwrap();
         assert_eq!(site.size("a"), size);
         // Nobody else's connection was cut.
         assert_eq!(site.tgtadm("--mode conn --op show --tid 2"), held);
@@ -188,21 +186,23 @@ fn row_442_a_tgtd_that_is_killed_comes_back_under_writes() {
         for writer in &mut writers {
             (0..20).for_each(|_| writer.write());
         }
-        site.kill_9();
-        let error = site.targets.is_open().unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
-        site.start();
-        assert!(!site.targets.is_open().unwrap());
-        // The node service may have been started anew as well.
-        let targets = if round == 0 {
-            site.targets.clone()
-        } else {
-            site.restarted()
-        };
-        for wanted in &all {
-            targets.put(wanted).unwrap();
-        }
-        targets.open().unwrap();
+        writers[0].during(|| {
+            site.kill_9();
+            let error = site.targets.is_open().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+            site.start();
+            assert!(!site.targets.is_open().unwrap());
+            // The node service may have been started anew as well.
+            let targets = if round == 0 {
+                site.targets.clone()
+            } else {
+                site.restarted()
+            };
+            for wanted in &all {
+                targets.put(wanted).unwrap();
+            }
+            targets.open().unwrap();
+        });
         for writer in &mut writers {
             (0..20).for_each(|_| writer.write());
         }

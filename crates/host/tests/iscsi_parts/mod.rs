@@ -13,6 +13,7 @@ use std::io::{BufRead, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use host::target::daemon::{Daemon, prepare};
@@ -264,6 +265,32 @@ impl Writer {
             }
         }
         self.written += 1;
+    }
+
+    /// Goes on writing while `work` is done, and some writes longer.
+    pub fn during<T>(&mut self, work: impl FnOnce() -> T) -> T {
+        let (written, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            let writing = scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    self.write();
+                    written.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+            let more = || {
+                let so_far = written.load(Ordering::Relaxed);
+                until("the initiator goes on", || {
+                    let on = written.load(Ordering::Relaxed) > so_far + 50;
+                    (on || writing.is_finished()).then_some(())
+                });
+            };
+            more();
+            let done = work();
+            more();
+            stop.store(true, Ordering::Relaxed);
+            writing.join().unwrap();
+            done
+        })
     }
 
     pub fn end(mut self) {
