@@ -19,9 +19,9 @@ pub(super) struct NodeTargets {
 }
 
 impl NodeTargets {
-    pub(super) fn new(settings: Settings) -> Self {
+    pub(super) fn new(settings: &Settings) -> Self {
         Self {
-            targets: Targets::new(&settings),
+            targets: Targets::new(settings),
             told: Arc::default(),
         }
     }
