@@ -170,6 +170,12 @@ mod tests {
             records: "/var/lib/kubelet/plugins/test/attachments".into(),
             replicas: "/var/lib/kubelet/plugins/test/replicas".into(),
             storage: None,
+            expose: ::node::ExposeSettings {
+                records: "/var/lib/kubelet/plugins/test/exposed".into(),
+                names: "/dev/longhorn".into(),
+                managers: client::Cluster::new([], &trust::Dialer::Plain).unwrap(),
+                targets: None,
+            },
         };
         let node = NodeService::new(
             node_id,

@@ -146,6 +146,7 @@ impl Faces {
             proof: Proof::Required,
             plain: self.own == Open::Plain || self.longhorn == Open::Plain,
             longhorn: self.longhorns.clone(),
+            people: None,
         }
     }
 

@@ -184,7 +184,11 @@ fn row_421_what_is_written_without_a_pod_a_pod_finds() {
     let device = Access::BlockDevice(pb::BlockDeviceAccess {});
     let shown = expose_as(plugin, &volume, true, device).unwrap();
     assert!(shown.read_only);
-    assert!(File::options().write(true).open(&path).is_err());
+    let written = File::options()
+        .write(true)
+        .open(&path)
+        .and_then(|device| device.write_all_at(&[1; 4096], 0).and(device.sync_all()));
+    assert!(written.is_err());
     refused(
         expose(plugin, &volume),
         Code::AlreadyExists,
@@ -239,7 +243,11 @@ fn row_422_pods_and_others_never_use_a_volume_at_once() {
     // What Kubernetes takes back is its own.
     plugin.detach(&made).unwrap();
     assert_eq!(published(&node, &volume), [Use::Device]);
-    let listed = block_on(plugin.controller().list_volumes(Default::default()));
+    let listed = block_on(
+        plugin
+            .controller()
+            .list_volumes(proto::csi::v1::ListVolumesRequest::default()),
+    );
     let status = listed
         .unwrap()
         .into_inner()
@@ -615,7 +623,8 @@ fn row_428_a_device_grows_while_it_is_mounted() {
     wait::until("the device has grown by itself", || {
         (list(&node.plugin).swap_remove(0).size == 128 * MIB).then_some(())
     });
-    command::run("resize2fs", [&path]);
+    let size = command::run("blockdev", [Path::new("--getsize64"), &path]);
+    assert_eq!(size.trim(), (128 * MIB).to_string());
     assert_eq!(fs::read_to_string(point.join("text")).unwrap(), "here");
     command::run("umount", [&point]);
     unexpose(&node.plugin, VOLUME).unwrap();

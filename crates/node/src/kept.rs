@@ -18,6 +18,9 @@ const SUFFIX: &str = ".json";
 /// What follows the name in place of that when the file says what is to be taken back.
 const OWED: &str = ".owed";
 
+/// The same of the work file beside them.
+const WORK: &str = ".new";
+
 /// What is kept of a volume.
 pub(crate) trait Entry: Serialize + DeserializeOwned {
     /// Whose it is.
@@ -130,7 +133,7 @@ impl<T: Entry> Kept<T> {
     pub(crate) fn store(&self, entry: &T) -> io::Result<()> {
         self.make_directory()?;
         let path = self.file(entry.volume(), SUFFIX);
-        let new = path.with_extension("new");
+        let new = self.file(entry.volume(), WORK);
         let mut file = create_anew(&new)?;
         file.write_all(&serde_json::to_vec(entry)?)?;
         file.sync_all()?;
@@ -141,11 +144,13 @@ impl<T: Entry> Kept<T> {
 
     /// Forgets an entry; needs no space.
     pub(crate) fn remove(&self, volume: &VolumeName) -> io::Result<()> {
+        self.remove_work(volume)?;
         self.remove_file(&self.file(volume, SUFFIX))
     }
 
     /// Makes of an entry, readable or not, one that is to be taken back; needs no space. Fine when there is none.
     pub(crate) fn owe(&self, volume: &VolumeName) -> io::Result<()> {
+        self.remove_work(volume)?;
         match fs::rename(self.file(volume, SUFFIX), self.file(volume, OWED)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
@@ -158,6 +163,11 @@ impl<T: Entry> Kept<T> {
         self.remove_file(&self.file(volume, OWED))
     }
 
+    /// A kill in the middle of [`Self::store`] leaves it, with all that it would have kept.
+    fn remove_work(&self, volume: &VolumeName) -> io::Result<()> {
+        self.remove_file(&self.file(volume, WORK))
+    }
+
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         match fs::remove_file(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -166,7 +176,6 @@ impl<T: Entry> Kept<T> {
         }
     }
 
-    /// The name of the work file beside it ends in `.new`, which none of these does.
     fn file(&self, volume: &VolumeName, suffix: &str) -> PathBuf {
         self.directory.join(format!("{volume}{suffix}"))
     }

@@ -3,9 +3,9 @@
 
 use std::time::SystemTime;
 
-use client::{Address, Node};
+use client::{Address, Cluster, Node, node_wire as wire};
 use listen::{Listener, Protocol, Security};
-use node::{Service, Settings};
+use node::{ExposeSettings, Service, Settings};
 use replication::{Layout, Member, MemberId, Secret};
 use tokio_util::sync::CancellationToken;
 use trust::authority::{Authority, LEAF_LIFE};
@@ -49,11 +49,18 @@ fn layout(volume: &VolumeName) -> Layout {
 
 /// How each call of the service ends for a caller: `NotFound`, `FailedPrecondition` (there is no layout, and no DRBD)
 /// and success are answers of the service itself.
-async fn outcomes(address: &str, dialer: &Dialer) -> [Option<ErrorKind>; 12] {
+async fn outcomes(address: &str, dialer: &Dialer) -> [Option<ErrorKind>; 15] {
     let node = Node::new(Address::Tcp(address.to_owned()), dialer).unwrap();
     let volume = VolumeName::new("roles-1").unwrap();
     let secret = Secret::new("geheim".to_owned()).unwrap();
     let kind = |error: client::Error| error.kind();
+    let device = wire::ExposeVolumeRequest {
+        volume: volume.to_string(),
+        access: Some(wire::expose_volume_request::Access::BlockDevice(
+            wire::BlockDeviceAccess {},
+        )),
+        ..Default::default()
+    };
     [
         node.attach(&volume, None, false).await.err().map(kind),
         node.detach(&volume).await.err().map(kind),
@@ -69,12 +76,15 @@ async fn outcomes(address: &str, dialer: &Dialer) -> [Option<ErrorKind>; 12] {
         node.rejoin_replica(&volume).await.err().map(kind),
         node.suspend_volume(&volume, 1).await.err().map(kind),
         node.resume_volume(&volume).await.err().map(kind),
+        node.expose(device).await.err().map(kind),
+        node.unexpose(&volume, false).await.err().map(kind),
+        node.exposed().await.err().map(kind),
     ]
 }
 
 #[tokio::test]
 async fn row_249_the_controller_and_a_person_call_the_node_service_and_nobody_else() {
-    assert_eq!(proto::NODE_METHODS.len(), 12, "each method is called below");
+    assert_eq!(proto::NODE_METHODS.len(), 15, "each method is called below");
     let authority = Authority::create(SystemTime::now()).unwrap();
     let root = tempfile::tempdir().unwrap();
     let settings = Settings {
@@ -85,6 +95,12 @@ async fn row_249_the_controller_and_a_person_call_the_node_service_and_nobody_el
         records: root.path().join("attachments"),
         replicas: root.path().join("replicas"),
         storage: None,
+        expose: ExposeSettings {
+            records: root.path().join("exposed"),
+            names: root.path().join("dev"),
+            managers: Cluster::new([], &Dialer::Plain).unwrap(),
+            targets: None,
+        },
     };
     let service = Service::new(settings, |_, _, _| {});
     let anywhere = Address::Tcp("127.0.0.1:0".to_owned());
@@ -101,7 +117,6 @@ async fn row_249_the_controller_and_a_person_call_the_node_service_and_nobody_el
         (Role::Cli, true),
         (Role::Manager, false),
         (Role::Node, false),
-        (Role::Ui, false),
     ] {
         // Also on the same node.
         let dialer = Dialer::Proven(held(&authority, role, "node-1"));
@@ -111,8 +126,16 @@ async fn row_249_the_controller_and_a_person_call_the_node_service_and_nobody_el
             assert_eq!(found[0], Some(ErrorKind::NotFound), "{role:?}");
             assert!(!found.contains(&denied), "{role:?}: {found:?}");
         } else {
-            assert_eq!(found, [denied; 12], "{role:?}");
+            assert_eq!(found, [denied; 15], "{role:?}");
         }
+    }
+    // The UI looks, and exposes for people whom it has asked.
+    let ui = Dialer::Proven(held(&authority, Role::Ui, "node-1"));
+    let found = outcomes(&address, &ui).await;
+    for (at, outcome) in found.into_iter().enumerate() {
+        let is_its = matches!(at, 2 | 3 | 6 | 12..=14);
+        let is_denied = outcome == Some(ErrorKind::PermissionDenied);
+        assert_eq!(is_denied, !is_its, "method {at}: {outcome:?}");
     }
     let other = Authority::create(SystemTime::now()).unwrap();
     for stranger in [

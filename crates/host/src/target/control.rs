@@ -42,12 +42,7 @@ impl Control {
     }
 
     /// The same for what may be so already: these codes are as good as success.
-    fn ask_unless(
-        &self,
-        what: &'static str,
-        request: &Request<'_>,
-        fine: &[u32],
-    ) -> Result<()> {
+    fn ask_unless(&self, what: &'static str, request: &Request<'_>, fine: &[u32]) -> Result<()> {
         match wire::ask(&self.socket, request) {
             Err(Fault::Refused(code)) if fine.contains(&code) => Ok(()),
             answer => answer.map(drop).map_err(|fault| self.error(what, fault)),
@@ -83,7 +78,11 @@ impl Control {
 
     /// Takes new connections, or closes each at once. Those that are there stay.
     pub(super) fn set_ready(&self, ready: bool) -> Result<()> {
-        let state = if ready { "State=ready" } else { "State=offline" };
+        let state = if ready {
+            "State=ready"
+        } else {
+            "State=offline"
+        };
         let request = Request::new(Mode::System, Op::Update, state);
         self.ask("change its state", &request).map(drop)
     }
@@ -95,7 +94,10 @@ impl Control {
     }
 
     pub(super) fn portals(&self) -> Result<Vec<SocketAddr>> {
-        let text = self.ask("show where it listens", &Request::new(Mode::Portal, Op::Show, ""))?;
+        let text = self.ask(
+            "show where it listens",
+            &Request::new(Mode::Portal, Op::Show, ""),
+        )?;
         Ok(shown::portals(&text))
     }
 
@@ -112,13 +114,19 @@ impl Control {
 
     pub(super) fn close_portal(&self, portal: SocketAddr) -> Result<()> {
         let text = format!("portal={portal}");
-        self.ask("stop listening", &Request::new(Mode::Portal, Op::Delete, &text))
-            .map(drop)
+        self.ask(
+            "stop listening",
+            &Request::new(Mode::Portal, Op::Delete, &text),
+        )
+        .map(drop)
     }
 
     /// Numbers and names of all targets. Nothing in it comes from an initiator.
     pub(super) fn names(&self) -> Result<Vec<(i32, String)>> {
-        let text = self.ask("list its targets", &Request::new(Mode::Driver, Op::Show, ""))?;
+        let text = self.ask(
+            "list its targets",
+            &Request::new(Mode::Driver, Op::Show, ""),
+        )?;
         Ok(shown::names(&text))
     }
 
@@ -150,11 +158,7 @@ impl Control {
     }
 
     /// Cuts connections, and waits until what they had under way has ended. While new ones are not taken.
-    pub(super) fn disconnect(
-        &self,
-        tid: i32,
-        whom: impl Fn(&Connection) -> bool,
-    ) -> Result<()> {
+    pub(super) fn disconnect(&self, tid: i32, whom: impl Fn(&Connection) -> bool) -> Result<()> {
         let until = Instant::now() + SETTLED_WITHIN;
         loop {
             let mut left = self.connections(tid)?;
@@ -283,7 +287,10 @@ impl Control {
     /// of another user, no proof is asked.
     pub(super) fn add_user(&self, tid: i32, chap: &Chap) -> Result<()> {
         let text = format!("user={},password={}", chap.user(), chap.secret());
-        self.ask("take a CHAP user", &Request::new(Mode::Account, Op::New, &text))?;
+        self.ask(
+            "take a CHAP user",
+            &Request::new(Mode::Account, Op::New, &text),
+        )?;
         let text = format!("user={}", chap.user());
         let request = Request {
             tid,

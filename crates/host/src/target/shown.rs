@@ -186,7 +186,9 @@ mod tests {
     const LIST: &str = include_str!("tests/targets.txt");
 
     fn named() -> Vec<(i32, String)> {
-        names("LLDs:\n    iscsi: ready\n        Target 1: iqn.2019-10.io.longhorn:a\n        Target 2: iqn.2019-10.io.longhorn:b\n    iser: error\n")
+        names(
+            "LLDs:\n    iscsi: ready\n        Target 1: iqn.2019-10.io.longhorn:a\n        Target 2: iqn.2019-10.io.longhorn:b\n    iser: error\n",
+        )
     }
 
     #[test]
@@ -202,7 +204,10 @@ mod tests {
         assert_eq!(list[0].users, ["site"]);
         assert_eq!(
             list[0].allowed,
-            ["iqn.2026-01.org.example:host1", "iqn.2026-01.org.example:host2"]
+            [
+                "iqn.2026-01.org.example:host1",
+                "iqn.2026-01.org.example:host2"
+            ]
         );
         assert!(list[1].unit.is_none() && list[1].users.is_empty() && list[1].allowed.is_empty());
     }
@@ -212,7 +217,10 @@ mod tests {
         let with = |alias: &str| LIST.replace("alias: none", &format!("alias: {alias}"));
         assert!(targets(&with("harmless"), &named()).is_some());
         // A line of its own changes nothing of what is read.
-        let list = targets(&with("x\n        LUN: 1\n            Readonly: Yes"), &named());
+        let list = targets(
+            &with("x\n        LUN: 1\n            Readonly: Yes"),
+            &named(),
+        );
         assert_eq!(list, targets(LIST, &named()));
         for alias in [
             "x\n    LUN information:\n        LUN: 1\n            Readonly: Yes",
@@ -252,12 +260,17 @@ mod tests {
         assert_eq!(is_ready("System:\n    State: offline\n"), Some(false));
         assert_eq!(is_ready(""), None);
         let expected = ["10.0.0.5:3260", "[::1]:3261"].map(|it| it.parse().unwrap());
-        assert_eq!(portals("Portal: 10.0.0.5:3260,1\nPortal: [::1]:3261,1\n"), expected);
+        assert_eq!(
+            portals("Portal: 10.0.0.5:3260,1\nPortal: [::1]:3261,1\n"),
+            expected
+        );
     }
 
     #[test]
     fn sizes_of_whole_mebibytes_are_told_apart() {
-        let texts: Vec<_> = (1..5000).map(|mebibytes| size_text(mebibytes << 20)).collect();
+        let texts: Vec<_> = (1..5000)
+            .map(|mebibytes| size_text(mebibytes << 20))
+            .collect();
         assert!(texts.windows(2).all(|pair| pair[0] != pair[1]));
     }
 }

@@ -56,7 +56,8 @@ impl FromStr for Initiator {
         let hex = |digits: &str, lens: &[usize]| {
             lens.contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
         };
-        let word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-:".contains(&byte);
+        let word =
+            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-:".contains(&byte);
         let why = if text.len() > NAME_MAX {
             "it has more than 223 bytes"
         } else if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
@@ -88,9 +89,12 @@ fn is_dated(rest: &str) -> bool {
     let Some((date, domain)) = rest.split_once('.') else {
         return false;
     };
-    let number = |digits: &str, len| digits.len() == len && digits.bytes().all(|b| b.is_ascii_digit());
+    let number =
+        |digits: &str, len| digits.len() == len && digits.bytes().all(|b| b.is_ascii_digit());
     let (year, month) = date.split_once('-').unwrap_or_default();
-    number(year, 4) && number(month, 2) && domain.starts_with(|first: char| first.is_ascii_alphanumeric())
+    number(year, 4)
+        && number(month, 2)
+        && domain.starts_with(|first: char| first.is_ascii_alphanumeric())
 }
 
 /// The user and the secret by which an initiator proves itself (RFC 1994).
@@ -309,10 +313,7 @@ mod tests {
         for change in bad {
             let mut wanted = good.clone();
             change(&mut wanted);
-            assert!(matches!(
-                wanted.check(),
-                Err(Error::InvalidTarget { .. })
-            ));
+            assert!(matches!(wanted.check(), Err(Error::InvalidTarget { .. })));
         }
     }
 

@@ -94,8 +94,7 @@ impl<'a> Request<'a> {
 /// The length of the parameters that follow a header; `None` if it is longer than tgtd takes.
 pub(super) fn parameters_len(header: &[u8; HEADER]) -> Option<usize> {
     let len = u32::from_ne_bytes(header[72..76].try_into().ok()?) as usize;
-    len.checked_sub(HEADER)
-        .filter(|len| *len <= PARAMETERS_MAX)
+    len.checked_sub(HEADER).filter(|len| *len <= PARAMETERS_MAX)
 }
 
 /// Why there is no answer.

@@ -87,7 +87,10 @@ impl Site {
 
     /// tgtd's process.
     pub fn tgtd(&self) -> u32 {
-        let wanted = format!("TGT_IPC_SOCKET={}", self.dir.path().join("run/tgtd").display());
+        let wanted = format!(
+            "TGT_IPC_SOCKET={}",
+            self.dir.path().join("run/tgtd").display()
+        );
         fs::read_dir("/proc")
             .unwrap()
             .flatten()
@@ -137,7 +140,7 @@ impl Site {
             .output()
             .unwrap();
         assert!(output.status.success(), "{arguments}: {output:?}");
-        String::from_utf8(output.stdout).unwrap()
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     /// QEMU's words for a target.
@@ -155,6 +158,24 @@ impl Site {
     pub fn right(&self, wanted: &Wanted) -> String {
         let user = wanted.volume.as_str();
         self.options(wanted, HOST, Some((user, SECRET)))
+    }
+
+    /// What the tools of libiscsi call a target.
+    pub fn url(&self, name: &str) -> String {
+        let name = format!(
+            "{name}%{SECRET}@{}/iqn.2019-10.io.longhorn:{name}",
+            self.portal
+        );
+        format!("iscsi://{name}/1")
+    }
+
+    /// The size in bytes, as the target tells it.
+    pub fn size(&self, name: &str) -> u64 {
+        let said = run("iscsi-readcapacity16", &["-i", HOST, "-s", &self.url(name)]).1;
+        let digits = said
+            .split(|c: char| !c.is_ascii_digit())
+            .find(|word| !word.is_empty());
+        digits.unwrap_or_else(|| panic!("{said}")).parse().unwrap()
     }
 
     /// What `iscsi-ls` shows to an initiator.
@@ -247,8 +268,15 @@ impl Writer {
 
     pub fn end(mut self) {
         writeln!(self.commands, "quit").unwrap();
-        drop(self.commands);
         assert!(self.qemu.wait().unwrap().success());
+    }
+}
+
+impl Drop for Writer {
+    /// One whose target is gone would try to come back for ever.
+    fn drop(&mut self) {
+        let _ = self.qemu.kill();
+        let _ = self.qemu.wait();
     }
 }
 
@@ -260,26 +288,33 @@ pub fn log_in(portal: SocketAddr, target: &str, alias: &[u8]) -> TcpStream {
         ("InitiatorAlias", alias),
         ("TargetName", target.as_bytes()),
         ("SessionType", b"Normal"),
-        ("AuthMethod", b"None"),
     ] {
         text.extend_from_slice(key.as_bytes());
         text.push(b'=');
         text.extend_from_slice(value);
         text.push(0);
     }
-    // A login request (RFC 7143 §11.12): immediate, from the first stage straight to the last.
-    let mut pdu = vec![0; 48];
-    pdu[0] = 0x43;
-    pdu[1] = 0x83;
-    pdu[5..8].copy_from_slice(&u32::try_from(text.len()).unwrap().to_be_bytes()[1..]);
-    pdu[8] = 0x80;
-    pdu[13] = 7;
-    text.resize(text.len().next_multiple_of(4), 0);
-    pdu.extend(text);
     let mut stream = TcpStream::connect(portal).unwrap();
-    stream.write_all(&pdu).unwrap();
-    let mut answer = [0; 48];
-    stream.read_exact(&mut answer).unwrap();
-    assert_eq!(answer[36..38], [0, 0], "the login is refused");
-    stream
+    // Until the target has no more to say about how the two will speak.
+    loop {
+        // A login request (RFC 7143 §11.12): immediate, from the operational stage to the full one.
+        let mut pdu = vec![0; 48];
+        pdu[0] = 0x43;
+        pdu[1] = 0x87;
+        pdu[5..8].copy_from_slice(&u32::try_from(text.len()).unwrap().to_be_bytes()[1..]);
+        pdu[8] = 0x80;
+        pdu[13] = 7;
+        pdu.append(&mut text);
+        pdu.resize(pdu.len().next_multiple_of(4), 0);
+        stream.write_all(&pdu).unwrap();
+        let mut answer = [0; 48];
+        stream.read_exact(&mut answer).unwrap();
+        assert_eq!(answer[36..38], [0, 0], "the login is refused");
+        let len = usize::from(answer[6]) << 8 | usize::from(answer[7]);
+        let mut said = vec![0; len.next_multiple_of(4)];
+        stream.read_exact(&mut said).unwrap();
+        if answer[1] & 0x83 == 0x83 {
+            return stream;
+        }
+    }
 }

@@ -18,10 +18,12 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use node::{Service, Settings};
+use client::Cluster;
+use node::{ExposeSettings, Service, Settings};
 use proto::node::v1 as wire;
 use proto::node::v1::node_server::Node as _;
 use stand_in::{DIRECTORY, Kernel, PART, SEPARATOR};
+use trust::Dialer;
 use types::NodeId;
 
 const SECRET: &str = "geheim-0123456789";
@@ -168,6 +170,12 @@ fn serve(root: &Path, what: &str) {
             records: root.join("state/attachments"),
             replicas: root.join("state/replicas"),
             storage: None,
+            expose: ExposeSettings {
+                records: root.join("exposed"),
+                names: root.join("dev"),
+                managers: Cluster::new([], &Dialer::Plain).unwrap(),
+                targets: None,
+            },
         };
         let service = Service::new(settings, |_, _, _| {});
         let volume = || wire::ReplicaRequest {
