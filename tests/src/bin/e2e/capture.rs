@@ -11,7 +11,7 @@ const TLS: std::ops::RangeInclusive<u16> = 8000..=8003;
 /// Where managers take images that are sent to them (`--port-range`).
 const SENT: std::ops::RangeInclusive<u16> = 30001..=31000;
 /// What is plain by design: health and metrics, which the kubelet and Prometheus read.
-const PLAIN: [u16; 2] = [9500, 9501];
+const PLAIN: [u16; 3] = [9500, 9501, 9503];
 /// Ports that every installation uses: the controller asks managers and node services, and certifies them.
 const USED: [u16; 3] = [8000, 8002, 8003];
 
@@ -56,8 +56,9 @@ pub(crate) fn row_270_nothing_in_the_clear(cluster: &Cluster) {
 pub(crate) fn row_270_there_are_no_other_ports(cluster: &Cluster) {
     let mut found = Vec::new();
     for node in 1..=cluster.nodes() {
-        let tables = "for pid in $(pgrep '^(backing-image-m|longhorn-csi-pl|csi-)'); do \
-                      cat /proc/$pid/net/tcp /proc/$pid/net/tcp6; done";
+        // The pod of the targets is in the network of its node, whose ports are not ours.
+        let tables = "for pid in $(pgrep '^(backing-image-m|longhorn-csi-pl|longhorn-ui|csi-)'); do \
+                      grep -qz '^target$' /proc/$pid/cmdline && continue; cat /proc/$pid/net/tcp /proc/$pid/net/tcp6; done";
         let tables = cluster.enter(node, &["sh", "-c", tables]);
         found.extend(tables.lines().filter_map(listener));
     }

@@ -24,6 +24,7 @@ mod rights;
 mod stolen;
 mod stranger;
 mod suite;
+mod ui;
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -58,6 +59,7 @@ const STEPS: &[Step] = &[
     ("rights", rights::row_87_rights),
     ("person", stranger::a_person_asks_all_managers),
     ("kubectl-plugin", plugin::row_503_the_plugin_of_kubectl),
+    ("ui", ui::row_519_a_person_with_a_token_and_a_browser),
     ("ports", capture::row_270_there_are_no_other_ports),
     ("stolen", stolen::row_272_a_node_is_broken_into),
     ("claims", faults::row_100_claims_come_and_go),

@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 use e2e::cluster::Cluster;
 use e2e::documents::commands;
 use e2e::programs::sources;
-use e2e::{Sandbox, wait};
+use e2e::{Process, Sandbox, wait};
 use serde_json::json;
 
 use crate::examples::nothing_is_left;
@@ -51,6 +51,34 @@ impl Shell {
         let plugin = shell.sandbox.path("bin/kubectl-longhorn_image");
         std::os::unix::fs::symlink(e2e::programs::kubectl_plugin(), plugin).unwrap();
         shell
+    }
+
+    /// Starts `kubectl` with these words; it ends with what this gives.
+    pub(crate) fn start(&self, name: &str, words: &str) -> Process {
+        let kubectl = self.sandbox.path("bin/kubectl");
+        Process::spawn(&self.sandbox, name, &kubectl, words.split(' '), &[])
+    }
+
+    /// Runs a command in the network of node 1, where the ports are that `kubectl` forwards; it must succeed.
+    pub(crate) fn in_network(&self, command: &str) -> String {
+        let output = self.of_network(command);
+        assert!(output.status.success(), "{}", e2e::command::words(&output));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// The same, whatever comes of it.
+    pub(crate) fn try_in_network(&self, command: &str) -> String {
+        String::from_utf8_lossy(&self.of_network(command).stdout).into_owned()
+    }
+
+    fn of_network(&self, command: &str) -> Output {
+        let node = std::fs::read_to_string(e2e::cluster::directory().join("node1.pid")).unwrap();
+        Command::new("nsenter")
+            .args(["-t", node.trim(), "-n", "sh", "-ec", command])
+            .current_dir(self.sandbox.dir())
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
     }
 
     /// Runs a command as it is printed; it must succeed.
