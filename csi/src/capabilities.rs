@@ -142,8 +142,12 @@ mod tests {
         )
         .unwrap();
         let key = "driver.example/node".to_owned();
-        let controller =
-            ControllerService::new(Managers::new(cluster, key, Duration::ZERO), None, 0);
+        let controller = ControllerService::new(
+            Managers::new(cluster, key, Duration::ZERO),
+            None,
+            crate::claims::Claims::default(),
+            0,
+        );
         agree!(
             controller,
             CONTROLLER,

@@ -124,3 +124,14 @@ fn addresses(list: &str) -> Result<Vec<Address>> {
     let addresses = addresses.collect::<std::result::Result<_, _>>();
     Ok(addresses.map_err(client::Error::Address)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    /// What clap finds out only when the program runs.
+    #[test]
+    fn the_command_line_is_one_that_can_be_read() {
+        super::Args::command().debug_assert();
+    }
+}

@@ -34,6 +34,7 @@ pub enum Way {
 /// Who may use the UI.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "People")]
+#[group(skip)]
 pub struct Options {
     /// How people prove who they are
     #[arg(long, value_enum, default_value = "kubernetes", value_name = "WAY")]

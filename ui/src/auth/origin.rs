@@ -60,7 +60,7 @@ fn is_local(host: &str) -> bool {
 }
 
 /// The one value of a header. Two are one too many to know what is meant.
-fn one<'a>(headers: &'a HeaderMap, name: impl axum::http::header::AsHeaderName) -> Option<&'a str> {
+fn one(headers: &HeaderMap, name: impl axum::http::header::AsHeaderName) -> Option<&str> {
     let mut all = headers.get_all(name).into_iter();
     let one = all.next()?.to_str().ok()?;
     all.next().is_none().then_some(one)
@@ -99,13 +99,13 @@ pub(super) fn site(
     if method.is_safe() {
         return Ok(site);
     }
-    let ours = match headers.contains_key("sec-fetch-site") {
-        true => one(headers, "sec-fetch-site")
-            .is_some_and(|from| ["same-origin", "none"].contains(&from)),
+    let ours = if headers.contains_key("sec-fetch-site") {
+        one(headers, "sec-fetch-site").is_some_and(|from| ["same-origin", "none"].contains(&from))
+    } else {
         // Older browsers say the origin of each POST.
-        false => one(headers, ORIGIN)
+        one(headers, ORIGIN)
             .and_then(|origin| origin.split_once("://"))
-            .is_some_and(|(_, origin)| origin.eq_ignore_ascii_case(host)),
+            .is_some_and(|(_, origin)| origin.eq_ignore_ascii_case(host))
     };
     if ours { Ok(site) } else { Err(Foreign::Site) }
 }

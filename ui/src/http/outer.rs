@@ -79,10 +79,6 @@ async fn bounded(request: Request, next: Next) -> Response {
 }
 
 /// The log has the panic's own words: they are for who repairs it.
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "the signature is the layer's"
-)]
 fn after_panic(_: Box<dyn Any + Send>) -> Response {
     problem(
         StatusCode::INTERNAL_SERVER_ERROR,

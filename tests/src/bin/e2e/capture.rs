@@ -10,7 +10,8 @@ use e2e::cluster::Cluster;
 const TLS: std::ops::RangeInclusive<u16> = 8000..=8003;
 /// Where managers take images that are sent to them (`--port-range`).
 const SENT: std::ops::RangeInclusive<u16> = 30001..=31000;
-/// What is plain by design: health and metrics, which the kubelet and Prometheus read.
+/// What is plain by design: health and metrics, which the kubelet and Prometheus read; and the UI, which is closed to the
+/// cluster and reached by a port-forward, or by an ingress with TLS of its own.
 const PLAIN: [u16; 3] = [9500, 9501, 9503];
 /// Ports that every installation uses: the controller asks managers and node services, and certifies them.
 const USED: [u16; 3] = [8000, 8002, 8003];

@@ -137,7 +137,10 @@ fn nobody_does_it_without(
     ];
     for (path, fields) in asked {
         let (status, page) = stranger.ask(path, fields);
-        assert!(["303", "401"].contains(&status.as_str()), "{path}: {status}");
+        assert!(
+            ["303", "401"].contains(&status.as_str()),
+            "{path}: {status}"
+        );
         assert!(!page.contains("Create volume"), "{path}: {page}");
     }
     let (status, _) = stranger.ask("/login", &[("token", "abracadabra"), ("next", "/")]);
