@@ -124,3 +124,15 @@ fn addresses(list: &str) -> Result<Vec<Address>> {
     let addresses = addresses.collect::<std::result::Result<_, _>>();
     Ok(addresses.map_err(client::Error::Address)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn no_two_options_are_the_same() {
+        Args::command().debug_assert();
+    }
+}
