@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -102,7 +103,9 @@ fn row_486_people_do_in_a_browser_what_the_documentation_says() {
     );
     let manager = Manager::start(&sandbox, &Options::new(disk.dir()).with_registry(&registry));
     // The pod of the targets.
-    let socket = sandbox.make_dir("target").join("ctl").display().to_string();
+    let private = sandbox.make_dir("target");
+    fs::set_permissions(&private, fs::Permissions::from_mode(0o700)).unwrap();
+    let socket = private.join("ctl").display().to_string();
     let serve = ["target", "serve", "--socket", &socket];
     let mut tgtd = Process::spawn(&sandbox, "target", &programs::csi_plugin(), serve, &[]);
     tgtd.wait_ready(|| {

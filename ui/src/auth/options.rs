@@ -35,6 +35,7 @@ pub enum Way {
 #[derive(Debug, Clone, clap::Args)]
 #[group(skip)]
 #[command(next_help_heading = "People")]
+#[group(skip)]
 pub struct Options {
     /// How people prove who they are
     #[arg(long, value_enum, default_value = "kubernetes", value_name = "WAY")]
