@@ -112,22 +112,46 @@ fn row_461_every_page_is_served_and_kept_by_its_tag() {
     for (path, title) in pages {
         wait::until("the page shows the volume or is as it was", || {
             let page = get(ui, path);
-            holds(&page, 200, &[&format!("<h1>{title}</h1>"), "Skip to the content"]);
+            holds(
+                &page,
+                200,
+                &[&format!("<h1>{title}</h1>"), "Skip to the content"],
+            );
             let tag = page.header("etag").unwrap().to_owned();
             let again = ui.ask("GET", path, &[("If-None-Match", &tag)], "");
             // Something may have changed meanwhile: then it is sent.
             (again.status == 304 && again.body.is_empty()).then_some(())
         });
     }
-    for part in ["overview", "volumes", "images", "snapshots", "disks", "events"] {
+    for part in [
+        "overview",
+        "volumes",
+        "images",
+        "snapshots",
+        "disks",
+        "events",
+    ] {
         let part = get(ui, &format!("/fragments/{part}"));
         holds(&part, 200, &["hx-trigger=\"every "]);
         assert!(!part.body.contains("<html"), "{}", part.body);
     }
-    for path in ["/volumes/new", "/images/new", "/volumes/v1", "/fragments/volumes/v1", "/volumes/v1/delete"] {
+    for path in [
+        "/volumes/new",
+        "/images/new",
+        "/volumes/v1",
+        "/fragments/volumes/v1",
+        "/volumes/v1/delete",
+    ] {
         holds(&get(ui, path), 200, &[]);
     }
-    for path in ["/nothing", "/volumes/none", "/images/none", "/snapshots/none/delete", "/assets/none", "/images/none/download"] {
+    for path in [
+        "/nothing",
+        "/volumes/none",
+        "/images/none",
+        "/snapshots/none/delete",
+        "/assets/none",
+        "/images/none/download",
+    ] {
         holds(&get(ui, path), 404, &[]);
     }
     // What changes something is not asked for by a link.
@@ -137,9 +161,16 @@ fn row_461_every_page_is_served_and_kept_by_its_tag() {
     // Without a target for backups there is no entry in the menu, and its page says why.
     holds(&get(ui, "/backups"), 200, &["class=\"error\""]);
     assert!(!get(ui, "/").body.contains("href=\"/backups\""));
-    for (path, kind) in [("/assets/ui.css", "text/css"), ("/assets/htmx.min.js", "text/javascript"), ("/favicon.ico", "image/svg+xml")] {
+    for (path, kind) in [
+        ("/assets/ui.css", "text/css"),
+        ("/assets/htmx.min.js", "text/javascript"),
+        ("/favicon.ico", "image/svg+xml"),
+    ] {
         let file = get(ui, path);
-        assert!(file.header("content-type").unwrap().starts_with(kind), "{file:?}");
+        assert!(
+            file.header("content-type").unwrap().starts_with(kind),
+            "{file:?}"
+        );
     }
 }
 
@@ -151,7 +182,9 @@ fn row_462_what_people_type_and_managers_say_stays_text() {
     let evil = "\"'><script>alert(1)</script>";
     let query = form(&[("q", evil), ("image", evil), ("node", evil), ("page", evil)]);
     // The source of an image is shown as its maker wrote it.
-    let refused = small.manager.create_image(from_url("evil", &format!("http://127.0.0.1:1/{evil}")));
+    let refused = small
+        .manager
+        .create_image(from_url("evil", &format!("http://127.0.0.1:1/{evil}")));
     drop(refused);
     let answers = [
         get(ui, &format!("/volumes?{query}")),
@@ -159,22 +192,51 @@ fn row_462_what_people_type_and_managers_say_stays_text() {
         get(ui, "/images"),
         get(ui, "/volumes/%22%3E%3Cscript%3Ealert(1)%3C%2Fscript%3E"),
         get(ui, &format!("/volumes/new?{query}")),
-        post(ui, "/volumes", &[("name", evil), ("base_image", evil), ("size", evil), ("initiators", evil)]),
-        post(ui, "/images", &[("from", "url"), ("source", evil), ("name", evil), ("disk", &small.disk())]),
+        post(
+            ui,
+            "/volumes",
+            &[
+                ("name", evil),
+                ("base_image", evil),
+                ("size", evil),
+                ("initiators", evil),
+            ],
+        ),
+        post(
+            ui,
+            "/images",
+            &[
+                ("from", "url"),
+                ("source", evil),
+                ("name", evil),
+                ("disk", &small.disk()),
+            ],
+        ),
         get(ui, "/events"),
     ];
     for answer in answers {
         assert!(!answer.body.contains("<script>"), "{}", answer.body);
-        assert!(answer.status == 200 || answer.status == 404 || answer.status == 422, "{}", answer.body);
+        assert!(
+            answer.status == 200 || answer.status == 404 || answer.status == 422,
+            "{}",
+            answer.body
+        );
     }
     // Too much is refused, and nothing breaks.
     let long = "x".repeat(100_000);
     let fields: Vec<(&str, &str)> = (0..300).map(|_| ("a", "b")).collect();
-    for answer in [post(ui, "/volumes", &[("name", &long)]), post(ui, "/volumes", &fields)] {
+    for answer in [
+        post(ui, "/volumes", &[("name", &long)]),
+        post(ui, "/volumes", &fields),
+    ] {
         assert!([413, 422].contains(&answer.status), "{}", answer.body);
     }
     let kind = [("Content-Type", "application/json")];
-    holds(&ui.ask("POST", "/volumes", &kind, "{}"), 422, &["INVALID_ARGUMENT"]);
+    holds(
+        &ui.ask("POST", "/volumes", &kind, "{}"),
+        422,
+        &["INVALID_ARGUMENT"],
+    );
 }
 
 #[test]
@@ -184,39 +246,106 @@ fn row_463_a_volume_is_made_changed_and_deleted_and_each_refusal_is_beside_its_f
     let ui = &small.ui;
     let manager = &small.manager;
     // The name is refused by the rule of the managers, and what was typed is still there.
-    let refused = post(ui, "/volumes", &[("name", "-v"), ("size", "3"), ("size_unit", "Mi")]);
-    holds(&refused, 422, &["id=\"volume-name-error\"", "volume name &quot;-v&quot; is not valid", "value=\"3\""]);
-    let refused = post(ui, "/volumes", &[("name", "v1"), ("size", "many"), ("size_unit", "Mi")]);
+    let refused = post(
+        ui,
+        "/volumes",
+        &[("name", "-v"), ("size", "3"), ("size_unit", "Mi")],
+    );
+    holds(
+        &refused,
+        422,
+        &[
+            "id=\"volume-name-error\"",
+            "volume name &quot;-v&quot; is not valid",
+            "value=\"3\"",
+        ],
+    );
+    let refused = post(
+        ui,
+        "/volumes",
+        &[("name", "v1"), ("size", "many"), ("size_unit", "Mi")],
+    );
     holds(&refused, 422, &["id=\"volume-size-error\""]);
-    let fields = [("name", "v1"), ("size", "3"), ("size_unit", "Mi"), ("fs_type", "ext4"), ("access", "pods")];
+    let fields = [
+        ("name", "v1"),
+        ("size", "3"),
+        ("size_unit", "Mi"),
+        ("fs_type", "ext4"),
+        ("access", "pods"),
+    ];
     sent_to(&post(ui, "/volumes", &fields), "/volumes/v1");
     // Sent again it is the same volume; another of the name is refused beside it.
     sent_to(&post(ui, "/volumes", &fields), "/volumes/v1");
-    let other = post(ui, "/volumes", &[("name", "v1"), ("size", "9"), ("size_unit", "Mi")]);
+    let other = post(
+        ui,
+        "/volumes",
+        &[("name", "v1"), ("size", "9"), ("size_unit", "Mi")],
+    );
     holds(&other, 422, &["id=\"volume-name-error\"", "ALREADY_EXISTS"]);
     let volume = manager.volume("v1").unwrap();
     assert_eq!((volume.size, volume.fs_type.as_str()), (3 * MIB, "ext4"));
     assert_eq!(volume.owner.unwrap().driver(), pb::Driver::Api);
     let page = get(ui, "/volumes/v1");
-    holds(&page, 200, &["not in use", "3 MiB", NODE, "kind: PersistentVolume\n", "fsType: &quot;ext4&quot;"]);
-    assert_eq!(page.header("cache-control"), Some("no-store"), "the page holds a secret");
+    holds(
+        &page,
+        200,
+        &[
+            "not in use",
+            "3 MiB",
+            NODE,
+            "kind: PersistentVolume\n",
+            "fsType: &quot;ext4&quot;",
+        ],
+    );
+    assert_eq!(
+        page.header("cache-control"),
+        Some("no-store"),
+        "the page holds a secret"
+    );
     // Grow.
-    sent_to(&post(ui, "/volumes/v1/grow", &[("size", "5"), ("size_unit", "Mi")]), "/volumes/v1");
+    sent_to(
+        &post(
+            ui,
+            "/volumes/v1/grow",
+            &[("size", "5"), ("size_unit", "Mi")],
+        ),
+        "/volumes/v1",
+    );
     assert_eq!(manager.volume("v1").unwrap().size, 5 * MIB);
-    let refused = post(ui, "/volumes/v1/grow", &[("size", "1000000"), ("size_unit", "Ti")]);
+    let refused = post(
+        ui,
+        "/volumes/v1/grow",
+        &[("size", "1000000"), ("size_unit", "Ti")],
+    );
     holds(&refused, 422, &["id=\"grow-size-error\""]);
     // Clone and snapshot: the disk is a plain directory, so the manager may refuse the one in its own words.
-    sent_to(&post(ui, "/volumes/v1/clone", &[("name", "v2")]), "/volumes/v2");
+    sent_to(
+        &post(ui, "/volumes/v1/clone", &[("name", "v2")]),
+        "/volumes/v2",
+    );
     assert_eq!(manager.volume("v2").unwrap().source_volume, "v1");
     let refused = post(ui, "/volumes/v1/clone", &[("name", "..")]);
     holds(&refused, 422, &["id=\"clone-name-error\""]);
-    sent_to(&post(ui, "/volumes/v1/snapshot", &[("name", "s1")]), "/images/s1");
+    sent_to(
+        &post(ui, "/volumes/v1/snapshot", &[("name", "s1")]),
+        "/images/s1",
+    );
     manager.wait_image("s1").unwrap();
-    holds(&get(ui, "/images/s1"), 200, &["Snapshot s1", "href=\"/snapshots/s1/delete\""]);
+    holds(
+        &get(ui, "/images/s1"),
+        200,
+        &["Snapshot s1", "href=\"/snapshots/s1/delete\""],
+    );
     wait::until("the snapshot is in its list", || {
-        get(ui, "/snapshots").body.contains("href=\"/images/s1\"").then_some(())
+        get(ui, "/snapshots")
+            .body
+            .contains("href=\"/images/s1\"")
+            .then_some(())
     });
-    assert!(!get(ui, "/images").body.contains(">s1<"), "a snapshot is no image of the list");
+    assert!(
+        !get(ui, "/images").body.contains(">s1<"),
+        "a snapshot is no image of the list"
+    );
     // A volume of it.
     let form = get(ui, "/volumes/new?image=s1");
     holds(&form, 200, &["name=\"image\" value=\"s1\" readonly"]);
@@ -224,10 +353,17 @@ fn row_463_a_volume_is_made_changed_and_deleted_and_each_refusal_is_beside_its_f
     sent_to(&post(ui, "/volumes", &fields), "/volumes/v3");
     assert_eq!(manager.volume("v3").unwrap().source_snapshot, "s1");
     // Delete: first a page that asks, then what stands against it.
-    holds(&get(ui, "/volumes/v1/delete"), 200, &["nobody can bring it back", "5 MiB"]);
+    holds(
+        &get(ui, "/volumes/v1/delete"),
+        200,
+        &["nobody can bring it back", "5 MiB"],
+    );
     manager.publish_volume("v1", NODE).unwrap();
     wait::until("the page knows", || {
-        get(ui, "/volumes/v1/delete").body.contains(&format!("pods on {NODE}")).then_some(())
+        get(ui, "/volumes/v1/delete")
+            .body
+            .contains(&format!("pods on {NODE}"))
+            .then_some(())
     });
     let refused = post(ui, "/volumes/v1/delete", &[]);
     holds(&refused, 422, &["FAILED_PRECONDITION", "v1"]);
@@ -240,7 +376,17 @@ fn row_463_a_volume_is_made_changed_and_deleted_and_each_refusal_is_beside_its_f
     sent_to(&post(ui, "/snapshots/s1/delete", &[]), "/snapshots");
     assert!(manager.image("s1").is_err());
     let events = get(ui, "/events");
-    holds(&events, 200, &["Create Volume", "Grow", "Delete volume", "refused", "local user"]);
+    holds(
+        &events,
+        200,
+        &[
+            "Create Volume",
+            "Grow",
+            "Delete volume",
+            "refused",
+            "local user",
+        ],
+    );
 }
 
 /// The place of an upload, and how much of it has come.
@@ -279,7 +425,12 @@ fn row_464_an_upload_that_breaks_goes_on_where_it_was() {
     assert_eq!(offset(&put(&small.ui, &place, 0, piece(0))), Some(PIECE));
     // A piece at a place that is not expected says the one that is.
     let wrong = put(&small.ui, &place, 0, piece(0));
-    assert_eq!((wrong.status, offset(&wrong)), (409, Some(PIECE)), "{}", wrong.body);
+    assert_eq!(
+        (wrong.status, offset(&wrong)),
+        (409, Some(PIECE)),
+        "{}",
+        wrong.body
+    );
     // A connection that breaks in the middle of a piece leaves it out.
     let head = format!(
         "PUT {place}?offset={PIECE} HTTP/1.1\r\nHost: localhost:{}\r\nSec-Fetch-Site: same-origin\r\n\
@@ -288,14 +439,22 @@ fn row_464_an_upload_that_breaks_goes_on_where_it_was() {
     );
     let mut broken = TcpStream::connect(small.ui.address()).unwrap();
     broken.write_all(head.as_bytes()).unwrap();
-    broken.write_all(&piece(PIECE).as_bytes()[..PIECE / 2]).unwrap();
+    broken
+        .write_all(&piece(PIECE).as_bytes()[..PIECE / 2])
+        .unwrap();
     drop(broken);
     let asked = small.ui.ask("HEAD", &place, &[], "");
     assert_eq!((asked.status, offset(&asked)), (200, Some(PIECE)));
     // Too much at once, and what is no piece.
-    assert_eq!(put(&small.ui, &place, PIECE, &image[..PIECE + 16]).status, 413);
+    assert_eq!(
+        put(&small.ui, &place, PIECE, &image[..PIECE + 16]).status,
+        413
+    );
     holds(&small.ui.ask("PUT", &place, &[], "x"), 422, &["offset="]);
-    assert_eq!(small.ui.ask("HEAD", &format!("{place}x"), &[], "").status, 404);
+    assert_eq!(
+        small.ui.ask("HEAD", &format!("{place}x"), &[], "").status,
+        404
+    );
     // The page reloaded, and the manager started anew: the same file goes on.
     small.manager.process.kill_9();
     let unavailable = put(&small.ui, &place, PIECE, piece(PIECE));
@@ -320,8 +479,16 @@ fn row_464_an_upload_that_breaks_goes_on_where_it_was() {
         let file = get(&small.ui, "/images/up/download");
         (file.status == 200).then_some(file)
     });
-    assert_eq!(file.header("content-disposition"), Some("attachment; filename=\"up.img\""));
-    assert!(file.body == image, "{} bytes of {}", file.body.len(), image.len());
+    assert_eq!(
+        file.header("content-disposition"),
+        Some("attachment; filename=\"up.img\"")
+    );
+    assert!(
+        file.body == image,
+        "{} bytes of {}",
+        file.body.len(),
+        image.len()
+    );
     sent_to(&post(&small.ui, "/images/up/delete", &[]), "/images");
 }
 
@@ -329,7 +496,8 @@ fn row_464_an_upload_that_breaks_goes_on_where_it_was() {
 fn multipart(fields: &[(&str, &str)], file: &str) -> String {
     let mut body = String::new();
     for (name, value) in fields {
-        body += &format!("--x-1\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n");
+        body +=
+            &format!("--x-1\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n");
     }
     body + "--x-1\r\nContent-Disposition: form-data; name=\"file\"; filename=\"disk.img\"\r\n\
         Content-Type: application/octet-stream\r\n\r\n"
@@ -345,10 +513,17 @@ fn row_465_a_browser_without_scripts_uploads_by_one_form() {
     let kind = [("Content-Type", "multipart/form-data; boundary=x-1")];
     // Longer than a piece, and than what other forms may be.
     let image = raw(2 * PIECE + 4096);
-    let body = multipart(&[("name", "whole"), ("checksum", ""), ("disk", &disk)], &image);
+    let body = multipart(
+        &[("name", "whole"), ("checksum", ""), ("disk", &disk)],
+        &image,
+    );
     sent_to(&ui.ask("POST", "/uploads", &kind, &body), "/images/whole");
     let made = small.manager.wait_image("whole").unwrap();
-    assert_eq!((made.state(), made.size), (pb::State::Ready, image.len() as u64), "{made:?}");
+    assert_eq!(
+        (made.state(), made.size),
+        (pb::State::Ready, image.len() as u64),
+        "{made:?}"
+    );
     let file = wait::until("the image can be downloaded", || {
         let file = get(ui, "/images/whole/download");
         (file.status == 200).then_some(file)
@@ -357,13 +532,32 @@ fn row_465_a_browser_without_scripts_uploads_by_one_form() {
     // What the manager refuses is said beside the form, with what was typed.
     let body = multipart(&[("name", "../x"), ("disk", &disk)], &image);
     let refused = ui.ask("POST", "/uploads", &kind, &body);
-    holds(&refused, 422, &["id=\"upload-name-error\"", "value=\"../x\""]);
+    holds(
+        &refused,
+        422,
+        &["id=\"upload-name-error\"", "value=\"../x\""],
+    );
     let empty = multipart(&[("name", "none"), ("disk", &disk)], "");
-    holds(&ui.ask("POST", "/uploads", &kind, &empty), 422, &["the file is empty"]);
+    holds(
+        &ui.ask("POST", "/uploads", &kind, &empty),
+        422,
+        &["the file is empty"],
+    );
     let cut = multipart(&[("name", "cut"), ("disk", &disk)], &image).replace("--x-1--", "--x-1-?");
-    holds(&ui.ask("POST", "/uploads", &kind, &cut), 422, &["does not end after its file"]);
-    assert!(small.manager.image("cut").is_err(), "what was passed on is not the file");
-    holds(&ui.ask("POST", "/uploads", &kind, "nothing of it"), 422, &["multipart"]);
+    holds(
+        &ui.ask("POST", "/uploads", &kind, &cut),
+        422,
+        &["does not end after its file"],
+    );
+    assert!(
+        small.manager.image("cut").is_err(),
+        "what was passed on is not the file"
+    );
+    holds(
+        &ui.ask("POST", "/uploads", &kind, "nothing of it"),
+        422,
+        &["multipart"],
+    );
 }
 
 #[test]
@@ -379,7 +573,11 @@ fn row_466_one_silent_manager_takes_nothing_from_the_pages_of_the_others() {
     let addresses = managers.each_ref().map(|one| one.address().to_string());
     let ui = start(&sandbox, &addresses.each_ref().map(String::as_str), &[]);
     let both = get(&ui, "/volumes");
-    holds(&both, 200, &["href=\"/volumes/v1\"", "href=\"/volumes/v2\""]);
+    holds(
+        &both,
+        200,
+        &["href=\"/volumes/v1\"", "href=\"/volumes/v2\""],
+    );
     assert!(!both.body.contains("managers answered"));
     managers[1].process.kill_9();
     wait::until("the page says who is missing", || {
@@ -389,10 +587,20 @@ fn row_466_one_silent_manager_takes_nothing_from_the_pages_of_the_others() {
     });
     // Nobody says that the volume of the silent one is not there.
     holds(&get(&ui, "/volumes/v2"), 503, &["1 of 2", "UNAVAILABLE"]);
-    sent_to(&post(&ui, "/volumes/v1/grow", &[("size", "2"), ("size_unit", "Mi")]), "/volumes/v1");
+    sent_to(
+        &post(
+            &ui,
+            "/volumes/v1/grow",
+            &[("size", "2"), ("size_unit", "Mi")],
+        ),
+        "/volumes/v1",
+    );
     managers[0].process.kill_9();
     wait::until("no manager is left", || {
-        get(&ui, "/disks").body.contains("No manager answers").then_some(())
+        get(&ui, "/disks")
+            .body
+            .contains("No manager answers")
+            .then_some(())
     });
     let refused = post(&ui, "/volumes", &[("name", "v3")]);
     holds(&refused, 503, &["does not answer"]);
@@ -434,22 +642,43 @@ fn row_467_a_base_image_becomes_a_volume_that_a_device_shows_without_a_pod() {
     // While somebody types: what it is, or the registry's own reason.
     let card = post(&ui, "/fragments/base-image", &base);
     holds(&card, 200, &["Not found"]);
-    let card = post(&ui, "/fragments/base-image", &[base, [secret[0]], [secret[1]]].concat());
-    holds(&card, 200, &["Found", "64 MiB", "ext4", "sha256:", "0 of 1 disks", "A base image is never formatted."]);
+    let card = post(
+        &ui,
+        "/fragments/base-image",
+        &[base, [secret[0]], [secret[1]]].concat(),
+    );
+    holds(
+        &card,
+        200,
+        &[
+            "Found",
+            "64 MiB",
+            "ext4",
+            "sha256:",
+            "0 of 1 disks",
+            "A base image is never formatted.",
+        ],
+    );
     assert!(!card.body.contains(e2e::registry::PASSWORD));
     // Too small is refused before anything is pulled, with the card and without the password.
     let name = [("name", "site")];
     let fields = [name, base, [secret[0]], [secret[1]], [("access", "device")]].concat();
     let small = [fields.clone(), vec![("size", "1"), ("size_unit", "Mi")]].concat();
     let refused = post(&ui, "/volumes", &small);
-    holds(&refused, 422, &["id=\"volume-size-error\"", "OUT_OF_RANGE", "Found"]);
+    holds(
+        &refused,
+        422,
+        &["id=\"volume-size-error\"", "OUT_OF_RANGE", "Found"],
+    );
     assert!(!refused.body.contains(e2e::registry::PASSWORD));
     assert_eq!(node.manager.list_images().unwrap(), Vec::new());
     // Created: the page may be left at once.
     sent_to(&post(&ui, "/volumes", &fields), "/volumes/site");
     let device = wait::until("the volume is there and exposed", || {
         let page = get(&ui, "/fragments/volumes/site");
-        let (_, rest) = page.body.split_once("<dt>Device</dt><dd><code class=\"copy\">")?;
+        let (_, rest) = page
+            .body
+            .split_once("<dt>Device</dt><dd><code class=\"copy\">")?;
         Some(rest.split('<').next()?.to_owned())
     });
     let volume = node.manager.volume("site").unwrap();
@@ -460,16 +689,32 @@ fn row_467_a_base_image_becomes_a_volume_that_a_device_shows_without_a_pod() {
         device.read_exact(&mut bytes).map(|()| bytes)
     });
     assert_eq!(bytes.unwrap()[1080..1082], [0x53, 0xef], "{device}");
-    holds(&get(&ui, "/volumes/site"), 200, &["block device on", "href=\"/volumes/site/delete\"", "Take back"]);
+    holds(
+        &get(&ui, "/volumes/site"),
+        200,
+        &[
+            "block device on",
+            "href=\"/volumes/site/delete\"",
+            "Take back",
+        ],
+    );
     holds(&get(&ui, "/images"), 200, &["ext4", "1 of 1"]);
     // The same form again joins what is there.
     sent_to(&post(&ui, "/volumes", &fields), "/volumes/site");
     // In use it is not deleted; taken back it is.
-    holds(&post(&ui, "/volumes/site/delete", &[]), 422, &["FAILED_PRECONDITION"]);
+    holds(
+        &post(&ui, "/volumes/site/delete", &[]),
+        422,
+        &["FAILED_PRECONDITION"],
+    );
     sent_to(&post(&ui, "/volumes/site/take-back", &[]), "/volumes/site");
     assert!(fs::symlink_metadata(&device).is_err());
     // A target needs to know who may connect.
-    let refused = post(&ui, "/volumes/site/expose", &[("access", "target"), ("chap_user", "u")]);
+    let refused = post(
+        &ui,
+        "/volumes/site/expose",
+        &[("access", "target"), ("chap_user", "u")],
+    );
     holds(&refused, 422, &["id=\"expose-initiators-error\""]);
     sent_to(&post(&ui, "/volumes/site/delete", &[]), "/volumes");
     node.assert_empty(&sandbox);
@@ -497,7 +742,11 @@ fn row_468_an_image_that_cannot_come_is_said_on_the_page_of_its_volume() {
         });
         holds(&page, 200, &["Repeat the request"]);
     } else {
-        holds(&answer, 422, &["id=\"volume-base_image-error\"", "NOT_FOUND"]);
+        holds(
+            &answer,
+            422,
+            &["id=\"volume-base_image-error\"", "NOT_FOUND"],
+        );
     }
     assert_eq!(manager.list_volumes().unwrap(), Vec::new());
     holds(&get(&ui, "/events"), 200, &["Create Volume", "refused"]);
