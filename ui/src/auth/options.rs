@@ -33,6 +33,7 @@ pub enum Way {
 
 /// Who may use the UI.
 #[derive(Debug, Clone, clap::Args)]
+#[group(skip)]
 #[command(next_help_heading = "People")]
 #[group(skip)]
 pub struct Options {

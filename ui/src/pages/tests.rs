@@ -384,7 +384,7 @@ fn pages_say_what_they_are_for_in_the_words_that_people_look_for() {
             "<a class=\"button\" href=\"/volumes/new\">Create Volume</a>",
             "<span title=\"4294967296 bytes\">4 GiB</span>",
             "<time datetime=\"2026-11-29T11:00:00Z\" title=\"2026-11-29 11:00 UTC\">1 d</time>",
-            "<span aria-hidden=\"true\">⚠ </span>",
+            "<span aria-hidden=\"true\">⚠</span> ",
             "hx-trigger=\"every 2s\"",
             "2 of 3 managers answered",
             "href=\"/volumes/%6Eew\"",
