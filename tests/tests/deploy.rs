@@ -167,6 +167,50 @@ fn the_component_and_the_value_of_snapshot_metadata_do_the_same() {
     assert_eq!(of_component, said(&of_chart));
 }
 
+/// Nor are iSCSI targets.
+#[test]
+fn the_component_and_the_value_of_iscsi_do_the_same() {
+    let folder = "deploy/kustomize/components/iscsi";
+    let component = text(&format!("{folder}/kustomization.yaml"));
+    let chart = text(&format!("{TEMPLATES}/node.yaml"));
+    for both in [
+        "--target-socket=/run/longhorn-target/ctl",
+        "--target-portal=$(TARGET_ADDRESS)",
+        "{name: TARGET_ADDRESS, valueFrom: {fieldRef: {fieldPath: status.hostIP}}}",
+        "{name: target, mountPath: /run/longhorn-target}",
+        "{name: target, hostPath: {path: /run/longhorn-target, type: DirectoryOrCreate}}",
+    ] {
+        assert!(component.contains(both), "the component has no {both}");
+        assert!(chart.contains(both), "the chart has no {both}");
+    }
+    // The pod, but for what a chart knows: names, labels, images, where it runs, disks, levels of logs.
+    let said = |manifest: &str| {
+        let lines = manifest.lines().map(str::trim);
+        let lines = lines.filter(|line| {
+            let own = [
+                "{{",
+                "image",
+                "namespace:",
+                "tolerations:",
+                "- operator:",
+                "path: ",
+                "mountPath: ",
+                "- name: disk-",
+            ];
+            !own.iter().any(|start| line.starts_with(start)) && !line.contains("{{")
+        });
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let pod = said(&text(&format!("{folder}/iscsi.yaml")));
+    assert!(pod.len() > 60, "{pod:?}");
+    assert_eq!(pod, said(&text(&format!("{TEMPLATES}/iscsi.yaml"))));
+    let help = help(&programs::csi_plugin(), &["target", "prepare"]);
+    assert!(
+        help.contains("--owner") && help.contains("/run/longhorn-target/ctl"),
+        "{help}"
+    );
+}
+
 /// Of the chart's targets the cluster of the tests has none: it is installed by kustomize.
 #[test]
 fn the_component_and_the_values_of_backups_do_the_same() {

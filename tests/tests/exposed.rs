@@ -497,9 +497,8 @@ fn row_425_a_plugin_killed_at_any_step_converges() {
             wait_for(&node, &sandbox, VOLUME, 7);
             unexpose(&node.plugin, VOLUME).unwrap();
         }
-        wait::until("it is taken back", || {
-            published(&node, VOLUME).is_empty().then_some(())
-        });
+        let owed = node.plugin.exposed_state().join(format!("{VOLUME}.owed"));
+        wait::until("nothing is owed", || (!owed.exists()).then_some(()));
         assert_gone(&node, &sandbox, VOLUME);
     }
 }

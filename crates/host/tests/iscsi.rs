@@ -185,9 +185,9 @@ fn row_442_a_tgtd_that_is_killed_comes_back_under_writes() {
         .each_ref()
         .map(|wanted| Writer::start(&site.right(wanted)));
     for round in 0..2 {
-        writers
-            .iter_mut()
-            .for_each(|writer| (0..20).for_each(|_| writer.write()));
+        for writer in &mut writers {
+            (0..20).for_each(|_| writer.write());
+        }
         site.kill_9();
         let error = site.targets.is_open().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
@@ -203,9 +203,9 @@ fn row_442_a_tgtd_that_is_killed_comes_back_under_writes() {
             targets.put(wanted).unwrap();
         }
         targets.open().unwrap();
-        writers
-            .iter_mut()
-            .for_each(|writer| (0..20).for_each(|_| writer.write()));
+        for writer in &mut writers {
+            (0..20).for_each(|_| writer.write());
+        }
     }
     writers.into_iter().for_each(Writer::end);
 }

@@ -99,7 +99,7 @@ pub enum Error {
     },
     /// The node serves no targets.
     #[error(
-        "this node serves no iSCSI targets; install the component iscsi (targets.enabled of the chart), which gives \
+        "this node serves no iSCSI targets; install the component iscsi (iscsi.enabled of the chart), which gives \
          the node plugin --target-socket and --target-portal"
     )]
     NoTargets,
@@ -150,8 +150,9 @@ impl Classify for Error {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Name { .. } | Self::Field { .. } => ErrorKind::InvalidArgument,
-            Self::Older { .. } | Self::NoLayout { .. } => ErrorKind::FailedPrecondition,
-            Self::Exposed { .. }
+            Self::Older { .. }
+            | Self::NoLayout { .. }
+            | Self::Exposed { .. }
             | Self::NameTaken { .. }
             | Self::NoTargets
             | Self::ReplicatedTarget { .. } => ErrorKind::FailedPrecondition,

@@ -2,7 +2,7 @@
 
 use types::{ByteSize, Classify, ErrorKind, ImageName, NodeId, VolumeName};
 
-use crate::record::Use;
+use crate::users::Use;
 
 /// An error about volumes. A variant's text is its own layer only; causes are sources.
 #[derive(Debug, thiserror::Error)]

@@ -18,6 +18,7 @@ pub mod record;
 mod remove;
 mod replica;
 mod request;
+mod users;
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -40,6 +41,7 @@ use store::IoContext;
 use store::layout::EntryName;
 use store::recovery::remove_leftover;
 use store::{Disk, durable};
+pub use users::Use;
 
 /// The volumes of one disk. Cheap to clone.
 #[derive(Debug, Clone)]

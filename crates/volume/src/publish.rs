@@ -12,7 +12,8 @@ use tracing::{info, warn};
 use types::{NodeId, VolumeName, crash_point, report};
 
 use super::published;
-use super::record::{self, Publication, Use};
+use super::record::{self, Publication};
+use super::users::Use;
 use super::{Volume, Volumes};
 use crate::error::{Error, Result};
 use store::durable;

@@ -4,7 +4,6 @@
 //! volume consists of; nothing is assumed.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +13,7 @@ use types::{ByteSize, DiskUuid, ImageId, NodeId, Sha512, VolumeName};
 
 use super::owner::Owner;
 use super::partition::Partition;
+use super::users::Use;
 use store::Content;
 use store::IoContext;
 
@@ -127,45 +127,6 @@ pub struct Publication {
     /// Who uses it there. Earlier versions know pods alone, and write and read nothing of it.
     #[serde(default, rename = "use", skip_serializing_if = "Use::is_pods")]
     pub by: Use,
-}
-
-/// The kinds of users of a published volume: one kind at a time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Use {
-    /// Pods, by CSI or FlexVolume.
-    #[default]
-    Pods,
-    /// Somebody on the node, by a block device without a pod.
-    Device,
-    /// An iSCSI initiator, by a target on the node.
-    Target,
-}
-
-impl Use {
-    const fn is_pods(&self) -> bool {
-        matches!(self, Self::Pods)
-    }
-
-    /// How the use is ended, for an error.
-    pub(crate) const fn way_out(self) -> &'static str {
-        match self {
-            Self::Pods => "unpublish it there first",
-            Self::Device | Self::Target => {
-                "take that access back first (backing-image-manager node unexpose on that node)"
-            }
-        }
-    }
-}
-
-impl fmt::Display for Use {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Pods => "pods",
-            Self::Device => "a block device without a pod",
-            Self::Target => "an iSCSI target",
-        })
-    }
 }
 
 /// How a volume's file came to be.

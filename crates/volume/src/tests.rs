@@ -5,7 +5,8 @@ use std::fs::File;
 use std::path::Path;
 
 use super::owner::{Driver, Owner};
-use super::record::{Publication, Use};
+use super::record::Publication;
+use super::users::Use;
 use super::*;
 use types::{ByteSize, Classify as _, DiskUuid, ErrorKind, ImageName};
 

@@ -184,7 +184,8 @@ impl csi::controller_server::Controller for ControllerService {
                 {
                     return Ok(());
                 }
-                if let Some((volumes, volume)) = self.managers.find(name, node).await? {
+                let found = Box::pin(self.managers.find(name, node)).await?;
+                if let Some((volumes, volume)) = found {
                     volumes.unpublish(name, node).await?;
                     if let Some(replicated) = &self.replicated {
                         Box::pin(replicated.released(name, node)).await?;

@@ -33,7 +33,6 @@ pub enum Way {
 
 /// Who may use the UI.
 #[derive(Debug, Clone, clap::Args)]
-#[group(skip)]
 #[command(next_help_heading = "People")]
 #[group(skip)]
 pub struct Options {

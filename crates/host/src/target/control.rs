@@ -176,7 +176,7 @@ impl Control {
                 let request = Request {
                     tid,
                     session: connection.session,
-                    connection: connection.connection,
+                    connection: connection.number,
                     ..Request::new(Mode::Connection, Op::Delete, "")
                 };
                 let gone = [wire::NO_SESSION, wire::NO_CONNECTION];

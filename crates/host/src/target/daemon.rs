@@ -24,7 +24,7 @@ const TGTD: Tool = Tool {
     package: "tgt",
 };
 /// How long tgtd may take to answer first. It has answered after milliseconds.
-const STARTS_WITHIN: Duration = Duration::from_secs(60);
+const STARTS_WITHIN: Duration = Duration::from_mins(1);
 /// How long an end in order may take; after it, tgtd is killed. A pod has 30 seconds.
 const ENDS_WITHIN: Duration = Duration::from_secs(5);
 /// What tgtd makes its own socket's name of, and adds its number.
@@ -173,7 +173,7 @@ pub fn prepare(socket: &Path, uid: u32, gid: u32) -> Result<()> {
 fn check_private(directory: &Path) -> Result<()> {
     let seen = fs::metadata(directory).map_err(Error::io("look at", directory))?;
     let ours = seen.uid() == rustix::process::geteuid().as_raw();
-    if ours && seen.mode() & 0o077 == 0 {
+    if ours && seen.mode() & 0o7777 == 0o700 {
         return Ok(());
     }
     Err(Error::InvalidPath {

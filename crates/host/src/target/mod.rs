@@ -68,7 +68,7 @@ pub struct Targets {
 }
 
 impl Targets {
-    pub fn new(settings: Settings) -> Self {
+    pub fn new(settings: &Settings) -> Self {
         Self {
             control: Control::new(&settings.socket),
             portal: settings.portal,

@@ -232,10 +232,10 @@ fn check_user(wanted: &Wanted, name: &str, targets: &[Shown]) -> Result<()> {
     })
 }
 
+/// The lowest that no target has.
 fn free_number(targets: &[Shown]) -> i32 {
-    (1..)
-        .find(|tid| targets.iter().all(|target| target.tid != *tid))
-        .unwrap_or(i32::MAX)
+    let is_free = |tid: &i32| targets.iter().all(|target| target.tid != *tid);
+    (1..i32::MAX).find(is_free).unwrap_or(i32::MAX)
 }
 
 /// The length of the file, which tgtd takes for the size of the disk when it opens it.

@@ -39,7 +39,7 @@ pub(super) struct Unit {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Connection {
     pub(super) session: u64,
-    pub(super) connection: u32,
+    pub(super) number: u32,
     pub(super) who: Session,
 }
 
@@ -110,7 +110,11 @@ impl Unit {
         match key {
             "SCSI ID" => self.id = text(),
             "SCSI SN" => self.serial = text(),
-            "Size" => self.size = value.split(',').next().unwrap_or_default().to_owned(),
+            "Size" => value
+                .split(',')
+                .next()
+                .unwrap_or_default()
+                .clone_into(&mut self.size),
             "Online" => self.online = yes,
             "Readonly" => self.read_only = yes,
             "Thin-provisioning" => self.thin = yes,
@@ -146,7 +150,7 @@ pub(super) fn connections(text: &str) -> Option<Vec<Connection>> {
         let address = lines.next()?.trim_start().strip_prefix("IP Address: ")?;
         found.push(Connection {
             session,
-            connection: connection.parse().ok()?,
+            number: connection.parse().ok()?,
             who: Session {
                 initiator: initiator.to_owned(),
                 address: address.to_owned(),
@@ -253,7 +257,7 @@ mod tests {
         let text = "Session: 3\n    Connection: 0\n        Initiator: iqn.2026-01.org.example:a\n        \
                     IP Address: 10.0.0.7\n";
         let found = connections(text).unwrap();
-        assert_eq!((found[0].session, found[0].connection), (3, 0));
+        assert_eq!((found[0].session, found[0].number), (3, 0));
         assert_eq!(found[0].who.address, "10.0.0.7");
         assert_eq!(connections(""), Some(Vec::new()));
         assert_eq!(connections("Session: x\n"), None);

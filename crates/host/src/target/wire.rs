@@ -133,11 +133,8 @@ pub(super) fn ask(socket: &Path, request: &Request<'_>) -> Result<String, Fault>
     stream.write_all(&question)?;
     let mut head = [0; 8];
     read_until(&mut stream, &mut head, until)?;
-    let [code, len] = [&head[..4], &head[4..]].map(|number| {
-        number
-            .try_into()
-            .map_or(u32::MAX, |bytes| u32::from_ne_bytes(bytes))
-    });
+    let [code, len] = [&head[..4], &head[4..]]
+        .map(|number| number.try_into().map_or(u32::MAX, u32::from_ne_bytes));
     if code != 0 {
         return Err(Fault::Refused(code));
     }

@@ -56,7 +56,7 @@ impl Site {
             .unwrap()
             .local_addr()
             .unwrap();
-        let targets = Targets::new(Settings {
+        let targets = Targets::new(&Settings {
             socket: socket.clone(),
             portal,
         });
@@ -75,7 +75,7 @@ impl Site {
 
     /// The node service after a start: it knows what should be there, and not what tgtd was told.
     pub fn restarted(&self) -> Targets {
-        Targets::new(Settings {
+        Targets::new(&Settings {
             socket: self.socket(),
             portal: self.portal,
         })

@@ -154,14 +154,13 @@ impl Exposures {
         let Present::Device(device) = self.names.present(volume)? else {
             return Ok(false);
         };
-        match staging::exposed_at(&device, volume, &file)? {
-            Some(shown) => Ok(!shown.is_behind),
-            None => {
-                tracing::warn!(%volume, device = %device.display(), "its name leads to another device and is removed");
-                self.names.remove(volume)?;
-                Ok(false)
-            }
+        if let Some(shown) = staging::exposed_at(&device, volume, &file)? {
+            return Ok(!shown.is_behind);
         }
+        let device = device.display();
+        tracing::warn!(%volume, %device, "its name leads to another device and is removed");
+        self.names.remove(volume)?;
+        Ok(false)
     }
 
     /// Notes what is wrong with a volume, and says it once.

@@ -127,7 +127,7 @@ impl Exposures {
             attached: settings.records.join("attached"),
             kept: Kept::new(settings.records),
             names: Names::new(settings.names),
-            targets: settings.targets.map(NodeTargets::new),
+            targets: settings.targets.as_ref().map(NodeTargets::new),
             busy: Mutex::default(),
             confirmed: Mutex::default(),
             troubles: Mutex::default(),
@@ -206,13 +206,11 @@ impl Exposures {
         if let Some(layout) = self.replicas.layout(volume)? {
             return Ok(Place::Replicated(Box::new(layout)));
         }
-        Ok(match disk {
-            Some(disk) => Place::File(disk.clone(), self.disks.find(volume, disk)?),
-            None => {
-                let (disk, file) = self.disks.find_anywhere(volume)?;
-                Place::File(disk, file)
-            }
-        })
+        if let Some(disk) = disk {
+            return Ok(Place::File(disk.clone(), self.disks.find(volume, disk)?));
+        }
+        let (disk, file) = self.disks.find_anywhere(volume)?;
+        Ok(Place::File(disk, file))
     }
 
     /// Makes what a record says, or what is missing of it.

@@ -41,7 +41,7 @@ impl Exposures {
         });
         let (seen, served) = tokio::join!(self.seen(), self.served());
         let shown = |record| match record {
-            Ok(record) => self.show(record, &seen, &served),
+            Ok(record) => self.show(&record, &seen, &served),
             Err(volume) => wire::Exposed {
                 volume: VolumeName::into(volume),
                 troubles: vec![
@@ -56,7 +56,7 @@ impl Exposures {
     /// One of them.
     pub(super) async fn shown(self: &Arc<Self>, record: Record) -> Result<wire::Exposed> {
         let (seen, served) = tokio::join!(self.seen(), self.served());
-        Ok(self.show(record, &seen, &served))
+        Ok(self.show(&record, &seen, &served))
     }
 
     async fn seen(&self) -> Seen {
@@ -73,7 +73,7 @@ impl Exposures {
         in_time(TARGETS, "the tgtd of this node", look).await
     }
 
-    fn show(&self, record: Record, seen: &Seen, served: &Served) -> wire::Exposed {
+    fn show(&self, record: &Record, seen: &Seen, served: &Served) -> wire::Exposed {
         let volume = &record.volume;
         let mut troubles: Vec<String> = lock(&self.troubles)
             .get(volume)

@@ -19,7 +19,7 @@ pub(super) struct NodeTargets {
 }
 
 impl NodeTargets {
-    pub(super) fn new(settings: Settings) -> Self {
+    pub(super) fn new(settings: &Settings) -> Self {
         Self {
             targets: Targets::new(settings),
             told: Arc::default(),

@@ -6,8 +6,8 @@ use types::{ByteSize, NodeId, VolumeName};
 use super::{content, image_key, invalid};
 use catalog::Result;
 use volume::owner::{Driver, Owner};
-use volume::record::{FromVolume, Publication, Use};
-use volume::{NewVolume, Origin, Volume};
+use volume::record::{FromVolume, Publication};
+use volume::{NewVolume, Origin, Use, Volume};
 
 /// The volume that a request asks for.
 pub(in crate::service) fn new_volume(request: pb::CreateVolumeRequest) -> Result<NewVolume> {
