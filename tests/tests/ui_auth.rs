@@ -8,7 +8,7 @@ use e2e::documents::read;
 use e2e::kube_api::{KubeApi, NAMESPACE};
 use e2e::programs::{self, sources};
 use e2e::ui::Ui;
-use e2e::{Sandbox, needs, wait};
+use e2e::{Need, Sandbox, needs, wait};
 
 /// A route of the table in `ui/src/access.rs`.
 #[derive(Debug)]
@@ -115,7 +115,7 @@ fn sign_in(ui: &Ui, token: &str) -> String {
 #[test]
 fn row_480_no_route_is_served_without_the_right_that_it_asks() {
     if let Some(missing) = KubeApi::missing() {
-        return e2e::needs::skip(&missing);
+        return needs::skip(&missing);
     }
     let sandbox = Sandbox::new("ui-auth");
     let api = people(&sandbox);
@@ -176,7 +176,7 @@ fn row_480_no_route_is_served_without_the_right_that_it_asks() {
 #[test]
 fn row_481_what_is_no_token_lets_nobody_in_and_no_secret_is_logged() {
     if let Some(missing) = KubeApi::missing() {
-        return e2e::needs::skip(&missing);
+        return needs::skip(&missing);
     }
     let sandbox = Sandbox::new("ui-token");
     let api = people(&sandbox);
@@ -268,7 +268,7 @@ fn row_482_without_the_api_server_nobody_is_let_in_and_it_is_said() {
 #[test]
 fn row_483_a_proxy_says_who_somebody_is_and_the_cluster_what_they_may() {
     if let Some(missing) = KubeApi::missing() {
-        return e2e::needs::skip(&missing);
+        return needs::skip(&missing);
     }
     let sandbox = Sandbox::new("ui-proxy");
     let api = people(&sandbox);
@@ -318,7 +318,7 @@ fn row_484_the_program_does_not_start_where_everybody_could_do_everything() {
 
 #[test]
 fn row_485_passwords_are_of_a_file_and_a_certificate_is_replaced_while_it_runs() {
-    needs!(e2e::Need::Tool("openssl"), e2e::Need::Tool("curl"));
+    needs!(Need::Tool("curl"));
     let sandbox = Sandbox::new("ui-basic");
     let line = |name: &str| {
         use std::io::Write as _;

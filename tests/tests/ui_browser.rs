@@ -81,7 +81,7 @@ fn row_486_people_do_in_a_browser_what_the_documentation_says() {
         Need::Tool("htpasswd")
     );
     if !packages().join("node_modules/playwright-core").exists() {
-        return e2e::needs::skip("the packages of tests/browser: run scripts/deps test");
+        return needs::skip("the packages of tests/browser: run scripts/deps test");
     }
     let sandbox = Sandbox::new("ui-browser");
     let disk = Disk::new(&sandbox, "disk", FileSystem::Xfs, 2 << 30);
