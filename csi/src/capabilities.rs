@@ -177,7 +177,7 @@ mod tests {
             expose: ::node::ExposeSettings {
                 records: "/var/lib/kubelet/plugins/test/exposed".into(),
                 names: "/dev/longhorn".into(),
-                managers: client::Cluster::new([], &trust::Dialer::Plain).unwrap(),
+                managers: Cluster::new([], &trust::Dialer::Plain).unwrap(),
                 targets: None,
             },
         };

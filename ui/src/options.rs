@@ -129,17 +129,10 @@ fn addresses(list: &str) -> Result<Vec<Address>> {
 mod tests {
     use clap::CommandFactory as _;
 
-<<<<<<< HEAD
-    /// What clap finds out only when the program runs.
-    #[test]
-    fn the_command_line_is_one_that_can_be_read() {
-        super::Args::command().debug_assert();
-=======
     use super::*;
 
     #[test]
     fn no_two_options_are_the_same() {
         Args::command().debug_assert();
->>>>>>> uiauth
     }
 }

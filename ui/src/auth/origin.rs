@@ -114,13 +114,16 @@ pub(super) fn site(
 mod tests {
     use super::*;
 
-    fn asked(method: Method, lines: &[(&'static str, &str)]) -> std::result::Result<Site, Foreign> {
+    fn asked(
+        method: &Method,
+        lines: &[(&'static str, &str)],
+    ) -> std::result::Result<Site, Foreign> {
         let hosts = Hosts::new(&["UI.example.org".to_owned(), "ui:8443".to_owned()]).unwrap();
         let mut headers = HeaderMap::new();
         for (name, value) in lines {
             headers.append(*name, value.parse().unwrap());
         }
-        site(&hosts, &method, &headers)
+        site(&hosts, method, &headers)
     }
 
     #[test]
@@ -141,12 +144,12 @@ mod tests {
             ("evil.example:localhost", false),
             ("", false),
         ] {
-            let found = asked(Method::GET, &[("host", host)]);
+            let found = asked(&Method::GET, &[("host", host)]);
             assert_eq!(found.is_ok(), right, "{host}: {found:?}");
         }
-        assert_eq!(asked(Method::GET, &[]), Err(Foreign::Host));
+        assert_eq!(asked(&Method::GET, &[]), Err(Foreign::Host));
         let two = [("host", "localhost"), ("host", "evil.example")];
-        assert_eq!(asked(Method::GET, &two), Err(Foreign::Host));
+        assert_eq!(asked(&Method::GET, &two), Err(Foreign::Host));
     }
 
     #[test]
@@ -163,24 +166,24 @@ mod tests {
             ("origin", "null", false),
             ("referer", "https://ui.example.org", false),
         ] {
-            let found = asked(Method::POST, &[host, (name, value)]);
+            let found = asked(&Method::POST, &[host, (name, value)]);
             assert_eq!(found.is_ok(), right, "{name}: {value}: {found:?}");
-            assert!(asked(Method::GET, &[host, (name, value)]).is_ok());
+            assert!(asked(&Method::GET, &[host, (name, value)]).is_ok());
         }
-        assert_eq!(asked(Method::PUT, &[host]), Err(Foreign::Site));
+        assert_eq!(asked(&Method::PUT, &[host]), Err(Foreign::Site));
         // What the browser says of the site counts before what a page may have a hand in.
         let both = [
             host,
             ("sec-fetch-site", "cross-site"),
             ("origin", "https://ui.example.org"),
         ];
-        assert_eq!(asked(Method::POST, &both), Err(Foreign::Site));
+        assert_eq!(asked(&Method::POST, &both), Err(Foreign::Site));
         let twice = [
             host,
             ("sec-fetch-site", "none"),
             ("sec-fetch-site", "cross-site"),
         ];
-        assert_eq!(asked(Method::POST, &twice), Err(Foreign::Site));
+        assert_eq!(asked(&Method::POST, &twice), Err(Foreign::Site));
     }
 
     #[test]

@@ -101,15 +101,16 @@ mod tests {
 
     use super::*;
 
+    async fn broken() -> &'static str {
+        panic!("on purpose")
+    }
+
     fn router() -> Router {
         let page = || async { ([(CONTENT_TYPE, "text/html")], "x".repeat(4096)) };
         let image = || async {
             let kind = [(CONTENT_TYPE, "application/octet-stream")];
             (kind, "x".repeat(4096))
         };
-        async fn broken() -> &'static str {
-            panic!("on purpose")
-        }
         let echo = |body: axum::body::Bytes| async move { body.len().to_string() };
         outer(
             Router::new()

@@ -148,7 +148,7 @@ mod tests {
             let there = Present::Device(device.into());
             assert_eq!(names.present(&volume).unwrap(), there);
         }
-        assert_eq!(names.all().unwrap(), [volume.clone()]);
+        assert_eq!(names.all().unwrap(), std::slice::from_ref(&volume));
         names.remove(&volume).unwrap();
         for (at, other) in [
             "/dev/sda",
@@ -174,7 +174,7 @@ mod tests {
         }
         // The device of an engine of Longhorn's is a node of its own.
         let engine = VolumeName::new("engine").unwrap();
-        fs::write(names.path(&engine), "").unwrap();
+        fs::File::create(names.path(&engine)).unwrap();
         assert!(names.put(&engine, Path::new("/dev/loop1")).is_err());
         names.remove(&engine).unwrap();
         assert!(names.path(&engine).exists());
