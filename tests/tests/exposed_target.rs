@@ -93,7 +93,11 @@ impl Site {
 
     fn users(&self, volume: &str) -> Vec<Use> {
         let volume = self.node.manager.volume(volume).unwrap();
-        volume.published.iter().map(|one| one.r#use()).collect()
+        volume
+            .published
+            .iter()
+            .map(pb::Publication::r#use)
+            .collect()
     }
 
     /// What QEMU's initiator says of a target.

@@ -234,7 +234,9 @@ fn row_507_who_does_not_answer_is_said_and_nothing_is_taken_for_absent() {
 fn row_509_an_upload_goes_on_after_a_break() {
     const SIZE: usize = 5 << 20;
     let mut site = Site::start("kubectl-upload");
-    let bytes: Vec<u8> = (0..SIZE).map(|at| (at * 31 % 251).to_le_bytes()[0]).collect();
+    let bytes: Vec<u8> = (0..SIZE)
+        .map(|at| (at * 31 % 251).to_le_bytes()[0])
+        .collect();
     let file = site.sandbox.write("guest.raw", &bytes);
     let (path, name) = (file.display().to_string(), "guest".to_owned());
     // What a plugin leaves that was killed after its first piece, on a disk that it would not choose today.

@@ -35,7 +35,7 @@ impl Browser<'_> {
             command.push_str(value);
             command.push('\'');
         }
-        command.push_str(&format!(" http://localhost:{PORT}{path}"));
+        command.extend([" http://localhost:", &PORT.to_string(), path]);
         let answer = self.shell.in_network(&command);
         let (page, status) = answer.rsplit_once('\n').unwrap_or_default();
         (status.to_owned(), page.to_owned())
