@@ -1,7 +1,7 @@
 //! Volumes that are used without a pod, on a running plugin and manager with real loop devices: one user at a time
 //! whoever asks (421, 422), never another volume's data (423), after a boot (424), killed at each step (425), on a full
 //! disk and without the file (426), without the manager (427), grown in use (428), in use (429).
-#![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test")]
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
@@ -17,7 +17,7 @@ use e2e::{
 };
 use proto::node::v1 as pb;
 use proto::node::v1::expose_volume_request::Access;
-use proto::storage::v1::Use;
+use proto::storage::v1::{Publication, Use};
 use rustix::process::Signal;
 use tonic::{Code, Status};
 
@@ -75,7 +75,7 @@ fn devices(node: &Node) -> Vec<(PathBuf, PathBuf)> {
 
 fn published(node: &Node, volume: &str) -> Vec<Use> {
     let volume = node.manager.volume(volume).unwrap();
-    volume.published.iter().map(|one| one.r#use()).collect()
+    volume.published.iter().map(Publication::r#use).collect()
 }
 
 fn name(sandbox: &Sandbox, volume: &str) -> PathBuf {
@@ -167,7 +167,7 @@ fn row_421_what_is_written_without_a_pod_a_pod_finds() {
     assert_eq!(fs::read_link(&path).unwrap(), Path::new(&first.device));
     assert_eq!(published(&node, &volume), [Use::Device]);
     assert_eq!(expose(plugin, &volume).unwrap(), first);
-    assert_eq!(list(plugin), [first.clone()]);
+    assert_eq!(list(plugin), std::slice::from_ref(&first));
     let point = sandbox.make_dir("mounted");
     command::run("mount", [&path, &point]);
     assert_eq!(fs::read_to_string(point.join("text")).unwrap(), "of a pod");
@@ -652,7 +652,7 @@ fn row_429_a_device_in_use_stays_as_it_was() {
     drop(open);
     assert_eq!(
         list(&node.plugin),
-        [shown.clone()],
+        std::slice::from_ref(&shown),
         "it does not go with its last user"
     );
     let point = sandbox.make_dir("mounted");

@@ -15,7 +15,7 @@ use e2e::{
 };
 use proto::node::v1 as pb;
 use proto::node::v1::expose_volume_request::Access;
-use proto::storage::v1::Use;
+use proto::storage::v1::{Publication, Use};
 use tonic::{Code, Status};
 
 const MIB: u64 = 1 << 20;
@@ -93,11 +93,7 @@ impl Site {
 
     fn users(&self, volume: &str) -> Vec<Use> {
         let volume = self.node.manager.volume(volume).unwrap();
-        volume
-            .published
-            .iter()
-            .map(pb::Publication::r#use)
-            .collect()
+        volume.published.iter().map(Publication::r#use).collect()
     }
 
     /// What QEMU's initiator says of a target.

@@ -143,7 +143,7 @@ fn row_450_the_program_ends_with_its_tgtd_and_lets_nobody_else_speak() {
     };
     assert!(!speak("12345").status.success());
     let open = |mode| {
-        fs::set_permissions(&run, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap()
+        fs::set_permissions(&run, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
     };
     open(0o755);
     fs::set_permissions(

@@ -240,6 +240,7 @@ fn row_462_what_people_type_and_managers_say_stays_text() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one thing after the other")]
 fn row_463_a_volume_is_made_changed_and_deleted_and_each_refusal_is_beside_its_field() {
     let sandbox = Sandbox::new("ui-volumes");
     let small = Small::new(&sandbox);
@@ -496,8 +497,13 @@ fn row_464_an_upload_that_breaks_goes_on_where_it_was() {
 fn multipart(fields: &[(&str, &str)], file: &str) -> String {
     let mut body = String::new();
     for (name, value) in fields {
-        body +=
-            &format!("--x-1\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n");
+        body.extend([
+            "--x-1\r\nContent-Disposition: form-data; name=\"",
+            name,
+            "\"\r\n\r\n",
+            value,
+            "\r\n",
+        ]);
     }
     body + "--x-1\r\nContent-Disposition: form-data; name=\"file\"; filename=\"disk.img\"\r\n\
         Content-Type: application/octet-stream\r\n\r\n"
@@ -607,6 +613,7 @@ fn row_466_one_silent_manager_takes_nothing_from_the_pages_of_the_others() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one thing after the other")]
 fn row_467_a_base_image_becomes_a_volume_that_a_device_shows_without_a_pod() {
     needs!(
         Need::Root,

@@ -1,6 +1,6 @@
 //! The web UI in Debian's Chromium, with the real manager, plugin and registry: `tests/browser/ui.cjs` has the checks. With
 //! `PICTURES=DIR` the screenshots of docs/ui.md are written there.
-#![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -67,6 +67,7 @@ fn browse(sandbox: &Sandbox, config: &Value) {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one thing after the other")]
 fn row_486_people_do_in_a_browser_what_the_documentation_says() {
     needs!(
         Need::Root,
