@@ -291,7 +291,7 @@ fn row_463_a_volume_is_made_changed_and_deleted_and_each_refusal_is_beside_its_f
         &page,
         200,
         &[
-            "not in use",
+            "<dd>nobody</dd>",
             "3 MiB",
             NODE,
             "kind: PersistentVolume\n",
