@@ -60,7 +60,7 @@ fn is_local(host: &str) -> bool {
 }
 
 /// The one value of a header. Two are one too many to know what is meant.
-fn one<'a>(headers: &'a HeaderMap, name: impl axum::http::header::AsHeaderName) -> Option<&'a str> {
+fn one(headers: &HeaderMap, name: impl axum::http::header::AsHeaderName) -> Option<&str> {
     let mut all = headers.get_all(name).into_iter();
     let one = all.next()?.to_str().ok()?;
     all.next().is_none().then_some(one)
@@ -99,13 +99,13 @@ pub(super) fn site(
     if method.is_safe() {
         return Ok(site);
     }
-    let ours = match headers.contains_key("sec-fetch-site") {
-        true => one(headers, "sec-fetch-site")
-            .is_some_and(|from| ["same-origin", "none"].contains(&from)),
+    let ours = if headers.contains_key("sec-fetch-site") {
+        let from = one(headers, "sec-fetch-site");
+        from.is_some_and(|from| ["same-origin", "none"].contains(&from))
+    } else {
         // Older browsers say the origin of each POST.
-        false => one(headers, ORIGIN)
-            .and_then(|origin| origin.split_once("://"))
-            .is_some_and(|(_, origin)| origin.eq_ignore_ascii_case(host)),
+        let origin = one(headers, ORIGIN).and_then(|origin| origin.split_once("://"));
+        origin.is_some_and(|(_, origin)| origin.eq_ignore_ascii_case(host))
     };
     if ours { Ok(site) } else { Err(Foreign::Site) }
 }
@@ -114,13 +114,16 @@ pub(super) fn site(
 mod tests {
     use super::*;
 
-    fn asked(method: Method, lines: &[(&'static str, &str)]) -> std::result::Result<Site, Foreign> {
+    fn asked(
+        method: &Method,
+        lines: &[(&'static str, &str)],
+    ) -> std::result::Result<Site, Foreign> {
         let hosts = Hosts::new(&["UI.example.org".to_owned(), "ui:8443".to_owned()]).unwrap();
         let mut headers = HeaderMap::new();
         for (name, value) in lines {
             headers.append(*name, value.parse().unwrap());
         }
-        site(&hosts, &method, &headers)
+        site(&hosts, method, &headers)
     }
 
     #[test]
@@ -141,12 +144,12 @@ mod tests {
             ("evil.example:localhost", false),
             ("", false),
         ] {
-            let found = asked(Method::GET, &[("host", host)]);
+            let found = asked(&Method::GET, &[("host", host)]);
             assert_eq!(found.is_ok(), right, "{host}: {found:?}");
         }
-        assert_eq!(asked(Method::GET, &[]), Err(Foreign::Host));
+        assert_eq!(asked(&Method::GET, &[]), Err(Foreign::Host));
         let two = [("host", "localhost"), ("host", "evil.example")];
-        assert_eq!(asked(Method::GET, &two), Err(Foreign::Host));
+        assert_eq!(asked(&Method::GET, &two), Err(Foreign::Host));
     }
 
     #[test]
@@ -163,24 +166,24 @@ mod tests {
             ("origin", "null", false),
             ("referer", "https://ui.example.org", false),
         ] {
-            let found = asked(Method::POST, &[host, (name, value)]);
+            let found = asked(&Method::POST, &[host, (name, value)]);
             assert_eq!(found.is_ok(), right, "{name}: {value}: {found:?}");
-            assert!(asked(Method::GET, &[host, (name, value)]).is_ok());
+            assert!(asked(&Method::GET, &[host, (name, value)]).is_ok());
         }
-        assert_eq!(asked(Method::PUT, &[host]), Err(Foreign::Site));
+        assert_eq!(asked(&Method::PUT, &[host]), Err(Foreign::Site));
         // What the browser says of the site counts before what a page may have a hand in.
         let both = [
             host,
             ("sec-fetch-site", "cross-site"),
             ("origin", "https://ui.example.org"),
         ];
-        assert_eq!(asked(Method::POST, &both), Err(Foreign::Site));
+        assert_eq!(asked(&Method::POST, &both), Err(Foreign::Site));
         let twice = [
             host,
             ("sec-fetch-site", "none"),
             ("sec-fetch-site", "cross-site"),
         ];
-        assert_eq!(asked(Method::POST, &twice), Err(Foreign::Site));
+        assert_eq!(asked(&Method::POST, &twice), Err(Foreign::Site));
     }
 
     #[test]

@@ -66,12 +66,9 @@ async fn sign_in(
 ) -> Response {
     let from = request.extensions().get::<ConnectInfo<SocketAddr>>();
     let from: Option<IpAddr> = from.map(|from| from.0.ip());
-    let said = match Form::<Said>::from_request(request, &()).await {
-        Ok(Form(said)) => said,
-        Err(_) => {
-            let why = "the form cannot be read; fill it in again";
-            return page(&gate, StatusCode::UNPROCESSABLE_ENTITY, Some(why), "/");
-        }
+    let Ok(Form(said)) = Form::<Said>::from_request(request, &()).await else {
+        let why = "the form cannot be read; fill it in again";
+        return page(&gate, StatusCode::UNPROCESSABLE_ENTITY, Some(why), "/");
     };
     let admitted = gate.rate.admit(Who::Address(from), Instant::now())
         && (said.user.is_empty()

@@ -79,10 +79,6 @@ async fn bounded(request: Request, next: Next) -> Response {
 }
 
 /// The log has the panic's own words: they are for who repairs it.
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "the signature is the layer's"
-)]
 fn after_panic(_: Box<dyn Any + Send>) -> Response {
     problem(
         StatusCode::INTERNAL_SERVER_ERROR,
@@ -105,15 +101,16 @@ mod tests {
 
     use super::*;
 
+    async fn broken() -> &'static str {
+        panic!("on purpose")
+    }
+
     fn router() -> Router {
         let page = || async { ([(CONTENT_TYPE, "text/html")], "x".repeat(4096)) };
         let image = || async {
             let kind = [(CONTENT_TYPE, "application/octet-stream")];
             (kind, "x".repeat(4096))
         };
-        async fn broken() -> &'static str {
-            panic!("on purpose")
-        }
         let echo = |body: axum::body::Bytes| async move { body.len().to_string() };
         outer(
             Router::new()

@@ -225,38 +225,111 @@ fn all() -> Vec<(&'static str, String)> {
     };
     let pages = vec![
         ("overview", overview(&frame, &seen)),
-        ("volumes", volumes(&frame, &seen, &filter, &["v2".to_owned()])),
-        ("no volumes", volumes(&frame, &Seen::default(), &filter, &[])),
+        (
+            "volumes",
+            volumes(&frame, &seen, &filter, &["v2".to_owned()]),
+        ),
+        (
+            "no volumes",
+            volumes(&frame, &Seen::default(), &filter, &[]),
+        ),
         ("volumes filtered", volumes(&frame, &seen, &hostile, &[])),
-        ("volume", volume_of(&frame, &page("v1", Some(("grow", &grow)), None))),
-        ("volume, not exposed", volume_of(&frame, &page("new", None, None))),
-        ("volume, coming", volume_of(&frame, &page("v2", None, Some(&coming)))),
-        ("volume, failed", volume_of(&frame, &page("v2", None, Some(&failed)))),
-        ("volume, hostile", volume_of(&frame, &page(HOSTILE, None, None))),
-        ("new volume", new_volume(&frame, &seen, &form, &card(), Some(&refusal("name")))),
-        ("new volume, blank", new_volume(&frame, &seen, &VolumeForm::default(), &Card::Empty, None)),
-        ("new volume, of an image", new_volume(&frame, &seen, &of_image, &Card::Empty, Some(&refusal("image")))),
-        ("new volume, not found", new_volume(&frame, &seen, &form, &Card::NotFound(refusal("base_image")), Some(&refusal("access")))),
+        (
+            "volume",
+            volume_of(&frame, &page("v1", Some(("grow", &grow)), None)),
+        ),
+        (
+            "volume, not exposed",
+            volume_of(&frame, &page("new", None, None)),
+        ),
+        (
+            "volume, coming",
+            volume_of(&frame, &page("v2", None, Some(&coming))),
+        ),
+        (
+            "volume, failed",
+            volume_of(&frame, &page("v2", None, Some(&failed))),
+        ),
+        (
+            "volume, hostile",
+            volume_of(&frame, &page(HOSTILE, None, None)),
+        ),
+        (
+            "new volume",
+            new_volume(&frame, &seen, &form, &card(), Some(&refusal("name"))),
+        ),
+        (
+            "new volume, blank",
+            new_volume(&frame, &seen, &VolumeForm::default(), &Card::Empty, None),
+        ),
+        (
+            "new volume, of an image",
+            new_volume(
+                &frame,
+                &seen,
+                &of_image,
+                &Card::Empty,
+                Some(&refusal("image")),
+            ),
+        ),
+        (
+            "new volume, not found",
+            new_volume(
+                &frame,
+                &seen,
+                &form,
+                &Card::NotFound(refusal("base_image")),
+                Some(&refusal("access")),
+            ),
+        ),
         ("card", base_image(&form, &card())),
         ("images", images(&frame, &seen, &filter)),
         ("no images", images(&frame, &Seen::default(), &filter)),
-        ("image", super::image(&frame, &seen, &found("base"), &CopyForm::refused(refusal("")))),
-        ("image, hostile", super::image(&frame, &seen, &found(HOSTILE), &CopyForm::default())),
-        ("new image", new_image(&frame, &seen, &image_form, Some(&refusal("source")))),
+        (
+            "image",
+            super::image(
+                &frame,
+                &seen,
+                &found("base"),
+                &CopyForm::refused(refusal("")),
+            ),
+        ),
+        (
+            "image, hostile",
+            super::image(&frame, &seen, &found(HOSTILE), &CopyForm::default()),
+        ),
+        (
+            "new image",
+            new_image(&frame, &seen, &image_form, Some(&refusal("source"))),
+        ),
         ("snapshots", snapshots(&frame, &seen, &filter)),
         ("backups", backups(&frame, Ok(&store), &filter)),
         ("no backups", backups(&frame, Err(HOSTILE), &filter)),
         ("disks", disks(&frame, &seen, &filter)),
         ("events", events(&frame, &events_of, &filter)),
-        ("delete volume", delete_volume(&frame, &seen, &seen.volume("v1").unwrap(), doomed)),
-        ("delete image", delete_image(&frame, &seen, &found("base"), doomed)),
-        ("delete snapshot", delete_image(&frame, &seen, &found("snap"), Doomed::default())),
+        (
+            "delete volume",
+            delete_volume(&frame, &seen, &seen.volume("v1").unwrap(), doomed),
+        ),
+        (
+            "delete image",
+            delete_image(&frame, &seen, &found("base"), doomed),
+        ),
+        (
+            "delete snapshot",
+            delete_image(&frame, &seen, &found("snap"), Doomed::default()),
+        ),
         ("login", login(false, Some(HOSTILE), HOSTILE)),
         ("login by password", login(true, None, "/")),
-        ("problem", problem(axum::http::StatusCode::NOT_FOUND, HOSTILE)),
+        (
+            "problem",
+            problem(axum::http::StatusCode::NOT_FOUND, HOSTILE),
+        ),
     ];
     let drawn = pages.into_iter();
-    drawn.map(|(name, page)| (name, page.into_string())).collect()
+    drawn
+        .map(|(name, page)| (name, page.into_string()))
+        .collect()
 }
 
 use super::volume as volume_of;
@@ -311,7 +384,10 @@ fn tags(html: &str) -> Vec<Tag<'_>> {
 #[test]
 fn row_460_every_page_is_sound_whatever_names_and_sentences_say() {
     for (name, html) in all() {
-        assert!(!html.contains("<script>") && !html.contains("<img"), "{name}: {html}");
+        assert!(
+            !html.contains("<script>") && !html.contains("<img"),
+            "{name}: {html}"
+        );
         let tags = tags(&html);
         let mut ids = BTreeSet::new();
         for tag in &tags {
@@ -319,7 +395,10 @@ fn row_460_every_page_is_sound_whatever_names_and_sentences_say() {
                 assert!(ids.insert(id), "{name}: the id {id} is there twice");
             }
             for (key, _) in &tag.attributes {
-                assert!(!key.starts_with("on") && *key != "style", "{name}: {key} in {tag:?}");
+                assert!(
+                    !key.starts_with("on") && *key != "style",
+                    "{name}: {key} in {tag:?}"
+                );
             }
             if tag.name == "script" {
                 assert!(tag.get("src").is_some(), "{name}: a script in the page");
@@ -327,8 +406,16 @@ fn row_460_every_page_is_sound_whatever_names_and_sentences_say() {
         }
         for tag in &tags {
             for key in ["for", "aria-describedby", "aria-labelledby"] {
-                for id in tag.get(key).unwrap_or_default().split(' ').filter(|id| !id.is_empty()) {
-                    assert!(ids.contains(id), "{name}: nothing has the id {id} of {tag:?}");
+                for id in tag
+                    .get(key)
+                    .unwrap_or_default()
+                    .split(' ')
+                    .filter(|id| !id.is_empty())
+                {
+                    assert!(
+                        ids.contains(id),
+                        "{name}: nothing has the id {id} of {tag:?}"
+                    );
                 }
             }
         }
@@ -418,8 +505,14 @@ fn pages_say_what_they_are_for_in_the_words_that_people_look_for() {
             "kind: PersistentVolume\n",
         ],
     );
-    holds(&page("volume, coming"), &["value=\"10\"", "It goes on when this page is left."]);
-    holds(&page("delete image"), &["volume v1 was made from it", "It can come again"]);
+    holds(
+        &page("volume, coming"),
+        &["value=\"10\"", "It goes on when this page is left."],
+    );
+    holds(
+        &page("delete image"),
+        &["volume v1 was made from it", "It can come again"],
+    );
     assert!(!page("delete snapshot").contains("was made from it"));
     holds(&page("delete volume"), &["iSCSI target on node-1"]);
 }
