@@ -103,3 +103,11 @@ async fn listen(args: &Args) -> Result<(auth::Gate, Listener)> {
     tracing::info!("serving {bound}");
     Ok((gate, listener))
 }
+
+/// Writes a file of a test.
+#[cfg(test)]
+fn written(path: impl AsRef<std::path::Path>, bytes: impl AsRef<[u8]>) {
+    use std::io::Write as _;
+    let mut file = std::fs::File::create(path).unwrap();
+    file.write_all(bytes.as_ref()).unwrap();
+}

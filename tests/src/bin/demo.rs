@@ -142,6 +142,8 @@ fn whole_way(sandbox: &Sandbox, with_ui: bool) {
     show_space(&disk, &manager);
     if with_ui {
         show_ui(sandbox, &manager, &plugin, &authority, &small.reference);
+        // Ctrl-C has ended the servers: what is left the guards take away.
+        return;
     }
 
     for claim in &claims {

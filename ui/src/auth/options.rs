@@ -193,10 +193,10 @@ mod tests {
     #[test]
     fn a_short_secret_is_refused_and_not_said() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), "hunter2\n").unwrap();
+        crate::written(file.path(), "hunter2\n");
         let why = secret(file.path()).unwrap_err().to_string();
         assert!(!why.contains("hunter2"), "{why}");
-        std::fs::write(file.path(), "0123456789abcdef\n").unwrap();
+        crate::written(file.path(), "0123456789abcdef\n");
         assert_eq!(*secret(file.path()).unwrap(), "0123456789abcdef");
     }
 }

@@ -205,7 +205,7 @@ mod tests {
     fn users(text: &str) -> Result<Users> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("users");
-        std::fs::write(&path, text).unwrap();
+        crate::written(&path, text);
         Users::open(path)
     }
 

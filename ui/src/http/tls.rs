@@ -151,8 +151,8 @@ mod tests {
         };
         let said = |error: Error| report(&error).to_string();
         assert!(said(watch(files.clone()).await.unwrap_err()).contains("tls.crt"));
-        std::fs::write(&files.certificate, "no certificate").unwrap();
-        std::fs::write(&files.key, "a secret word").unwrap();
+        crate::written(&files.certificate, "no certificate");
+        crate::written(&files.key, "a secret word");
         let why = said(watch(files.clone()).await.unwrap_err());
         assert!(why.contains("tls.crt"), "{why}");
         assert!(!why.contains("secret word"), "{why}");

@@ -36,7 +36,7 @@ fn basic() -> Router {
         hash_line("ada", PASSWORD).unwrap(),
         hash_line("bob", PASSWORD).unwrap() + ":read-only",
     ];
-    std::fs::write(file.path(), lines.join("\n")).unwrap();
+    crate::written(file.path(), lines.join("\n"));
     let users = Users::open(file.path().to_owned()).unwrap();
     router(Gate::new(Mode::Basic(users), Hosts::default(), false))
 }
