@@ -9,12 +9,13 @@ use types::{ByteSize, ImageName, VolumeName, parse_quantity};
 use wire::source::Source;
 
 use crate::error::{Error, Result};
+use crate::exposed::Exposed;
 use crate::get::place;
 use crate::kubernetes::text;
-use crate::make::finished;
+use crate::outcome::finished;
 use crate::output::{note, print, size};
 use crate::reach::{Managers, Reach, missing};
-use crate::view::{Exposed, Volume};
+use crate::view::Volume;
 
 #[derive(Debug, Args)]
 pub(crate) struct GrowArgs {
@@ -296,7 +297,7 @@ async fn volume(reach: &Reach, managers: &Managers, name: &VolumeName, yes: bool
         let volumes = kubectl.list(&["persistentvolumes"]).await?;
         let named = |pv: &&serde_json::Value| {
             text(pv, "/spec/csi/volumeHandle") == name.as_str()
-                && text(pv, "/spec/csi/driver") == crate::why::DRIVER
+                && text(pv, "/spec/csi/driver") == crate::kubernetes::DRIVER
         };
         if let Some(pv) = volumes.iter().find(named) {
             let pv = text(pv, "/metadata/name");

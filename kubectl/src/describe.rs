@@ -7,11 +7,12 @@ use serde_json::Value;
 use types::{VolumeName, report};
 
 use crate::error::Result;
+use crate::exposed::Exposed;
 use crate::get::{all_exposed, place};
 use crate::kubernetes::{Kubectl, text};
 use crate::output::{age, print, size, tame};
 use crate::reach::Reach;
-use crate::view::{Exposed, Volume};
+use crate::view::Volume;
 
 /// Events that are shown.
 const EVENTS: usize = 20;
@@ -102,7 +103,7 @@ impl Text {
         let volumes = kubectl.list(&["persistentvolumes"]).await?;
         let ours = volumes.iter().find(|pv| {
             text(pv, "/spec/csi/volumeHandle") == name
-                && text(pv, "/spec/csi/driver") == crate::why::DRIVER
+                && text(pv, "/spec/csi/driver") == crate::kubernetes::DRIVER
         });
         let Some(pv) = ours else {
             self.line("Claim", "none: no PersistentVolume names this volume");

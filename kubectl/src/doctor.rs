@@ -128,7 +128,7 @@ async fn registered(kubectl: &Kubectl) -> Result<Vec<Finding>> {
     let finding = |node: &Value| {
         let drivers = node.pointer("/spec/drivers").and_then(Value::as_array);
         let mut drivers = drivers.into_iter().flatten();
-        let known = drivers.any(|driver| text(driver, "/name") == crate::why::DRIVER);
+        let known = drivers.any(|driver| text(driver, "/name") == crate::kubernetes::DRIVER);
         let wrong = if known {
             ""
         } else {

@@ -6,10 +6,11 @@ use client::{Client, Member, wire};
 use jiff::Timestamp;
 
 use crate::error::{Error, Result};
+use crate::exposed::{self, Exposed};
 use crate::options::{GetArgs, Kind};
 use crate::output::{List, note};
 use crate::reach::Reach;
-use crate::view::{self, Disk, Exposed, Image, Replica, Volume};
+use crate::view::{self, Disk, Image, Replica, Volume};
 
 /// Volumes asked for in one call.
 const PAGE: u32 = 1_000;
@@ -186,7 +187,7 @@ async fn exposed(reach: &Reach) -> Result<List> {
     }
     Ok(List {
         kind: "exposed",
-        head: &view::EXPOSED,
+        head: &exposed::EXPOSED,
         narrow: 6,
         rows: found.iter().map(Exposed::row).collect(),
         empty: "Nothing is exposed. Expose a volume: kubectl longhorn-image expose NAME --access blockdev",

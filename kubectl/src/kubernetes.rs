@@ -13,6 +13,9 @@ use crate::error::{Error, Result};
 use crate::options::Global;
 use crate::process::{self, Bounds, Ended};
 
+/// The driver, and provisioner of classes.
+pub(crate) const DRIVER: &str = "driver.longhorn.io";
+
 /// What an answer may have, and how long it may take.
 const BOUNDS: Bounds = Bounds {
     bytes: 64 << 20,

@@ -2,11 +2,11 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | `options` | the command line |
+//! | `command`, `options` | the command line |
 //! | `kubernetes`, `process` | children: kubectl, bounded; the ports that it forwards |
 //! | `reach` | the way to managers and node services, with a certificate for a person |
-//! | `get`, `view`, `describe` | lists, and all of one volume |
-//! | `make`, `upload`, `change` | images and volumes: made, changed, deleted |
+//! | `get`, `view`, `exposed`, `describe` | lists, and all of one volume |
+//! | `make`, `upload`, `change`, `outcome` | images and volumes: made, changed, deleted |
 //! | `why` | what a claim waits for: facts, and the sentence |
 //! | `doctor`, `dump`, `redact` | what is wrong; a bundle for others, without secrets |
 //! | `ui` | the web UI through a forwarded port |
@@ -15,14 +15,17 @@
 //! It knows nothing of disks, formats or the API of Kubernetes beyond what kubectl prints.
 
 mod change;
+mod command;
 mod describe;
 mod doctor;
 mod dump;
 mod error;
+mod exposed;
 mod get;
 mod kubernetes;
 mod make;
 mod options;
+mod outcome;
 mod output;
 mod process;
 mod reach;
@@ -37,8 +40,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser as _};
 use types::report;
 
+use self::command::{Arguments, Command, Create, Describe};
 use self::error::{Error, Result};
-use self::options::{Arguments, Command, Create, Describe};
 use self::reach::Reach;
 
 /// What a command that looks for something wrong answers when it has found it.

@@ -4,13 +4,14 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use client::{Client, Member, terminal, wire};
+use client::{Member, wire};
 use serde_json::json;
 use types::{ByteSize, DiskUuid, ImageName, NodeId, VolumeName, parse_quantity};
 use wire::source::Source;
 
 use crate::change::{self, AccessArgs};
 use crate::error::{Error, Result};
+use crate::outcome::{done, failed, finished};
 use crate::output::{Form, note, print, size, tame, written};
 use crate::reach::{Managers, Reach};
 use crate::view::holds;
@@ -271,37 +272,6 @@ pub(crate) async fn pull(reach: &Reach, args: PullArgs) -> Result<()> {
         failed(image)?
     };
     done(&image, &member)
-}
-
-/// Says what became of an image.
-pub(crate) fn done(image: &wire::BackingImage, member: &Member) -> Result<()> {
-    let (state, node) = (client::state_name(image.state()), &member.disk.node_id);
-    let name = &image.name;
-    if image.state() != wire::State::Ready {
-        note(&format!(
-            "it goes on by itself; see: kubectl longhorn-image get images {name}"
-        ));
-    }
-    Ok(print(&format!("image/{name} {state} on node {node}\n"))?)
-}
-
-/// Waits for an image, and shows progress.
-pub(crate) async fn finished(
-    client: &Client,
-    image: wire::BackingImage,
-) -> Result<wire::BackingImage> {
-    failed(terminal::wait_image(client, image).await?)
-}
-
-/// An image, unless it has failed.
-pub(crate) fn failed(image: wire::BackingImage) -> Result<wire::BackingImage> {
-    if image.state() != wire::State::Failed {
-        return Ok(image);
-    }
-    Err(Error::Refused(format!(
-        "image {} failed: {}; the same command tries again",
-        image.name, image.message
-    )))
 }
 
 pub(crate) async fn volume(reach: &Reach, args: VolumeArgs) -> Result<()> {

@@ -13,7 +13,8 @@ use types::{Classify as _, ErrorKind, ImageName, ImageUuid, report};
 use wire::source::Source;
 
 use crate::error::{Error, Result};
-use crate::make::{PlaceArgs, choose, done, failed, finished};
+use crate::make::{PlaceArgs, choose};
+use crate::outcome::{done, failed, finished};
 use crate::output::note;
 use crate::reach::{Managers, Reach, is_away};
 

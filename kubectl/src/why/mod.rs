@@ -8,11 +8,9 @@ mod sentence;
 use clap::Args;
 
 use crate::error::Result;
+use crate::kubernetes::DRIVER;
 use crate::output::{print, tame};
 use crate::reach::Reach;
-
-/// The driver, and provisioner of classes.
-pub(crate) const DRIVER: &str = "driver.longhorn.io";
 
 #[derive(Debug, Args)]
 pub(crate) struct WhyArgs {

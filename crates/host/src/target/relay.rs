@@ -5,6 +5,7 @@
 //! of its own, lets root and itself in, and passes on bytes: it understands of a question no more than its length.
 
 use std::io::{self, Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +13,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use rustix::net::sockopt::socket_peercred;
 use rustix::process::geteuid;
 
 use super::wire::{self, ANSWER_MAX, HEADER};
@@ -64,9 +64,35 @@ impl Drop for Place {
     }
 }
 
+/// The user at the other end, as unix(7) has it (`SO_PEERCRED`). rustix's own call cannot tell it here: the other end is
+/// in another pod, so it has no number of a process that would mean anything to us, and the kernel says 0.
+fn caller(stream: &UnixStream) -> Option<libc::uid_t> {
+    let mut peer = libc::ucred {
+        pid: 0,
+        uid: libc::uid_t::MAX,
+        gid: libc::gid_t::MAX,
+    };
+    let size = size_of::<libc::ucred>();
+    let mut length = libc::socklen_t::try_from(size).ok()?;
+    #[expect(
+        unsafe_code,
+        reason = "no library has this call for a caller without a pid"
+    )]
+    // SAFETY: both pointers are to values of ours that outlive the call, and `length` is the size of the first.
+    let told = unsafe {
+        libc::getsockopt(
+            stream.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut peer).cast(),
+            &raw mut length,
+        )
+    };
+    (told == 0 && usize::try_from(length) == Ok(size)).then_some(peer.uid)
+}
+
 fn may_ask(stream: &UnixStream) -> bool {
-    let peer = socket_peercred(stream);
-    let may = peer.is_ok_and(|peer| peer.uid.is_root() || peer.uid == geteuid());
+    let may = caller(stream).is_some_and(|uid| uid == 0 || uid == geteuid().as_raw());
     if !may {
         tracing::warn!("a caller that is neither root nor this user was refused");
     }
