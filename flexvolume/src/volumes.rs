@@ -6,7 +6,7 @@ use std::time::Duration;
 use backup::Item;
 use client::owner::{self, Asker};
 use client::parameters::{BASE_IMAGE, FROM_BACKUP, NUMBER_OF_REPLICAS, STALE_REPLICA_TIMEOUT};
-use client::{Client, ImageOutcome, wire};
+use client::{Client, ImageOutcome, there, wire};
 use host::staging::{self, NodeVolume};
 use trust::Dialer;
 use types::{ByteSize, Classify as _, ErrorKind, NodeId, VolumeName, crash_point};
@@ -52,11 +52,7 @@ impl Volumes {
 
     /// The volume, if there is one.
     pub(crate) async fn find(&self, volume: &VolumeName) -> Result<Option<wire::Volume>> {
-        match self.stop.unless(self.client.volume(volume)).await? {
-            Ok(found) => Ok(Some(found)),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        Ok(there(self.stop.unless(self.client.volume(volume)).await?)?)
     }
 
     /// The volume, which must be there.

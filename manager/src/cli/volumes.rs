@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use client::{Client, Cluster, Wait, wire};
+use client::{Client, Cluster, Wait, there, wire};
 use serde::Serialize;
-use types::{ByteSize, Classify as _, ErrorKind, ImageName, NodeId, VolumeName, parse_quantity};
+use types::{ByteSize, ImageName, NodeId, VolumeName, parse_quantity};
 
 use super::connection::Connection;
 use super::images::{ContentView, content_view};
@@ -301,12 +301,7 @@ async fn unpublish(
 ) -> Result<(), Failure> {
     let ask = |client: Client| {
         let name = name.clone();
-        async move {
-            match client.volume(&name).await {
-                Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-                found => found.map(|_| true),
-            }
-        }
+        async move { Ok(there(client.volume(&name).await)?.is_some()) }
     };
     let look = cluster.look(Wait::All(None), ask, |has| *has).await?;
     if let Some((client, _)) = look.found {
