@@ -369,6 +369,7 @@ async fn having_image(managers: &Managers, name: &ImageName, place: &PlaceArgs) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use client::Client;
 
     fn member(node: &str, creatable: u64, not_ready: &str) -> Member {
         let address = "unix:/nonexistent/manager.sock".parse().unwrap();
