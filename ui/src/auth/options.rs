@@ -151,11 +151,6 @@ fn secret(path: &Path) -> Result<Zeroizing<String>> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(
-        clippy::disallowed_methods,
-        reason = "a test: nothing of it outlives the power"
-    )]
-
     use clap::Parser as _;
 
     use super::*;

@@ -195,11 +195,6 @@ fn read(path: &std::path::Path) -> Result<Lines> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(
-        clippy::disallowed_methods,
-        reason = "a test: nothing of it outlives the power"
-    )]
-
     use super::*;
 
     fn users(text: &str) -> Result<Users> {

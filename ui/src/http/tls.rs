@@ -135,11 +135,6 @@ fn bytes(path: &Path) -> Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(
-        clippy::disallowed_methods,
-        reason = "a test: nothing of it outlives the power"
-    )]
-
     use super::*;
 
     #[tokio::test]
