@@ -25,6 +25,8 @@ pub const HOST: &str = "iqn.2026-01.org.example:host1";
 pub const SECRET: &str = "correct-horse";
 /// How long anything may take on a busy machine.
 const LONG: Duration = Duration::from_mins(5);
+/// What qemu-io says when it waits for a command.
+const PROMPT: &[u8] = b"qemu-io> ";
 
 pub struct Site {
     dir: tempfile::TempDir,
@@ -240,31 +242,43 @@ impl Writer {
             .unwrap();
         let commands = qemu.stdin.take().unwrap();
         let answers = BufReader::new(qemu.stdout.take().unwrap());
-        Self {
+        let mut writer = Self {
             qemu,
             commands,
             answers,
             written: 0,
-        }
+        };
+        writer.answer();
+        writer
     }
 
     /// One write, every fourth with a flush; panics if the initiator sees an error.
     pub fn write(&mut self) {
         let offset = (self.written % 256) * 4096;
-        writeln!(self.commands, "write -P 0x5a {offset} 4096").unwrap();
+        let said = self.command(&format!("write -P 0x5a {offset} 4096"));
+        assert!(said.contains("wrote 4096"), "{said}");
         if self.written.is_multiple_of(4) {
-            writeln!(self.commands, "flush").unwrap();
-        }
-        loop {
-            let mut line = String::new();
-            let len = self.answers.read_line(&mut line).unwrap();
-            assert!(len > 0, "qemu-io ended");
-            assert!(!line.contains("fail") && !line.contains("error"), "{line}");
-            if line.contains("wrote 4096") {
-                break;
-            }
+            self.command("flush");
         }
         self.written += 1;
+    }
+
+    /// Runs a command to its end. qemu-io waits for a line on its input and then reads ahead: a second line that
+    /// came with the first would lie in its buffer until a third one comes.
+    fn command(&mut self, command: &str) -> String {
+        writeln!(self.commands, "{command}").unwrap();
+        self.answer()
+    }
+
+    fn answer(&mut self) -> String {
+        let mut said = Vec::new();
+        while !said.ends_with(PROMPT) {
+            let len = self.answers.read_until(b' ', &mut said).unwrap();
+            assert!(len > 0, "qemu-io ended: {}", String::from_utf8_lossy(&said));
+        }
+        let said = String::from_utf8_lossy(&said).into_owned();
+        assert!(!said.contains("fail") && !said.contains("error"), "{said}");
+        said
     }
 
     /// Goes on writing while `work` is done, and some writes longer.
