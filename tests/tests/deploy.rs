@@ -416,6 +416,44 @@ fn nothing_but_the_node_plugin_is_privileged() {
     }
 }
 
+/// The base has one namespace for all that it holds; a component is added after that, and none may set another's.
+#[test]
+fn all_of_a_component_is_in_a_namespace() {
+    // https://kubernetes.io/docs/concepts/overview/working-with-objects/namespaces/#not-all-objects-are-in-a-namespace
+    let elsewhere = [
+        "ClusterRole",
+        "ClusterRoleBinding",
+        "CustomResourceDefinition",
+    ];
+    let mut looked_at = 0;
+    for component in std::fs::read_dir(sources().join("deploy/kustomize/components")).unwrap() {
+        for entry in std::fs::read_dir(component.unwrap().path()).unwrap() {
+            let path = entry.unwrap().path();
+            if path.ends_with("kustomization.yaml") || path.extension() != Some(OsStr::new("yaml"))
+            {
+                continue;
+            }
+            for object in read(&path).split("\n---\n") {
+                let (_, kind) = object.split_once("\nkind: ").unwrap();
+                let kind = kind.lines().next().unwrap();
+                if elsewhere.contains(&kind)
+                    || kind.ends_with("Class")
+                    || kind.contains("AdmissionPolicy")
+                {
+                    continue;
+                }
+                assert!(
+                    object.contains("\n  namespace: "),
+                    "{kind} of {}",
+                    path.display()
+                );
+                looked_at += 1;
+            }
+        }
+    }
+    assert!(looked_at > 5, "{looked_at}");
+}
+
 #[test]
 fn row_248_the_apparmor_profile_is_valid_and_knows_every_tool() {
     let profile = sources().join("deploy/apparmor/longhorn-csi-plugin");

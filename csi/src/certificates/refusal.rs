@@ -51,12 +51,10 @@ pub(crate) enum Refusal {
          and longhorn-ui"
     )]
     Account { account: String },
-    /// One pod asks too often.
-    #[error(
-        "the pod {name} has asked for {most} certificates within {minutes} minutes; ask again later"
-    )]
+    /// One pod asks too often, or all persons together.
+    #[error("{who} has asked for {most} certificates within {minutes} minutes; ask again later")]
     TooOften {
-        name: String,
+        who: String,
         most: u32,
         minutes: u64,
     },

@@ -68,10 +68,13 @@ impl CertificatesService {
         if user != format!("system:serviceaccount:{namespace}:{PERSON}") {
             return Err(Refusal::NoPod { user });
         }
-        if !self.rate.admit(PERSON, Instant::now()) {
+        if !self
+            .rate
+            .admit(PERSON, rate::MOST_OF_PERSONS, Instant::now())
+        {
             return Err(Refusal::TooOften {
-                name: PERSON.to_owned(),
-                most: rate::MOST,
+                who: format!("the service account {PERSON}"),
+                most: rate::MOST_OF_PERSONS,
                 minutes: rate::WINDOW.as_secs() / 60,
             });
         }
@@ -93,9 +96,9 @@ impl CertificatesService {
             });
         }
         let role = role(&pod)?;
-        if !self.rate.admit(&pod.uid, Instant::now()) {
+        if !self.rate.admit(&pod.uid, rate::MOST, Instant::now()) {
             return Err(Refusal::TooOften {
-                name: pod.name,
+                who: format!("the pod {}", pod.name),
                 most: rate::MOST,
                 minutes: rate::WINDOW.as_secs() / 60,
             });
