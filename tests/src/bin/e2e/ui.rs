@@ -52,9 +52,9 @@ fn fact(page: &str, term: &str) -> Option<String> {
 
 /// Row 519.
 pub(crate) fn row_519_a_person_with_a_token_and_a_browser(cluster: &Cluster) {
-    for what in ["deployment/longhorn-ui", "daemonset/longhorn-target"] {
+    for app in ["longhorn-ui", "longhorn-target"] {
         cluster.kubectl(&format!(
-            "-n longhorn-system rollout status {what} --timeout=120s"
+            "-n longhorn-system wait --for=condition=Ready pod -l app={app} --timeout=120s"
         ));
     }
     let shell = Shell::new();
