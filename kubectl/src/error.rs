@@ -8,6 +8,9 @@ pub(crate) enum Error {
     /// A manager or a node service.
     #[error(transparent)]
     Client(#[from] client::Error),
+    /// A file on its way to a manager.
+    #[error(transparent)]
+    Upload(#[from] client::upload::UploadError),
     /// Certificates.
     #[error(transparent)]
     Trust(#[from] trust::Error),

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 use trust::{Dialer, Source};
-use types::{Classify as _, ErrorKind, VolumeName, report};
+use types::{VolumeName, report};
 
 use crate::error::{Error, Result};
 use crate::kubernetes::{Forward, Kubectl, text};
@@ -365,12 +365,4 @@ pub(crate) fn missing(what: &str, silent: &[String]) -> Error {
             silent.join("; ")
         )),
     }
-}
-
-/// Whether an error says that the connection, not the request, is at fault.
-pub(crate) fn is_away(error: &client::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::Unavailable | ErrorKind::DeadlineExceeded
-    )
 }

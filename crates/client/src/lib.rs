@@ -26,6 +26,8 @@ mod pull_secret;
 pub mod replicas;
 #[cfg(feature = "terminal")]
 pub mod terminal;
+#[cfg(feature = "terminal")]
+pub mod upload;
 mod volumes;
 
 pub use address::{Address, InvalidAddress};

@@ -141,19 +141,7 @@ pub(super) fn content_view(content: &wire::Content) -> ContentView {
 
 /// A state as the design, the daemon's logs and Longhorn spell it.
 pub(super) fn state_name(image: &wire::BackingImage) -> &'static str {
-    state_text(image.state())
-}
-
-pub(super) fn state_text(state: wire::State) -> &'static str {
-    match state {
-        wire::State::Pending => "pending",
-        wire::State::Starting => "starting",
-        wire::State::InProgress => "in-progress",
-        wire::State::ReadyForTransfer => "ready-for-transfer",
-        wire::State::Ready => "ready",
-        wire::State::Failed => "failed",
-        wire::State::Unspecified | wire::State::Unknown => "unknown",
-    }
+    client::state_name(image.state())
 }
 
 impl From<wire::BackingImage> for ImageView {

@@ -5,7 +5,7 @@ use client::{Client, wire};
 use serde::Serialize;
 use types::ByteSize;
 
-use super::images::{ContentView, content_view, state_text};
+use super::images::{ContentView, content_view};
 use super::source::FromArgs;
 use super::{Failure, output};
 
@@ -85,7 +85,7 @@ fn printable(text: &str) -> String {
 fn state_of(seen: &wire::InspectSourceResponse) -> &'static str {
     match seen.state() {
         wire::State::Unspecified => "",
-        state => state_text(state),
+        state => client::state_name(state),
     }
 }
 
