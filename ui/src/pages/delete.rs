@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::form::{Refusal, whole};
-use super::words::{age, size};
+use super::words::{moment, size};
 use super::{Frame, path};
 use crate::seen::{Seen, SeenImage, SeenVolume, users};
 
@@ -33,7 +33,7 @@ pub fn delete_volume(
         ul {
             li {
                 "Volume " strong { (volume.name) } ": " (size(volume.size)) ", of which it takes "
-                (size(volume.real_size)) ", made " (age(&volume.created_at, frame.now)) " ago"
+                (size(volume.real_size)) ", made " (moment(&volume.created_at, frame.now))
             }
             @for replica in &volume.replicas { li { "Its bytes on " (replica.node_id) ", disk " code { (replica.disk_uuid) } } }
         }

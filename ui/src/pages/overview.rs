@@ -81,7 +81,7 @@ pub fn overview_facts(_: &Frame, seen: &Seen) -> Markup {
 fn disks(seen: &Seen) -> Markup {
     html! {
         table {
-            caption { "Disks" }
+            caption { "How full each disk is" }
             (head(&["Node", "Path", "Size", "Used", "Promised", "Available"]))
             tbody {
                 @for on in seen.disks.iter().take(100) {
