@@ -22,6 +22,7 @@ mod flexvolume;
 mod footprint;
 mod ingest;
 mod io;
+mod pages;
 mod report;
 mod sync;
 mod transfer;
@@ -35,7 +36,7 @@ use report::Report;
 
 type Case = (&'static str, fn(&mut Report));
 
-const CASES: [Case; 29] = [
+const CASES: [Case; 30] = [
     ("volume-xfs", volume::on_xfs),
     ("volume-ext4", volume::on_ext4),
     ("pull", ingest::pull),
@@ -63,6 +64,7 @@ const CASES: [Case; 29] = [
     ("backup-directory", backup::directory),
     ("backup-s3", backup::objects),
     ("backup-sparse", backup::sparse),
+    ("ui", pages::pages),
     ("list", faces::list),
     ("latency", faces::latency),
 ];
