@@ -62,6 +62,7 @@ pub(crate) fn blank_expands(cluster: &Cluster) {
             make_anew(cluster, name);
         }
         has_grown(cluster, name, size);
+        claim_event(cluster, name, "VolumeGrown", "the volume has grown from");
         wait::until("the pod sees the larger file system", || {
             let shown = cluster.exec(name, "df -m /data | tail -1");
             let size: u32 = shown.split_whitespace().nth(1)?.parse().ok()?;
@@ -69,6 +70,17 @@ pub(crate) fn blank_expands(cluster: &Cluster) {
         });
         end(cluster, &[file]);
     }
+}
+
+/// What `kubectl describe pvc` says of a claim.
+pub(crate) fn claim_event(cluster: &Cluster, claim: &str, reason: &str, part: &str) {
+    let of = format!("involvedObject.kind=PersistentVolumeClaim,involvedObject.name={claim}");
+    wait::until(&format!("{claim} has an event {reason}"), || {
+        let notes = cluster.kubectl(&format!(
+            "get events --field-selector {of},reason={reason} -o jsonpath={{.items[*].message}}"
+        ));
+        notes.contains(part).then_some(())
+    });
 }
 
 fn make_anew(cluster: &Cluster, pod: &str) {

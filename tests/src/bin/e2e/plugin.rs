@@ -4,7 +4,7 @@ use e2e::cluster::Cluster;
 use e2e::documents::commands;
 use e2e::{Sandbox, wait};
 
-use crate::examples::{end, nothing_is_left};
+use crate::examples::{claim_event, end, nothing_is_left};
 use crate::stranger::Shell;
 
 const DOCUMENT: &str = "docs/kubectl.md";
@@ -37,6 +37,7 @@ fn claims_say_what_they_wait_for(cluster: &Cluster, shell: &Shell) {
             found.then_some(())
         });
     }
+    claim_event(cluster, "why-no-image", "ImageFailed", "no-such-tag");
     end(cluster, &[WHY]);
     let blank = "examples/blank_pvc.yaml";
     cluster.apply(blank);
