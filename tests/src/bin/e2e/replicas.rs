@@ -72,7 +72,7 @@ fn one_says_why(cluster: &Cluster) {
         let message = record["status"]["message"].as_str()?;
         (record["status"]["reason"] == "NoDrbd" && message.contains(why)).then_some(())
     });
-    says(cluster, "replicas", "NoDrbd", "1 of 3 replicas");
+    says(cluster, "replicas", "VolumeDegraded", "1 of 3 replicas");
     says(
         cluster,
         "replicas-required",
