@@ -45,7 +45,7 @@ fn routes() -> Vec<Route> {
     routes.collect()
 }
 
-/// An API server on which ada may do everything, bob look at volumes, and eve nothing.
+/// An API server on which ada may do everything, bob look at volumes, cat create them, and eve nothing.
 fn people(sandbox: &Sandbox) -> KubeApi {
     let api = KubeApi::start(sandbox);
     let component = sources().join("deploy/kustomize/components/ui");
@@ -53,7 +53,7 @@ fn people(sandbox: &Sandbox) -> KubeApi {
         let manifest = component.join(format!("{file}.yaml")).display().to_string();
         api.kubectl(&["apply", "-f", &manifest], "");
     }
-    for name in ["ada", "bob", "eve"] {
+    for name in ["ada", "bob", "cat", "eve"] {
         api.kubectl(&["create", "serviceaccount", name], "");
     }
     let ada = format!("--serviceaccount={NAMESPACE}:ada");
@@ -62,17 +62,14 @@ fn people(sandbox: &Sandbox) -> KubeApi {
     let rule = r#"{"apiVersion":"rbac.authorization.k8s.io/v1","kind":"ClusterRole","metadata":{"name":"looks"},
         "rules":[{"apiGroups":["baseimage.longhorn.io"],"resources":["volumes"],"verbs":["get","list"]}]}"#;
     api.kubectl(&["create", "-f", "-"], rule);
-    let bob = format!("--serviceaccount={NAMESPACE}:bob");
-    api.kubectl(
-        &[
-            "create",
-            "clusterrolebinding",
-            "bob",
-            "--clusterrole=looks",
-            &bob,
-        ],
-        "",
-    );
+    let rule = r#"{"apiVersion":"rbac.authorization.k8s.io/v1","kind":"ClusterRole","metadata":{"name":"creates"},
+        "rules":[{"apiGroups":["baseimage.longhorn.io"],"resources":["volumes"],"verbs":["create"]}]}"#;
+    api.kubectl(&["create", "-f", "-"], rule);
+    for (name, role) in [("bob", "looks"), ("cat", "creates")] {
+        let account = format!("--serviceaccount={NAMESPACE}:{name}");
+        let role = format!("--clusterrole={role}");
+        api.kubectl(&["create", "clusterrolebinding", name, &role, &account], "");
+    }
     api
 }
 
@@ -164,6 +161,18 @@ fn row_480_no_route_is_served_without_the_right_that_it_asks() {
             "{name}: {ada}"
         );
         assert_ne!(ada, 403, "{name}");
+    }
+    // A form that asks for two things asks for both rights.
+    let cat = sign_in(&ui, &token(&api, "cat"));
+    let create = |access: &str| {
+        let form = format!("name=v&size=1Mi&access={access}");
+        ui.ask("POST", "/volumes", &[("Cookie", &cat)], &form)
+    };
+    assert_ne!(create("pods").status, 403);
+    for access in ["device", "target", "nonsense"] {
+        let answer = create(access);
+        assert_eq!(answer.status, 403, "{answer:?}");
+        assert!(answer.body.contains("may not expose volumes"), "{answer:?}");
     }
     let said = ui.ask("GET", "/disks", &[("Cookie", &cookies[1])], "");
     assert!(

@@ -7,13 +7,15 @@ use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use client::{Client, PullSecret, parameters, wire};
-use types::{ErrorKind, VolumeName, parse_quantity};
+use types::{ErrorKind, VolumeName, parse_quantity, report};
 
 use super::creation::{Begun, Job};
 use super::exposure::{self, made_up_secret};
 use super::refused::status_of_form;
 use super::{App, Fields, once, see};
-use crate::access::Person;
+use crate::access::{Person, Resource, Verb};
+use crate::auth::May;
+use crate::http::problem;
 use crate::look::Now;
 use crate::pages::{self, Card, Refusal, VolumeForm};
 use crate::seen::room;
@@ -64,6 +66,7 @@ pub async fn base_image(
 pub async fn create(
     State(app): State<App>,
     Extension(person): Extension<Person>,
+    Extension(may): Extension<May>,
     fields: Fields,
 ) -> Response {
     let form = form(&fields);
@@ -75,6 +78,17 @@ pub async fn create(
     let card = app.card(&person, &now, &form, secret.clone()).await;
     if fields.text("do") == "look" {
         return app.again(&person, &now, &form, &card, None);
+    }
+    // The route asks for the right to create. To give access is another one.
+    if exposure::is_wanted(&form) {
+        match may.refusal(Verb::Expose, Resource::Volumes).await {
+            Ok(None) => {}
+            Ok(Some(why)) => return problem(StatusCode::FORBIDDEN, &why),
+            Err(error) => {
+                let why = report(&error).to_string();
+                return problem(StatusCode::SERVICE_UNAVAILABLE, &why);
+            }
+        }
     }
     let job = match job(&person, &now, &form, &card, secret) {
         Ok(job) => job,

@@ -120,6 +120,11 @@ pub async fn take_back(
     }
 }
 
+/// Whether a form asks for more than pods have.
+pub(super) fn is_wanted(form: &VolumeForm) -> bool {
+    !matches!(form.access.as_str(), "" | "pods")
+}
+
 /// The access that a form asks for; `None`: pods, which get it by CSI.
 pub(super) fn wanted(form: &VolumeForm) -> Result<Option<Access>, Refusal> {
     match form.access.as_str() {

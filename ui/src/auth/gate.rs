@@ -73,9 +73,30 @@ pub struct Gate {
 }
 
 /// Somebody, with what has to hold for as long as they are signed in.
+#[derive(Debug, Clone)]
 struct Known {
     person: Person,
     proof: String,
+}
+
+/// What else somebody may: for a form that asks for two things, of which the route is but one. In the extensions of each
+/// request that has a [`Person`].
+#[derive(Debug, Clone)]
+pub struct May {
+    gate: Arc<Gate>,
+    known: Known,
+}
+
+impl May {
+    /// Why they may not; `None`: they may.
+    ///
+    /// # Errors
+    /// The API server or the file of people does not answer.
+    pub async fn refusal(&self, verb: Verb, resource: Resource) -> Result<Option<String>> {
+        let wanted = Some((verb, resource));
+        let may = self.gate.may(&self.known, wanted).await? == Some(true);
+        Ok((!may).then(|| why_not(&self.known.person, wanted)))
+    }
 }
 
 impl Gate {
@@ -184,7 +205,8 @@ async fn decide(State(gate): State<Arc<Gate>>, mut request: Request, next: Next)
     };
     match gate.may(&known, wanted).await {
         Ok(Some(true)) => {
-            request.extensions_mut().insert(known.person);
+            request.extensions_mut().insert(known.person.clone());
+            request.extensions_mut().insert(May { gate, known });
             next.run(request).await
         }
         Ok(Some(false)) => may_not(&known.person, wanted),
@@ -223,15 +245,18 @@ fn nobody(gate: &Gate, request: &Request) -> Response {
 }
 
 fn may_not(person: &Person, wanted: Option<(Verb, Resource)>) -> Response {
+    problem(StatusCode::FORBIDDEN, &why_not(person, wanted))
+}
+
+fn why_not(person: &Person, wanted: Option<(Verb, Resource)>) -> String {
     let what = wanted.map_or_else(String::new, |(verb, resource)| {
         let group = crate::access::API_GROUP;
         format!(" {} {}.{group}", verb.as_str(), resource.as_str())
     });
-    let why = format!(
+    format!(
         "{} may not{what}; an administrator of the cluster can allow it by a role",
         types::shown(&person.name)
-    );
-    problem(StatusCode::FORBIDDEN, &why)
+    )
 }
 
 /// Whether the other end is on this machine, or in this pod. Who cannot be told where they are, are not near.

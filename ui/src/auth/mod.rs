@@ -12,6 +12,6 @@ mod session;
 mod sign_in;
 mod users;
 
-pub use gate::{Gate, protect};
+pub use gate::{Gate, May, protect};
 pub use options::{Options, Way};
 pub use users::hash_line;
