@@ -4,6 +4,7 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
+use std::os::unix::net::UnixListener;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -329,4 +330,24 @@ fn row_432_a_plugin_killed_while_it_makes_a_target_converges() {
             site.assert_gone(VOLUME);
         }
     }
+}
+
+#[test]
+fn row_433_a_device_is_given_back_without_an_answer_of_the_targets() {
+    const VOLUME: &str = "target-refuses";
+    needs!(NEEDS[0], NEEDS[1], NEEDS[2], NEEDS[3]);
+    let sandbox = Sandbox::new("target-refuses");
+    let mut site = Site::new(&sandbox);
+    site.node
+        .manager
+        .create_volume(VOLUME, "", 64 * MIB)
+        .unwrap();
+    site.expose(VOLUME, device()).unwrap();
+    // One that hangs up on everybody.
+    site.serving.terminate();
+    let _ = fs::remove_file(&site.socket);
+    let refusing = UnixListener::bind(&site.socket).unwrap();
+    std::thread::spawn(move || refusing.incoming().for_each(drop));
+    site.unexpose(VOLUME, false).unwrap();
+    site.assert_gone(VOLUME);
 }

@@ -299,7 +299,10 @@ impl Exposures {
 
     /// Takes away what is on this node, with the volume's file or without; its publication is owed afterwards.
     fn withdraw(&self, volume: &VolumeName, disconnect: bool) -> Result<()> {
-        if let Some(targets) = &self.targets {
+        // What is known to be a device needs no answer of tgtd to be given back.
+        let kept = self.kept.load(volume);
+        let is_device = matches!(&kept, Ok(Some(record)) if record.access == Access::Device);
+        if let Some(targets) = self.targets.as_ref().filter(|_| !is_device) {
             targets.remove(volume, disconnect)?;
             crash_point!("node.unexpose.closed");
         }
