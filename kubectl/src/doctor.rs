@@ -27,18 +27,18 @@ pub(crate) struct DoctorArgs {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 struct Finding {
     node: String,
-    check: &'static str,
+    check: String,
     ok: bool,
     found: String,
     advice: String,
 }
 
 impl Finding {
-    fn new(node: &str, check: &'static str, wrong: &str, advice: &str) -> Self {
+    fn new(node: &str, check: &str, wrong: &str, advice: &str) -> Self {
         let ok = wrong.is_empty();
         Self {
             node: node.to_owned(),
-            check,
+            check: check.to_owned(),
             ok,
             found: if ok { "well" } else { wrong }.to_owned(),
             advice: if ok { "" } else { advice }.to_owned(),
@@ -68,10 +68,10 @@ pub(crate) async fn run(reach: &Reach, args: &DoctorArgs) -> Result<bool> {
         return Ok(wrong);
     }
     let rows = findings.into_iter().map(|one| Row {
-        name: one.check.to_owned(),
+        name: one.check.clone(),
         cells: vec![
             one.node,
-            one.check.to_owned(),
+            one.check,
             if one.ok { "ok" } else { "WRONG" }.to_owned(),
             one.found,
             one.advice,
@@ -104,10 +104,11 @@ async fn pods(kubectl: &Kubectl) -> Result<Vec<Finding>> {
         let wrong = if ready || ended {
             String::new()
         } else {
-            format!("{name} is not ready")
+            "it is not ready".to_owned()
         };
         let advice = format!("kubectl -n {} describe pod {name}", kubectl.system);
-        Finding::new(text(pod, "/spec/nodeName"), "pod", &wrong, &advice)
+        let check = format!("pod {name}");
+        Finding::new(text(pod, "/spec/nodeName"), &check, &wrong, &advice)
     };
     let mut findings: Vec<_> = all.iter().map(finding).collect();
     if findings.is_empty() {
