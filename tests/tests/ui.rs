@@ -319,6 +319,13 @@ fn row_463_a_volume_is_made_changed_and_deleted_and_each_refusal_is_beside_its_f
         &[("size", "1000000"), ("size_unit", "Ti")],
     );
     holds(&refused, 422, &["id=\"grow-size-error\""]);
+    // What a manager takes for a repeated call, a person meant.
+    let refused = post(
+        ui,
+        "/volumes/v1/grow",
+        &[("size", "1"), ("size_unit", "Mi")],
+    );
+    holds(&refused, 422, &["id=\"grow-size-error\"", "never shrink"]);
     // Clone and snapshot: the disk is a plain directory, so the manager may refuse the one in its own words.
     sent_to(
         &post(ui, "/volumes/v1/clone", &[("name", "v2")]),

@@ -131,6 +131,18 @@ pub async fn grow(
             return Ok(app.refused_on_page(&person, &name, "grow", &refusal).await);
         }
     };
+    let has = now.seen.volume(&name).map_or(0, |seen| seen.volume.size);
+    if size.bytes() < has {
+        // A manager answers a smaller size as done: it may be a repeated call. A person means something by it.
+        let refusal = Refusal {
+            kind: ErrorKind::OutOfRange,
+            ..invalid(
+                "size",
+                &format!("the volume has {has} bytes, and volumes never shrink; ask for more"),
+            )
+        };
+        return Ok(app.refused_on_page(&person, &name, "grow", &refusal).await);
+    }
     let growing = app.done(&person, ("Grow", &name), async move {
         found.manager.grow_volume(&found.name, size, None).await
     });
