@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use clap::Args;
 use client::upload::Upload;
 use client::{Client, Member, wire};
-use types::ImageName;
+use types::{ImageName, report};
 
 use crate::error::Result;
 use crate::make::{PlaceArgs, choose};
 use crate::outcome::{done, failed, finished};
+use crate::output::note;
 use crate::reach::{Managers, Reach};
 
 #[derive(Debug, Args)]
@@ -51,7 +52,8 @@ pub(crate) async fn run(reach: &Reach, args: UploadArgs) -> Result<()> {
         )?
     };
     let mut client = member.client.clone();
-    let again = async |client: &mut Client| {
+    let again = async |client: &mut Client, broke: &client::Error| {
+        note(&format!("{}: going on", report(broke)));
         // A forward ends with the pod that it leads to.
         if let Some(other) = same_disk(reach, &member).await {
             *client = other;

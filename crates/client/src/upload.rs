@@ -60,7 +60,7 @@ pub enum UploadError {
     #[error(transparent)]
     Client(#[from] Error),
     /// What has come is kept.
-    #[error("{source}; {next}: it goes on where it stopped")]
+    #[error("the upload is not complete; {next}, and it goes on where it stopped")]
     Stopped {
         /// The next step.
         next: &'static str,
@@ -121,7 +121,8 @@ impl Upload {
     }
 
     /// Sends what the manager does not have yet, shows how far it is, and gives the image as it is then: `ready`, `failed`,
-    /// or with all of its bytes. `request` has [`Self::source`]; `again` may find another way to the manager after a break.
+    /// or with all of its bytes. `request` has [`Self::source`]; `again` hears of each break, and may find another way to
+    /// the manager.
     ///
     /// # Errors
     /// The file cannot be read, the manager refuses it, or nothing was added for five minutes.
@@ -129,7 +130,7 @@ impl Upload {
         &mut self,
         client: &mut Client,
         request: &wire::CreateBackingImageRequest,
-        mut again: impl AsyncFnMut(&mut Client),
+        mut again: impl AsyncFnMut(&mut Client, &Error),
     ) -> Result<wire::BackingImage, UploadError> {
         // Begins it, joins it, or begins it anew after a failure.
         let mut image = client.create_image(request.clone()).await?;
@@ -151,21 +152,18 @@ impl Upload {
                 offset,
                 data: self.piece(offset)?,
             };
-            let mut error = match client.write_upload(piece).await {
-                Ok(next) => {
-                    image = next;
-                    (self.since, self.pause) = (Instant::now(), PAUSE);
-                    continue;
-                }
-                Err(error) => error,
-            };
+            let mut now = client.write_upload(piece).await;
+            if now.is_ok() {
+                (self.since, self.pause) = (Instant::now(), PAUSE);
+            }
             image = loop {
-                self.wait(error).await?;
-                again(client).await;
-                match as_it_is(client, &image, request).await {
-                    Ok(now) => break now,
-                    Err(other) => error = other,
-                }
+                let error = match now {
+                    Ok(image) => break image,
+                    Err(error) => error,
+                };
+                let passing = self.wait(error).await?;
+                again(client, &passing).await;
+                now = as_it_is(client, &image, request).await;
             };
         }
     }
@@ -182,8 +180,8 @@ impl Upload {
         Ok(data)
     }
 
-    /// Waits a little after an error that may pass.
-    async fn wait(&mut self, error: Error) -> Result<(), UploadError> {
+    /// Waits a little after an error that may pass, and gives it back.
+    async fn wait(&mut self, error: Error) -> Result<Error, UploadError> {
         match error.kind() {
             // A piece whose answer was lost, an upload that another one took over, a manager that has just started.
             ErrorKind::OutOfRange
@@ -208,7 +206,7 @@ impl Upload {
         }
         sleep(self.pause).await;
         self.pause = (self.pause * 2).min(PAUSE_MAX);
-        Ok(())
+        Ok(error)
     }
 }
 

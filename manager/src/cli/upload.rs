@@ -34,7 +34,7 @@ pub(super) async fn run(client: &Client, args: UploadArgs) -> Result<(), Failure
         ..Default::default()
     };
     let image = upload
-        .send(&mut client.clone(), &request, async |_| {})
+        .send(&mut client.clone(), &request, async |_, _| {})
         .await?;
     let image = terminal::wait_image(client, image).await?;
     images::finished(image)
