@@ -68,17 +68,21 @@ impl CertificatesService {
         if user != format!("system:serviceaccount:{namespace}:{PERSON}") {
             return Err(Refusal::NoPod { user });
         }
-        if !self
-            .rate
-            .admit(PERSON, rate::MOST_OF_PERSONS, Instant::now())
-        {
-            return Err(Refusal::TooOften {
-                who: format!("the service account {PERSON}"),
-                most: rate::MOST_OF_PERSONS,
-                minutes: rate::WINDOW.as_secs() / 60,
-            });
-        }
+        let who = || format!("the service account {PERSON}");
+        self.admit(PERSON, rate::MOST_OF_PERSONS, who)?;
         Ok(Identity::new(Role::Cli, None, PERSON)?)
+    }
+
+    /// Counts a certificate for `key`, of which there may be `most` in a while.
+    fn admit(&self, key: &str, most: u32, who: impl FnOnce() -> String) -> Result<(), Refusal> {
+        if self.rate.admit(key, most, Instant::now()) {
+            return Ok(());
+        }
+        Err(Refusal::TooOften {
+            who: who(),
+            most,
+            minutes: rate::WINDOW.as_secs() / 60,
+        })
     }
 
     /// Whom a token proves the caller to be.
@@ -96,13 +100,7 @@ impl CertificatesService {
             });
         }
         let role = role(&pod)?;
-        if !self.rate.admit(&pod.uid, rate::MOST, Instant::now()) {
-            return Err(Refusal::TooOften {
-                who: format!("the pod {}", pod.name),
-                most: rate::MOST,
-                minutes: rate::WINDOW.as_secs() / 60,
-            });
-        }
+        self.admit(&pod.uid, rate::MOST, || format!("the pod {}", pod.name))?;
         let node = api.node_of(&pod).await?;
         let node = node.and_then(|node| NodeId::new(&node).ok());
         let node = node.ok_or_else(|| Refusal::PodGone {

@@ -255,8 +255,8 @@ impl Exposures {
         let (this, of) = (self.clone(), volume.clone());
         let undone = blocking(move || this.withdraw(&of, true)).await;
         let settled = match undone {
-            Ok(()) => self.settle(volume).await,
-            error => error,
+            Ok(_) => self.settle(volume).await,
+            Err(error) => Err(error),
         };
         if let Err(error) = settled {
             tracing::warn!(
@@ -277,12 +277,7 @@ impl Exposures {
     async fn unexpose_now(self: &Arc<Self>, volume: &VolumeName, disconnect: bool) -> Result<()> {
         let _busy = self.turn(volume).await?;
         let (this, of) = (self.clone(), volume.clone());
-        let was_kept = blocking(move || {
-            let was_kept = !matches!(this.kept.load(&of), Ok(None));
-            this.withdraw(&of, disconnect)?;
-            Ok(was_kept)
-        })
-        .await?;
+        let was_kept = blocking(move || this.withdraw(&of, disconnect)).await?;
         lock(&self.troubles).remove(volume);
         if let Err(error) = self.settle(volume).await {
             tracing::warn!(
@@ -297,8 +292,9 @@ impl Exposures {
         Ok(())
     }
 
-    /// Takes away what is on this node, with the volume's file or without; its publication is owed afterwards.
-    fn withdraw(&self, volume: &VolumeName, disconnect: bool) -> Result<()> {
+    /// Takes away what is on this node, with the volume's file or without; its publication is owed afterwards. Says
+    /// whether anything was kept of it.
+    fn withdraw(&self, volume: &VolumeName, disconnect: bool) -> Result<bool> {
         // What is known to be a device needs no answer of tgtd to be given back.
         let kept = self.kept.load(volume);
         let is_device = matches!(&kept, Ok(Some(record)) if record.access == Access::Device);
@@ -322,7 +318,7 @@ impl Exposures {
         self.kept.owe(volume).map_err(self.failed("change"))?;
         lock(&self.confirmed).remove(volume);
         crash_point!("node.unexpose.owed");
-        Ok(())
+        Ok(!matches!(kept, Ok(None)))
     }
 
     /// Has the publication taken back that is owed; fine when none is.
