@@ -7,7 +7,7 @@ use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use client::{Client, PullSecret, parameters, wire};
-use types::{ErrorKind, VolumeName, parse_quantity, report};
+use types::{ErrorKind, VolumeName, parse_quantity};
 
 use super::creation::{Begun, Job};
 use super::exposure::{self, made_up_secret};
@@ -15,7 +15,6 @@ use super::refused::status_of_form;
 use super::{App, Fields, once, see};
 use crate::access::{Person, Resource, Verb};
 use crate::auth::May;
-use crate::http::problem;
 use crate::look::Now;
 use crate::pages::{self, Card, Refusal, VolumeForm};
 use crate::seen::room;
@@ -80,15 +79,10 @@ pub async fn create(
         return app.again(&person, &now, &form, &card, None);
     }
     // The route asks for the right to create. To give access is another one.
-    if exposure::is_wanted(&form) {
-        match may.refusal(Verb::Expose, Resource::Volumes).await {
-            Ok(None) => {}
-            Ok(Some(why)) => return problem(StatusCode::FORBIDDEN, &why),
-            Err(error) => {
-                let why = report(&error).to_string();
-                return problem(StatusCode::SERVICE_UNAVAILABLE, &why);
-            }
-        }
+    if exposure::is_wanted(&form)
+        && let Some(refused) = may.refusal(Verb::Expose, Resource::Volumes).await
+    {
+        return refused;
     }
     let job = match job(&person, &now, &form, &card, secret) {
         Ok(job) => job,

@@ -127,8 +127,10 @@ pub(super) fn is_wanted(form: &VolumeForm) -> bool {
 
 /// The access that a form asks for; `None`: pods, which get it by CSI.
 pub(super) fn wanted(form: &VolumeForm) -> Result<Option<Access>, Refusal> {
+    if !is_wanted(form) {
+        return Ok(None);
+    }
     match form.access.as_str() {
-        "" | "pods" => Ok(None),
         "device" => Ok(Some(Access::BlockDevice(BlockDeviceAccess {}))),
         "target" => {
             let names = form.initiators.split([' ', ',', '\n', '\r', '\t']);

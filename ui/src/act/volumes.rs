@@ -17,6 +17,8 @@ use crate::pages::{self, Doomed, Refusal, VolumePage};
 /// A volume, and the manager of its disk.
 struct Found {
     name: VolumeName,
+    /// In bytes, as it was seen.
+    size: u64,
     manager: Client,
 }
 
@@ -37,6 +39,7 @@ fn find(now: &Now, name: &str) -> Answered<Found> {
     let manager = manager.ok_or_else(|| Refused::missing("manager of volume", name))?;
     Ok(Found {
         name: checked,
+        size: seen.volume.size,
         manager,
     })
 }
@@ -131,7 +134,7 @@ pub async fn grow(
             return Ok(app.refused_on_page(&person, &name, "grow", &refusal).await);
         }
     };
-    let has = now.seen.volume(&name).map_or(0, |seen| seen.volume.size);
+    let has = found.size;
     if size.bytes() < has {
         // A manager answers a smaller size as done: it may be a repeated call. A person means something by it.
         let refusal = Refusal {

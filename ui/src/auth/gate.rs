@@ -88,14 +88,14 @@ pub struct May {
 }
 
 impl May {
-    /// Why they may not; `None`: they may.
-    ///
-    /// # Errors
-    /// The API server or the file of people does not answer.
-    pub async fn refusal(&self, verb: Verb, resource: Resource) -> Result<Option<String>> {
+    /// The answer to whoever may not, or of whom that cannot be known; `None`: they may.
+    pub async fn refusal(&self, verb: Verb, resource: Resource) -> Option<Response> {
         let wanted = Some((verb, resource));
-        let may = self.gate.may(&self.known, wanted).await? == Some(true);
-        Ok((!may).then(|| why_not(&self.known.person, wanted)))
+        match self.gate.may(&self.known, wanted).await {
+            Ok(Some(true)) => None,
+            Ok(Some(false) | None) => Some(may_not(&self.known.person, wanted)),
+            Err(error) => Some(not_decided(&error)),
+        }
     }
 }
 
@@ -211,12 +211,14 @@ async fn decide(State(gate): State<Arc<Gate>>, mut request: Request, next: Next)
         }
         Ok(Some(false)) => may_not(&known.person, wanted),
         Ok(None) => nobody(&gate, &request),
-        Err(error) => {
-            let why = report(&error).to_string();
-            tracing::warn!("nobody can be let in: {why}");
-            problem(StatusCode::SERVICE_UNAVAILABLE, &why)
-        }
+        Err(error) => not_decided(&error),
     }
+}
+
+fn not_decided(error: &crate::Error) -> Response {
+    let why = report(error).to_string();
+    tracing::warn!("nobody can be let in: {why}");
+    problem(StatusCode::SERVICE_UNAVAILABLE, &why)
 }
 
 /// The page to sign in for whoever asks for a page; 401 for what is asked by a page, or changes something.
@@ -245,18 +247,15 @@ fn nobody(gate: &Gate, request: &Request) -> Response {
 }
 
 fn may_not(person: &Person, wanted: Option<(Verb, Resource)>) -> Response {
-    problem(StatusCode::FORBIDDEN, &why_not(person, wanted))
-}
-
-fn why_not(person: &Person, wanted: Option<(Verb, Resource)>) -> String {
     let what = wanted.map_or_else(String::new, |(verb, resource)| {
         let group = crate::access::API_GROUP;
         format!(" {} {}.{group}", verb.as_str(), resource.as_str())
     });
-    format!(
+    let why = format!(
         "{} may not{what}; an administrator of the cluster can allow it by a role",
         types::shown(&person.name)
-    )
+    );
+    problem(StatusCode::FORBIDDEN, &why)
 }
 
 /// Whether the other end is on this machine, or in this pod. Who cannot be told where they are, are not near.
