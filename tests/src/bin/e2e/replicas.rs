@@ -3,9 +3,8 @@
 use e2e::cluster::Cluster;
 use e2e::programs::sources;
 use e2e::wait;
-use serde_json::Value;
 
-use crate::examples::end;
+use crate::examples::{claim_event, end};
 
 const FILE: &str = "tests/kubernetes/replicas.yaml";
 
@@ -72,8 +71,8 @@ fn one_says_why(cluster: &Cluster) {
         let message = record["status"]["message"].as_str()?;
         (record["status"]["reason"] == "NoDrbd" && message.contains(why)).then_some(())
     });
-    says(cluster, "replicas", "VolumeDegraded", "1 of 3 replicas");
-    says(
+    claim_event(cluster, "replicas", "VolumeDegraded", "1 of 3 replicas");
+    claim_event(
         cluster,
         "replicas-required",
         "ProvisioningFailed",
@@ -85,18 +84,4 @@ fn one_says_why(cluster: &Cluster) {
     end(cluster, &[FILE]);
     let secrets = cluster.kubectl("get secrets -n longhorn-system -o name");
     assert!(!secrets.contains("replicated-volume"), "{secrets}");
-}
-
-/// Waits for an Event of a claim.
-fn says(cluster: &Cluster, claim: &str, reason: &str, words: &str) {
-    wait::until(&format!("claim {claim}: {reason}: {words}"), || {
-        let line = format!("get events --field-selector involvedObject.name={claim} -o json");
-        let events: Value = serde_json::from_str(&cluster.kubectl(&line)).unwrap();
-        let mut events = events["items"].as_array().unwrap().iter();
-        let said = |event: &&Value| {
-            let message = event["message"].as_str().unwrap_or_default();
-            event["reason"] == reason && message.contains(words)
-        };
-        events.find(said).map(|_| ())
-    });
 }
