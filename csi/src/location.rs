@@ -21,6 +21,7 @@ use client::parameters::MKFS_PARAMS;
 const DISK_UUID: &str = "diskUUID";
 const PATH: &str = "path";
 const HAS_SOURCE: &str = "hasSource";
+const IMAGE_CHECKSUM: &str = "imageChecksum";
 const SIZE: &str = "size";
 const READONLY: &str = "readonly";
 /// Whether the volume is attached by DRBD; only as `true`.
@@ -74,7 +75,7 @@ pub(crate) fn volume_context(volume: &wire::Volume) -> HashMap<String, String> {
         (BASE_IMAGE, volume.parameters.get(BASE_IMAGE)),
         ("imageName", Some(&volume.image_name)),
         ("imageUUID", Some(&volume.image_uuid)),
-        ("imageChecksum", Some(&volume.image_checksum)),
+        (IMAGE_CHECKSUM, Some(&volume.image_checksum)),
     ] {
         if let Some(value) = value.filter(|value| !value.is_empty()) {
             context.insert(key.to_owned(), value.clone());
@@ -84,7 +85,8 @@ pub(crate) fn volume_context(volume: &wire::Volume) -> HashMap<String, String> {
 }
 
 /// Whether a context is `expected`, the volume's own, or none. The provisioner adds keys of Kubernetes to what a
-/// volume came with, and a PersistentVolume gives them back.
+/// volume came with, and a PersistentVolume gives them back. One that was made before its image's checksum was known
+/// does without it.
 pub(crate) fn is_context(
     context: &HashMap<String, String>,
     expected: &HashMap<String, String>,
@@ -96,7 +98,9 @@ pub(crate) fn is_context(
             .any(|theirs| prefix == *theirs || prefix.ends_with(&format!(".{theirs}")))
     };
     let ours: HashMap<_, _> = context.iter().filter(|(key, _)| is_ours(key)).collect();
-    ours.is_empty() || ours == expected.iter().collect()
+    let expected = expected.iter();
+    let expected = expected.filter(|(key, _)| *key != IMAGE_CHECKSUM || context.contains_key(*key));
+    ours.is_empty() || ours == expected.collect()
 }
 
 /// The `publish_context`: the replica of this node, as the volume is now. `None`: the node has none.

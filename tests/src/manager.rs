@@ -389,7 +389,7 @@ impl Manager {
         block_on(self.images().delete_backing_image(request)).map(drop)
     }
 
-    /// Makes an image and waits until it is ready or failed.
+    /// Makes an image and waits until it is ready and has its checksum, or failed.
     pub fn make_image(
         &self,
         request: pb::CreateBackingImageRequest,
@@ -398,8 +398,36 @@ impl Manager {
         self.wait_image(&made.name)
     }
 
-    /// Waits until an image is ready or failed.
+    /// Makes an image and waits until it is ready or failed: its checksum may follow.
+    pub fn ready_image(
+        &self,
+        request: pb::CreateBackingImageRequest,
+    ) -> Result<pb::BackingImage, Status> {
+        let made = self.create_image(request)?;
+        self.settled_image(&made.name)
+    }
+
+    /// Waits until an image is ready and has its checksum, or failed.
+    #[track_caller]
     pub fn wait_image(&self, name: &str) -> Result<pb::BackingImage, Status> {
+        let settled = self.settled_image(name)?;
+        if settled.state() == pb::State::Ready && settled.current_checksum.is_empty() {
+            return Ok(self.summed_image(name));
+        }
+        Ok(settled)
+    }
+
+    /// Waits until a ready image has its checksum.
+    #[track_caller]
+    pub fn summed_image(&self, name: &str) -> pb::BackingImage {
+        wait::until(&format!("image {name} has its checksum"), || {
+            let image = self.image(name).ok()?;
+            (!image.current_checksum.is_empty()).then_some(image)
+        })
+    }
+
+    /// Waits until an image is ready or failed.
+    fn settled_image(&self, name: &str) -> Result<pb::BackingImage, Status> {
         let request = pb::GetBackingImageRequest {
             name: name.into(),
             uuid: String::new(),

@@ -153,7 +153,7 @@ fn row_486_people_do_in_a_browser_what_the_documentation_says() {
     browse(&sandbox, &config);
 
     // What came in pieces is what was sent.
-    let uploaded = manager.image("uploaded").unwrap();
+    let uploaded = manager.summed_image("uploaded");
     let sum = command::run("sha512sum", [&file]);
     assert!(
         uploaded.current_checksum.contains(&sum[..128]),

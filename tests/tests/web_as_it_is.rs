@@ -30,7 +30,7 @@ fn create(manager: &Manager, name: &str, url: &str) -> Result<String, String> {
     }
     let image = manager.image(name).unwrap();
     assert_eq!(image.state(), pb::State::Ready);
-    Ok(image.current_checksum)
+    Ok(manager.summed_image(name).current_checksum)
 }
 
 /// The bytes of a disk: not zeros, not a known format.

@@ -125,7 +125,10 @@ async fn base(room: &Room, new: &NewBackup) -> Result<Base> {
     Ok(Base {
         image: BaseImage {
             name: of.id.name.to_string(),
-            checksum: of.checksum.to_string(),
+            checksum: of
+                .checksum
+                .map_or_else(|| image.checksum(), Ok)?
+                .to_string(),
         },
         file: catalog::blocking(opened).await?,
         _files: files,

@@ -97,6 +97,8 @@ impl Restore {
             facts.format = Some(Format::Raw);
         }
         let stated = plan.checksum().map(str::to_owned);
+        let mut job = job.clone();
+        job.checksum_later &= stated.is_none();
         let base = match plan.base() {
             Some(base) => Some(Base::find(self.jobs.catalog(), base).await?),
             None => None,
@@ -112,7 +114,7 @@ impl Restore {
         let fill = move || filling.fill(&handle);
         let received = tokio::task::spawn_blocking(fill).await??;
         let sum = received.manifest.checksum;
-        if let Some(stated) = stated
+        if let (Some(stated), Some(sum)) = (stated, sum)
             && stated.parse::<Sha512>().ok() != Some(sum)
         {
             return Err(Error::Checksum {
@@ -193,7 +195,7 @@ struct Filling {
 impl Filling {
     fn fill(&mut self, handle: &Handle) -> Result<Received> {
         let job = self.job.clone();
-        let mut ingest = job.store.begin(&job.id, job.ends())?;
+        let mut ingest = job.begin()?;
         let base = self.base.as_ref().map_or(0, |base| base.size);
         ingest.expect((self.mapped + base).min(self.size))?;
         while let Some(piece) = handle.block_on(self.next())? {

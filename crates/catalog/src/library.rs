@@ -63,7 +63,7 @@ impl Library for Images {
 }
 
 async fn open(catalog: &Catalog, id: &ImageId) -> Result<StoredOffer> {
-    let (image, guard) = catalog.ready(&id.name, Some(&id.uuid)).await?;
+    let (image, guard) = catalog.summed(&id.name, Some(&id.uuid)).await?;
     let ended = catalog.ended(id)?;
     let (catalog, id) = (catalog.clone(), id.clone());
     let open = move || {

@@ -17,7 +17,7 @@ use crate::counters;
 use crate::error::{Error, Result};
 use crate::source::{Job, Source};
 use store::recovery::Found;
-use store::{Asked, Facts, Reading, SealedImage};
+use store::{Asked, Facts, Place, Reading, SealedImage};
 
 impl Catalog {
     /// Makes an image and moves it to the state that comes of it.
@@ -81,6 +81,8 @@ impl Catalog {
             store: self.inner.store.clone(),
             provenance: source.provenance(),
             expected,
+            // A work file is Longhorn's, which has the sum of what it calls ready.
+            checksum_later: expected.is_none() && self.place() == Place::Images,
             size: (asked > 0).then_some(asked),
             format,
             for_volumes: entry.board.look(|status| status.for_volumes),
@@ -166,7 +168,10 @@ impl Catalog {
                     fits(&image, size, expected).map(|()| image)
                 });
                 match read {
-                    Ok(image) => reporter.sealed(image),
+                    Ok(image) => {
+                        reporter.sealed(image.clone());
+                        catalog.prove(&task, &image).await;
+                    }
                     // Called off by a deletion or the end: what it is stays in doubt.
                     Err(Error::Cancelled(_)) => {}
                     Err(error) => {

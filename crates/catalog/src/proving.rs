@@ -1,6 +1,5 @@
-//! Computes checksums that a peer's manifest or Longhorn's sidecar claimed, once the image is
-//! ready: the image does not wait until gigabytes are hashed, and a wrong checksum is still
-//! detected.
+//! Computes checksums that were left for later, or that a peer's manifest or Longhorn's sidecar claimed, once the
+//! image is ready: nobody waits until gigabytes are hashed, and a wrong checksum is still detected.
 
 use std::sync::Arc;
 
@@ -25,13 +24,13 @@ impl Catalog {
         entry.tasks.spawn(work.instrument(span));
     }
 
-    /// Computes the checksum of a ready image if it was only told.
+    /// Computes the checksum of a ready image if it is not known, or was only told.
     pub(super) async fn prove(&self, entry: &Entry, image: &SealedImage) {
         if !image.seal().checksum_unproven {
             return;
         }
         match self.compute(entry, image).await {
-            Ok(()) => debug!("its checksum matches its record"),
+            Ok(()) => debug!("its checksum is computed"),
             // Called off by a deletion or the end: the next start goes on.
             Err(Error::Cancelled(_)) => {}
             Err(
@@ -58,14 +57,14 @@ impl Catalog {
         };
         let (store, of) = (self.inner.store.clone(), image.clone());
         let prove = move || store.prove(&of, Reading::silent(&ends(&cancel)));
-        blocking(prove).await?;
+        let checksum = blocking(prove).await?;
         // What is known of it may have been written anew meanwhile.
         let _one = entry.sidecar.lock().await;
         let Lifecycle::Ready(now) = entry.status().state else {
             return Ok(());
         };
         let store = self.inner.store.clone();
-        let write = move || store.proven(&now);
+        let write = move || store.proven(&now, checksum);
         let proven = blocking(write).await?;
         entry.board.change(|status| status.restated(proven));
         Ok(())

@@ -125,7 +125,14 @@ impl NewImage {
             let (has, agrees) = match &status.state {
                 Lifecycle::Ready(image) => {
                     let agrees = image.has_checksum(Checksum::Sha512(expected));
-                    (Some(image.checksum()?), agrees)
+                    (
+                        if agrees {
+                            None
+                        } else {
+                            Some(image.checksum()?)
+                        },
+                        agrees,
+                    )
                 }
                 _ => (status.expected, status.expected == Some(expected)),
             };
@@ -173,15 +180,15 @@ pub(super) fn fits(image: &SealedImage, size: u64, expected: Option<Sha512>) -> 
         let expected = size;
         return Err(store::Error::WrongSize { expected, actual }.into());
     }
+    let Some(expected) = expected else {
+        return Ok(());
+    };
     let actual = image.checksum()?;
-    match expected.filter(|expected| *expected != actual) {
-        None => Ok(()),
-        Some(expected) => Err(store::Error::Checksum {
-            expected: Box::new(expected),
-            actual: Box::new(actual),
-        }
-        .into()),
+    if expected == actual {
+        return Ok(());
     }
+    let (expected, actual) = (Box::new(expected), Box::new(actual));
+    Err(store::Error::Checksum { expected, actual }.into())
 }
 
 impl Catalog {

@@ -142,7 +142,7 @@ impl Fixture {
             .catalog
             .watch(&status.id.name, Some(&status.id.uuid))
             .unwrap();
-        let settled = watch.wait_for(|status| status.state.is_settled());
+        let settled = watch.wait_for(is_done);
         settled.await.unwrap().clone()
     }
 
@@ -429,7 +429,7 @@ async fn row_21_fifty_requests_for_one_url_are_one_download() {
                 let (fixture, name) = (fixture.clone(), new.name.clone().unwrap());
                 tokio::spawn(async move {
                     let mut watch = fixture.catalog.watch(&name, None).unwrap();
-                    let settled = watch.wait_for(|status| status.state.is_settled());
+                    let settled = watch.wait_for(is_done);
                     settled.await.unwrap().state.clone()
                 })
             })
@@ -491,5 +491,13 @@ async fn row_177_what_follows_a_packed_file_is_passed_over_where_somebody_vouche
             let message = fixture.failure(other).await;
             assert!(message.contains("checksum mismatch"), "{message}");
         }
+    }
+}
+
+/// Whether an image is ready with its sum, or failed.
+fn is_done(status: &Status) -> bool {
+    match &status.state {
+        Lifecycle::Ready(image) => image.checksum().is_ok(),
+        state => state.is_settled(),
     }
 }

@@ -296,7 +296,7 @@ async fn row_53_a_checksum_that_was_told_is_proven_later() {
         let mut manifest = Manifest::read(&paths.chunks, sidecar.size)
             .unwrap()
             .unwrap();
-        manifest.checksum = sum;
+        manifest.checksum = Some(sum);
         manifest.write(&paths.chunks).unwrap();
         let network = Network::new(
             Config::default(),

@@ -172,11 +172,7 @@ impl Fixture {
             .catalog
             .watch(&status.id.name, Some(&status.id.uuid))
             .unwrap();
-        watch
-            .wait_for(|status| status.state.is_settled())
-            .await
-            .unwrap()
-            .clone()
+        watch.wait_for(is_done).await.unwrap().clone()
     }
 
     async fn failure(&self, new: NewImage) -> String {
@@ -532,4 +528,12 @@ async fn row_181_an_image_that_is_asked_for_again_says_why_it_failed() {
     }
     checksum(&made);
     assert_eq!(made.last_failure, "");
+}
+
+/// Whether an image is ready with its sum, or failed.
+fn is_done(status: &Status) -> bool {
+    match &status.state {
+        Lifecycle::Ready(image) => image.checksum().is_ok(),
+        state => state.is_settled(),
+    }
 }

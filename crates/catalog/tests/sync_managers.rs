@@ -148,7 +148,7 @@ impl Host {
 
     async fn settled(&self, id: &ImageId) -> Status {
         let mut watch = self.catalog.watch(&id.name, Some(&id.uuid)).unwrap();
-        let settled = watch.wait_for(|status| status.state.is_settled());
+        let settled = watch.wait_for(is_done);
         let settled = tokio::time::timeout(Duration::from_mins(5), settled).await;
         settled.expect("it settles").unwrap().clone()
     }
@@ -381,4 +381,12 @@ async fn row_47_what_came_before_the_sender_died_is_not_sent_again() {
     let all = receiver.swarm.metrics().received_bytes.get();
     assert!(before >= 8 * MIB as u64);
     assert_eq!(all, bytes.len() as u64, "no chunk came twice");
+}
+
+/// Whether an image is ready with its sum, or failed.
+fn is_done(status: &Status) -> bool {
+    match &status.state {
+        Lifecycle::Ready(image) => image.checksum().is_ok(),
+        state => state.is_settled(),
+    }
 }

@@ -64,11 +64,7 @@ async fn row_410_an_upload_to_which_nothing_is_added_is_removed() {
     let image = catalog.create(new("img", SIZE)).unwrap();
     let mut watch = catalog.watch(&image.id.name, None).unwrap();
     add(&catalog, &image, 0).await.unwrap();
-    let failed = watch
-        .wait_for(|status| status.state.is_settled())
-        .await
-        .unwrap()
-        .clone();
+    let failed = watch.wait_for(is_done).await.unwrap().clone();
     let Lifecycle::Failed(failure) = failed.state else {
         panic!("{failed:?}");
     };
@@ -115,11 +111,7 @@ async fn an_upload_outlives_its_process_and_a_drain_does_not_wait_for_it() {
         add(&second, &image, at * PIECE as u64).await.unwrap();
     }
     let mut watch = second.watch(&image.id.name, None).unwrap();
-    let ready = watch
-        .wait_for(|status| status.state.is_settled())
-        .await
-        .unwrap()
-        .clone();
+    let ready = watch.wait_for(is_done).await.unwrap().clone();
     assert!(matches!(ready.state, Lifecycle::Ready(_)), "{ready:?}");
     // The last piece again: its answer was lost.
     let again = add(&second, &image, SIZE - PIECE as u64).await.unwrap_err();
@@ -139,4 +131,12 @@ async fn uploads_are_bounded() {
     catalog.delete(&id, || Ok(())).await.unwrap();
     catalog.create(new("more", 512)).unwrap();
     catalog.stop().await;
+}
+
+/// Whether an image is ready with its sum, or failed.
+fn is_done(status: &Status) -> bool {
+    match &status.state {
+        Lifecycle::Ready(image) => image.checksum().is_ok(),
+        state => state.is_settled(),
+    }
 }

@@ -7,7 +7,7 @@
 //! offset  size  field (little endian)
 //!      0     8  magic "LHCHUNK1"
 //!      8     8  size of the image in bytes
-//!     16    64  SHA-512 of the image
+//!     16    64  SHA-512 of the image, zeros as long as nobody has computed it
 //!     80  32×n  BLAKE3 of each chunk, zeros for a hole; n = size / CHUNK rounded up
 //!   80+…    32  BLAKE3 of everything above
 //! ```
@@ -66,7 +66,8 @@ pub fn chunk_len(size: u64, index: usize) -> usize {
 pub struct Manifest {
     /// Bytes of the image.
     pub size: u64,
-    pub checksum: Sha512,
+    /// SHA-512 of the image; `None`: not computed yet.
+    pub checksum: Option<Sha512>,
     /// One entry for each [`CHUNK`] bytes; the last may be shorter.
     pub chunks: Vec<Chunk>,
 }
@@ -77,7 +78,8 @@ impl Manifest {
         let mut bytes = Vec::with_capacity(HEADER + (self.chunks.len() + 1) * DIGEST);
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&self.size.to_le_bytes());
-        bytes.extend_from_slice(self.checksum.as_bytes());
+        let none = Sha512::from_bytes([0; 64]);
+        bytes.extend_from_slice(self.checksum.unwrap_or(none).as_bytes());
         for chunk in &self.chunks {
             bytes.extend_from_slice(match chunk {
                 Chunk::Hole => &[0; DIGEST],
@@ -125,7 +127,8 @@ impl Manifest {
         if !sealed || header[..8] != *MAGIC || header[8..16] != size.to_le_bytes() {
             return None;
         }
-        let checksum = Sha512::from_bytes(header[16..HEADER].try_into().ok()?);
+        let checksum: [u8; 64] = header[16..HEADER].try_into().ok()?;
+        let checksum = (!is_zero(&checksum)).then(|| Sha512::from_bytes(checksum));
         let chunks = digests
             .as_chunks::<DIGEST>()
             .0
@@ -156,11 +159,16 @@ mod tests {
         assert_eq!(chunks[1], Chunk::Hole);
         let manifest = Manifest {
             size: bytes.len() as u64,
-            checksum: Sha512::of(&bytes),
+            checksum: Some(Sha512::of(&bytes)),
             chunks,
         };
         let good = manifest.to_bytes();
-        assert_eq!(Manifest::from_bytes(&good), Some(manifest));
+        assert_eq!(Manifest::from_bytes(&good), Some(manifest.clone()));
+        let owed = Manifest {
+            checksum: None,
+            ..manifest
+        };
+        assert_eq!(Manifest::from_bytes(&owed.to_bytes()), Some(owed));
         for at in [0, 9, 20, 90, good.len() - 1] {
             let mut bad = good.clone();
             bad[at] ^= 1;

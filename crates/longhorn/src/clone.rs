@@ -164,8 +164,9 @@ fn keep(id: &ImageId, paths: &ImagePaths, job: &Job) -> Result<(Received, Option
     let original = Original::open(id, paths)?;
     let format = Some(original.format()?);
     if original.is_untouched()? {
-        let manifest = Manifest::read(&paths.chunks, original.sidecar.size)?
-            .filter(|manifest| Some(manifest.checksum) == original.checksum());
+        let manifest = Manifest::read(&paths.chunks, original.sidecar.size)?.filter(|manifest| {
+            manifest.checksum.is_some() && manifest.checksum == original.checksum()
+        });
         let made = job.store.make_file(&job.id, job.ends())?;
         if let Some(manifest) = manifest
             && image::extents::reflink(&original.file, made.file())?
@@ -185,7 +186,9 @@ fn keep(id: &ImageId, paths: &ImagePaths, job: &Job) -> Result<(Received, Option
     )
     .context("inspect", &paths.backing)?;
     let received = ingest(&disk, &paths.backing, job)?;
-    original.require(received.manifest.checksum)?;
+    if let Some(sum) = received.manifest.checksum {
+        original.require(sum)?;
+    }
     Ok((received, format))
 }
 

@@ -202,11 +202,14 @@ impl ImageStore {
             .as_ref()
             .and_then(|told| told.current_checksum.parse().ok());
         let manifest = Manifest::read(&at.chunks, stamp.size)?
-            .filter(|manifest| sum.is_none_or(|sum| sum == manifest.checksum));
+            .filter(|manifest| sum.is_none() || sum == manifest.checksum);
         let expected = asked.expected.or_else(|| {
             told.as_ref()
                 .and_then(|told| told.expected_checksum.parse().ok())
         });
+        // Whoever names a sum waits for it.
+        let manifest =
+            manifest.filter(|manifest| expected.is_none() || manifest.checksum.is_some());
         let seal = told.as_ref().and_then(|told| told.seal.clone());
         let sealed = seal.as_ref().is_some_and(|seal| seal.stamp == stamp);
         let hashed = manifest.is_none();
@@ -224,13 +227,17 @@ impl ImageStore {
             None => hash::hash_file(&file, &at.backing, reading)?,
         };
         let actual = manifest.checksum;
-        if let Some(expected) = expected.filter(|expected| *expected != actual) {
+        if let (Some(expected), Some(actual)) = (expected, actual)
+            && expected != actual
+        {
             return Err(Error::Checksum {
                 expected: Box::new(expected),
                 actual: Box::new(actual),
             });
         }
-        if let Some(told) = sum.filter(|told| *told != actual && asked.expected.is_none()) {
+        if let (Some(told), Some(actual), None) = (sum, actual, asked.expected)
+            && told != actual
+        {
             return Err(damaged(format!(
                 "its SHA-512 is {actual}, and its backing.cfg says {told}"
             )));
@@ -245,7 +252,8 @@ impl ImageStore {
         let examined = Examined::of(&file, &at.backing, facts.format)?;
         let mut image = self.described(id, &at.backing, actual, examined, &facts)?;
         // Digests of chunks prove nothing about the sum over all of them.
-        image.seal.checksum_unproven = !hashed && seal.is_some_and(|seal| seal.checksum_unproven);
+        image.seal.checksum_unproven =
+            actual.is_none() || (!hashed && seal.is_some_and(|seal| seal.checksum_unproven));
         image.sidecar.seal = Some(image.seal.clone());
         Ok((image, Some(manifest)))
     }

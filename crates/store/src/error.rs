@@ -99,6 +99,11 @@ pub enum Error {
         /// The SHA-512 of what came.
         actual: Box<Sha512>,
     },
+    /// The SHA-512 of an image is asked for that was ready before it was known.
+    #[error(
+        "the SHA-512 of backing image {0} is not computed yet; try again when the image shows it"
+    )]
+    Unsummed(ImageId),
     /// A chunk that came is not the one that the manifest says.
     #[error("chunk {index} does not match the manifest; fetch it from another peer")]
     ChunkMismatch {
@@ -181,9 +186,10 @@ impl Classify for Error {
             | Self::OtherDisk { .. }
             | Self::NotMounted(_)
             | Self::NewerFormat { .. } => ErrorKind::FailedPrecondition,
-            Self::NodeStateBusy(_) | Self::WorkFileBusy(_) | Self::Cancelled(_) => {
-                ErrorKind::Aborted
-            }
+            Self::NodeStateBusy(_)
+            | Self::WorkFileBusy(_)
+            | Self::Unsummed(_)
+            | Self::Cancelled(_) => ErrorKind::Aborted,
             Self::DiskSuspect { .. } => ErrorKind::Unavailable,
             Self::Image(error) => error.kind(),
             Self::SetAside { why, .. } => why.kind(),

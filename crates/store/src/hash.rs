@@ -22,8 +22,29 @@ const QUEUE: usize = 4;
 
 /// Computes every digest of a file. Its holes are not read, but they count.
 pub(super) fn hash_file(file: &File, path: &Path, reading: Reading<'_>) -> Result<Manifest> {
+    let hash = HashThread::start().context("start a thread for", path)?;
+    hash_by(Some(hash), file, path, reading)
+}
+
+/// The digests of its chunks alone.
+pub(super) fn digest_file(file: &File, path: &Path, reading: Reading<'_>) -> Result<Manifest> {
+    hash_by(None, file, path, reading)
+}
+
+/// All of them, on processors that nobody else needs.
+pub(super) fn hash_gently(file: &File, path: &Path, reading: Reading<'_>) -> Result<Manifest> {
+    let hash = HashThread::start_gently().context("start a thread for", path)?;
+    hash_by(Some(hash), file, path, reading)
+}
+
+fn hash_by(
+    mut hash: Option<HashThread>,
+    file: &File,
+    path: &Path,
+    reading: Reading<'_>,
+) -> Result<Manifest> {
+    let mut own = PageBuffer::with_capacity(CHUNK);
     let size = file.metadata().context("inspect", path)?.len();
-    let mut hash = HashThread::start().context("start a thread for", path)?;
     let mut chunks = Vec::new();
     let (mut offset, mut data) = (0, 0);
     while offset < size {
@@ -35,21 +56,28 @@ pub(super) fn hash_file(file: &File, path: &Path, reading: Reading<'_>) -> Resul
         }
         if data >= end && length == CHUNK {
             chunks.push(Chunk::Hole);
-            hash.zeros()?;
+            hash.as_ref().map_or(Ok(()), HashThread::zeros)?;
         } else {
-            let mut bytes = hash.buffer();
+            let mut bytes = hash.as_ref().map_or(own, HashThread::buffer);
+            bytes.clear();
             bytes.resize(length);
             file.read_exact_at(&mut bytes, offset)
                 .context("read", path)?;
             chunks.push(Chunk::of(&bytes));
-            hash.data(bytes)?;
+            own = match &hash {
+                Some(hash) => {
+                    hash.data(bytes)?;
+                    PageBuffer::with_capacity(0)
+                }
+                None => bytes,
+            };
         }
         offset = end;
         (reading.progress)(offset, size);
     }
     Ok(Manifest {
         size,
-        checksum: hash.finish()?,
+        checksum: hash.as_mut().map(HashThread::finish).transpose()?,
         chunks,
     })
 }
@@ -69,9 +97,22 @@ enum Piece {
 
 impl HashThread {
     pub(super) fn start() -> std::io::Result<Self> {
+        Self::start_with(|| {})
+    }
+
+    /// One that gives way to everybody else: `nice 19` (sched(7)), which needs no privilege.
+    pub(super) fn start_gently() -> std::io::Result<Self> {
+        // Where it is refused, the sum costs others time, and no more.
+        Self::start_with(|| {
+            let _ = rustix::process::nice(19);
+        })
+    }
+
+    fn start_with(begin: fn()) -> std::io::Result<Self> {
         let (queue, pieces) = sync_channel(QUEUE);
         let (give_back, used) = sync_channel(QUEUE + 2);
         let run = move || {
+            begin();
             let zeros = vec![0; CHUNK];
             let mut sum = Context::new(&SHA512);
             for piece in pieces {

@@ -23,7 +23,7 @@ use super::layout::{ImagePaths, Place, is_work_file};
 use super::reading::Reading;
 use super::received::Received;
 use super::sealed::{Facts, SealedImage, unreadable};
-use super::sidecar::{Seal, Sidecar, Stamp, VERSION};
+use super::sidecar::{self, Seal, Sidecar, Stamp};
 use super::work_lock::WorkLocks;
 use crate::content::Content;
 use crate::error::{Error, IoContext, Result};
@@ -139,8 +139,10 @@ impl ImageStore {
             .expected
             .filter(|sum| !facts.has(manifest.checksum, *sum))
         {
-            let actual = Box::new(came.unwrap_or(manifest.checksum));
-            let expected = Box::new(expected);
+            let Some(actual) = came.or(manifest.checksum) else {
+                return Err(Error::Unsummed(id.clone()));
+            };
+            let (expected, actual) = (Box::new(expected), Box::new(actual));
             return Err(Error::Checksum { expected, actual }); // 4
         }
         let examined = Examined::of(&received.file, &received.path, facts.format)?; // 4
@@ -174,13 +176,13 @@ impl ImageStore {
         &self,
         id: &ImageId,
         path: &Path,
-        checksum: Sha512,
+        checksum: Option<Sha512>,
         examined: Examined,
         facts: &Facts,
     ) -> Result<SealedImage> {
         let stamp = Stamp::of(path)?.ok_or_else(|| gone(id))?;
         let seal = Seal {
-            version: VERSION,
+            version: sidecar::version(checksum.is_some()),
             format: examined.format.to_string(),
             provenance: facts.provenance.clone(),
             manifest_digest: facts.manifest_digest.clone(),
@@ -198,7 +200,9 @@ impl ImageStore {
             stamp,
         };
         // Longhorn compares this one with the bytes as they are stored.
-        let expected = facts.expected.filter(|expected| *expected == checksum);
+        let expected = facts
+            .expected
+            .filter(|expected| Some(*expected) == checksum);
         let sidecar = Sidecar {
             name: self.paths(id).backing.to_string_lossy().into_owned(),
             uuid: id.uuid.clone(),
@@ -206,7 +210,7 @@ impl ImageStore {
             virtual_size: examined.virtual_size,
             real_size: examined.real_size,
             expected_checksum: expected.map(String::from).unwrap_or_default(),
-            current_checksum: checksum.to_string(),
+            current_checksum: checksum.map(String::from).unwrap_or_default(),
             modification_time: seal.stamp.modification_time(),
             seal: Some(seal.clone()),
         };
@@ -255,7 +259,7 @@ impl ImageStore {
             }
             opened => opened.context("open", &paths.backing)?,
         };
-        let checksum = image.checksum()?;
+        let checksum = image.summed()?;
         let damaged = |what| Error::Damaged {
             id: image.id.clone(),
             what,
@@ -279,10 +283,16 @@ impl ImageStore {
                 }
             }
         } else {
+            let told = checksum.ok_or_else(|| {
+                damaged(
+                    "its chunk manifest is missing, and its SHA-512 was not computed yet"
+                        .to_owned(),
+                )
+            })?;
             let hashed = hash_file(&file, &paths.backing, Reading::silent(cancel));
             let manifest = hashed.map_err(|error| unreadable(image, error))?;
-            if manifest.checksum != checksum {
-                return Err(damaged(format!("its SHA-512 is {}", manifest.checksum)));
+            if let Some(sum) = manifest.checksum.filter(|sum| *sum != told) {
+                return Err(damaged(format!("its SHA-512 is {sum}")));
             }
             manifest.write(&paths.chunks)?;
         }

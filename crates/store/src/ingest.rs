@@ -2,8 +2,8 @@
 //! kept.
 //!
 //! The caller's thread cuts the stream into chunks, digests and writes them; a second thread computes
-//! the SHA-512, which is the slowest part of all (docs/architecture.md, "Ingest"). Memory is bounded
-//! by the few chunks that may wait for it. Dropping an [`Ingest`] removes its file: bytes become an image only through
+//! the SHA-512, which is the slowest part of all (docs/architecture.md, "Ingest"), unless it is left for
+//! later. Memory is bounded by the few chunks that may wait for it. Dropping an [`Ingest`] removes its file: bytes become an image only through
 //! [`Ingest::finish`] and then `ImageStore::seal`.
 
 use std::fs::File;
@@ -51,7 +51,8 @@ pub struct Ingest {
     /// Where write-back was last started.
     written_back: u64,
     chunks: Vec<Chunk>,
-    hash: HashThread,
+    /// `None`: the SHA-512 is computed when the image is ready.
+    hash: Option<HashThread>,
     cancel: Cancel,
     disk: Option<Arc<Disk>>,
     reservation: Option<Reservation>,
@@ -75,7 +76,7 @@ impl Ingest {
             length: 0,
             written_back: 0,
             chunks: Vec::new(),
-            hash,
+            hash: Some(hash),
             cancel,
             disk: None,
             reservation: None,
@@ -106,7 +107,7 @@ impl Ingest {
             let now = length.min((CHUNK - self.chunk.len()) as u64);
             if now == CHUNK as u64 {
                 self.put(Chunk::Hole, CHUNK)?;
-                self.hash.zeros()?;
+                self.hash.as_ref().map_or(Ok(()), HashThread::zeros)?;
             } else {
                 let filled = self.chunk.len() + usize::try_from(now).expect("less than a chunk");
                 self.chunk.resize(filled);
@@ -127,8 +128,12 @@ impl Ingest {
             self.write_chunk().context("write", &self.path)?;
         }
         self.put(chunk, self.chunk.len())?;
-        let next = self.hash.buffer();
-        self.hash.data(std::mem::replace(&mut self.chunk, next))
+        let Some(hash) = &self.hash else {
+            self.chunk.clear();
+            return Ok(());
+        };
+        let next = hash.buffer();
+        hash.data(std::mem::replace(&mut self.chunk, next))
     }
 
     /// Writes what of the chunk is no hole.
@@ -185,13 +190,21 @@ impl Ingest {
         Ok(())
     }
 
+    /// Leaves the SHA-512 for later: it takes longer than all else, and nobody waits for it. The digests of the
+    /// chunks tell these bytes from all others meanwhile.
+    #[must_use]
+    pub fn without_checksum(mut self) -> Self {
+        self.hash = None;
+        self
+    }
+
     /// The disk that promises room to it.
     pub(super) fn on(mut self, disk: Arc<Disk>) -> Self {
         self.disk = Some(disk);
         self
     }
 
-    /// Ends the stream: gives the file its length and computes the checksum.
+    /// Ends the stream: gives the file its length and computes the checksum, unless it is left for later.
     pub fn finish(mut self) -> Result<Received> {
         let size = self.size();
         // An odd size ends in a chunk that is not full.
@@ -202,8 +215,14 @@ impl Ingest {
         self.file
             .set_len(size)
             .context("set the length of", &self.path)?;
-        let sum = self.hash.finish_open()?;
-        let checksum = Sha512::from_digest(&sum.clone().finish());
+        let sum = self
+            .hash
+            .as_mut()
+            .map(HashThread::finish_open)
+            .transpose()?;
+        let checksum = sum
+            .as_ref()
+            .map(|sum| Sha512::from_digest(&sum.clone().finish()));
         let padded = last.and_then(|last| Padded::of(sum, size, last));
         crash_point!("store.ingest.received");
         self.armed = false;
@@ -216,7 +235,7 @@ impl Ingest {
                 chunks: std::mem::take(&mut self.chunks),
             },
             padded,
-            unproven: false,
+            unproven: checksum.is_none(),
             armed: true,
         })
     }
@@ -289,7 +308,11 @@ mod tests {
             let received = ingest.finish().unwrap();
             let mut expected = bytes;
             expected.resize(size + 5 * CHUNK + 3, 0);
-            assert_eq!(received.manifest.checksum, Sha512::of(&expected), "{size}");
+            assert_eq!(
+                received.manifest.checksum,
+                Some(Sha512::of(&expected)),
+                "{size}"
+            );
             assert_eq!(std::fs::read(&received.path).unwrap(), expected, "{size}");
             assert_eq!(
                 received
@@ -326,7 +349,7 @@ mod tests {
         let received = ingest.finish().unwrap();
         bytes.resize(size + 2 * CHUNK, 0);
         bytes.extend([9; 1000]);
-        assert_eq!(received.manifest.checksum, Sha512::of(&bytes));
+        assert_eq!(received.manifest.checksum, Some(Sha512::of(&bytes)));
         assert!(std::fs::read(&received.path).unwrap() == bytes);
     }
 

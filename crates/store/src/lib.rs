@@ -6,7 +6,7 @@
 //!
 //! 1. create the image's directory, sync its parent
 //! 2. create `backing.tmp`
-//! 3. write and hash in one pass
+//! 3. write and hash in one pass; the SHA-512 may be left for later (`prove.rs`)
 //! 4. compare size, checksum and format
 //! 5. sync the file
 //! 6. write `backing.chunks` (temp, sync, rename)

@@ -110,7 +110,7 @@ mod tests {
         bytes[2 * CHUNK + 9] = 2;
         let manifest = Manifest {
             size: bytes.len() as u64,
-            checksum: Sha512::of(&bytes),
+            checksum: Some(Sha512::of(&bytes)),
             chunks: bytes.chunks(CHUNK).map(Chunk::of).collect(),
         };
         (dir, bytes, manifest)

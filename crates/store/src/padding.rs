@@ -15,8 +15,8 @@ use chunks::Chunk;
 pub(super) struct Padded {
     /// A multiple of 512.
     pub(super) size: u64,
-    /// Of all of it.
-    pub(super) checksum: Sha512,
+    /// Of all of it, if that of what came is known.
+    pub(super) checksum: Option<Sha512>,
     /// What its last chunk becomes.
     pub(super) last: Chunk,
 }
@@ -24,16 +24,19 @@ pub(super) struct Padded {
 impl Padded {
     /// The same image with the zeros that it lacks: `sum` and `size` are of what came, and `last` is its last
     /// chunk. `None` when it lacks none.
-    pub(super) fn of(mut sum: Context, size: u64, mut last: Vec<u8>) -> Option<Self> {
+    pub(super) fn of(sum: Option<Context>, size: u64, mut last: Vec<u8>) -> Option<Self> {
         let missing = missing(size);
         if missing == 0 {
             return None;
         }
         last.resize(last.len() + missing, 0);
-        sum.update(&vec![0; missing]);
+        let checksum = sum.map(|mut sum| {
+            sum.update(&vec![0; missing]);
+            Sha512::from_digest(&sum.finish())
+        });
         Some(Self {
             size: size + missing as u64,
-            checksum: Sha512::from_digest(&sum.finish()),
+            checksum,
             last: Chunk::of(&last),
         })
     }

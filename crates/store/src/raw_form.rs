@@ -17,27 +17,43 @@ use std::path::PathBuf;
 
 use image::Format;
 use serde::{Deserialize, Serialize};
-use types::Cancel;
-use types::crash_point;
+use types::{Cancel, Sha512, crash_point};
 
 use super::durable;
 use super::images::ImageStore;
+use super::layout::ImagePaths;
 use super::sealed::SealedImage;
-use super::sidecar::{Stamp, VERSION};
+use super::sidecar::Stamp;
 use crate::error::{Error, IoContext, Result};
 
 /// Extents up to which a raw image is its own raw form. Cloning 128 extents takes about 2 ms, which
 /// is what the handful of syncs of a new volume take anyway (measured on XFS).
 pub const EXTENTS_MAX: u64 = 128;
 
+/// The version of `raw.cfg` that this program writes and understands.
+const VERSION: u32 = 1;
+
 /// The content of `raw.cfg`.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct RawSeal {
     version: u32,
-    /// SHA-512 of the image that it is the raw form of.
+    /// SHA-512 of the image that it is the raw form of; empty when it was made before that was known.
     checksum: String,
     stamp: Stamp,
+}
+
+impl RawSeal {
+    /// What is written of a raw form; `None`: nothing that can be read.
+    fn read(paths: &ImagePaths) -> Option<Self> {
+        let content = std::fs::read(&paths.raw_seal).ok()?;
+        serde_json::from_slice(&content).ok()
+    }
+
+    fn write(&self, paths: &ImagePaths) -> Result<()> {
+        let seal = serde_json::to_vec(self).expect("a raw form's seal is plain JSON");
+        durable::replace(&paths.raw_seal, &seal)
+    }
 }
 
 impl ImageStore {
@@ -51,10 +67,7 @@ impl ImageStore {
         let Some(stamp) = Stamp::of(&paths.raw)? else {
             return Ok(None);
         };
-        let sealed = std::fs::read(&paths.raw_seal)
-            .ok()
-            .and_then(|content| serde_json::from_slice::<RawSeal>(&content).ok());
-        Ok(match sealed {
+        Ok(match RawSeal::read(&paths) {
             Some(seal)
                 if seal.version == VERSION
                     && seal.checksum == image.sidecar.current_checksum
@@ -64,6 +77,19 @@ impl ImageStore {
             }
             _ => None,
         })
+    }
+
+    /// Writes down of which image the raw form is that was made before the image's sum was known. The sidecar gets
+    /// the sum afterwards: a crash in between costs the raw form.
+    pub(super) fn name_raw_form(&self, image: &SealedImage, checksum: Sha512) -> Result<()> {
+        let paths = self.paths(&image.id);
+        match RawSeal::read(&paths) {
+            Some(seal) if seal.checksum.is_empty() => {
+                let checksum = checksum.to_string();
+                RawSeal { checksum, ..seal }.write(&paths)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Makes the raw form and gives its path. The caller sees to it that only one such work on an
@@ -95,13 +121,12 @@ impl ImageStore {
             id: image.id.clone(),
             what: "its raw form disappeared while it was being created".to_owned(),
         })?;
-        let seal = serde_json::to_vec(&RawSeal {
+        let seal = RawSeal {
             version: VERSION,
             checksum: image.sidecar.current_checksum.clone(),
             stamp,
-        })
-        .expect("a raw form's seal is plain JSON");
-        durable::replace(&paths.raw_seal, &seal)?; // 4
+        };
+        seal.write(&paths)?; // 4
         crash_point!("store.raw.sealed");
         Ok(paths.raw)
     }

@@ -21,8 +21,8 @@ pub struct Received {
     pub manifest: Manifest,
     /// What they are once the image is padded, where it is no whole number of sectors.
     pub(super) padded: Option<Padded>,
-    /// The SHA-512 is what a manifest from elsewhere says: every chunk is proven to be the manifest's, but
-    /// the sum over all of them was not computed here.
+    /// The SHA-512 is left for later, or is what a manifest from elsewhere says: every chunk is proven to be the
+    /// manifest's, but the sum over all of them was not computed here.
     pub(super) unproven: bool,
     /// Unset once the file has its final name.
     pub(super) armed: bool,
@@ -59,6 +59,6 @@ impl Received {
         if let Some(last) = manifest.chunks.last_mut() {
             *last = padded.last;
         }
-        Ok(Some(came))
+        Ok(came)
     }
 }

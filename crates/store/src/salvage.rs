@@ -23,7 +23,7 @@ impl ImageStore {
         aside: &Path,
         cancel: &Cancel,
     ) -> Result<Option<Assembly>> {
-        let (size, checksum) = (lost.sidecar.size, lost.checksum()?);
+        let (size, checksum) = (lost.sidecar.size, Some(lost.checksum()?));
         let known = Manifest::read(&aside.join("backing.chunks"), size)?;
         let Some(known) = known.filter(|known| known.checksum == checksum) else {
             return Ok(None);

@@ -30,7 +30,7 @@ pub enum Scrubbed {
 impl ImageStore {
     /// The chunk manifest of a ready image, if it is there and belongs to it.
     pub fn manifest(&self, image: &SealedImage) -> Result<Option<Manifest>> {
-        let checksum = image.checksum()?;
+        let checksum = image.summed()?;
         let manifest = Manifest::read(&self.paths(&image.id).chunks, image.sidecar.size)?;
         Ok(manifest.filter(|manifest| manifest.checksum == checksum))
     }

@@ -47,8 +47,8 @@ impl Facts {
     }
 
     /// Whether `sum` is that of the image, or of what it was made from.
-    pub(super) fn has(&self, stored: Sha512, sum: Sha512) -> bool {
-        stored == sum || self.source_checksums.contains(&Checksum::Sha512(sum))
+    pub(super) fn has(&self, stored: Option<Sha512>, sum: Sha512) -> bool {
+        stored == Some(sum) || self.source_checksums.contains(&Checksum::Sha512(sum))
     }
 }
 
@@ -87,14 +87,25 @@ impl SealedImage {
     }
 
     /// The SHA-512 of its bytes.
+    ///
+    /// # Errors
+    /// [`Error::Unsummed`] as long as it is being computed.
     pub fn checksum(&self) -> Result<Sha512> {
-        self.sidecar
-            .current_checksum
-            .parse()
-            .map_err(|_| Error::Damaged {
-                id: self.id.clone(),
-                what: "its recorded checksum is not valid".to_owned(),
-            })
+        self.summed()?
+            .ok_or_else(|| Error::Unsummed(self.id.clone()))
+    }
+
+    /// The same; `None`: it is being computed.
+    pub fn summed(&self) -> Result<Option<Sha512>> {
+        let text = &self.sidecar.current_checksum;
+        if text.is_empty() && self.seal.checksum_unproven {
+            return Ok(None);
+        }
+        let sum = text.parse().map_err(|_| Error::Damaged {
+            id: self.id.clone(),
+            what: "its recorded checksum is not valid".to_owned(),
+        });
+        sum.map(Some)
     }
 }
 

@@ -19,8 +19,11 @@ use crate::content::Content;
 use crate::error::{Error, IoContext, Result};
 use crate::provenance::Provenance;
 
-/// The version of our keys that this program writes and understands.
-pub const VERSION: u32 = 1;
+/// The newest version of our keys that this program understands. It is that of a sidecar without a checksum, which
+/// versions before it take for damage.
+pub const VERSION: u32 = 2;
+/// The version of all other sidecars.
+const SUMMED: u32 = 1;
 /// The largest sidecar that is read.
 const SIDECAR_MAX: u64 = 1 << 20;
 
@@ -43,7 +46,7 @@ pub struct Sidecar {
     /// SHA-512 that was asked for, or empty.
     #[serde(default)]
     pub expected_checksum: String,
-    /// SHA-512 of the file.
+    /// SHA-512 of the file; empty in one of ours whose sum is not computed yet.
     #[serde(default)]
     pub current_checksum: String,
     /// mtime of the file, as Go prints it: `2026-11-21 22:38:39.978804256 +0000 UTC`.
@@ -71,7 +74,7 @@ pub struct Seal {
     pub manifest_digest: String,
     /// Whether nothing but the bytes themselves vouches for the bytes.
     pub unverified: bool,
-    /// The SHA-512 is what a peer's manifest or Longhorn's sidecar says, and is being computed here.
+    /// The SHA-512 is not known, or is what a peer's manifest or Longhorn's sidecar says, and is being computed here.
     #[serde(
         rename = "checksumTold",
         default,
@@ -103,6 +106,11 @@ pub struct AskedFor {
     /// Drivers asked for it, for their volumes, and nobody else: it may go when no volume uses it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub for_volumes: bool,
+}
+
+/// The version of a sidecar that has its checksum, or lacks it.
+pub(super) const fn version(has_checksum: bool) -> u32 {
+    if has_checksum { SUMMED } else { VERSION }
 }
 
 impl Seal {
@@ -298,11 +306,11 @@ mod tests {
                 "{bad:?}"
             );
         }
-        let newer = br#"{"uuid":"1","size":1,"name":"x","seal":{"version":2,"what":"ever"}}"#;
+        let newer = br#"{"uuid":"1","size":1,"name":"x","seal":{"version":3,"what":"ever"}}"#;
         io::Write::write_all(&mut fs::File::create(&path).unwrap(), newer).unwrap();
         assert!(matches!(
             Sidecar::read(&path),
-            Err(Error::NewerFormat { version: 2, .. })
+            Err(Error::NewerFormat { version: 3, .. })
         ));
     }
 }

@@ -1,5 +1,6 @@
 //! Images from their first byte to their last start, on a directory that is a disk.
 
+mod later;
 mod recovered;
 mod sealed;
 mod work;

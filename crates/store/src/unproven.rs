@@ -44,7 +44,7 @@ impl ImageStore {
             verified: true,
             ..Facts::default()
         };
-        let mut image = self.described(id, &at.backing, checksum, examined, &facts)?;
+        let mut image = self.described(id, &at.backing, Some(checksum), examined, &facts)?;
         image.seal.checksum_unproven = true;
         image.sidecar.seal = Some(image.seal.clone());
         Ok(Some(image))

@@ -165,7 +165,8 @@ pub struct Upload {
 
 /// The digests of all bytes so far.
 struct Running {
-    sum: Context,
+    /// `None`: it is left for later.
+    sum: Option<Context>,
     /// Those that are complete.
     chunks: Vec<Chunk>,
 }
@@ -180,7 +181,7 @@ impl fmt::Debug for Running {
 
 impl Running {
     fn new() -> Self {
-        let (sum, chunks) = (Context::new(&SHA512), Vec::new());
+        let (sum, chunks) = (Some(Context::new(&SHA512)), Vec::new());
         Self { sum, chunks }
     }
 }
@@ -245,6 +246,15 @@ impl ImageStore {
 }
 
 impl Upload {
+    /// Leaves the SHA-512 for later (see [`Ingest::without_checksum`](super::ingest::Ingest::without_checksum)).
+    #[must_use]
+    pub fn without_checksum(mut self) -> Self {
+        if let Some(running) = &mut self.running {
+            running.sum = None;
+        }
+        self
+    }
+
     /// Bytes that have come: where the next piece belongs.
     pub fn offset(&self) -> u64 {
         self.offset
@@ -299,7 +309,9 @@ impl Upload {
             crash_point!("store.upload.synced");
         }
         if let Some(running) = &mut self.running {
-            running.sum.update(piece);
+            if let Some(sum) = &mut running.sum {
+                sum.update(piece);
+            }
             running.chunks.extend(fresh);
         }
         self.offset = end;
@@ -373,7 +385,9 @@ impl Upload {
             Some(running) => running,
             None => read_again(&file, size, cancel).context("read", &path)??,
         };
-        let checksum = Sha512::from_digest(&sum.clone().finish());
+        let checksum = sum
+            .as_ref()
+            .map(|sum| Sha512::from_digest(&sum.clone().finish()));
         let padded = if padding::missing(size) > 0 {
             let index = chunks.len() - 1;
             let mut last = vec![0; chunk_len(size, index)];
@@ -393,7 +407,7 @@ impl Upload {
                 chunks,
             },
             padded,
-            unproven: false,
+            unproven: checksum.is_none(),
             armed: true,
         })
     }
@@ -418,7 +432,9 @@ fn read_again(file: &File, size: u64, cancel: &Cancel) -> io::Result<Result<Runn
         } else {
             file.read_exact_at(bytes, at)?;
         }
-        running.sum.update(bytes);
+        if let Some(sum) = &mut running.sum {
+            sum.update(bytes);
+        }
         running.chunks.push(Chunk::of(bytes));
         at += length as u64;
     }

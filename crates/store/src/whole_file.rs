@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use types::{ImageId, crash_point};
 
 use super::durable;
-use super::hash::hash_file;
+use super::hash::{digest_file, hash_file};
 use super::images::ImageStore;
 use super::reading::Reading;
 use super::received::Received;
@@ -26,10 +26,12 @@ impl Drop for WorkFile {
 }
 
 impl ImageStore {
-    /// Makes the work file of an image, lets `fill` fill it, and computes its digests.
+    /// Makes the work file of an image, lets `fill` fill it, and computes its digests, or those of its chunks alone
+    /// if the SHA-512 is left for later.
     pub fn receive_file<E: From<Error>>(
         &self,
         id: &ImageId,
+        checksum_later: bool,
         reading: Reading<'_>,
         fill: impl FnOnce(&File) -> Result<(), E>,
     ) -> Result<Received, E> {
@@ -40,14 +42,18 @@ impl ImageStore {
         fill(&file)?; // 3
         file.sync_all().context("sync", &path)?;
         crash_point!("store.whole.filled");
-        let manifest = hash_file(&file, &path, reading)?;
+        let manifest = if checksum_later {
+            digest_file(&file, &path, reading)?
+        } else {
+            hash_file(&file, &path, reading)?
+        };
         work.0 = None;
         Ok(Received {
             file,
             path,
             manifest,
             padded: None,
-            unproven: false,
+            unproven: checksum_later,
             armed: true,
         })
     }

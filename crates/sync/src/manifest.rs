@@ -112,7 +112,7 @@ impl ManifestReader {
         };
         let manifest = Manifest {
             size: self.geometry.size,
-            checksum,
+            checksum: Some(checksum),
             chunks: self.chunks,
         };
         Ok((manifest, seal))
@@ -127,7 +127,7 @@ mod tests {
         let geometry = Geometry::new(25, 10).unwrap();
         let manifest = Manifest {
             size: 25,
-            checksum: Sha512::of(b"x"),
+            checksum: Some(Sha512::of(b"x")),
             chunks: vec![Chunk::of(b"a"), Chunk::Hole, Chunk::of(b"b")],
         };
         (geometry, manifest)

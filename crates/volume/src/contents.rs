@@ -17,7 +17,7 @@ use store::SealedImage;
 pub(super) fn image_ref(image: &SealedImage) -> Result<ImageRef> {
     Ok(ImageRef {
         id: image.id().clone(),
-        checksum: image.checksum()?,
+        checksum: image.summed()?,
         virtual_size: ByteSize(image.sidecar().virtual_size),
         content: image.seal().content.clone(),
     })

@@ -84,11 +84,35 @@ pub struct Mutable {
 pub struct ImageRef {
     #[serde(flatten)]
     pub id: ImageId,
-    /// Its SHA-512.
-    pub checksum: Sha512,
+    /// Its SHA-512; `None`: it was not computed yet when the volume was made.
+    #[serde(with = "zeros")]
+    pub checksum: Option<Sha512>,
     /// Bytes that a guest sees.
     pub virtual_size: ByteSize,
     pub content: Content,
+}
+
+/// A checksum that is not known, as zeros: earlier versions read records with one alone.
+mod zeros {
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+    use types::Sha512;
+
+    const NONE: Sha512 = Sha512::from_bytes([0; 64]);
+
+    #[expect(clippy::ref_option, reason = "serde's signature")]
+    pub(super) fn serialize<S: Serializer>(
+        checksum: &Option<Sha512>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        checksum.unwrap_or(NONE).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'a, D: Deserializer<'a>>(
+        deserializer: D,
+    ) -> Result<Option<Sha512>, D::Error> {
+        let checksum = Sha512::deserialize(deserializer)?;
+        Ok(Some(checksum).filter(|checksum| *checksum != NONE))
+    }
 }
 
 /// How a volume came from another one.

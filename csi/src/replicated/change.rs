@@ -123,6 +123,13 @@ impl Replicated {
 
 /// The record of a volume that had one replica until now: it gets others when no node uses it.
 fn of_plain(volume: &VolumeName, found: &wire::Volume) -> Result<Record, crate::Error> {
+    if !found.image_name.is_empty() && found.image_checksum.is_empty() {
+        let (volume, why) = (
+            volume.clone(),
+            "the SHA-512 of its image is being computed".to_owned(),
+        );
+        return Err(Error::Waiting { volume, why }.into());
+    }
     let mut record = Record {
         number_of_replicas: found.number_of_replicas,
         stale_replica_timeout: found.stale_replica_timeout,

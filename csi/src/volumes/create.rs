@@ -1,8 +1,11 @@
 //! Creates a volume: its source, and whether the source suits the intended use.
 
+use std::time::Duration;
+
 use client::origin::{self, Origin};
 use client::{ImageOutcome, PullSecret, is_blank_copy, wire};
-use types::{Classify as _, ErrorKind, ImageName, report};
+use tokio::time::Instant;
+use types::{Classify as _, ErrorKind, ImageName, ImageUuid, report};
 
 use super::Volumes;
 use crate::content;
@@ -11,6 +14,9 @@ use crate::request::{BackingImage, Capability, ContentSource, CreateVolume};
 
 /// How often an image is had anew that is deleted while its volume is made.
 const ATTEMPTS: usize = 3;
+/// How long one call waits for the checksum of a ready image, and how often it looks.
+const SUMMED_WITHIN: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 impl Volumes {
     /// Makes a volume. Somebody may delete its image between any two steps: it is then had anew, and what
@@ -146,6 +152,9 @@ impl Volumes {
         let Some(request) = asked.request() else {
             let image = self.client.image(&asked.name, None).await?;
             let image = ready(asked.name.as_str(), image.into())?;
+            if !asked.checksum.is_empty() && image.current_checksum.is_empty() {
+                return Err(unsummed(&image));
+            }
             if !asked.checksum.is_empty()
                 && !asked.checksum.eq_ignore_ascii_case(&image.current_checksum)
             {
@@ -159,6 +168,24 @@ impl Volumes {
         };
         let outcome = self.client.ensure(request, self.image_wait).await?;
         ready(asked.name.as_str(), outcome)
+    }
+
+    /// A ready image with its checksum, which may follow it by a while.
+    pub(crate) async fn summed(&self, image: wire::BackingImage) -> Result<wire::BackingImage> {
+        let until = Instant::now() + SUMMED_WITHIN;
+        let (mut image, uuid) = (
+            image.clone(),
+            ImageUuid::new(&image.uuid).map_err(Error::Name)?,
+        );
+        let name = ImageName::new(&image.name).map_err(Error::Name)?;
+        while image.current_checksum.is_empty() {
+            if Instant::now() >= until {
+                return Err(unsummed(&image));
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+            image = self.client.image(&name, Some(&uuid)).await?;
+        }
+        Ok(image)
     }
 
     /// The ready image of a snapshot.
@@ -229,6 +256,15 @@ pub(crate) fn ready(image: &str, outcome: ImageOutcome) -> Result<wire::BackingI
             kind,
             message,
         }),
+    }
+}
+
+/// What is said of an image whose SHA-512 is asked for and not computed yet.
+fn unsummed(image: &wire::BackingImage) -> Error {
+    Error::ImageInProgress {
+        image: image.name.clone(),
+        state: client::state_name(image.state()),
+        progress: "its SHA-512 is being computed".to_owned(),
     }
 }
 

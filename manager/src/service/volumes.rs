@@ -3,7 +3,7 @@
 use proto::storage::v1 as pb;
 use proto::storage::v1::volumes_server::Volumes as VolumesRpc;
 use tonic::{Request, Response, Status};
-use types::{ByteSize, NodeId, VolumeName};
+use types::{ByteSize, ImageId, NodeId, VolumeName};
 
 use super::{Service, blocking, status, version, wire};
 use catalog::{Error, Result};
@@ -38,10 +38,21 @@ impl Service {
     fn shown(&self, volume: Volume) -> pb::Volume {
         // A disk that cannot be asked says so elsewhere.
         let condition = self.disk.space().ok().and_then(|space| space.warning());
-        pb::Volume {
-            condition: condition.unwrap_or_default(),
-            ..wire::volume(volume)
+        let unsummed = volume.record.image.as_ref();
+        let unsummed = unsummed.filter(|image| image.checksum.is_none());
+        let checksum = unsummed.and_then(|image| self.checksum_of(&image.id));
+        let mut shown = wire::volume(volume);
+        shown.condition = condition.unwrap_or_default();
+        if let Some(checksum) = checksum {
+            shown.image_checksum = checksum;
         }
+        shown
+    }
+
+    /// The SHA-512 of an image that a volume was made from before it was known.
+    fn checksum_of(&self, id: &ImageId) -> Option<String> {
+        let status = self.catalog.get(&id.name, Some(&id.uuid)).ok()?;
+        Some(status.sidecar()?.current_checksum.clone())
     }
 }
 

@@ -148,7 +148,7 @@ impl Sink for IngestSink<'_> {
         if self.job.format == Some(image::Format::Qcow2) {
             self.job.store.disk().require_space(size.unwrap_or(0))?;
         }
-        self.ingest = Some(self.job.store.begin(&self.job.id, self.job.ends())?);
+        self.ingest = Some(self.job.begin()?);
         Ok(())
     }
 

@@ -29,7 +29,7 @@ fn take_in(file: File, path: &Path, job: &Job) -> Result<Received> {
     let blocks = file.metadata().context("inspect", path)?.blocks();
     let disk = FileDisk::new(file).context("open", path)?;
     let size = disk.size();
-    let mut ingest = job.store.begin(&job.id, job.ends())?;
+    let mut ingest = job.begin()?;
     ingest.expect(size.min(blocks * types::SECTOR))?;
     let mut buffer = vec![0; BUFFER];
     while let Some(data) = disk.next_data(ingest.size()).context("read", path)? {

@@ -43,7 +43,7 @@ use store::IoContext;
 use self::container::Pull;
 use crate::error::{Error, Result};
 use store::sidecar::AskedFor;
-use store::{Facts, ImageStore, LocalImage, Provenance, Received, Snapshot};
+use store::{Facts, ImageStore, Ingest, LocalImage, Provenance, Received, Snapshot};
 use sync::{PeerAddress, Receiver, Settings, Swarm};
 use volume::Volumes;
 
@@ -203,6 +203,8 @@ pub struct Job {
     pub provenance: Provenance,
     /// The SHA-512 that was asked for.
     pub expected: Option<Sha512>,
+    /// Nobody waits for its SHA-512: it is computed when the image is ready.
+    pub checksum_later: bool,
     /// The bytes that it must have.
     pub size: Option<u64>,
     /// The format that was declared.
@@ -232,6 +234,16 @@ impl Job {
     /// Ends blocking work of this job.
     pub fn ends(&self) -> Cancel {
         crate::ends(&self.cancel)
+    }
+
+    /// Opens the way in for bytes that come in order.
+    pub fn begin(&self) -> Result<Ingest> {
+        let ingest = self.store.begin(&self.id, self.ends())?;
+        Ok(if self.checksum_later {
+            ingest.without_checksum()
+        } else {
+            ingest
+        })
     }
 
     /// The facts that hold for any source.

@@ -121,6 +121,11 @@ impl Pieces {
             UploadRecord::new(&id, self.size, &self.file_name, job.expected, job.format);
         record.for_volumes = job.for_volumes;
         let upload = blocking(move || store.upload(&id, &record)).await?;
+        let upload = if job.checksum_later {
+            upload.without_checksum()
+        } else {
+            upload
+        };
         job.report.exactly(upload.offset(), self.size);
         let mut told = self.desk.told.subscribe();
         self.desk.told.send_replace(Told::At(upload.offset()));

@@ -48,15 +48,17 @@ impl Sources {
                 cancel: &job.ends(),
                 progress: &progress,
             };
-            let received = job.store.receive_file(&job.id, reading, |file| {
-                cut_at = if let Some(group) = &group {
-                    volumes.clone_of_group(group, &name, file)?
-                } else {
-                    volumes.clone_live(&name, file)?;
-                    Timestamp::now()
-                };
-                Ok::<_, Error>(())
-            })?;
+            let received =
+                job.store
+                    .receive_file(&job.id, job.checksum_later, reading, |file| {
+                        cut_at = if let Some(group) = &group {
+                            volumes.clone_of_group(group, &name, file)?
+                        } else {
+                            volumes.clone_live(&name, file)?;
+                            Timestamp::now()
+                        };
+                        Ok::<_, Error>(())
+                    })?;
             Ok::<_, Error>((received, cut_at))
         };
         let (received, cut_at) = blocking(receive).await?;

@@ -41,11 +41,11 @@ fn unpack((came, mut facts): (Received, Facts), job: &Job) -> Result<(Received, 
     // Either sum may be expected: of the file as it lies there, or of the disk image in it.
     facts
         .source_checksums
-        .push(Checksum::Sha512(came.manifest.checksum));
+        .extend(came.manifest.checksum.map(Checksum::Sha512));
     drop(came);
     file.rewind().context("read", &path)?;
     let mut unpacked = Unpacked::new(file, packing, Limits::default())?;
-    let mut ingest = job.store.begin(&job.id, job.ends())?;
+    let mut ingest = job.begin()?;
     let mut buffer = vec![0; BUFFER];
     loop {
         match unpacked.read(&mut buffer) {

@@ -105,7 +105,7 @@ fn receive(
     job: &Job,
     handle: &Handle,
 ) -> Result<Received> {
-    let mut ingest = job.store.begin(&job.id, job.ends())?;
+    let mut ingest = job.begin()?;
     // Who uploads says how much it is: it is refused before the first byte, or surely fits.
     ingest.expect(size)?;
     loop {

@@ -219,7 +219,7 @@ fn receive(
         sums,
     };
     let mut image_sum = wanted.sha256.map(|_| Context::new(&SHA256));
-    let mut ingest = job.store.begin(&job.id, job.ends())?;
+    let mut ingest = job.begin()?;
     let limits = packed::Limits {
         trailing: job.expected.is_some() || wanted.sha256.is_some(),
         ..packed::Limits::default()

@@ -54,6 +54,7 @@ fn site() -> Site {
     let disk = Arc::new(Disk::open(dir.path()).unwrap());
     let told = Arc::new(Told::default());
     let job = Job {
+        checksum_later: false,
         provenance: store::Provenance::Unknown,
         id: ImageId::new("img", "uuid-img").unwrap(),
         store: ImageStore::new(disk, Place::Images),

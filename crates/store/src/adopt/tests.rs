@@ -151,8 +151,8 @@ fn what_longhorn_left_is_read_once_and_moved() {
         assert_eq!(fixture.work_files(), [""; 0]);
         assert!(fixture.is_ready());
         let reading = Reading::silent(&fixture.cancel);
-        fixture.images.prove(&image, reading).unwrap();
-        let proven = fixture.images.proven(&image).unwrap();
+        let sum = fixture.images.prove(&image, reading).unwrap();
+        let proven = fixture.images.proven(&image, sum).unwrap();
         assert!(!proven.seal.checksum_unproven);
         assert!(fixture.images.manifest(&proven).unwrap().is_some());
         assert!(fixture.is_ready());

@@ -33,8 +33,9 @@ use crate::error::{Error, IoContext, Result};
 use chunks::direct::Direct;
 use chunks::{CHUNK, Chunk, IMAGE_SIZE_MAX, Manifest, chunk_len};
 
-/// Chunks that the SHA-512 may be behind where a manifest tells it: a quarter of a second of work.
-const TOLD_AFTER: usize = 128;
+/// Chunks that the SHA-512 may be behind where a manifest tells it: what a slow link brings is hashed on the way, and
+/// a fast one needs the processors itself.
+const TOLD_AFTER: usize = 32;
 /// Locks that chunks share: writers of different chunks seldom meet.
 const STRIPES: usize = 64;
 
@@ -299,19 +300,15 @@ impl Assembly {
         let followed = follower
             .join()
             .map_err(|_| Error::Cancelled("the hash thread ended"))??;
-        let told = shared.known.as_ref().map(|known| known.checksum);
+        let told = shared.known.as_ref().and_then(|known| known.checksum);
         let checksum = followed
             .or(told)
             .ok_or(Error::Cancelled("the hash thread ended"))?;
-        if let Some(known) = shared
-            .known
-            .as_ref()
-            .filter(|known| known.checksum != checksum)
-        {
+        if let Some(told) = told.filter(|told| *told != checksum) {
             // No chunk can be blamed: the manifest contradicts itself.
             durable::remove_file(&shared.path)?;
             return Err(Error::Checksum {
-                expected: Box::new(known.checksum),
+                expected: Box::new(told),
                 actual: Box::new(checksum),
             });
         }
@@ -322,7 +319,7 @@ impl Assembly {
             path: shared.path.clone(),
             manifest: Manifest {
                 size: shared.size,
-                checksum,
+                checksum: Some(checksum),
                 chunks: chunks.into_iter().flatten().collect(),
             },
             padded: None,

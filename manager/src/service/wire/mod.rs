@@ -330,8 +330,12 @@ pub(super) fn image(status: &Status, has_raw_form: bool, usage: Option<Usage>) -
             image.current_checksum.clone_from(&sidecar.current_checksum);
             image.unverified = sealed.seal().unverified;
             if sealed.seal().checksum_unproven {
-                "its checksum comes from its source and is not verified yet"
-                    .clone_into(&mut image.message);
+                let message = if sidecar.current_checksum.is_empty() {
+                    "its checksum is being computed"
+                } else {
+                    "its checksum comes from its source and is not verified yet"
+                };
+                message.clone_into(&mut image.message);
             }
             image
                 .source_checksums

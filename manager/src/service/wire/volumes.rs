@@ -173,7 +173,8 @@ pub(in crate::service) fn volume(volume: Volume) -> pb::Volume {
             .map(|image| image.id.uuid.to_string())
             .unwrap_or_default(),
         image_checksum: image
-            .map(|image| image.checksum.to_string())
+            .and_then(|image| image.checksum)
+            .map(String::from)
             .unwrap_or_default(),
         owner: record.owner().map(own),
         content: cloned.or_else(|| image.map(|image| content(&image.content))),

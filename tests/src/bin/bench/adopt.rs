@@ -4,12 +4,12 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::time::Instant;
 
 use e2e::manager::{Options, init_disk};
 use e2e::noise::noise;
 use e2e::{Disk, FileSystem, Manager, Sandbox, command};
 
+use crate::cost::{Cost, Transfers};
 use crate::report::{Budget, Report, Runs};
 
 const MIB: u64 = 1 << 20;
@@ -29,54 +29,63 @@ pub(crate) fn adopt(report: &mut Report) {
                 .unwrap();
         }
     };
-    case(report, "adopt-2GiB", dense, Budget::AtMost(1.3));
+    case(report, "adopt-2GiB", dense, 2 << 30);
     // The SHA-512 of 8 GiB of zeros has no shortcut: this is bound by the processor, not by the disk.
-    case(report, "adopt-8GiB-sparse", sparse, Budget::None);
+    case(report, "adopt-8GiB-sparse", sparse, 0);
 }
 
-fn case(report: &mut Report, name: &str, fill: impl Fn(&File), budget: Budget) {
+/// `bytes`: 0 where there is no budget.
+fn case(report: &mut Report, name: &str, fill: impl Fn(&File), bytes: u64) {
     let sandbox = Sandbox::new("bench-adopt");
     let disk = Disk::new(&sandbox, "disk", FileSystem::Xfs, 20 << 30);
     init_disk(disk.dir());
     let source = disk.dir().join("source");
     fill(&File::create(&source).unwrap());
     command::run("sync", ["-f".as_ref(), disk.dir().as_os_str()]);
+    let beside = "cp + sync";
+    if bytes > 0 {
+        let runs = Transfers::interleaved(
+            RUNS,
+            || adopted(&sandbox, &disk, &source),
+            || copied(&disk, &source),
+        );
+        return runs.report(report, name, bytes, beside);
+    }
     let runs = Runs::interleaved(
         RUNS,
-        || adopted(&sandbox, &disk, &source),
-        || copied(&disk, &source),
+        || adopted(&sandbox, &disk, &source).seconds,
+        || copied(&disk, &source).seconds,
     );
-    report.add(name, &runs, "cp + sync", "s", budget);
+    report.add(name, &runs, beside, "s", Budget::None);
 }
 
-/// Seconds from the start of the manager until the image is ready. The file has no sidecar.
-fn adopted(sandbox: &Sandbox, disk: &Disk, source: &Path) -> f64 {
+/// From the start of the manager until the image is ready. The file has no sidecar.
+fn adopted(sandbox: &Sandbox, disk: &Disk, source: &Path) -> Cost {
     let dir = disk.dir().join("backing-images/adopted-a93b9a55");
     fs::create_dir_all(&dir).unwrap();
     fs::rename(source, dir.join("backing")).unwrap();
-    let begun = Instant::now();
+    let begun = std::time::Instant::now();
     let manager = Manager::start(sandbox, &Options::new(disk.dir()));
     let image = manager.wait_image("adopted").unwrap();
-    let took = begun.elapsed().as_secs_f64();
+    let cost = Cost {
+        seconds: begun.elapsed().as_secs_f64(),
+        processor: manager.process.processor(),
+    };
     assert_eq!(image.progress, 100, "{image:?}");
     drop(manager);
     fs::rename(dir.join("backing"), source).unwrap();
     fs::remove_dir_all(dir).unwrap();
-    took
+    cost
 }
 
-fn copied(disk: &Disk, source: &Path) -> f64 {
+fn copied(disk: &Disk, source: &Path) -> Cost {
     let target = disk.dir().join("copy");
-    let begun = Instant::now();
-    let arguments = ["--sparse=auto", "--reflink=never"].map(AsRef::as_ref);
-    command::run(
-        "cp",
-        arguments
-            .into_iter()
-            .chain([source.as_os_str(), target.as_os_str()]),
-    );
-    command::run("sync", [&target]);
-    let took = begun.elapsed().as_secs_f64();
+    let cost = Cost::of_commands(|| {
+        let arguments = ["--sparse=auto", "--reflink=never"].map(AsRef::as_ref);
+        let files = [source.as_os_str(), target.as_os_str()];
+        command::run("cp", arguments.into_iter().chain(files));
+        command::run("sync", [&target]);
+    });
     fs::remove_file(target).unwrap();
-    took
+    cost
 }

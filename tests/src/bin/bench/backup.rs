@@ -10,6 +10,7 @@ use e2e::s3::{self, ObjectStore};
 use e2e::{Disk, FileSystem, Manager, Sandbox, command};
 use proto::storage::v1 as pb;
 
+use crate::cost::{Cost, Transfers};
 use crate::report::{Budget, Report, Runs};
 
 const MIB: u64 = 1 << 20;
@@ -120,6 +121,13 @@ impl Site {
         }
     }
 
+    /// The same, and what it takes of the processors.
+    fn cost_of(&self, run: impl FnOnce() -> f64) -> Cost {
+        let mut seconds = 0.0;
+        let cost = Cost::of_processes(&[&self.manager.process], || seconds = run());
+        Cost { seconds, ..cost }
+    }
+
     /// Seconds from the request to complete, without the wait of the lock.
     fn back_up(&self, target: &str, volume: &str, snapshot: &str) -> f64 {
         let request = pb::CreateBackupRequest {
@@ -144,7 +152,7 @@ impl Site {
             source.target = Some(Self::target(target));
         }
         let start = Instant::now();
-        let image = self.manager.make_image(request).unwrap();
+        let image = self.manager.ready_image(request).unwrap();
         let took = start.elapsed().as_secs_f64() - LOCK;
         assert_eq!(image.progress, 100, "{image:?}");
         self.manager.delete_image("restored").unwrap();
@@ -153,20 +161,20 @@ impl Site {
 
     /// Seconds of `cp --sparse=always` and `sync` of a file.
     fn copy(&self, from: &Path) -> f64 {
+        self.cost_of_copy(from).seconds
+    }
+
+    fn cost_of_copy(&self, from: &Path) -> Cost {
         let to = self.beside.join("copy");
-        let start = Instant::now();
         // Without reflink: the bytes are to be copied.
         let options = ["--reflink=never", "--sparse=always"].map(AsRef::as_ref);
-        command::run(
-            "cp",
-            options
-                .into_iter()
-                .chain([from.as_os_str(), to.as_os_str()]),
-        );
-        command::run("sync", [&to]);
-        let took = start.elapsed().as_secs_f64();
+        let cost = Cost::of_commands(|| {
+            let files = [from.as_os_str(), to.as_os_str()];
+            command::run("cp", options.into_iter().chain(files));
+            command::run("sync", [&to]);
+        });
         fs::remove_file(to).unwrap();
-        took
+        cost
     }
 
     /// Seconds of plain puts of a file in pieces of a block, two at a time.
@@ -209,32 +217,47 @@ pub(crate) fn directory(report: &mut Report) {
     let site = site();
     site.volume("noise", RANDOM, std::iter::once((0, RANDOM)));
     let file = site.file("noise");
-    let mut backup = Runs::default();
-    for _ in 0..RUNS {
-        site.forget_backups("default");
-        backup.add(
-            site.back_up("default", "noise", "noise-1"),
-            site.copy(&file),
-        );
-    }
+    let (beside, gib) = ("cp + sync", RANDOM as f64 / f64::from(1 << 30));
+    let transfers = Transfers::interleaved(
+        RUNS,
+        || {
+            site.forget_backups("default");
+            site.cost_of(|| site.back_up("default", "noise", "noise-1"))
+        },
+        || site.cost_of_copy(&file),
+    );
+    let backup = &transfers.seconds;
     report.add(
         "backup-1GiB-noise",
-        &backup,
-        "cp + sync",
+        backup,
+        beside,
         "s",
         Budget::AtMost(2.0),
     );
-    let restore = Runs::interleaved(
+    let budget = Budget::AtMost(2.0);
+    let processor = transfers.processor.scaled(1.0 / gib);
+    report.add("backup-1GiB-noise-cpu", &processor, beside, "s/GiB", budget);
+    let transfers = Transfers::interleaved(
         RUNS,
-        || site.restore("default", "noise", "noise-1"),
-        || site.copy(&file),
+        || site.cost_of(|| site.restore("default", "noise", "noise-1")),
+        || site.cost_of_copy(&file),
     );
+    let budget = Budget::AtMost(1.5);
     report.add(
         "restore-1GiB-noise",
-        &restore,
-        "cp + sync",
+        &transfers.seconds,
+        beside,
         "s",
-        Budget::AtMost(1.5),
+        budget,
+    );
+    let processor = transfers.processor.scaled(1.0 / gib);
+    let budget = Budget::AtMost(2.0);
+    report.add(
+        "restore-1GiB-noise-cpu",
+        &processor,
+        beside,
+        "s/GiB",
+        budget,
     );
     let mut memory = Runs::default();
     // What the process has without backups, 2 threads with 3 blocks each, and 16 MiB.

@@ -3,13 +3,13 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use e2e::manager::{Options, from_url, init_disk};
 use e2e::web::Nginx;
 use e2e::{Disk, FileSystem, Manager, Sandbox, command};
 
-use crate::report::{Budget, Report, Runs};
+use crate::cost::{Cost, Transfers};
+use crate::report::Report;
 
 const MIB: u64 = 1 << 20;
 const RUNS: usize = 3;
@@ -69,33 +69,33 @@ fn content(path: &Path, size: u64, texts: bool) {
 }
 
 impl Site {
-    /// Seconds from the request to ready.
-    fn download(&self, name: &str) -> f64 {
-        let start = Instant::now();
+    /// From the request to ready.
+    fn download(&self, name: &str) -> Cost {
         let url = self.nginx.url(&format!("/{name}"));
-        let image = self.manager.make_image(from_url("bench", &url)).unwrap();
-        let took = start.elapsed().as_secs_f64();
-        assert_eq!(image.progress, 100, "{image:?}");
+        let cost = Cost::of_processes(&[&self.manager.process], || {
+            let image = self.manager.ready_image(from_url("bench", &url)).unwrap();
+            assert_eq!(image.progress, 100, "{image:?}");
+        });
         self.manager.delete_image("bench").unwrap();
-        took
+        cost
     }
 
-    /// Seconds of `curl | unpack > file` and `sync`.
-    fn curl(&self, name: &str, unpack: Option<&str>) -> f64 {
+    /// `curl | unpack > file` and `sync`.
+    fn curl(&self, name: &str, unpack: Option<&str>) -> Cost {
         let to = self.disk.dir().join("by-curl");
         let url = self.nginx.url(&format!("/{name}"));
-        let start = Instant::now();
-        match unpack {
-            None => {
-                let target = to.display().to_string();
-                command::run("curl", ["-sSfo", &target, &url]);
+        let cost = Cost::of_commands(|| {
+            match unpack {
+                None => {
+                    let target = to.display().to_string();
+                    command::run("curl", ["-sSfo", &target, &url]);
+                }
+                Some(tool) => piped(&url, tool, &to),
             }
-            Some(tool) => piped(&url, tool, &to),
-        }
-        command::run("sync", [&to]);
-        let took = start.elapsed().as_secs_f64();
+            command::run("sync", [&to]);
+        });
         std::fs::remove_file(to).unwrap();
-        took
+        cost
     }
 }
 
@@ -119,13 +119,12 @@ fn piped(url: &str, tool: &str, to: &Path) {
 pub(crate) fn run(report: &mut Report) {
     let site = site();
     content(&site.served.join("random"), RANDOM, false);
-    let runs = Runs::interleaved(
+    let runs = Transfers::interleaved(
         RUNS,
         || site.download("random"),
         || site.curl("random", None),
     );
-    let budget = Budget::AtMost(1.3);
-    report.add("download-2GiB-random", &runs, "curl + sync", "s", budget);
+    runs.report(report, "download-2GiB-random", RANDOM, "curl + sync");
     std::fs::remove_file(site.served.join("random")).unwrap();
     content(&site.served.join("content"), CONTENT, true);
     for (tool, ending) in [("gzip", "gz"), ("xz", "xz"), ("zstd", "zst")] {
@@ -135,13 +134,13 @@ pub(crate) fn run(report: &mut Report) {
         let file = site.served.join("content");
         command::run(tool, ["-1".as_ref(), "-k".as_ref(), file.as_os_str()]);
         let name = format!("content.{ending}");
-        let runs = Runs::interleaved(
+        let runs = Transfers::interleaved(
             RUNS,
             || site.download(&name),
             || site.curl(&name, Some(tool)),
         );
         let case = format!("download-{ending}");
         let beside = format!("curl | {tool} + sync");
-        report.add(&case, &runs, &beside, "s", Budget::AtMost(1.3));
+        runs.report(report, &case, CONTENT, &beside);
     }
 }

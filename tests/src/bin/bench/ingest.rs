@@ -9,6 +9,7 @@ use e2e::baseimage::Build;
 use e2e::manager::{Options, from_file, from_registry, init_disk};
 use e2e::{Disk, FileSystem, Manager, Registry, Sandbox, command};
 
+use crate::cost::{Cost, Transfers};
 use crate::report::{Budget, Report, Runs};
 
 const MIB: u64 = 1 << 20;
@@ -81,21 +82,19 @@ impl Site {
         build.push(&self.registry, &format!("bench/image:{tag}"))
     }
 
-    /// Seconds from the request to ready.
-    fn pull(&self, reference: &str) -> f64 {
-        let start = Instant::now();
-        let image = self
-            .manager
-            .make_image(from_registry("pulled", reference))
-            .unwrap();
-        let took = start.elapsed().as_secs_f64();
-        assert_eq!(image.progress, 100, "{image:?}");
+    /// From the request to ready.
+    fn pull(&self, reference: &str) -> Cost {
+        let cost = Cost::of_processes(&[&self.manager.process], || {
+            let image = from_registry("pulled", reference);
+            let image = self.manager.ready_image(image).unwrap();
+            assert_eq!(image.progress, 100, "{image:?}");
+        });
         self.manager.delete_image("pulled").unwrap();
-        took
+        cost
     }
 
-    /// Seconds of curl, gunzip and sync of the largest blob of an image.
-    fn curl(&self, tag: &str) -> f64 {
+    /// curl, gunzip and sync of the largest blob of an image.
+    fn curl(&self, tag: &str) -> Cost {
         let registry = self.registry.address();
         let ca = self.registry.ca.display().to_string();
         let user = format!("{}:{}", e2e::registry::USER, e2e::registry::PASSWORD);
@@ -120,46 +119,29 @@ impl Site {
             self.disk.dir().join("blob.gz"),
             self.disk.dir().join("blob"),
         );
-        let start = Instant::now();
-        let to = blob.display().to_string();
-        command::run(
-            "curl",
-            common.into_iter().chain(["--output", &to, &blob_url]),
-        );
-        command::run("gunzip", ["--force".as_ref(), blob.as_os_str()]);
-        command::run("sync", [&tar]);
-        let took = start.elapsed().as_secs_f64();
+        let cost = Cost::of_commands(|| {
+            let to = blob.display().to_string();
+            command::run(
+                "curl",
+                common.into_iter().chain(["--output", &to, &blob_url]),
+            );
+            command::run("gunzip", ["--force".as_ref(), blob.as_os_str()]);
+            command::run("sync", [&tar]);
+        });
         std::fs::remove_file(tar).unwrap();
-        took
+        cost
     }
 }
 
 pub(crate) fn pull(report: &mut Report) {
     let site = site();
-    let reference = site.push(
-        "raw-gzip",
-        &["--format", "raw", "--layer-compression", "gzip"],
-    );
-    let runs = Runs::interleaved(RUNS, || site.pull(&reference), || site.curl("raw-gzip"));
-    report.add(
-        "pull-raw-in-gzip",
-        &runs,
-        "curl + gunzip + sync",
-        "s",
-        Budget::AtMost(1.3),
-    );
-    let reference = site.push(
-        "qcow2-gzip",
-        &["--format", "qcow2", "--layer-compression", "gzip"],
-    );
-    let runs = Runs::interleaved(RUNS, || site.pull(&reference), || site.curl("qcow2-gzip"));
-    report.add(
-        "pull-qcow2-in-gzip",
-        &runs,
-        "curl + gunzip + sync",
-        "s",
-        Budget::AtMost(1.3),
-    );
+    for format in ["raw", "qcow2"] {
+        let tag = format!("{format}-gzip");
+        let reference = site.push(&tag, &["--format", format, "--layer-compression", "gzip"]);
+        let runs = Transfers::interleaved(RUNS, || site.pull(&reference), || site.curl(&tag));
+        let case = format!("pull-{format}-in-gzip");
+        runs.report(report, &case, CONTENT, "curl + gunzip + sync");
+    }
 }
 
 pub(crate) fn packaging(report: &mut Report) {
@@ -180,7 +162,7 @@ pub(crate) fn packaging(report: &mut Report) {
         let start = Instant::now();
         let image = site
             .manager
-            .make_image(from_registry("packaged", reference))
+            .ready_image(from_registry("packaged", reference))
             .unwrap();
         assert_eq!(image.progress, 100, "{image:?}");
         site.manager.create_volume("first", "packaged", 0).unwrap();
@@ -202,7 +184,7 @@ pub(crate) fn packaging(report: &mut Report) {
         "MB/s",
         Budget::AtLeast(3.0),
     );
-    let rate = |reference: &str| CONTENT as f64 / 1e6 / site.pull(reference);
+    let rate = |reference: &str| CONTENT as f64 / 1e6 / site.pull(reference).seconds;
     let runs = Runs::interleaved(RUNS, || rate(&ours), || rate(&documented));
     report.add(
         "packaging-to-ready",

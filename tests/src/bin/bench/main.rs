@@ -15,6 +15,7 @@
 mod adopt;
 mod backup;
 mod blocks;
+mod cost;
 mod csi;
 mod download;
 mod faces;
@@ -22,6 +23,7 @@ mod flexvolume;
 mod footprint;
 mod ingest;
 mod io;
+mod load;
 mod pages;
 mod report;
 mod sync;
@@ -69,6 +71,16 @@ const CASES: [Case; 30] = [
     ("latency", faces::latency),
 ];
 
+/// Those that are run once more beside a busy loop on one of the processors.
+const LOADED: [&str; 6] = [
+    "pull",
+    "adopt",
+    "download",
+    "upload",
+    "peer-copy",
+    "backup-directory",
+];
+
 fn main() -> ExitCode {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
     let chosen = CASES.into_iter().filter(|(name, _)| {
@@ -95,8 +107,16 @@ fn main() -> ExitCode {
     }
     let mut report = Report::new();
     let mut whole = true;
-    for (name, run) in chosen {
-        eprintln!("bench: {name}");
+    let again = chosen.iter().filter(|(name, _)| LOADED.contains(name));
+    let again: Vec<Case> = again.copied().collect();
+    let idle = chosen.into_iter().map(|case| (case, false));
+    for ((name, run), loaded) in idle.chain(again.into_iter().map(|case| (case, true))) {
+        eprintln!(
+            "bench: {name}{}",
+            if loaded { " beside a busy loop" } else { "" }
+        );
+        report.loaded = loaded;
+        let _load = loaded.then(load::Load::start);
         // One case that breaks does not take the figures of the others with it.
         let case = std::panic::AssertUnwindSafe(|| run(&mut report));
         whole &= std::panic::catch_unwind(case).is_ok();

@@ -33,6 +33,8 @@ struct Line {
 #[derive(Debug)]
 pub(crate) struct Report {
     lines: Vec<Line>,
+    /// Whether one of the processors is busy with something else.
+    pub(crate) loaded: bool,
 }
 
 /// The runs of one case: pairs of ours and the reference.
@@ -57,6 +59,15 @@ impl Runs {
         runs
     }
 
+    /// All figures times `factor`.
+    pub(crate) fn scaled(&self, factor: f64) -> Self {
+        let each = |all: &[f64]| all.iter().map(|one| one * factor).collect();
+        Self {
+            ours: each(&self.ours),
+            reference: each(&self.reference),
+        }
+    }
+
     /// So much of the median of ours.
     pub(crate) fn pieces(&self, share: f64) -> f64 {
         median(&self.ours) * share
@@ -72,7 +83,15 @@ impl Runs {
 impl Report {
     /// An empty one.
     pub(crate) fn new() -> Self {
-        Self { lines: Vec::new() }
+        Self {
+            lines: Vec::new(),
+            loaded: false,
+        }
+    }
+
+    /// What a transfer may take beside its reference, as the machine is now.
+    pub(crate) const fn transfer_budget(&self) -> Budget {
+        Budget::AtMost(if self.loaded { 1.6 } else { 1.3 })
     }
 
     /// Takes the medians of the runs of a case. `beside` says what the reference is.
@@ -85,7 +104,7 @@ impl Report {
         budget: Budget,
     ) {
         let line = Line {
-            case: case.to_owned(),
+            case: format!("{case}{}", if self.loaded { "-loaded" } else { "" }),
             ours: median(&runs.ours),
             reference: median(&runs.reference),
             beside: beside.to_owned(),

@@ -3,13 +3,13 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use e2e::fan_out::FanOut;
 use e2e::manager::{Options, from_file, from_peers, init_disk};
 use e2e::noise::noise;
 use e2e::{Disk, FileSystem, Manager, Sandbox, command};
 
+use crate::cost::{Cost, Transfers};
 use crate::report::{Budget, Report, Runs};
 
 pub(crate) const MIB: u64 = 1 << 20;
@@ -74,30 +74,33 @@ impl Site {
 
     /// Seconds of a copy, from the request to ready.
     pub(crate) fn copy(&self, name: &str) -> f64 {
-        warm_memory();
-        let start = Instant::now();
-        let image = self
-            .to
-            .make_image(from_peers(name, UUID, &[self.from.sync_address()]))
-            .unwrap();
-        let took = start.elapsed().as_secs_f64();
-        assert_eq!(image.progress, 100, "{image:?}");
-        self.to.delete_image(name).unwrap();
-        took
+        self.cost(name).seconds
     }
 
-    /// Seconds of `cp` and `sync` of the image's file to the other disk.
-    fn cp(&self, name: &str) -> f64 {
+    /// What a copy takes of both managers.
+    fn cost(&self, name: &str) -> Cost {
+        warm_memory();
+        let cost = Cost::of_processes(&[&self.from.process, &self.to.process], || {
+            let request = from_peers(name, UUID, &[self.from.sync_address()]);
+            let image = self.to.ready_image(request).unwrap();
+            assert_eq!(image.progress, 100, "{image:?}");
+        });
+        self.to.delete_image(name).unwrap();
+        cost
+    }
+
+    /// `cp` and `sync` of the image's file to the other disk.
+    fn cp(&self, name: &str) -> Cost {
         let images = self.disks[0].dir().join("backing-images");
         let from = images.join(format!("{name}-{UUID}")).join("backing");
         let to = self.disks[1].dir().join("copied");
         warm_memory();
-        let start = Instant::now();
-        command::run("cp", [&from, &to]);
-        command::run("sync", [&to]);
-        let took = start.elapsed().as_secs_f64();
+        let cost = Cost::of_commands(|| {
+            command::run("cp", [&from, &to]);
+            command::run("sync", [&to]);
+        });
         std::fs::remove_file(to).unwrap();
-        took
+        cost
     }
 }
 
@@ -125,9 +128,8 @@ pub(crate) fn dense(mebibytes: u64) -> impl Iterator<Item = (u64, u64)> {
 pub(crate) fn peer_copy(report: &mut Report) {
     let site = site(plain);
     site.file("dense", 2048 * MIB, dense(2048));
-    let runs = Runs::interleaved(RUNS, || site.copy("dense"), || site.cp("dense"));
-    let budget = Budget::AtMost(1.3);
-    report.add("peer-copy-random", &runs, "cp + sync", "s", budget);
+    let runs = Transfers::interleaved(RUNS, || site.cost("dense"), || site.cp("dense"));
+    runs.report(report, "peer-copy-random", 2048 * MIB, "cp + sync");
 }
 
 /// Holes: 100 MiB in 8 GiB beside 100 MiB, and 4 KiB of data, 4 KiB of hole beside the same data.

@@ -12,6 +12,7 @@ use e2e::noise::noise;
 use e2e::ssync::Connection;
 use e2e::{Disk, FileSystem, Manager, Sandbox, command, ports, wait};
 
+use crate::cost::{Cost, Transfers};
 use crate::report::{Budget, Report, Runs};
 
 const MIB: u64 = 1 << 20;
@@ -28,15 +29,15 @@ fn make_noise(path: &Path) {
     file.sync_all().unwrap();
 }
 
-/// Seconds of `cp` and `sync` of the file to the disk.
-fn copy(from: &Path, disk: &Path) -> f64 {
+/// `cp` and `sync` of the file to the disk.
+fn copy(from: &Path, disk: &Path) -> Cost {
     let to = disk.join("copied");
-    let start = Instant::now();
-    command::run("cp", [from, &to]);
-    command::run("sync", [&to]);
-    let took = start.elapsed().as_secs_f64();
+    let cost = Cost::of_commands(|| {
+        command::run("cp", [from, &to]);
+        command::run("sync", [&to]);
+    });
     std::fs::remove_file(to).unwrap();
-    took
+    cost
 }
 
 pub(crate) fn upload(report: &mut Report) {
@@ -56,20 +57,20 @@ pub(crate) fn upload(report: &mut Report) {
             "http://{}/v1/file?action=upload&size={SIZE}",
             source.address()
         );
-        let start = Instant::now();
-        command::run(
-            "curl",
-            ["--silent", "--show-error", "--fail", "-F", &form, &url],
-        );
-        source.wait_state("ready-for-transfer");
-        let took = start.elapsed().as_secs_f64();
+        let cost = Cost::of_processes(&[&source.process], || {
+            command::run(
+                "curl",
+                ["--silent", "--show-error", "--fail", "-F", &form, &url],
+            );
+            source.wait_state("ready-for-transfer");
+        });
         memory = memory.max(source.process.memory().0);
         source.process.kill_9();
         std::fs::remove_file(&source.file).unwrap();
-        took
+        cost
     };
-    let runs = Runs::interleaved(RUNS, &mut ours, || copy(&image, disk.dir()));
-    report.add("upload", &runs, "cp + sync", "s", Budget::AtMost(1.3));
+    let runs = Transfers::interleaved(RUNS, &mut ours, || copy(&image, disk.dir()));
+    runs.report(report, "upload", SIZE, "cp + sync");
     let mut memory_runs = Runs::default();
     memory_runs.add(memory as f64 / MIB as f64, 64.0);
     report.add(
@@ -151,6 +152,6 @@ pub(crate) fn ssync(report: &mut Report) {
         to.ask("DELETE", &format!("/v1/files/{}", to.id()));
         took
     };
-    let runs = Runs::interleaved(RUNS, ours, || copy(&image, to.disk.dir()));
+    let runs = Runs::interleaved(RUNS, ours, || copy(&image, to.disk.dir()).seconds);
     report.add("ssync", &runs, "cp + sync", "s", Budget::None);
 }
