@@ -239,6 +239,12 @@ impl Part {
         }
     }
 
+    /// Whether the node keeps a layout of it, or its kernel has it. Otherwise it is metadata on a disk, which go with
+    /// the file of the replica and with nothing else.
+    pub const fn is_held(&self) -> bool {
+        self.up || self.generation > 0
+    }
+
     /// The link to a member.
     pub fn link(&self, peer: MemberId) -> Option<&Link> {
         self.links.iter().find(|link| link.peer == peer)

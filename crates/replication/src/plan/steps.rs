@@ -4,7 +4,7 @@ use types::NodeId;
 
 use super::{Plan, Step};
 use crate::sight::Sight;
-use crate::{Connection, DiskState, Member, Role};
+use crate::{Connection, DiskState, Member, Part, Role};
 
 /// Files that are to be made or to grow. One that was lost is never made again: it would vote for data that it has
 /// forgotten.
@@ -187,7 +187,9 @@ pub(super) fn leftovers(sight: &Sight<'_>, plan: &mut Plan) {
             } else {
                 plan.steps.push(Step::Remove { node });
             }
-            continue;
+            if part.is_held() {
+                continue;
+            }
         }
         let Some(disk) = &leftover.disk else { continue };
         match sight.view.disk(disk) {
@@ -228,8 +230,8 @@ pub(super) fn delete(sight: &Sight<'_>, plan: &mut Plan) {
     }
     for (uuid, disk) in &sight.view.disks {
         let node = sight.view.node(&disk.node);
-        let has_part = node.is_some_and(|node| node.part.is_some());
-        if disk.answers && disk.file.is_some() && !has_part {
+        let part = node.and_then(|node| node.part.as_ref());
+        if disk.answers && disk.file.is_some() && !part.is_some_and(Part::is_held) {
             let disk = uuid.clone();
             plan.steps.push(Step::DeleteFile { disk });
         }

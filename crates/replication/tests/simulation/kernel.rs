@@ -895,7 +895,13 @@ impl Cluster {
     pub(crate) fn part(&self, node: usize) -> Option<Part> {
         let machine = &self.machines[node];
         if machine.kept.is_none() && machine.kernel.is_none() {
-            return None;
+            // A node tells of metadata on its disks too, whoever left it there.
+            let left = machine.file.as_ref().filter(|file| file.replica);
+            let me = |file: &File| MemberId(file.meta.as_ref().map_or(0, |meta| meta.me));
+            return left.map(|file| Part {
+                me: me(file),
+                ..Part::absent(volume())
+            });
         }
         let kept = machine.kept.as_ref();
         let own = kept.and_then(|kept| kept.member(&machine.name));
