@@ -34,12 +34,17 @@ impl Service {
         .await
     }
 
-    /// A volume with how its disk is doing.
-    fn shown(&self, volume: Volume) -> pb::Volume {
+    /// How the disk of all volumes is doing; empty: well.
+    fn condition(&self) -> String {
         // A disk that cannot be asked says so elsewhere.
         let condition = self.disk.space().ok().and_then(|space| space.warning());
+        condition.unwrap_or_default()
+    }
+
+    /// A volume with how its disk is doing.
+    fn shown(&self, volume: Volume) -> pb::Volume {
         pb::Volume {
-            condition: condition.unwrap_or_default(),
+            condition: self.condition(),
             ..wire::volume(volume)
         }
     }
@@ -88,7 +93,13 @@ impl VolumesRpc for Service {
         };
         let volumes = self.volumes.clone();
         let (found, more) = blocking(move || volumes.list(&after, max)).await?;
-        let volumes = found.into_iter().map(|volume| self.shown(volume)).collect();
+        // Asked once: it is the same for all of them.
+        let condition = self.condition();
+        let shown = |volume| pb::Volume {
+            condition: condition.clone(),
+            ..wire::volume(volume)
+        };
+        let volumes = found.into_iter().map(shown).collect();
         let list = pb::ListVolumesResponse {
             volumes,
             more,
