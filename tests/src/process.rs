@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
+use std::time::Duration;
 
 use crate::{Sandbox, wait};
 
@@ -114,6 +115,17 @@ impl Process {
     /// The most memory it has held, and what it holds now, in bytes (proc_pid_status(5)).
     pub fn memory(&self) -> (u64, u64) {
         (self.status("VmHWM:"), self.status("VmRSS:"))
+    }
+
+    /// The processor time that it has taken so far, all its threads together (proc_pid_stat(5)).
+    pub fn cpu(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.id())).unwrap_or_default();
+        // The name, in parentheses, may hold anything. Fields 14 and 15 are the time in the program and in the kernel.
+        let fields = stat.rsplit(')').next().unwrap_or_default();
+        let ticks = fields.split_whitespace().skip(11).take(2);
+        let ticks: u64 = ticks.filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+        // Linux counts them in hundredths of a second for programs, whatever its own clock does.
+        Duration::from_millis(ticks * 10)
     }
 
     /// How much of that is its files: code, of which a program that is built for tests has far more than one for users.

@@ -24,6 +24,7 @@ mod ingest;
 mod io;
 mod pages;
 mod report;
+mod scale;
 mod sync;
 mod transfer;
 mod trust;
@@ -36,7 +37,7 @@ use report::Report;
 
 type Case = (&'static str, fn(&mut Report));
 
-const CASES: [Case; 30] = [
+const CASES: [Case; 31] = [
     ("volume-xfs", volume::on_xfs),
     ("volume-ext4", volume::on_ext4),
     ("pull", ingest::pull),
@@ -50,6 +51,7 @@ const CASES: [Case; 30] = [
     ("first-touch", io::first_touch),
     ("memory", footprint::memory),
     ("start", footprint::start),
+    ("scale", scale::scale),
     ("csi-sanity", csi::sanity),
     ("csi-create-publish", csi::latency),
     ("churn", csi::churn_of_500),
