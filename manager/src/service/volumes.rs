@@ -34,15 +34,27 @@ impl Service {
         .await
     }
 
-    /// A volume with how its disk is doing.
-    fn shown(&self, volume: Volume) -> pb::Volume {
+    /// How the disk of all volumes is doing; empty: well.
+    fn condition(&self) -> String {
         // A disk that cannot be asked says so elsewhere.
         let condition = self.disk.space().ok().and_then(|space| space.warning());
+        condition.unwrap_or_default()
+    }
+
+    /// A volume with how its disk is doing.
+    fn shown(&self, volume: Volume) -> pb::Volume {
+        pb::Volume {
+            condition: self.condition(),
+            ..self.described(volume)
+        }
+    }
+
+    /// A volume, with the checksum of its image if that is known by now.
+    fn described(&self, volume: Volume) -> pb::Volume {
         let unsummed = volume.record.image.as_ref();
         let unsummed = unsummed.filter(|image| image.checksum.is_none());
         let checksum = unsummed.and_then(|image| self.checksum_of(&image.id));
         let mut shown = wire::volume(volume);
-        shown.condition = condition.unwrap_or_default();
         if let Some(checksum) = checksum {
             shown.image_checksum = checksum;
         }
@@ -99,7 +111,13 @@ impl VolumesRpc for Service {
         };
         let volumes = self.volumes.clone();
         let (found, more) = blocking(move || volumes.list(&after, max)).await?;
-        let volumes = found.into_iter().map(|volume| self.shown(volume)).collect();
+        // Asked once: it is the same for all of them.
+        let condition = self.condition();
+        let shown = |volume| pb::Volume {
+            condition: condition.clone(),
+            ..self.described(volume)
+        };
+        let volumes = found.into_iter().map(shown).collect();
         let list = pb::ListVolumesResponse {
             volumes,
             more,

@@ -31,9 +31,9 @@ struct Rig {
     sandbox: Sandbox,
 }
 
-fn rig() -> Rig {
+fn rig(file_system: FileSystem) -> Rig {
     let sandbox = Sandbox::new("bench-io");
-    let disk = Disk::new(&sandbox, "disk", FileSystem::Xfs, 12 << 30);
+    let disk = Disk::new(&sandbox, "disk", file_system, 12 << 30);
     let registry = Registry::start(&sandbox);
     init_disk(disk.dir());
     let manager = Manager::start(&sandbox, &Options::new(disk.dir()).with_registry(&registry));
@@ -146,7 +146,7 @@ fn fio(mounted: &Path, pattern: &str, block_size: &str, depth: u32, seconds: u32
 }
 
 pub(crate) fn steady(report: &mut Report) {
-    let rig = rig();
+    let rig = rig(FileSystem::Xfs);
     // Blocks already written: a clone's first write to a block is another thing.
     for mounted in [&rig.volume, &rig.plain] {
         let to = format!("of={}", mounted.join(DATA).display());
@@ -185,21 +185,27 @@ pub(crate) fn steady(report: &mut Report) {
     }
 }
 
+/// Why XFS misses its budget: docs/adr/0020-first-touch.md.
 pub(crate) fn first_touch(report: &mut Report) {
-    let rig = rig();
-    let mut runs = Runs::default();
-    for number in 0..RUNS {
-        let (claim, fresh) = publish(&rig.plugin, &rig.reference, &format!("fresh-{number}"));
-        let ours = fio(&fresh, "randwrite", "4k", 32, 2);
-        runs.add(ours, fio(&rig.plain, "randwrite", "4k", 32, 2));
-        rig.plugin.end_pod(&claim, "pod").unwrap();
-        rig.plugin.delete(&claim).unwrap();
+    for (file_system, case) in [
+        (FileSystem::Xfs, "first-touch-randwrite-4k-depth-32"),
+        (FileSystem::Btrfs, "first-touch-btrfs"),
+    ] {
+        let rig = rig(file_system);
+        let mut runs = Runs::default();
+        for number in 0..RUNS {
+            let (claim, fresh) = publish(&rig.plugin, &rig.reference, &format!("fresh-{number}"));
+            let ours = fio(&fresh, "randwrite", "4k", 32, 2);
+            runs.add(ours, fio(&rig.plain, "randwrite", "4k", 32, 2));
+            rig.plugin.end_pod(&claim, "pod").unwrap();
+            rig.plugin.delete(&claim).unwrap();
+        }
+        report.add(
+            case,
+            &runs,
+            "loop device on a plain file",
+            "IO/s",
+            Budget::AtLeast(0.6),
+        );
     }
-    report.add(
-        "first-touch-randwrite-4k-depth-32",
-        &runs,
-        "loop device on a plain file",
-        "IO/s",
-        Budget::None,
-    );
 }

@@ -26,6 +26,7 @@ mod io;
 mod load;
 mod pages;
 mod report;
+mod scale;
 mod sync;
 mod transfer;
 mod trust;
@@ -38,7 +39,7 @@ use report::Report;
 
 type Case = (&'static str, fn(&mut Report));
 
-const CASES: [Case; 30] = [
+const CASES: [Case; 31] = [
     ("volume-xfs", volume::on_xfs),
     ("volume-ext4", volume::on_ext4),
     ("pull", ingest::pull),
@@ -52,6 +53,7 @@ const CASES: [Case; 30] = [
     ("first-touch", io::first_touch),
     ("memory", footprint::memory),
     ("start", footprint::start),
+    ("scale", scale::scale),
     ("csi-sanity", csi::sanity),
     ("csi-create-publish", csi::latency),
     ("churn", csi::churn_of_500),
