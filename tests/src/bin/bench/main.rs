@@ -15,6 +15,7 @@
 mod adopt;
 mod backup;
 mod blocks;
+mod builder;
 mod csi;
 mod download;
 mod faces;
@@ -36,7 +37,7 @@ use report::Report;
 
 type Case = (&'static str, fn(&mut Report));
 
-const CASES: [Case; 30] = [
+const CASES: [Case; 32] = [
     ("volume-xfs", volume::on_xfs),
     ("volume-ext4", volume::on_ext4),
     ("pull", ingest::pull),
@@ -67,6 +68,8 @@ const CASES: [Case; 30] = [
     ("ui", pages::pages),
     ("list", faces::list),
     ("latency", faces::latency),
+    ("builder-folders", builder::folders),
+    ("builder-files", builder::files),
 ];
 
 fn main() -> ExitCode {
