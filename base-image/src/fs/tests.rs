@@ -389,7 +389,6 @@ fn row_190_a_directory_of_very_many_names_is_filled_in_linear_time_on_ext4() {
         fs::write(source.join(name), name).unwrap();
     }
     symlink("a\n\"target\"", source.join("odd link")).unwrap();
-    fs::create_dir(source.join("lost+found")).unwrap();
     many(&source, MANY);
     let (first, second) = (dir.path().join("first"), dir.path().join("second"));
     build(FileSystem::Ext4, &source, 256 << 20, &first).unwrap();

@@ -319,12 +319,13 @@ fn xattrs(entry: &Entry, path: impl Fn() -> PathBuf) -> Result<Vec<Xattr>> {
         Some(file) => rustix::fs::flistxattr(file, list),
         None => rustix::fs::llistxattr(&entry.at, list),
     };
-    // Asked without room first: most files have none.
-    let length = match list_into(&mut []) {
+    // Most files have none, and need no large buffer to say so.
+    match list_into(&mut [0; 256]) {
         Ok(0) | Err(rustix::io::Errno::OPNOTSUPP) => return Ok(Vec::new()),
-        result => result.map_err(failed)?,
-    };
-    let mut list = vec![0; length.max(MAX_XATTR)];
+        Ok(_) | Err(rustix::io::Errno::RANGE) => {}
+        Err(error) => return Err(failed(error)),
+    }
+    let mut list = vec![0; MAX_XATTR];
     let length = list_into(&mut list).map_err(failed)?;
     let mut xattrs = Vec::new();
     let mut value = vec![0; MAX_XATTR];
