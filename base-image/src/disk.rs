@@ -52,9 +52,6 @@ pub(super) fn make(
             };
             let (count, name) = (tree.count(), file_system.name());
             progress.say(&format!("making a file system ({name}) of {count} files"));
-            if let Some(slow) = fs::slow(*file_system, &tree) {
-                progress.say(&slow);
-            }
             make_file_system(&tree, &what, *size, &raw)?;
             fs::check(*file_system, &raw, progress)?;
             (raw, Format::Raw)

@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::Read;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -27,6 +28,54 @@ impl Tool {
     /// Runs the program to its end with an environment of nothing but `environment`, so that the
     /// user's does not change the result.
     pub(super) fn run(&self, arguments: &[&OsStr], environment: &[(&str, OsString)]) -> Result<()> {
+        let (status, output) = self.outcome(self.command(arguments, environment), true)?;
+        if status.success() {
+            return Ok(());
+        }
+        Err(self.failed(&status.to_string(), &output))
+    }
+
+    /// Like [`run`](Self::run), for a checker that may change the file system, and then ends with 1.
+    pub(super) fn run_changing(
+        &self,
+        arguments: &[&OsStr],
+        environment: &[(&str, OsString)],
+    ) -> Result<()> {
+        let (status, output) = self.outcome(self.command(arguments, environment), true)?;
+        if matches!(status.code(), Some(0 | 1)) {
+            return Ok(());
+        }
+        Err(self.failed(&status.to_string(), &output))
+    }
+
+    /// Runs a program that executes a script in `directory`, and tells of a failed command only on
+    /// standard error, after a line with its version.
+    pub(super) fn run_script(
+        &self,
+        directory: &Path,
+        arguments: &[&OsStr],
+        environment: &[(&str, OsString)],
+    ) -> Result<()> {
+        let mut command = self.command(arguments, environment);
+        command.current_dir(directory);
+        let (status, output) = self.outcome(command, false)?;
+        let version = output.find('\n').unwrap_or(output.len());
+        let (version, said) = output.split_at(version);
+        if status.success() && version.starts_with(self.name) && said.trim().is_empty() {
+            return Ok(());
+        }
+        Err(self.failed(&status.to_string(), &output))
+    }
+
+    fn failed(&self, status: &str, output: &str) -> Error {
+        Error::ToolFailed {
+            tool: self.name,
+            status: status.to_owned(),
+            output: output.trim().replace('\n', "; "),
+        }
+    }
+
+    fn command(&self, arguments: &[&OsStr], environment: &[(&str, OsString)]) -> Command {
         let mut command = Command::new(self.name);
         command
             .args(arguments)
@@ -35,10 +84,23 @@ impl Tool {
             .env("LC_ALL", "C")
             .env("TZ", "UTC");
         command.envs(environment.iter().map(|(name, value)| (name, value)));
-        // Programs that check tell their findings on standard output, others on standard error.
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        command
+    }
+
+    /// How the program ended, and the beginning of what it said: on standard error, and on standard output
+    /// too if `both`, where programs that check tell their findings.
+    fn outcome(
+        &self,
+        mut command: Command,
+        both: bool,
+    ) -> Result<(std::process::ExitStatus, String)> {
         let (mut said, out) = std::io::pipe().map_err(io("open a pipe to", self.name))?;
-        let err = out.try_clone().map_err(io("open a pipe to", self.name))?;
-        command.stdin(Stdio::null()).stdout(out).stderr(err);
+        if both {
+            let err = out.try_clone().map_err(io("open a pipe to", self.name))?;
+            command.stdout(err);
+        }
+        command.stderr(out);
         let mut child = match command.spawn() {
             Ok(child) => child,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
@@ -61,16 +123,7 @@ impl Tool {
         });
         let status = self.wait(&mut child);
         let output = reader.join().unwrap_or_default();
-        let status = status?;
-        if status.success() {
-            return Ok(());
-        }
-        let output = String::from_utf8_lossy(&output).trim().replace('\n', "; ");
-        Err(Error::ToolFailed {
-            tool: self.name,
-            status: status.to_string(),
-            output,
-        })
+        Ok((status?, String::from_utf8_lossy(&output).into_owned()))
     }
 
     fn wait(&self, child: &mut Child) -> Result<std::process::ExitStatus> {

@@ -1,6 +1,7 @@
 //! Makes a file system in a file from a [`Tree`], without mounting it.
 //!
-//! ext4 is created by `mkfs.ext4 -d`, after which every inode is set to the values of the tree. XFS
+//! ext4 is created by `mkfs.ext4 -d` (with very many names in one directory, by `debugfs`), after which every inode
+//! is set to the values of the tree. XFS
 //! is created empty by `mkfs.xfs` and filled by the crate `mkfs_xfs`. Both produce the same bytes
 //! for the same tree, size, label and UUID. btrfs is created by `mkfs.btrfs --rootdir`, whose bytes
 //! differ between runs.
@@ -60,14 +61,6 @@ pub(super) fn needed(kind: FileSystem, tree: &Tree) -> ByteSize {
         FileSystem::Xfs => xfs::needed(tree),
         FileSystem::Btrfs => btrfs::needed(tree),
         FileSystem::None => ByteSize(0),
-    }
-}
-
-/// What will take long, for people who wait.
-pub(super) fn slow(kind: FileSystem, tree: &Tree) -> Option<String> {
-    match kind {
-        FileSystem::Ext4 => ext4::slow(tree),
-        FileSystem::Xfs | FileSystem::Btrfs | FileSystem::None => None,
     }
 }
 

@@ -12,15 +12,15 @@ mod node;
 mod walk;
 
 use std::collections::HashMap;
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 pub use error::{Error, Result, shown};
 pub use node::{Kind, Node, NodeId, ROOT, Time, Xattr};
 
 use error::io;
+use rustix::fs::FileType;
 use walk::{Entry, Level};
 
 /// How many entries a tree may have. Every entry costs about 200 bytes of memory here.
@@ -44,9 +44,12 @@ impl Tree {
             nodes: Vec::new(),
         };
         let mut linked = HashMap::new();
-        let (entry, directory) = Entry::root(root)?;
+        let entry = Entry::root(root)?;
         tree.add(&mut linked, ROOT, Vec::new(), &entry)?;
-        let mut levels = vec![Level::new(ROOT, directory, || root.to_owned())?];
+        let mut levels = Vec::new();
+        if let Some(directory) = entry.into_directory() {
+            levels.push(Level::new(ROOT, directory, || root.to_owned())?);
+        }
         while let Some(level) = levels.last_mut() {
             let parent = level.id;
             let Some(name) = level.next_name() else {
@@ -55,12 +58,11 @@ impl Tree {
             };
             let path = || tree.path(parent).join(std::ffi::OsStr::from_bytes(&name));
             let entry = level.entry(&name, path)?;
-            let directory = entry.directory(path)?;
             let (id, new) = tree.add(&mut linked, parent, name.clone(), &entry)?;
             if let Kind::Directory { entries } = &mut tree.nodes[parent.0].kind {
                 entries.push((name, id));
             }
-            if let (Some(directory), true) = (directory, new) {
+            if let (Some(directory), true) = (entry.into_directory(), new) {
                 let level = Level::new(id, directory, || tree.path(id))?;
                 walk::descend(&mut levels, level);
             }
@@ -76,10 +78,12 @@ impl Tree {
         name: Vec<u8>,
         entry: &Entry,
     ) -> Result<(NodeId, bool)> {
-        let metadata = &entry.metadata;
-        let inode = (metadata.dev(), metadata.ino());
+        let stat = &entry.stat;
+        let inode = (stat.st_dev, stat.st_ino);
+        let file_type = entry.file_type();
         // Two names of one symbolic link become two links: no reader can tell them apart.
-        let may_be_linked = metadata.nlink() > 1 && !metadata.is_dir() && !metadata.is_symlink();
+        let may_be_linked =
+            stat.st_nlink > 1 && !matches!(file_type, FileType::Directory | FileType::Symlink);
         if may_be_linked && let Some(&id) = linked.get(&inode) {
             self.nodes[id.0].names += 1;
             return Ok((id, false));
@@ -101,20 +105,20 @@ impl Tree {
         };
         let node = Node {
             kind: kind(entry, path)?,
-            mode: metadata.mode() & 0o7777,
-            uid: metadata.uid(),
-            gid: metadata.gid(),
+            mode: stat.st_mode & 0o7777,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
             mtime: Time {
-                seconds: metadata.mtime(),
-                nanoseconds: u32::try_from(metadata.mtime_nsec()).unwrap_or(0),
+                seconds: stat.st_mtime,
+                nanoseconds: u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
             },
             names: 1,
             links: if may_be_linked {
-                u32::try_from(metadata.nlink()).unwrap_or(u32::MAX)
+                u32::try_from(stat.st_nlink).unwrap_or(u32::MAX)
             } else {
                 1
             },
-            xattrs: xattrs(&entry.at, id == ROOT, path)?,
+            xattrs: xattrs(entry, path)?,
             parent,
             name,
         };
@@ -167,8 +171,8 @@ impl Tree {
         let Kind::Directory { entries } = &self.node(ROOT).kind else {
             return None;
         };
-        let found = entries.iter().find(|(entry, _)| entry == name);
-        found.map(|(_, id)| *id)
+        let found = entries.binary_search_by(|(entry, _)| entry.as_slice().cmp(name));
+        found.ok().map(|index| entries[index].1)
     }
 
     /// The number of directories in a directory, not counting deeper ones.
@@ -279,58 +283,52 @@ impl Tree {
 }
 
 fn kind(entry: &Entry, path: impl Fn() -> PathBuf) -> Result<Kind> {
-    let metadata: &Metadata = &entry.metadata;
-    let file_type = metadata.file_type();
-    let (major, minor) = (
-        rustix::fs::major(metadata.rdev()),
-        rustix::fs::minor(metadata.rdev()),
-    );
-    Ok(if file_type.is_dir() {
-        Kind::Directory {
+    let device = entry.stat.st_rdev;
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    Ok(match entry.file_type() {
+        FileType::Directory => Kind::Directory {
             entries: Vec::new(),
+        },
+        FileType::RegularFile => Kind::Regular {
+            size: u64::try_from(entry.stat.st_size).unwrap_or(0),
+        },
+        FileType::Symlink => {
+            let target = entry
+                .at
+                .read_link()
+                .map_err(|e| io("read the link", path())(e))?;
+            Kind::Symlink {
+                target: target.into_os_string().into_vec(),
+            }
         }
-    } else if file_type.is_file() {
-        Kind::Regular {
-            size: metadata.len(),
+        FileType::CharacterDevice => Kind::CharDevice { major, minor },
+        FileType::BlockDevice => Kind::BlockDevice { major, minor },
+        FileType::Fifo => Kind::Fifo,
+        FileType::Socket => Kind::Socket,
+        FileType::Unknown => {
+            let why = "its type is unknown to this program".into();
+            return Err(Error::Unsupported { path: path(), why });
         }
-    } else if file_type.is_symlink() {
-        let target = entry
-            .at
-            .read_link()
-            .map_err(|e| io("read the link", path())(e))?;
-        Kind::Symlink {
-            target: target.into_os_string().into_vec(),
-        }
-    } else if file_type.is_char_device() {
-        Kind::CharDevice { major, minor }
-    } else if file_type.is_block_device() {
-        Kind::BlockDevice { major, minor }
-    } else if file_type.is_fifo() {
-        Kind::Fifo
-    } else if file_type.is_socket() {
-        Kind::Socket
-    } else {
-        let why = "its type is unknown to this program".into();
-        return Err(Error::Unsupported { path: path(), why });
     })
 }
 
-/// The extended attributes of what is at `at`, by name; none where the file system has none.
-fn xattrs(at: &Path, follow: bool, path: impl Fn() -> PathBuf) -> Result<Vec<Xattr>> {
+/// The extended attributes of a file, by name; none where the file system has none.
+fn xattrs(entry: &Entry, path: impl Fn() -> PathBuf) -> Result<Vec<Xattr>> {
     let failed = |e: rustix::io::Errno| io("read the extended attributes of", path())(e.into());
-    let mut list = vec![0; MAX_XATTR];
-    let length = if follow {
-        rustix::fs::listxattr(at, list.as_mut_slice())
-    } else {
-        rustix::fs::llistxattr(at, list.as_mut_slice())
+    let list_into = |list: &mut [u8]| match &entry.opened {
+        Some(file) => rustix::fs::flistxattr(file, list),
+        None => rustix::fs::llistxattr(&entry.at, list),
     };
-    let length = match length {
-        Ok(length) => length,
-        Err(rustix::io::Errno::OPNOTSUPP) => return Ok(Vec::new()),
+    // Most files have none, and need no large buffer to say so.
+    match list_into(&mut [0; 256]) {
+        Ok(0) | Err(rustix::io::Errno::OPNOTSUPP) => return Ok(Vec::new()),
+        Ok(_) | Err(rustix::io::Errno::RANGE) => {}
         Err(error) => return Err(failed(error)),
-    };
+    }
+    let mut list = vec![0; MAX_XATTR];
+    let length = list_into(&mut list).map_err(failed)?;
     let mut xattrs = Vec::new();
-    let mut value = vec![0; if length > 0 { MAX_XATTR } else { 0 }];
+    let mut value = vec![0; MAX_XATTR];
     let names = list[..length]
         .split(|b| *b == 0)
         .filter(|name| !name.is_empty());
@@ -339,10 +337,9 @@ fn xattrs(at: &Path, follow: bool, path: impl Fn() -> PathBuf) -> Result<Vec<Xat
         if name.starts_with(b"trusted.SGI_ACL_") {
             continue;
         }
-        let length = if follow {
-            rustix::fs::getxattr(at, name, value.as_mut_slice())
-        } else {
-            rustix::fs::lgetxattr(at, name, value.as_mut_slice())
+        let length = match &entry.opened {
+            Some(file) => rustix::fs::fgetxattr(file, name, value.as_mut_slice()),
+            None => rustix::fs::lgetxattr(&entry.at, name, value.as_mut_slice()),
         };
         let length = match length {
             Ok(length) => length,

@@ -1,13 +1,12 @@
 //! Walks a directory of any depth by file descriptors, so that no path exceeds the limit of the
 //! kernel. It owns the open directories, and must not know which properties of a file are kept.
 
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
 
 use crate::error::{Error, Result, io};
 use crate::node::NodeId;
@@ -30,7 +29,10 @@ pub(super) struct Level {
 pub(super) struct Entry {
     /// A short way to it, as long as its directory is open.
     pub(super) at: PathBuf,
-    pub(super) metadata: Metadata,
+    pub(super) stat: Stat,
+    /// Directories and regular files are open: that proves that they can be read, and what else is
+    /// asked of them needs no path.
+    pub(super) opened: Option<OwnedFd>,
 }
 
 /// The short way to an open directory.
@@ -39,30 +41,26 @@ fn place(directory: &impl AsRawFd) -> PathBuf {
 }
 
 impl Entry {
-    /// The directory `root`, or that to which this symbolic link points, and its descriptor.
-    pub(super) fn root(root: &Path) -> Result<(Self, OwnedFd)> {
+    /// The directory `root`, or that to which this symbolic link points.
+    pub(super) fn root(root: &Path) -> Result<Self> {
         let directory = open_directory(CWD, root, OFlags::empty()).map_err(io("open", root))?;
-        let at = place(&directory);
-        let metadata = at.metadata().map_err(io("read the attributes of", root))?;
-        Ok((Self { at, metadata }, directory))
+        let stat = rustix::fs::fstat(&directory)
+            .map_err(|error| io("read the attributes of", root)(error.into()))?;
+        Ok(Self {
+            at: place(&directory),
+            stat,
+            opened: Some(directory),
+        })
     }
 
-    /// Its descriptor, if it is a directory. Of a regular file: proves that it can be read.
-    pub(super) fn directory(&self, path: impl Fn() -> PathBuf) -> Result<Option<OwnedFd>> {
-        let failed = |error: std::io::Error| io("open", path())(error);
-        if self.metadata.is_dir() {
-            let opened = open_directory(CWD, &self.at, OFlags::NOFOLLOW);
-            return Ok(Some(opened.map_err(failed)?));
-        }
-        if self.metadata.is_file() {
-            let mut options = File::options();
-            options.read(true);
-            // Whatever took its place meanwhile is neither followed nor waited for.
-            let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-            options.custom_flags(flags.bits().cast_signed());
-            options.open(&self.at).map_err(failed)?;
-        }
-        Ok(None)
+    pub(super) fn file_type(&self) -> FileType {
+        FileType::from_raw_mode(self.stat.st_mode)
+    }
+
+    /// Its descriptor, if it is a directory.
+    pub(super) fn into_directory(self) -> Option<OwnedFd> {
+        let directory = self.file_type() == FileType::Directory;
+        self.opened.filter(|_| directory)
     }
 }
 
@@ -71,7 +69,7 @@ impl Level {
     pub(super) fn new(id: NodeId, directory: OwnedFd, path: impl Fn() -> PathBuf) -> Result<Self> {
         let failed = |error| io("list", path())(error);
         let at = place(&directory);
-        let metadata = at.metadata().map_err(failed)?;
+        let stat = rustix::fs::fstat(&directory).map_err(|error| failed(error.into()))?;
         let mut names = Vec::new();
         for entry in at.read_dir().map_err(failed)? {
             names.push(entry.map_err(failed)?.file_name().into_vec());
@@ -80,7 +78,7 @@ impl Level {
         Ok(Self {
             id,
             directory: Some(directory),
-            inode: (metadata.dev(), metadata.ino()),
+            inode: (stat.st_dev, stat.st_ino),
             names: names.into_iter(),
         })
     }
@@ -92,15 +90,31 @@ impl Level {
 
     /// The file of that name.
     pub(super) fn entry(&self, name: &[u8], path: impl Fn() -> PathBuf) -> Result<Entry> {
-        let directory = self.directory.as_ref();
-        let at = directory.map_or_else(&path, |directory| {
-            place(directory).join(std::ffi::OsStr::from_bytes(name))
-        });
-        let metadata = at
-            .symlink_metadata()
-            .map_err(|error| io("read the attributes of", path())(error))?;
-        Ok(Entry { at, metadata })
+        let short = Path::new(std::ffi::OsStr::from_bytes(name));
+        match &self.directory {
+            Some(directory) => find(directory, short, place(directory).join(short), path),
+            None => find(CWD, &path(), path(), &path),
+        }
     }
+}
+
+/// The file that `from` has under `name`; whatever takes its place meanwhile is neither followed nor
+/// waited for.
+fn find(from: impl AsFd, name: &Path, at: PathBuf, path: impl Fn() -> PathBuf) -> Result<Entry> {
+    let stat = rustix::fs::statat(&from, name, AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(|error| io("read the attributes of", path())(error.into()))?;
+    let flags = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Directory => Some(OFlags::DIRECTORY),
+        FileType::RegularFile => Some(OFlags::NONBLOCK),
+        _ => None,
+    };
+    let open = |flags: OFlags| {
+        let flags = flags | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(&from, name, flags, Mode::empty())
+            .map_err(|error| io("open", path())(error.into()))
+    };
+    let opened = flags.map(open).transpose()?;
+    Ok(Entry { at, stat, opened })
 }
 
 /// Goes into a directory; the highest of those that are open is closed when they are many.
@@ -121,8 +135,8 @@ pub(super) fn ascend(levels: &mut Vec<Level>, path: impl Fn(NodeId) -> PathBuf) 
     };
     let failed = |error: std::io::Error| io("open", path(above.id))(error);
     let directory = open_directory(&left, Path::new(".."), OFlags::empty()).map_err(failed)?;
-    let metadata = place(&directory).metadata().map_err(failed)?;
-    if (metadata.dev(), metadata.ino()) != above.inode {
+    let stat = rustix::fs::fstat(&directory).map_err(|error| failed(error.into()))?;
+    if (stat.st_dev, stat.st_ino) != above.inode {
         return Err(Error::Changed {
             path: path(above.id),
         });

@@ -97,12 +97,17 @@ impl Placed {
         Ok(placed)
     }
 
+    /// Whether the inode has too little room for them.
+    pub(super) fn needs_block(&self) -> bool {
+        !self.block.is_empty()
+    }
+
     /// Writes them into `inode`, and into its block. `Ok(false)`: the tool found other attributes.
     pub(super) fn write(&self, disk: &Disk, inode: &mut [u8; INODE]) -> Result<bool> {
         let low = u64::from(u32::from_le_bytes(array(inode, FILE_ACL.0)));
         let high = u64::from(u16::from_le_bytes(array(inode, FILE_ACL.1)));
         let place = high << 32 | low;
-        if (place != 0) == self.block.is_empty() {
+        if (place != 0) != self.needs_block() {
             return Ok(false);
         }
         inode[START..].fill(0);

@@ -3,6 +3,7 @@
 //! Reads only the requested layout: blocks of 4096 bytes, inodes of 256, extents, checksums. It
 //! does not decide the contents of inodes.
 
+use std::cell::RefCell;
 use std::os::unix::fs::FileExt;
 
 use probe::crc32c;
@@ -16,8 +17,8 @@ pub(super) const INODE: usize = 256;
 /// Of an inode: its mode, link count and checksum; where its extents start; its generation.
 pub(super) const MODE: usize = 0;
 pub(super) const LINKS: usize = 26;
-const EXTENTS: usize = 40;
-const GENERATION: usize = 100;
+pub(super) const EXTENTS: usize = 40;
+pub(super) const GENERATION: usize = 100;
 const CHECKSUM: (usize, usize) = (124, 130);
 /// An extent whose length is above this is allocated and not written.
 const EXTENT_MAX: u16 = 1 << 15;
@@ -32,6 +33,15 @@ pub(super) struct Disk<'a> {
     tables: Vec<u64>,
     /// The checksum of the uuid, with which all others start.
     pub(super) seed: u32,
+    /// The block of an inode table that was used last: the next inode is mostly in it too.
+    table: RefCell<Option<Table>>,
+}
+
+/// A block of an inode table.
+struct Table {
+    at: u64,
+    bytes: [u8; BLOCK],
+    changed: bool,
 }
 
 /// The error for what is not as it was asked for.
@@ -77,11 +87,53 @@ impl<'a> Disk<'a> {
             inodes_per_group,
             tables,
             seed,
+            table: RefCell::new(None),
         })
     }
 
     pub(super) fn inode(&self, number: u32) -> Result<[u8; INODE]> {
-        read(self.request, self.place(number)?)
+        self.with_inode(number, false, |inode| {
+            let mut copy = [0; INODE];
+            copy.copy_from_slice(inode);
+            copy
+        })
+    }
+
+    /// Gives an inode to `take`, which may change it if `changes`. Changes are written with the next block or by
+    /// [`finish`](Self::finish).
+    fn with_inode<T>(
+        &self,
+        number: u32,
+        changes: bool,
+        take: impl FnOnce(&mut [u8]) -> T,
+    ) -> Result<T> {
+        let place = self.place(number)?;
+        let offset = place % BLOCK as u64;
+        let at = place - offset;
+        let mut table = self.table.borrow_mut();
+        if table.as_ref().is_none_or(|table| table.at != at) {
+            self.write_table(table.as_mut())?;
+            let bytes = read(self.request, at)?;
+            let changed = false;
+            *table = Some(Table { at, bytes, changed });
+        }
+        let table = table.as_mut().expect("it was just read");
+        table.changed |= changes;
+        let offset = usize::try_from(offset).expect("less than a block");
+        Ok(take(&mut table.bytes[offset..offset + INODE]))
+    }
+
+    fn write_table(&self, table: Option<&mut Table>) -> Result<()> {
+        if let Some(table) = table.filter(|table| table.changed) {
+            self.write(table.at, &table.bytes)?;
+            table.changed = false;
+        }
+        Ok(())
+    }
+
+    /// Writes what is not written yet.
+    pub(super) fn finish(&self) -> Result<()> {
+        self.write_table(self.table.borrow_mut().as_mut())
     }
 
     /// Writes an inode with its checksum: over its number, its generation and itself.
@@ -94,7 +146,7 @@ impl<'a> Disk<'a> {
         let crc = crc32c(seed, inode).to_le_bytes();
         put(inode, low, &crc[..2]);
         put(inode, high, &crc[2..]);
-        self.write(self.place(number)?, inode)
+        self.with_inode(number, true, |place| place.copy_from_slice(inode))
     }
 
     /// Writes a whole block.
@@ -122,12 +174,22 @@ impl<'a> Disk<'a> {
     /// The blocks of a hash tree look like blocks without names, so all of them are read alike.
     pub(super) fn names(&self, directory: &[u8; INODE]) -> Result<Vec<(Vec<u8>, u32)>> {
         let mut names = Vec::new();
-        self.visit(&directory[EXTENTS..GENERATION], DEPTH_MAX, &mut |block| {
+        for block in self.blocks(directory)? {
             let bytes = read::<BLOCK>(self.request, block.saturating_mul(BLOCK as u64))?;
-            entries(&bytes, &mut names)
-        })?;
+            entries(&bytes, &mut names)?;
+        }
         names.sort_unstable();
         Ok(names)
+    }
+
+    /// The blocks of a file, in its order.
+    pub(super) fn blocks(&self, inode: &[u8; INODE]) -> Result<Vec<u64>> {
+        let mut blocks = Vec::new();
+        self.visit(&inode[EXTENTS..GENERATION], DEPTH_MAX, &mut |block| {
+            blocks.push(block);
+            Ok(())
+        })?;
+        Ok(blocks)
     }
 
     /// Calls `take` with every block that a tree of extents names.

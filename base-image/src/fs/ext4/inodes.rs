@@ -1,4 +1,4 @@
-//! Sets every inode that `mkfs.ext4 -d` created to the values of the tree. It finds each inode by
+//! Sets every inode that the tools created to the values of the tree. It finds each inode by
 //! its name, by reading the new directories from the root down.
 
 use super::attr::Placed;
@@ -7,7 +7,7 @@ use super::disk::{array, put};
 use super::{Error, LINKS_MAX, LOST_FOUND, Result};
 use tree::{Kind, Node, NodeId, ROOT, Time, Tree};
 
-const ROOT_INODE: u32 = 2;
+pub(super) const ROOT_INODE: u32 = 2;
 /// The bits of a mode that say the type.
 const TYPE: u32 = 0o170_000;
 /// Where a size is, in two parts.
@@ -45,7 +45,7 @@ pub(super) fn set(disk: &Disk, tree: &Tree) -> Result<()> {
         }
         disk.write_inode(number, &mut inode)?;
     }
-    Ok(())
+    disk.finish()
 }
 
 /// Notes the inode of every name. `None` when the names differ from those of the tree, or two names

@@ -1,11 +1,17 @@
 //! ext4: `mkfs.ext4 -d`, after which every inode is set to the values of the tree.
 //!
+//! For every name that it adds, the tool reads the whole directory (before e2fsprogs 1.47.3). So with
+//! many names in one directory it only makes the empty file system, which `fill` fills; `e2fsck -D`
+//! then indexes the directories, without which a node would search them as slowly.
+//!
 //! The tool copies access and change times from the source, stamps creation times from the clock,
 //! drops the nanoseconds, does not copy the root's owner, mode and time, and puts extended attributes
 //! in the order in which the source lists them.
 
 mod attr;
+mod directory;
 mod disk;
+mod fill;
 mod inodes;
 
 use std::ffi::{OsStr, OsString};
@@ -17,10 +23,15 @@ use super::limits::LOST_FOUND;
 use super::{Request, uuid_text};
 use crate::error::{Error, Result, io};
 use crate::tool::Tool;
-use disk::Disk;
+use disk::{Disk, unknown};
 
 const MKFS: Tool = Tool {
     name: "mkfs.ext4",
+    package: "e2fsprogs",
+    limit: Duration::from_hours(6),
+};
+const E2FSCK: Tool = Tool {
+    name: "e2fsck",
     package: "e2fsprogs",
     limit: Duration::from_hours(6),
 };
@@ -37,53 +48,76 @@ const RESERVED_INODES: u64 = 11;
 pub(super) const SIZE_MIN: u64 = 8 << 20;
 /// The most names of one file, and the most subdirectories that a directory counts.
 pub(super) const LINKS_MAX: u32 = 65_000;
-/// For every name that it adds, the tool reads the whole directory: this many names a second are read
-/// on a usual machine (measured with 8,000 names).
-const NAMES_READ_PER_SECOND: u64 = 20_000_000;
+/// How many names `mkfs.ext4 -d` may read to add others: what it reads in two seconds on a usual machine
+/// (measured with 8,000 names).
+const NAMES_READ_MAX: u64 = 40_000_000;
 /// The length of a path from which on the tool is known to end by a fault of its own (1.47.0).
 const LONG_PATH: usize = 1024;
 
 /// Makes the file system.
 pub(super) fn make(request: &Request) -> Result<()> {
-    run_mkfs(request)?;
-    inodes::set(&Disk::open(request)?, request.tree)
+    let environment = environment(request.tree);
+    let by_mkfs = names_read(request.tree) <= NAMES_READ_MAX;
+    run_mkfs(request, by_mkfs, &environment)?;
+    if !by_mkfs {
+        fill::fill(request, &environment).map_err(|error| explain(request, error))?;
+    }
+    inodes::set(&Disk::open(request)?, request.tree)?;
+    if by_mkfs {
+        return Ok(());
+    }
+    // What is not whole is told, and not repaired by the indexing.
+    let path = request.path.as_os_str();
+    E2FSCK
+        .run(&["-f".as_ref(), "-n".as_ref(), path], &environment)
+        .map_err(|error| match error {
+            Error::ToolFailed {
+                tool,
+                status,
+                output,
+            } => Error::NotWhole {
+                tool,
+                status,
+                output,
+            },
+            error => error,
+        })?;
+    let arguments = ["-f", "-y", "-D"].map(OsStr::new);
+    E2FSCK.run_changing(&[&arguments[..], &[path]].concat(), &environment)
 }
 
 /// Why a file cannot be put on ext4, as far as only this kind has the reason.
 pub(super) fn refuses(node: &Node) -> Option<String> {
-    if filling_time(node) > MKFS.limit {
-        return Some(format!(
-            "mkfs.ext4 would need more than {} hours for so many names in one directory; use \
-             --fs xfs, or more directories",
-            MKFS.limit.as_secs() / 3600
-        ));
-    }
     attr::Placed::new(&node.xattrs).err()
 }
 
-/// How long the tool takes for the names of a directory, as an estimate: it grows with their square.
-fn filling_time(node: &Node) -> Duration {
-    let Kind::Directory { entries } = &node.kind else {
-        return Duration::ZERO;
-    };
-    let names = entries.len() as u64;
-    Duration::from_secs(names.saturating_mul(names) / NAMES_READ_PER_SECOND)
+/// How many names `mkfs.ext4 -d` would read in directories to add all of the tree.
+fn names_read(tree: &Tree) -> u64 {
+    let directories = tree.nodes().map(|(_, node)| match &node.kind {
+        Kind::Directory { entries } => entries.len() as u64,
+        _ => 0,
+    });
+    directories
+        .map(|names| names.saturating_mul(names))
+        .fold(0, u64::saturating_add)
 }
 
-/// What takes the tool long, with an estimate.
-pub(super) fn slow(tree: &Tree) -> Option<String> {
-    let (id, node) = tree.nodes().max_by_key(|(_, node)| filling_time(node))?;
-    let minutes = filling_time(node).as_secs() / 60;
-    (minutes > 0).then(|| {
-        format!(
-            "{} holds very many names: mkfs.ext4 needs about {minutes} minutes for it; \
-             --fs xfs needs seconds",
-            tree.path(id).display()
-        )
-    })
+/// What decides about the tools besides their options.
+fn environment(tree: &Tree) -> [(&'static str, OsString); 5] {
+    // Zero would mean the clock to the tools.
+    let now = tree.newest().seconds.clamp(1, i64::from(u32::MAX));
+    let now = now.to_string();
+    [
+        // The administrator's defaults must not change the result; everything is given.
+        ("MKE2FS_CONFIG", "/dev/null".into()),
+        ("E2FSCK_CONFIG", "/dev/null".into()),
+        ("E2FSPROGS_FAKE_TIME", now.clone().into()),
+        ("E2FSCK_TIME", now.into()),
+        ("MKE2FS_SKIP_PROGRESS", "1".into()),
+    ]
 }
 
-fn run_mkfs(request: &Request) -> Result<()> {
+fn run_mkfs(request: &Request, with_tree: bool, environment: &[(&str, OsString)]) -> Result<()> {
     let tree = request.tree;
     let source = tree.path(ROOT);
     let source = source.canonicalize().map_err(io("resolve", source))?;
@@ -97,31 +131,13 @@ fn run_mkfs(request: &Request) -> Result<()> {
     ]
     .map(OsStr::new)
     .to_vec();
-    let rest = [
-        &inodes,
-        "-E",
-        &extended,
-        "-U",
-        &uuid,
-        "-L",
-        request.label,
-        "-d",
-    ];
+    let rest = [&inodes, "-E", &extended, "-U", &uuid, "-L", request.label];
     arguments.extend(rest.map(OsStr::new));
-    arguments.extend([source.as_os_str(), request.path.as_os_str()]);
-    // Zero would mean the clock to the tool.
-    let now = tree
-        .newest()
-        .seconds
-        .clamp(1, i64::from(u32::MAX))
-        .to_string();
-    let environment = [
-        // The administrator's defaults must not change the result; everything is given above.
-        ("MKE2FS_CONFIG", OsString::from("/dev/null")),
-        ("E2FSPROGS_FAKE_TIME", OsString::from(now)),
-        ("MKE2FS_SKIP_PROGRESS", OsString::from("1")),
-    ];
-    MKFS.run(&arguments, &environment)
+    if with_tree {
+        arguments.extend([OsStr::new("-d"), source.as_os_str()]);
+    }
+    arguments.push(request.path.as_os_str());
+    MKFS.run(&arguments, environment)
         .map_err(|error| explain(request, error))
 }
 
@@ -186,7 +202,9 @@ pub(super) fn needed(tree: &Tree) -> types::ByteSize {
     });
     let data = blocks.sum::<u64>().saturating_mul(BLOCK);
     let inodes = (tree.count() as u64 + RESERVED_INODES).saturating_mul(256 + 64);
-    let data = data.saturating_add(inodes);
+    // Where many names are in one directory: a block for every batch of files (`fill`).
+    let batches = tree.count() as u64 / 200 * BLOCK;
+    let data = data.saturating_add(inodes).saturating_add(batches);
     // e2fsprogs: 4 MiB of journal below 128 MiB, 16 below 1 GiB, up to 1 GiB beyond.
     let journal = match data >> 20 {
         0..100 => 5 << 20,

@@ -191,7 +191,7 @@ pub(crate) fn packaging(report: &mut Report) {
         &runs,
         beside,
         "MB/s",
-        Budget::AtLeast(3.0),
+        Budget::AtLeast(2.0),
     );
 }
 

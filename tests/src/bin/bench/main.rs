@@ -15,6 +15,7 @@
 mod adopt;
 mod backup;
 mod blocks;
+mod builder;
 mod cost;
 mod csi;
 mod download;
@@ -39,7 +40,7 @@ use report::Report;
 
 type Case = (&'static str, fn(&mut Report));
 
-const CASES: [Case; 31] = [
+const CASES: [Case; 33] = [
     ("volume-xfs", volume::on_xfs),
     ("volume-ext4", volume::on_ext4),
     ("pull", ingest::pull),
@@ -71,6 +72,8 @@ const CASES: [Case; 31] = [
     ("ui", pages::pages),
     ("list", faces::list),
     ("latency", faces::latency),
+    ("builder-folders", builder::folders),
+    ("builder-files", builder::files),
 ];
 
 /// Those that are run once more beside a busy loop on one of the processors.
