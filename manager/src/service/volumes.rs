@@ -34,15 +34,17 @@ impl Service {
         .await
     }
 
-    /// A volume with how its disk is doing.
+    /// A volume with how its disk is doing, and whether somebody uses it.
     fn shown(&self, volume: Volume) -> pb::Volume {
         // A disk that cannot be asked says so elsewhere.
         let condition = self.disk.space().ok().and_then(|space| space.warning());
         let unsummed = volume.record.image.as_ref();
         let unsummed = unsummed.filter(|image| image.checksum.is_none());
         let checksum = unsummed.and_then(|image| self.checksum_of(&image.id));
+        let in_use = self.volumes.is_in_use(&volume);
         let mut shown = wire::volume(volume);
         shown.condition = condition.unwrap_or_default();
+        shown.in_use = in_use;
         if let Some(checksum) = checksum {
             shown.image_checksum = checksum;
         }
