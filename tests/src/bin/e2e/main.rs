@@ -43,7 +43,7 @@ const STEPS: &[Step] = &[
     ),
     ("chart", install::row_219_the_chart_is_checked),
     ("provisioner", provisioner::provisioner),
-    ("unattached", provisioner::unattached),
+    ("attached", provisioner::row_561_attached_and_back),
     ("alias", stranger::row_216_an_old_class),
     ("blank", examples::blank_expands),
     ("block", examples::block),
