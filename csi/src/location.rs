@@ -165,7 +165,10 @@ impl Location {
             let disk_uuid = entry(DISK_UUID)
                 .and_then(|uuid| DiskUuid::new(uuid).ok())
                 .ok_or_else(|| {
-                    invalid("diskUUID is missing or not a UUID; publish the volume first")
+                    invalid(
+                        "diskUUID is missing or not a UUID; a replicated volume is published before it is \
+                         staged: install the driver with attachRequired: true",
+                    )
                 })?;
             if entry(PATH).map(String::as_str) != volume_path(volume).to_str() {
                 return Err(invalid("path is not volumes/<volume_id>/volume"));

@@ -116,6 +116,8 @@ impl NodeService {
         let (check, kubelet_dir) = (self.check, self.kubelet_dir.clone());
         let local = self.local.clone();
         self.alone(&volume, move || {
+            // Also while its device is not there yet, as after a boot. Where nothing is attached no manager refuses it.
+            local.refuse_exposed(&request.volume)?;
             let stage = StageRequest {
                 volume: location::find(&disks, &request.volume, &request.location)?,
                 staging_path: paths::below(&kubelet_dir, &request.staging_path)?,
@@ -127,7 +129,6 @@ impl NodeService {
             let staged = match request.location.place {
                 Place::Disk(_) => staging::stage(&stage)?,
                 Place::Replicated { minor } => {
-                    local.refuse_exposed(&request.volume)?;
                     let layout = local.layout(&request.volume)?;
                     let layout = layout.filter(|layout| layout.minor == minor);
                     let layout = layout.ok_or_else(|| Error::NotPrepared {

@@ -196,7 +196,14 @@ impl Volume {
             kind: use_name(one.r#use()),
             read_only: one.readonly,
         });
-        let used_by: Vec<User> = published.collect();
+        // Where Kubernetes attaches nothing, nothing is published for pods: the kernel knows.
+        let is_held = volume.in_use && volume.published.is_empty();
+        let held = is_held.then(|| User {
+            node: at.node.clone(),
+            kind: "loop device",
+            read_only: false,
+        });
+        let used_by: Vec<User> = published.chain(held).collect();
         let notes = [volume.condition.clone(), volume.degraded.clone()];
         Self {
             state: match (&*volume.condition, &*volume.degraded, used_by.is_empty()) {
@@ -477,6 +484,14 @@ mod tests {
         assert_eq!(state("", "", true), ("in use", "target on n1".to_owned()));
         assert_eq!(state("", "one replica", true).0, "degraded");
         assert_eq!(state("disk full", "one replica", true).0, "at risk");
+        // Nothing is published for pods where nothing is attached.
+        let volume = wire::Volume {
+            in_use: true,
+            ..Default::default()
+        };
+        let volume = Volume::new(volume, at("n1"));
+        assert_eq!(volume.state, "in use");
+        assert_eq!(volume.used_by(), "loop device on n1");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A real Kubernetes cluster on this machine (tests/kubernetes/cluster), and kubectl on it.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{ChildStdin, Command, Output, Stdio};
 
 use serde_json::Value;
 
@@ -64,6 +64,26 @@ impl Cluster {
                 .into_iter()
                 .chain(words),
         )
+    }
+
+    /// Starts a command in the namespaces of a node. It should end when its standard input does, which is when what comes
+    /// back is dropped; what it says goes to a file of that name in the cluster's logs.
+    pub fn start(&self, node: usize, name: &str, command: &[&str]) -> ChildStdin {
+        let script = sources().join("tests/kubernetes/cluster");
+        let log = directory().join("log").join(format!("{name}{node}.log"));
+        let log = std::fs::File::create(&log).unwrap();
+        let mut child = Command::new(&script)
+            .args(["enter", &node.to_string()])
+            .args(command)
+            .stdin(Stdio::piped())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start {}: {error}", script.display()));
+        let input = child.stdin.take().expect("it is piped");
+        // Whoever started it does not wait for its end.
+        std::thread::spawn(move || child.wait());
+        input
     }
 
     /// The same, whatever comes of it.

@@ -130,6 +130,29 @@ fn the_component_and_the_value_of_replication_do_the_same() {
     assert_eq!(settings(&loader), settings(&chart));
 }
 
+/// Nothing is attached where nothing needs it, and replication does. What the chart makes of its value, a cluster tries.
+#[test]
+fn attachments_are_where_they_are_needed() {
+    assert!(text(&format!("{BASE}/csidriver.yaml")).contains("\n  attachRequired: false\n"));
+    for (component, attached) in [
+        ("attached", true),
+        ("replication", true),
+        ("unattached", false),
+    ] {
+        let path = format!("deploy/kustomize/components/{component}/kustomization.yaml");
+        let line = format!("attachRequired: {attached}\n");
+        assert!(text(&path).contains(&line), "{path} lacks {line}");
+    }
+    let values = text("deploy/helm/longhorn-base-image/values.yaml");
+    assert!(values.contains("\nattachRequired:\n"));
+    let chart = text(&format!("{TEMPLATES}/csidriver.yaml"));
+    let there = r#"lookup "storage.k8s.io/v1" "CSIDriver" "" $name"#;
+    assert!(
+        chart.contains(there),
+        "the chart does not look at what is there"
+    );
+}
+
 /// Nor is this.
 #[test]
 fn the_component_and_the_value_of_snapshot_metadata_do_the_same() {

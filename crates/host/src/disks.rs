@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Duration;
 
 use rustix::fs::{FileType, FlockOperation, Mode, OFlags, ResolveFlags, flock};
@@ -202,6 +203,22 @@ pub(crate) fn open_directory(file: &Path) -> rustix::io::Result<OwnedFd> {
     let rest = directory.strip_prefix(disk).unwrap_or(directory);
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     rustix::fs::openat2(top, rest, flags, Mode::empty(), resolve)
+}
+
+/// How often the lock of a volume's file is asked for, and how long it is waited in between.
+const HOLD_TRIES: u32 = 5;
+const HOLD_PAUSE: Duration = Duration::from_millis(2);
+
+/// Locks a volume's file, shared, until its last descriptor is closed. A manager who only looks whether the file is held
+/// has it for some microseconds; whoever has it longer deletes or copies it.
+pub(crate) fn hold(file: &File) -> rustix::io::Result<()> {
+    for _ in 1..HOLD_TRIES {
+        match flock(file, FlockOperation::NonBlockingLockShared) {
+            Err(Errno::WOULDBLOCK) => thread::sleep(HOLD_PAUSE),
+            held => return held,
+        }
+    }
+    flock(file, FlockOperation::NonBlockingLockShared)
 }
 
 /// The lock of a volume's directory, for all who attach its file: two records of one volume, beside two staging paths

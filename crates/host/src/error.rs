@@ -199,6 +199,16 @@ pub enum Error {
         /// Who uses the device: empty, or text that begins with ", ".
         users: String,
     },
+    /// The file of the volume is DRBD's.
+    #[error(
+        "volume {volume} is one replica of a replicated volume ({} is there), which is used through DRBD alone; \
+         replicated volumes need attachments: install the driver with attachRequired: true", metadata.display()
+    )]
+    IsReplica {
+        volume: VolumeName,
+        /// What says so.
+        metadata: PathBuf,
+    },
     /// The volume is attached for somebody else.
     #[error("volume {volume} is {} as {}; {}", by.describe(), device.display(), by.way_out())]
     HeldOtherwise {

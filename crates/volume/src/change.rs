@@ -10,6 +10,7 @@ use super::replica;
 use super::request::rounded;
 use super::{Volume, Volumes};
 use store::IoContext;
+use store::held::hold;
 
 use crate::error::{Error, Result};
 
@@ -96,6 +97,14 @@ impl Volumes {
                     node: publication.node_id.clone(),
                     by: publication.by,
                 });
+            }
+            if !completes {
+                let data = self.disk.layout().volume(name).data;
+                let file = File::open(&data).context("open", &data)?;
+                if !hold(&file, &data)? {
+                    let (name, node) = (name.clone(), self.node_id.clone());
+                    return Err(Error::VolumeAttached { name, node });
+                }
             }
             record.owner = Some(owner);
         }

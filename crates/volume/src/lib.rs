@@ -8,6 +8,7 @@ mod contents;
 mod create;
 mod error;
 mod group;
+mod in_use;
 mod live_clone;
 pub mod owner;
 pub mod partition;

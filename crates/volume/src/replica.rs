@@ -4,7 +4,7 @@
 //! deleted like any other, and what it grows by is a hole and never old metadata. Only its size is decided here;
 //! the node's DRBD writes what is in it.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::Path;
 
@@ -13,6 +13,8 @@ use types::{ByteSize, VolumeName, crash_point};
 
 use super::{Volume, Volumes};
 use crate::error::{Error, Result};
+use store::held::hold;
+use store::layout::VolumePaths;
 use store::{IoContext, durable};
 
 /// Peers that a replica keeps a bitmap for: replicas, nodes without one, and some to spare. It cannot be changed
@@ -64,7 +66,8 @@ impl Volumes {
     /// Makes a volume one replica of a replicated volume; one that is that already is left as it is.
     ///
     /// # Errors
-    /// `VolumePublished` while a node may use it by itself.
+    /// `VolumePublished` while a node may use it by itself, and `VolumeAttached` while one does: in a cluster without
+    /// attachments nothing is published for pods, and what they write past DRBD its peers would never get.
     pub fn prepare_replica(&self, name: &VolumeName) -> Result<Volume> {
         let _busy = self.lock(name)?;
         let mut volume = self.get(name)?;
@@ -78,8 +81,18 @@ impl Volumes {
                 by: publication.by,
             });
         }
+        let VolumePaths {
+            data,
+            metadata: path,
+            ..
+        } = self.disk.layout().volume(name);
+        // Held until the metadata is there: who attaches the file looks for it when he has his lock.
+        let held = File::open(&data).context("open", &data)?;
+        if !hold(&held, &data)? {
+            let (name, node) = (name.clone(), self.node_id.clone());
+            return Err(Error::VolumeAttached { name, node });
+        }
         self.disk.check()?;
-        let path = self.disk.layout().volume(name).metadata;
         let work = path.with_extension("tmp");
         durable::remove_file(&work)?;
         let file = durable::create_file(&work)?;
@@ -89,6 +102,7 @@ impl Volumes {
         crash_point!("volume.replica.made");
         durable::rename(&work, &path)?;
         durable::sync_parent(&path)?;
+        drop(held);
         info!(volume = %name, metadata = length, "is a replica from now on");
         volume.is_replica = true;
         Ok(volume)
@@ -107,6 +121,24 @@ mod tests {
         }
         // A small volume costs little: 8 MiB, of which most are holes.
         assert!(metadata_size(ByteSize(64 << 20)) <= 8 << 20);
+    }
+
+    #[test]
+    fn a_volume_in_use_does_not_become_a_replica() {
+        let (dir, volumes) = crate::tests::volumes();
+        let name = VolumeName::new("v").unwrap();
+        crate::tests::create(&volumes, &crate::tests::new("v", 1 << 20)).unwrap();
+        let file = File::open(dir.path().join("volumes/v/volume")).unwrap();
+        // As a loop device does.
+        rustix::fs::flock(&file, rustix::fs::FlockOperation::LockShared).unwrap();
+        let in_use = |volumes: &Volumes| volumes.is_in_use(&volumes.get(&name).unwrap());
+        assert!(in_use(&volumes));
+        let error = volumes.prepare_replica(&name).unwrap_err();
+        assert!(matches!(error, Error::VolumeAttached { .. }), "{error}");
+        assert!(!dir.path().join("volumes/v/drbd").exists());
+        drop(file);
+        assert!(!in_use(&volumes));
+        assert!(volumes.prepare_replica(&name).unwrap().is_replica);
     }
 
     #[test]

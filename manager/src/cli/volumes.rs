@@ -123,6 +123,7 @@ struct VolumeView {
     number_of_replicas: u32,
     replicas: Vec<ReplicaView>,
     published: Vec<PublicationView>,
+    in_use: bool,
     #[serde(skip_serializing_if = "String::is_empty")]
     degraded: String,
     created_at: String,
@@ -223,6 +224,7 @@ impl From<wire::Volume> for VolumeView {
             number_of_replicas: volume.number_of_replicas,
             replicas: volume.replicas.into_iter().map(replica).collect(),
             published: volume.published.into_iter().map(publication).collect(),
+            in_use: volume.in_use,
             degraded: volume.degraded,
             created_at: volume.created_at,
         }
@@ -347,6 +349,7 @@ async fn list(client: &Client, form: Form) -> Result<(), Failure> {
                 volume.made_by,
                 owner,
                 nodes.join(","),
+                if volume.in_use { "yes" } else { "no" }.to_owned(),
             ]
         })
         .collect();
@@ -358,6 +361,7 @@ async fn list(client: &Client, form: Form) -> Result<(), Failure> {
         "MADE BY",
         "OWNER",
         "PUBLISHED",
+        "IN USE",
     ];
     Ok(output::table(head, &rows)?)
 }

@@ -49,12 +49,14 @@ impl Service {
         }
     }
 
-    /// A volume, with the checksum of its image if that is known by now.
+    /// A volume, whether somebody uses it, and the checksum of its image if that is known by now.
     fn described(&self, volume: Volume) -> pb::Volume {
         let unsummed = volume.record.image.as_ref();
         let unsummed = unsummed.filter(|image| image.checksum.is_none());
         let checksum = unsummed.and_then(|image| self.checksum_of(&image.id));
+        let in_use = self.volumes.is_in_use(&volume);
         let mut shown = wire::volume(volume);
+        shown.in_use = in_use;
         if let Some(checksum) = checksum {
             shown.image_checksum = checksum;
         }

@@ -6,7 +6,7 @@ use super::disks::used;
 use super::table::{head, live, region};
 use super::words::{size, state};
 use super::{Frame, path};
-use crate::seen::{Filter, IMAGE_STATES, Seen, Tone, image_state, room, volume_state};
+use crate::seen::{Filter, IMAGE_STATES, Seen, Tone, image_state, is_in_use, room, volume_state};
 
 /// Lines of what is wrong; the rest is counted.
 const WRONG_MAX: usize = 50;
@@ -23,10 +23,7 @@ pub fn overview(frame: &Frame, seen: &Seen) -> Markup {
 /// All but its buttons.
 pub fn overview_facts(_: &Frame, seen: &Seen) -> Markup {
     let volumes = seen.volumes();
-    let in_use = volumes
-        .iter()
-        .filter(|one| !one.volume.published.is_empty())
-        .count();
+    let in_use = volumes.iter().filter(|one| is_in_use(one.volume)).count();
     let images = seen.images();
     let wrong = wrong(seen);
     live(

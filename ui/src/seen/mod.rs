@@ -262,15 +262,27 @@ pub fn volume_state(seen: &SeenVolume<'_>) -> (Tone, &'static str) {
     if !volume.degraded.is_empty() {
         return (Tone::Warning, "degraded");
     }
-    if volume.published.is_empty() {
-        (Tone::Idle, "not in use")
-    } else {
+    if is_in_use(volume) {
         (Tone::Good, "in use")
+    } else {
+        (Tone::Idle, "not in use")
     }
 }
 
 /// The states that a volume can have, for a filter.
 pub const VOLUME_STATES: &[&str] = &["in use", "not in use", "degraded", "at risk"];
+
+/// Whether somebody uses a volume: it is published, or a device of its node holds it. Where Kubernetes attaches nothing,
+/// nothing is published for pods.
+pub fn is_in_use(volume: &wire::Volume) -> bool {
+    volume.in_use || !volume.published.is_empty()
+}
+
+/// The node of a volume that is in use, and published for nobody.
+fn held_on(volume: &wire::Volume) -> Option<&str> {
+    let replica = volume.replicas.first()?;
+    (volume.in_use && volume.published.is_empty()).then_some(&*replica.node_id)
+}
 
 /// Who uses a volume.
 pub fn users(seen: &SeenVolume<'_>) -> Vec<String> {
@@ -287,6 +299,7 @@ pub fn users(seen: &SeenVolume<'_>) -> Vec<String> {
             wire::Use::Device => format!("block device on {}", one.node_id),
             wire::Use::Target => format!("iSCSI target on {}", one.node_id),
         })
+        .chain(held_on(seen.volume).map(|node| format!("loop device{claim} on {node}")))
         .collect()
 }
 

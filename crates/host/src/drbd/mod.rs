@@ -28,6 +28,7 @@ pub use self::device::device_path;
 pub(crate) use self::device::{
     device, is_attached, is_name, minor_of, release, troubles, volume_of,
 };
+pub(crate) use self::replica::METADATA;
 use self::settings::PREFIX;
 use crate::disks::Disks;
 use crate::{Error, Result};

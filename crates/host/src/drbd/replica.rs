@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use replication::{Begins, DiskState, Layout, Member, MemberId};
-use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use types::{ByteSize, DiskUuid, VolumeName, crash_point};
 
@@ -23,7 +22,7 @@ use crate::loopdev::{self, AttachOptions, FileId, LoopDevice, Mark, SECTOR};
 use crate::{Error, Holder, Result, bounded, paths};
 
 /// The metadata's place beside the file of a volume.
-const METADATA: &str = "drbd";
+pub(crate) const METADATA: &str = "drbd";
 /// How long the disk may take to show its metadata.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 /// What the mark of the metadata's loop device begins with.
@@ -66,7 +65,7 @@ impl Files {
     /// (flock(2), shared): meanwhile its manager does not delete it.
     fn open_data(&self, size: ByteSize) -> Result<File> {
         let file = paths::open_regular_in(&self.directory, &self.data, true)?;
-        match flock(&file, FlockOperation::NonBlockingLockShared) {
+        match disks::hold(&file) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => return Err(Error::Busy(self.volume.clone())),
             Err(errno) => return Err(Error::io("lock", &self.data)(errno)),

@@ -31,6 +31,7 @@ impl Classify for Error {
             | Self::Blank { .. }
             | Self::ForeignLoop { .. }
             | Self::HeldOtherwise { .. }
+            | Self::IsReplica { .. }
             | Self::StillInUse { .. }
             | Self::VolumeTooSmall { .. }
             | Self::NoLoopDevice { .. }

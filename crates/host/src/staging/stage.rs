@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use probe::FsType;
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::AtFlags;
 use rustix::io::Errno;
 use types::{VolumeName, crash_point};
 
@@ -18,6 +18,7 @@ use super::record::{Record, RecordLock};
 use super::{Access, NodeVolume, StageRequest, Staged};
 use crate::device::BlockDevice;
 use crate::disks::{self, DirectoryLock};
+use crate::drbd::METADATA;
 use crate::loopdev::{AttachOptions, FileId, LoopDevice, SECTOR, Status};
 use crate::mounts::{self, MountOptions};
 use crate::paths::{self, Place};
@@ -271,6 +272,21 @@ impl Stage<'_> {
         Ok((device, status))
     }
 
+    /// Refuses the file of a replica: what is written past DRBD its peers never get. A manager refuses to publish it; a
+    /// cluster that attaches nothing does not ask. Called with the lock of the file, without which no metadata is made.
+    fn refuse_replica(&self) -> Result<()> {
+        let path = self.volume().file.with_file_name(METADATA);
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        match rustix::fs::statat(&self.directory, METADATA, flags) {
+            Ok(_) => Err(Error::IsReplica {
+                volume: self.name().clone(),
+                metadata: path,
+            }),
+            Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(Error::io("look for", &path)(errno)),
+        }
+    }
+
     /// Opens the volume's file and looks that it is all there. Who has it open, or attached through it,
     /// holds the file (flock(2), shared): meanwhile its manager does not delete the volume or copy it.
     pub(super) fn open_file(&self, writable: bool) -> Result<File> {
@@ -282,11 +298,12 @@ impl Stage<'_> {
             }
             file => file?,
         };
-        match flock(&file, FlockOperation::NonBlockingLockShared) {
+        match disks::hold(&file) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => return Err(Error::Busy(volume.name.clone())),
             Err(errno) => return Err(Error::io("lock", &volume.file)(errno)),
         }
+        self.refuse_replica()?;
         let metadata = file.metadata();
         let metadata = metadata.map_err(Error::io("inspect", &volume.file))?;
         if metadata.nlink() == 0 {

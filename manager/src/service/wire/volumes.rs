@@ -156,6 +156,7 @@ pub(in crate::service) fn volume(volume: Volume) -> pb::Volume {
     }
     pb::Volume {
         condition: String::new(),
+        in_use: false,
         is_replica,
         partition: partition.map(|partition| pb::Partition {
             number: partition.number,

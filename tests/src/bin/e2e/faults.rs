@@ -78,15 +78,16 @@ pub(crate) fn row_101_kubelet_and_drain(cluster: &Cluster) {
     start(cluster);
     let pod = cluster.get(&format!("pod {POD}"));
     let node = pod["spec"]["nodeName"].as_str().unwrap();
-    cluster.restart_kubelet(node.trim_start_matches('n').parse().unwrap());
+    let number = node.trim_start_matches('n').parse().unwrap();
+    cluster.restart_kubelet(number);
     goes_on(cluster, "after the kubelet has started anew");
     let before = count(cluster, POD);
     cluster.kubectl(&format!(
         "drain {node} --ignore-daemonsets --delete-emptydir-data --force --timeout=120s"
     ));
     wait::until("the volume is given back", || {
-        let attached = cluster.kubectl("get volumeattachments -o name");
-        attached.is_empty().then_some(())
+        let mounts = cluster.enter(number, &["cat", "/proc/self/mountinfo"]);
+        (!mounts.contains("kubernetes.io/csi")).then_some(())
     });
     cluster.kubectl(&format!("uncordon {node}"));
     cluster.wait_pod(POD);

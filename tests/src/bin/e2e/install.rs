@@ -8,6 +8,7 @@ use e2e::{Sandbox, wait};
 
 use crate::examples::nothing_is_mounted;
 use crate::registry;
+use crate::stranger::Shell;
 
 /// The container images of the programs, and of everything else that a pod of a test runs.
 pub(crate) fn pack() -> Vec<PathBuf> {
@@ -151,6 +152,11 @@ pub(crate) fn row_219_the_chart_is_checked(cluster: &Cluster) {
             "choose one",
         ),
         ("tls.existingCA=A/b", "existingCA"),
+        (
+            "replication.enabled=true,attachRequired=false",
+            "attachRequired: true",
+        ),
+        ("attachRequired=sometimes", "attachRequired"),
         ("ui.enabled=true,ui.auth.mode=none", "mode"),
         (
             "ui.enabled=true,ui.auth.mode=basic,ui.auth.secret=a",
@@ -180,6 +186,39 @@ pub(crate) fn row_219_the_chart_is_checked(cluster: &Cluster) {
         "manager.extraVolumes[0].name=ca,manager.extraVolumeMounts[0].name=ca,manager.extraVolumeMounts[0].mountPath=/ca",
     ] {
         e2e::command::run(&helm, template.iter().chain(&["--set", values]));
+    }
+    attachments_are_what_they_were();
+}
+
+/// Whether volumes are attached where the values do not say it: what the cluster has, else what is needed. Where that
+/// cannot be had, the chart fails, and names the command that helps.
+fn attachments_are_what_they_were() {
+    let shell = Shell::new();
+    let rendered = |values: &str| {
+        let chart = "deploy/helm/longhorn-base-image --kube-version 1.35.4 --dry-run=server";
+        shell.try_run(&format!("helm template release {chart} --set {values}"))
+    };
+    // Of the driver that is installed, and of one that is not.
+    let other = "driverName=other.example.org";
+    for (values, attached) in [
+        ("logLevel=info".to_owned(), false),
+        ("attachRequired=false".to_owned(), false),
+        (other.to_owned(), false),
+        (format!("{other},attachRequired=true"), true),
+        (format!("{other},replication.enabled=true"), true),
+        (format!("{other},node.maxVolumesPerNode=9"), true),
+    ] {
+        let output = rendered(&values);
+        let said = e2e::command::words(&output);
+        let line = format!("attachRequired: {attached}\n");
+        assert!(said.contains(&line), "{values}: {said}");
+    }
+    for values in ["attachRequired=true", "replication.enabled=true"] {
+        let output = rendered(values);
+        let said = e2e::command::words(&output);
+        let way_out = "kubectl delete csidriver driver.longhorn.io";
+        assert!(!output.status.success(), "{values} was taken");
+        assert!(said.contains(way_out), "{values}: {said}");
     }
 }
 

@@ -14,6 +14,7 @@ mod backup;
 mod capture;
 mod examples;
 mod faults;
+mod hundred;
 mod install;
 mod plugin;
 mod provisioner;
@@ -43,7 +44,7 @@ const STEPS: &[Step] = &[
     ),
     ("chart", install::row_219_the_chart_is_checked),
     ("provisioner", provisioner::provisioner),
-    ("unattached", provisioner::unattached),
+    ("attached", provisioner::row_561_attached_and_back),
     ("alias", stranger::row_216_an_old_class),
     ("blank", examples::blank_expands),
     ("block", examples::block),
@@ -70,14 +71,15 @@ const STEPS: &[Step] = &[
     ("gone", faults::row_101_everything_gone),
     ("api-server", faults::row_98_api_server_gone),
     ("power", faults::row_94_power_cut),
+    ("hundred", hundred::claims_at_once),
     ("quarter", suite::quarter),
     ("suite", suite::all),
     ("uninstall", install::uninstall),
     ("capture", capture::row_270_nothing_in_the_clear),
 ];
 
-/// The step that takes an hour: only when it is named.
-const ON_REQUEST: &str = "suite";
+/// The steps that take minutes or an hour: only when they are named.
+const ON_REQUEST: [&str; 2] = ["hundred", "suite"];
 /// The steps that want a cluster on which nothing is installed, and leave it so.
 const UNINSTALLED: [&str; 2] = [RELEASE, "stranger"];
 /// The step that comes before the capture: the release before speaks plain.
@@ -109,7 +111,7 @@ fn main() {
     let (mut captured, mut installed) = (running, running);
     for (name, step) in STEPS {
         let named = arguments.iter().any(|wanted| wanted == name);
-        let by_default = *name != ON_REQUEST && !(running && UNINSTALLED.contains(name));
+        let by_default = !ON_REQUEST.contains(name) && !(running && UNINSTALLED.contains(name));
         if named || (arguments.is_empty() && by_default) {
             if !captured && *name != RELEASE {
                 cluster.capture();

@@ -7,9 +7,10 @@ use e2e::baseimage::{PARTY_WIZARD, WIZARD};
 use e2e::cluster::Cluster;
 use e2e::programs::sources;
 use e2e::{Sandbox, wait};
-use serde_json::json;
+use serde_json::Value;
 
 use crate::examples::nothing_is_left;
+use crate::faults::{WRITER, count};
 use crate::registry::{self, BASE_IMAGE};
 
 const EXAMPLE: &str = "examples/provisioner_with_baseimage.yaml";
@@ -19,6 +20,8 @@ const INIT_CONTAINER: &str = "tests/kubernetes/init_container.yaml";
 /// one that every disk has. Beside them the same pods whose init container copies the content.
 pub(crate) fn provisioner(cluster: &Cluster) {
     let cold = until_both_run(cluster, EXAMPLE, "provisioner-baseimage");
+    // No pod waits for its kubelet's next report.
+    assert_eq!(attachments(cluster), 0);
     the_service_serves_the_wizard(cluster);
     pods_own_what_they_write(cluster);
     end(cluster);
@@ -38,25 +41,106 @@ pub(crate) fn provisioner(cluster: &Cluster) {
     println!("  init container and emptyDir       {cold_copy:>10.1?}   {warm_copy:>10.1?}");
 }
 
-/// The example where nothing is attached: no pod waits for its kubelet's next report.
-pub(crate) fn unattached(cluster: &Cluster) {
-    apply_driver(cluster, "tests/kubernetes/unattached");
+/// Row 561: a running cluster changes to attachments and back, as docs/install.md says it. Pods of before write on, and
+/// end and start afterwards; an attachment that nobody needs any more goes with the pod that had it. In between, the
+/// example where volumes are attached.
+pub(crate) fn row_561_attached_and_back(cluster: &Cluster) {
+    const KEPT: &str = "writer-0";
+    const MOVED: &str = "writer-1";
+    cluster.apply(WRITER);
+    cluster.kubectl("scale statefulset writer --replicas=2");
+    for pod in [KEPT, MOVED] {
+        cluster.wait_pod(pod);
+        wait::until("the pod has written", || {
+            (count(cluster, pod) > 3).then_some(())
+        });
+    }
+    assert_eq!(attachments(cluster), 0);
+    let uids = [KEPT, MOVED].map(|pod| uid(cluster, pod));
+
+    apply_driver(cluster, "tests/kubernetes/attached");
+    let changed = Instant::now();
+    starts_again(cluster, MOVED);
+    // The attach-detach controller looks at pods that run already every 3 minutes.
+    wait::until("both are attached", || {
+        (attachments(cluster) == 2).then_some(())
+    });
+    println!(
+        "  {:.1?} until running pods are attached",
+        changed.elapsed()
+    );
+    writes_on(cluster, KEPT, &uids[0]);
+    let moved = uid(cluster, MOVED);
     fetch_everywhere(cluster);
-    let started = until_both_run(cluster, EXAMPLE, "provisioner-baseimage");
-    assert_eq!(cluster.get("volumeattachments")["items"], json!([]));
+    let warm = until_both_run(cluster, EXAMPLE, "provisioner-baseimage");
+    assert_eq!(attachments(cluster), 4);
     the_service_serves_the_wizard(cluster);
     pods_own_what_they_write(cluster);
-    let end_begun = Instant::now();
-    end(cluster);
-    let ended = end_begun.elapsed();
-    println!(
-        "  from apply to both pods ready, nothing attached: {started:.1?}; and gone: {ended:.1?}"
-    );
+    cluster.delete(EXAMPLE);
+    cluster.kubectl("delete --wait=false pvc -l app=provisioner-baseimage");
+    cluster.wait_gone("pv,pvc -l app=provisioner-baseimage");
+    println!("  from apply to both pods ready, attached, warm image: {warm:.1?}");
+
     apply_driver(cluster, "tests/kubernetes/overlay");
+    writes_on(cluster, KEPT, &uids[0]);
+    writes_on(cluster, MOVED, &moved);
+    // A kubelet that starts anew has forgotten how it mounted what is there.
+    for node in 1..=cluster.nodes() {
+        cluster.restart_kubelet(node);
+    }
+    writes_on(cluster, KEPT, &uids[0]);
+    writes_on(cluster, MOVED, &moved);
+    let changed = Instant::now();
+    starts_again(cluster, MOVED);
+    wait::until("the attachment is gone", || {
+        (attachments(cluster) < 2).then_some(())
+    });
+    println!(
+        "  {:.1?} until the attachment of a pod that ended is gone",
+        changed.elapsed()
+    );
+    starts_again(cluster, KEPT);
+    wait::until("no attachment is left", || {
+        (attachments(cluster) == 0).then_some(())
+    });
+    cluster.delete(WRITER);
+    cluster.kubectl("delete --wait=false pvc -l app=writer");
+    nothing_is_left(cluster);
+}
+
+fn attachments(cluster: &Cluster) -> usize {
+    let all = cluster.get("volumeattachments");
+    all["items"].as_array().unwrap().len()
+}
+
+fn uid(cluster: &Cluster, pod: &str) -> Value {
+    cluster.get(&format!("pod {pod}"))["metadata"]["uid"].clone()
+}
+
+/// It is the same pod, it was not restarted, and it writes.
+fn writes_on(cluster: &Cluster, pod: &str, before: &Value) {
+    let written = count(cluster, pod);
+    wait::until(&format!("{pod} writes on"), || {
+        (count(cluster, pod) > written + 3).then_some(())
+    });
+    let now = cluster.get(&format!("pod {pod}"));
+    assert_eq!(now["metadata"]["uid"], *before, "{pod} is another pod");
+    let restarts = &now["status"]["containerStatuses"][0]["restartCount"];
+    assert_eq!(*restarts, 0, "{pod} was restarted");
+}
+
+/// A pod is deleted, and the next one goes on with what it had written.
+fn starts_again(cluster: &Cluster, pod: &str) {
+    let written = count(cluster, pod);
+    cluster.kubectl(&format!("delete pod {pod}"));
+    cluster.wait_pod(pod);
+    wait::until("the pod goes on where it was", || {
+        (count(cluster, pod) > written).then_some(())
+    });
 }
 
 /// As docs/install.md says it: whether volumes are attached cannot be changed of a driver that is there.
-fn apply_driver(cluster: &Cluster, overlay: &str) {
+pub(crate) fn apply_driver(cluster: &Cluster, overlay: &str) {
     cluster.kubectl("delete csidriver driver.longhorn.io");
     let overlay = sources().join(overlay);
     cluster.kubectl(&format!("apply -k {}", overlay.display()));

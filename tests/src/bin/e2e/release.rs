@@ -61,6 +61,9 @@ pub(crate) fn row_271_helm_upgrade(cluster: &Cluster) {
     writers.write_while("this version is installed", || {
         shell.run(&upgrade);
     });
+    // What the release before has, and Kubernetes lets nobody change, is kept; a rollback changes nothing of it either.
+    let driver = cluster.get("csidriver driver.longhorn.io");
+    assert_eq!(driver["spec"]["attachRequired"], true);
     let [first, others @ ..] = pods else {
         unreachable!()
     };
