@@ -5,7 +5,6 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
-use std::time::Duration;
 
 use crate::{Sandbox, wait};
 
@@ -151,6 +150,17 @@ impl Drop for Process {
     }
 }
 
+/// Seconds of processor of a process and of those of its children that it has waited for (`proc_pid_stat(5)`).
+pub fn processor(pid: &str) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name, in parentheses, may hold anything; the state is field 3, the times are 14 to 17.
+    let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let ticks = fields.split_whitespace().skip(11).take(4);
+    let ticks: u32 = ticks.filter_map(|ticks| ticks.parse::<u32>().ok()).sum();
+    // Linux counts in hundredths of a second for programs, whatever it does inside.
+    f64::from(ticks) / 100.0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,15 +184,4 @@ mod tests {
         let message = panic.downcast_ref::<String>().unwrap();
         assert!(message.contains("ended before it was ready"), "{message}");
     }
-}
-
-/// Seconds of processor of a process and of those of its children that it has waited for (`proc_pid_stat(5)`).
-pub fn processor(pid: &str) -> f64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The name, in parentheses, may hold anything; the state is field 3, the times are 14 to 17.
-    let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-    let ticks = fields.split_whitespace().skip(11).take(4);
-    let ticks: u32 = ticks.filter_map(|ticks| ticks.parse::<u32>().ok()).sum();
-    // Linux counts in hundredths of a second for programs, whatever it does inside.
-    f64::from(ticks) / 100.0
 }

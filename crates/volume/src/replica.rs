@@ -167,8 +167,8 @@ mod tests {
         assert!(!dir.path().join("volumes/v").exists());
         // What a power cut leaves of a deletion and of a preparation goes with the next start.
         fs::create_dir(dir.path().join("volumes/v")).unwrap();
-        drop(fs::File::create(at("drbd")).unwrap());
-        drop(fs::File::create(at("drbd.tmp")).unwrap());
+        drop(File::create(at("drbd")).unwrap());
+        drop(File::create(at("drbd.tmp")).unwrap());
         crate::tests::create(&volumes, &crate::tests::new("v", 1 << 20)).unwrap();
         assert!(!at("drbd").exists() && !at("drbd.tmp").exists());
     }

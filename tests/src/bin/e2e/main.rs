@@ -111,7 +111,7 @@ fn main() {
     let (mut captured, mut installed) = (running, running);
     for (name, step) in STEPS {
         let named = arguments.iter().any(|wanted| wanted == name);
-        let by_default = !ON_REQUEST.contains(name) && !(running && UNINSTALLED.contains(name));
+        let by_default = !(ON_REQUEST.contains(name) || running && UNINSTALLED.contains(name));
         if named || (arguments.is_empty() && by_default) {
             if !captured && *name != RELEASE {
                 cluster.capture();
