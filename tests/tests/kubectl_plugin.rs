@@ -278,6 +278,7 @@ fn row_509_an_upload_goes_on_after_a_break() {
             killed || words.contains(" 40%") && !words.contains(" 0%"),
             "it went on where it was: {words}"
         );
+        site.managers[1].summed_image(name);
         let image = &site.json(&["get", "images", name])[0];
         assert_eq!(image["uuid"], uuid.as_str());
         assert_eq!(

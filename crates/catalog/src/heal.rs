@@ -14,6 +14,7 @@ use tracing::{Instrument, info, info_span};
 use types::report;
 
 use super::lifecycle::Lifecycle;
+use super::making::Known;
 use super::status::Status;
 use super::{Catalog, Entry, ends};
 use crate::blocking::blocking;
@@ -138,8 +139,13 @@ impl Catalog {
             facts = Some(facts_of(lost));
         }
         // Whatever the source says today: only the same bytes are the same image.
-        let (expected, format) = (Some(lost.checksum()?), Some(lost.format()));
-        let made = self.make(entry, &source, expected, format, facts).await;
+        let known = Known {
+            expected: Some(lost.checksum()?),
+            format: Some(lost.format()),
+            facts,
+            checksum_later: false,
+        };
+        let made = self.make(entry, &source, known).await;
         if let Err(error) = &made {
             self.remove_remains(&entry.id, error).await;
         }

@@ -10,7 +10,7 @@ use tracing::{Instrument, error, warn};
 use types::{Classify, ErrorKind, ImageId, Sha512, report};
 
 use super::lifecycle::Lifecycle;
-use super::request::{NewImage, fits};
+use super::request::{Existing, NewImage, fits};
 use super::{Catalog, Entry, ends};
 use crate::blocking::blocking;
 use crate::counters;
@@ -18,6 +18,19 @@ use crate::error::{Error, Result};
 use crate::source::{Job, Source};
 use store::recovery::Found;
 use store::{Asked, Facts, Place, Reading, SealedImage};
+
+/// What is known of an image before it is made.
+#[derive(Debug)]
+pub(super) struct Known {
+    /// The SHA-512 that it must have.
+    pub(super) expected: Option<Sha512>,
+    /// The format that was declared.
+    pub(super) format: Option<Format>,
+    /// All of it, whatever its source tells.
+    pub(super) facts: Option<Facts>,
+    /// Nobody waits for its SHA-512.
+    pub(super) checksum_later: bool,
+}
 
 impl Catalog {
     /// Makes an image and moves it to the state that comes of it.
@@ -30,10 +43,15 @@ impl Catalog {
         if !adopts && let Err(error) = self.clear_the_way(&entry.id).await {
             return reporter.failed(&error);
         }
-        match self
-            .make(entry, source, new.expected, new.format, None)
-            .await
-        {
+        // Longhorn has the sum of what it calls ready, and so has a work file, which is Longhorn's too.
+        let waits = new.expected.is_some() || new.existing == Existing::TakeOver;
+        let known = Known {
+            expected: new.expected,
+            format: new.format,
+            facts: None,
+            checksum_later: !waits && self.place() == Place::Images,
+        };
+        match self.make(entry, source, known).await {
             Ok(image) => {
                 self.pulled(entry, source, &image).await;
                 *entry.made_from() = source.can_be_repeated().then(|| source.clone());
@@ -66,25 +84,22 @@ impl Catalog {
         blocking(clear).await
     }
 
-    /// `known`: what is known of the image already, whatever its source tells.
+    /// Makes an image, in the task of its entry.
     pub(super) async fn make(
         &self,
         entry: &Entry,
         source: &Source,
-        expected: Option<Sha512>,
-        format: Option<Format>,
-        known: Option<Facts>,
+        known: Known,
     ) -> Result<SealedImage> {
         let asked = entry.board.look(|status| status.size);
         let mut job = Job {
             id: entry.id.clone(),
             store: self.inner.store.clone(),
             provenance: source.provenance(),
-            expected,
-            // A work file is Longhorn's, which has the sum of what it calls ready.
-            checksum_later: expected.is_none() && self.place() == Place::Images,
+            expected: known.expected,
+            checksum_later: known.checksum_later,
             size: (asked > 0).then_some(asked),
-            format,
+            format: known.format,
             for_volumes: entry.board.look(|status| status.for_volumes),
             pass: 0,
             turn: self.inner.turns.of(source),
@@ -127,7 +142,7 @@ impl Catalog {
             let (expected, actual) = (asked, came);
             return Err(store::Error::WrongSize { expected, actual }.into());
         }
-        let mut facts = known.unwrap_or(facts);
+        let mut facts = known.facts.unwrap_or(facts);
         facts.asked.for_volumes = entry.board.look(|status| status.for_volumes);
         let (store, id) = (job.store, job.id);
         blocking(move || store.seal(&id, received, &facts)).await

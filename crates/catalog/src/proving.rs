@@ -4,15 +4,41 @@
 use std::sync::Arc;
 
 use tracing::{Instrument, debug, info_span, warn};
-use types::report;
+use types::{ImageName, ImageUuid, report};
 
 use super::lifecycle::Lifecycle;
-use super::{Catalog, Entry, ends};
+use super::status::Status;
+use super::{Catalog, Entry, FilesGuard, PATIENCE, ends};
 use crate::blocking::blocking;
 use crate::error::{Error, Result};
 use store::{Reading, SealedImage};
 
 impl Catalog {
+    /// A ready image with its SHA-512, which may follow it by a while: that is waited for.
+    ///
+    /// # Errors
+    /// [`store::Error::Unsummed`] when it takes more than 8 seconds.
+    pub(crate) async fn summed(
+        &self,
+        name: &ImageName,
+        uuid: Option<&ImageUuid>,
+    ) -> Result<(SealedImage, FilesGuard)> {
+        let (image, guard) = self.ready(name, uuid).await?;
+        if image.checksum().is_ok() {
+            return Ok((image, guard));
+        }
+        let mut watch = self.entry(name, uuid)?.board.subscribe();
+        let has_sum = |status: &Status| match &status.state {
+            Lifecycle::Ready(image) => image.checksum().is_ok(),
+            _ => true,
+        };
+        // When the time is up, the image says so below.
+        let _ = tokio::time::timeout(PATIENCE, watch.wait_for(has_sum)).await;
+        let (image, guard) = self.ready(name, uuid).await?;
+        image.checksum()?;
+        Ok((image, guard))
+    }
+
     /// The same, in a task of the entry.
     pub(super) fn prove_later(&self, entry: &Arc<Entry>) {
         let Lifecycle::Ready(image) = entry.status().state else {
