@@ -27,6 +27,8 @@ impl Catalog {
         if image.checksum().is_ok() {
             return Ok((image, guard));
         }
+        // Whoever deletes it need not wait for this.
+        drop(guard);
         let mut watch = self.entry(name, uuid)?.board.subscribe();
         let has_sum = |status: &Status| match &status.state {
             Lifecycle::Ready(image) => image.checksum().is_ok(),

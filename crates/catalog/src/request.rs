@@ -125,14 +125,12 @@ impl NewImage {
             let (has, agrees) = match &status.state {
                 Lifecycle::Ready(image) => {
                     let agrees = image.has_checksum(Checksum::Sha512(expected));
-                    (
-                        if agrees {
-                            None
-                        } else {
-                            Some(image.checksum()?)
-                        },
-                        agrees,
-                    )
+                    let has = if agrees {
+                        Some(expected)
+                    } else {
+                        Some(image.checksum()?)
+                    };
+                    (has, agrees)
                 }
                 _ => (status.expected, status.expected == Some(expected)),
             };

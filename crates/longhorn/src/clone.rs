@@ -138,11 +138,14 @@ impl<'a> Original<'a> {
         self.sidecar.current_checksum.parse().ok()
     }
 
-    fn require(&self, checksum: Sha512) -> Result<()> {
+    fn require(&self, checksum: Option<Sha512>) -> Result<()> {
         match self.checksum() {
-            Some(expected) if expected != checksum => Err(store::Error::Damaged {
+            Some(expected) if Some(expected) != checksum => Err(store::Error::Damaged {
                 id: self.id.clone(),
-                what: format!("its SHA-512 is {checksum}"),
+                what: format!(
+                    "its SHA-512 is {}",
+                    checksum.map_or_else(|| "not known".to_owned(), String::from)
+                ),
             }
             .into()),
             _ => Ok(()),
@@ -186,9 +189,7 @@ fn keep(id: &ImageId, paths: &ImagePaths, job: &Job) -> Result<(Received, Option
     )
     .context("inspect", &paths.backing)?;
     let received = ingest(&disk, &paths.backing, job)?;
-    if let Some(sum) = received.manifest.checksum {
-        original.require(sum)?;
-    }
+    original.require(received.manifest.checksum)?;
     Ok((received, format))
 }
 

@@ -227,17 +227,18 @@ impl ImageStore {
             None => hash::hash_file(&file, &at.backing, reading)?,
         };
         let actual = manifest.checksum;
-        if let (Some(expected), Some(actual)) = (expected, actual)
-            && expected != actual
-        {
+        let unsummed = || Error::Unsummed(id.clone());
+        if let Some(expected) = expected.filter(|expected| Some(*expected) != actual) {
+            let actual = actual.ok_or_else(unsummed)?;
             return Err(Error::Checksum {
                 expected: Box::new(expected),
                 actual: Box::new(actual),
             });
         }
-        if let (Some(told), Some(actual), None) = (sum, actual, asked.expected)
-            && told != actual
+        if let (Some(told), None) = (sum, asked.expected)
+            && actual != Some(told)
         {
+            let actual = actual.ok_or_else(unsummed)?;
             return Err(damaged(format!(
                 "its SHA-512 is {actual}, and its backing.cfg says {told}"
             )));

@@ -44,11 +44,11 @@ impl Replicated {
                 // One that was made before there were records.
                 Located::Has(volume) => return Ok(*volume),
                 Located::New(volumes) => {
-                    let mut image = volumes.first_contents(request).await?;
-                    // By its sum the disks of the other replicas know the image.
-                    if let Some(begun) = image.take() {
-                        image = Some(volumes.summed(begun).await?);
-                    }
+                    let image = match volumes.first_contents(request).await? {
+                        // By its sum the disks of the other replicas know the image.
+                        Some(image) => Some(volumes.summed(image).await?),
+                        None => None,
+                    };
                     types::crash_point!("csi.create_volume.image_ready");
                     self.begin(request, image).await?
                 }

@@ -152,12 +152,11 @@ impl Volumes {
         let Some(request) = asked.request() else {
             let image = self.client.image(&asked.name, None).await?;
             let image = ready(asked.name.as_str(), image.into())?;
-            if !asked.checksum.is_empty() && image.current_checksum.is_empty() {
-                return Err(unsummed(&image));
+            if asked.checksum.is_empty() {
+                return Ok(image);
             }
-            if !asked.checksum.is_empty()
-                && !asked.checksum.eq_ignore_ascii_case(&image.current_checksum)
-            {
+            let image = self.summed(image).await?;
+            if !asked.checksum.eq_ignore_ascii_case(&image.current_checksum) {
                 return Err(Error::ImageFailed {
                     image: asked.name.to_string(),
                     kind: ErrorKind::AlreadyExists,
@@ -171,16 +170,17 @@ impl Volumes {
     }
 
     /// A ready image with its checksum, which may follow it by a while.
-    pub(crate) async fn summed(&self, image: wire::BackingImage) -> Result<wire::BackingImage> {
+    pub(crate) async fn summed(&self, mut image: wire::BackingImage) -> Result<wire::BackingImage> {
         let until = Instant::now() + SUMMED_WITHIN;
-        let (mut image, uuid) = (
-            image.clone(),
-            ImageUuid::new(&image.uuid).map_err(Error::Name)?,
-        );
+        let uuid = ImageUuid::new(&image.uuid).map_err(Error::Name)?;
         let name = ImageName::new(&image.name).map_err(Error::Name)?;
         while image.current_checksum.is_empty() {
             if Instant::now() >= until {
-                return Err(unsummed(&image));
+                return Err(Error::ImageInProgress {
+                    state: client::state_name(image.state()),
+                    image: image.name,
+                    progress: "its SHA-512 is being computed".to_owned(),
+                });
             }
             tokio::time::sleep(LOOK_EVERY).await;
             image = self.client.image(&name, Some(&uuid)).await?;
@@ -256,15 +256,6 @@ pub(crate) fn ready(image: &str, outcome: ImageOutcome) -> Result<wire::BackingI
             kind,
             message,
         }),
-    }
-}
-
-/// What is said of an image whose SHA-512 is asked for and not computed yet.
-fn unsummed(image: &wire::BackingImage) -> Error {
-    Error::ImageInProgress {
-        image: image.name.clone(),
-        state: client::state_name(image.state()),
-        progress: "its SHA-512 is being computed".to_owned(),
     }
 }
 
