@@ -18,7 +18,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("store", &["types", "probe", "image", "chunks"]),
     ("volume", &["types", "probe", "image", "store"]),
     // Of a store it knows no more than what it asks of its caller.
-    ("sync", &["types", "chunks", "trust"]),
+    ("sync", &["types", "chunks", "trust", "listen"]),
     // Pure: no I/O, and no clock.
     ("replication", &["types"]),
     // Stores of backups: it knows nothing of volumes, disks or gRPC.

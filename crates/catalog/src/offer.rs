@@ -110,6 +110,10 @@ impl Offer for StoredOffer {
         self.files.read(offset, length).boxed()
     }
 
+    fn in_memory(&self, offset: u64, length: usize) -> Option<&File> {
+        self.files.in_memory(offset, length)
+    }
+
     fn check(&self, index: u32) -> BoxFuture<'_, io::Result<bool>> {
         async move {
             let good = self.files.check(index).await?;

@@ -9,16 +9,41 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::ConnectInfo;
 use catalog::source::{Peers, Source, Sources};
 use catalog::{Catalog, Images, Lifecycle, NewImage, Status};
 use fetch::{AddressPolicy, Config, Credentials, Network, Tuning};
+use futures_util::FutureExt as _;
+use hyper::body::Incoming;
+use hyper::server::conn::http1::Builder;
 use store::{Disk, ImageStore, Place};
+use sync::serve::takeover;
 use sync::{Settings, Swarm, serve};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
 use types::{ImageId, Sha512};
 
 const MIB: usize = 1 << 20;
+
+/// Serves as the daemon does, so that bytes go bare.
+async fn answer(listener: TcpListener, router: axum::Router) {
+    loop {
+        let (stream, from) = listener.accept().await.unwrap();
+        let router = router.clone();
+        let answer = move |request: hyper::Request<Incoming>| {
+            let mut request = request.map(axum::body::Body::new);
+            request.extensions_mut().insert(ConnectInfo(from));
+            router.clone().oneshot(request).boxed()
+        };
+        tokio::spawn(async move {
+            let builder = Builder::new();
+            let _ = takeover::serve(stream, &builder, answer, std::future::pending()).await;
+        });
+    }
+}
 
 /// A manager: a disk, a catalog and a sync server.
 struct Host {
@@ -39,7 +64,7 @@ impl Host {
     async fn start_with(mut settings: Settings, peers: &[&Self]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let import = tempfile::tempdir().unwrap();
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         settings.port = Some(address.port());
         let swarm = Swarm::new(settings);
@@ -58,10 +83,7 @@ impl Host {
         let catalog = Catalog::load(store, sources, CancellationToken::new()).unwrap();
         let images = Images::new(swarm.clone(), vec![catalog.clone()], "n1".parse().unwrap());
         let router = serve::router(swarm.clone(), images);
-        let service = router.into_make_service_with_connect_info::<SocketAddr>();
-        let server = tokio::spawn(async move {
-            axum::serve(listener, service).await.unwrap();
-        });
+        let server = tokio::spawn(answer(listener, router));
         Self {
             dir,
             import,
@@ -180,6 +202,56 @@ fn checksum(status: &Status) -> Sha512 {
         Lifecycle::Ready(image) => image.checksum().unwrap(),
         state => panic!("not ready: {state:?}"),
     }
+}
+
+/// The head of an answer, up to its empty line.
+async fn head(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    String::from_utf8(head).unwrap().to_lowercase()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_come_bare_to_who_asks_for_it_and_requests_go_on_behind_them() {
+    let host = Host::start().await;
+    let id = ImageId::new("bare", "u1").unwrap();
+    let bytes: Vec<u8> = (0..2 * MIB).map(|at| (at % 251) as u8).collect();
+    let made = host.make(&id, |file| file.write_all_at(&bytes, 0).unwrap());
+    made.await;
+    let mut stream = TcpStream::connect(host.address).await.unwrap();
+    let path = format!("/v2/images/{}/{}/data", id.name, id.uuid);
+    let ask = |from: usize, upgrade: &str| {
+        let to = from + MIB - 1;
+        format!("GET {path} HTTP/1.1\r\nHost: h\r\nRange: bytes={from}-{to}\r\n{upgrade}\r\n")
+    };
+    let bare = "Connection: upgrade\r\nUpgrade: sync-data\r\n";
+    for (from, upgrade, status) in [(0, bare, "101"), (MIB, bare, "101"), (MIB, "", "206")] {
+        stream
+            .write_all(ask(from, upgrade).as_bytes())
+            .await
+            .unwrap();
+        let head = head(&mut stream).await;
+        assert!(head.starts_with(&format!("http/1.1 {status}")), "{head}");
+        assert!(
+            head.contains(&format!("content-range: bytes {from}-")),
+            "{head}"
+        );
+        let mut got = vec![0; MIB];
+        stream.read_exact(&mut got).await.unwrap();
+        assert!(got == bytes[from..from + MIB], "the bytes from {from}");
+    }
+    // What cannot be sent is refused as ever, and something else is not switched to.
+    let wrong = ask(0, bare).replace("bytes=0-", "bytes=7-");
+    stream.write_all(wrong.as_bytes()).await.unwrap();
+    let refused = head(&mut stream).await;
+    assert!(refused.starts_with("http/1.1 400"), "{refused}");
+    let other = ask(0, "Connection: upgrade\r\nUpgrade: websocket\r\n");
+    let mut stream = TcpStream::connect(host.address).await.unwrap();
+    stream.write_all(other.as_bytes()).await.unwrap();
+    let whole = head(&mut stream).await;
+    assert!(whole.starts_with("http/1.1 206"), "{whole}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

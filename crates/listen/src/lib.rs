@@ -13,6 +13,7 @@ mod bound;
 pub mod calls;
 mod peers;
 mod security;
+pub mod takeover;
 mod unix;
 
 use std::io;
@@ -23,11 +24,12 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{ConnectInfo, Request};
 use client::Address;
+use futures_util::FutureExt as _;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustix::io::Errno;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -273,9 +275,6 @@ impl Listener {
     }
 }
 
-trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Duplex for T {}
-
 enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
@@ -338,7 +337,7 @@ impl Connection {
         // The port is that of the connection alone, and of no use to anybody.
         let from = self.admission.address().map(|ip| SocketAddr::new(ip, 0));
         let (admission, protocol) = (self.admission.clone(), self.protocol);
-        let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
+        let answer = move |request: hyper::Request<Incoming>| {
             // A head of HTTP/1.1 is whole here, and what follows it must keep coming. A stream of gRPC
             // costs its peer nothing before its message is there.
             if protocol == Protocol::Http1 {
@@ -358,58 +357,66 @@ impl Connection {
                 admission.asked();
                 answer
             }
-        });
-        let io = TokioIo::new(stream);
+            .boxed()
+        };
         let expired = async {
             match good_for {
                 Some(left) => tokio::time::sleep(left).await,
                 None => std::future::pending().await,
             }
+            debug!("the certificate of a peer has expired");
         };
-        // Both kinds of connection are led the same way, but have no type in common.
-        macro_rules! lead {
-            ($connection:expr) => {{
-                let connection = $connection;
-                tokio::pin!(connection, expired);
-                let ended = tokio::select! {
-                    ended = connection.as_mut() => ended,
-                    () = self.stop.cancelled() => {
-                        connection.as_mut().graceful_shutdown();
-                        connection.await
-                    }
-                    () = expired => {
-                        debug!("the certificate of a peer has expired");
-                        connection.as_mut().graceful_shutdown();
-                        match tokio::time::timeout(AFTER_EXPIRY, connection).await {
-                            Ok(ended) => ended,
-                            Err(_) => return,
+        let expired = expired.shared();
+        let ends = async {
+            tokio::select! {
+                () = self.stop.cancelled() => {}
+                () = expired.clone() => {}
+            }
+        };
+        let late = async {
+            expired.clone().await;
+            tokio::time::sleep(AFTER_EXPIRY).await;
+        };
+        let served = async {
+            match self.protocol {
+                Protocol::Http1 => {
+                    let hello = if self.probes { PROBE_HELLO } else { HELLO };
+                    let mut builder = http1::Builder::new();
+                    builder
+                        .timer(TokioTimer::new())
+                        .header_read_timeout(hello)
+                        .keep_alive(!self.probes)
+                        .max_headers(HEADERS_MAX)
+                        .max_buf_size(BUFFER_MAX);
+                    takeover::serve(stream, &builder, answer, ends).await
+                }
+                Protocol::Grpc => {
+                    let connection = http2::Builder::new(TokioExecutor::new())
+                        .timer(TokioTimer::new())
+                        .max_header_list_size(HEADER_BYTES_MAX)
+                        .max_concurrent_streams(STREAMS_MAX)
+                        .keep_alive_interval(PING_EVERY)
+                        .keep_alive_timeout(PING_ANSWER)
+                        .serve_connection(TokioIo::new(stream), service_fn(answer));
+                    tokio::pin!(connection);
+                    let ended = tokio::select! {
+                        ended = connection.as_mut() => ended,
+                        () = ends => {
+                            connection.as_mut().graceful_shutdown();
+                            connection.await
                         }
-                    }
-                };
+                    };
+                    ended.map_err(io::Error::other)
+                }
+            }
+        };
+        tokio::select! {
+            ended = served => {
                 if let Err(error) = ended {
                     debug!(%error, "a connection broke off");
                 }
-            }};
-        }
-        match self.protocol {
-            Protocol::Http1 => lead!(
-                http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(if self.probes { PROBE_HELLO } else { HELLO })
-                    .keep_alive(!self.probes)
-                    .max_headers(HEADERS_MAX)
-                    .max_buf_size(BUFFER_MAX)
-                    .serve_connection(io, service)
-            ),
-            Protocol::Grpc => lead!(
-                http2::Builder::new(TokioExecutor::new())
-                    .timer(TokioTimer::new())
-                    .max_header_list_size(HEADER_BYTES_MAX)
-                    .max_concurrent_streams(STREAMS_MAX)
-                    .keep_alive_interval(PING_EVERY)
-                    .keep_alive_timeout(PING_ANSWER)
-                    .serve_connection(io, service)
-            ),
+            }
+            () = late => {}
         }
     }
 }

@@ -15,7 +15,8 @@ use tokio_rustls::TlsAcceptor;
 use trust::held::{H2, HTTP1, Proof};
 use trust::{Caller, Held, LonghornTls};
 
-use crate::{Duplex, PREFACE, Protocol, says_hello};
+use crate::takeover::Socket;
+use crate::{PREFACE, Protocol, says_hello};
 
 /// The first byte of TLS: a record of a handshake (RFC 8446, section 5.1).
 const HANDSHAKE: u8 = 22;
@@ -67,7 +68,7 @@ impl Security {
 
 /// A connection, and who made it.
 pub(crate) struct Known {
-    pub(crate) stream: Box<dyn Duplex>,
+    pub(crate) stream: Box<dyn Socket>,
     pub(crate) caller: Caller,
     /// How long what the caller has proven is good; `None`: for ever.
     pub(crate) good_for: Option<Duration>,
@@ -119,7 +120,7 @@ pub(crate) async fn meet(
         None if security.longhorn.is_some() => Caller::Longhorn,
         None => Caller::Anybody,
     };
-    let stream: Box<dyn Duplex> = match protocol {
+    let stream: Box<dyn Socket> = match protocol {
         Protocol::Http1 => Box::new(stream),
         Protocol::Grpc => Box::new(Begun::read(stream).await?),
     };
@@ -270,6 +271,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Begun<S> {
         Poll::Ready(Ok(()))
     }
 }
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Socket for Begun<S> {}
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Begun<S> {
     fn poll_write(

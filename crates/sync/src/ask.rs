@@ -6,31 +6,30 @@
 
 use std::io;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use http_body_util::Empty;
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::{CONTENT_LENGTH, CONTENT_RANGE, ETAG, HOST, HeaderMap, IF_MATCH, RANGE};
-use hyper::{Method, Request, Response};
-use hyper_util::rt::TokioIo;
+use hyper::header::{
+    CONNECTION, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HOST, HeaderMap, IF_MATCH, RANGE, UPGRADE,
+};
+use hyper::{Method, Request, Response, StatusCode};
 use tokio::time::timeout;
 use types::ImageId;
 
 use super::Error;
 use super::address::PeerAddress;
-use super::answer::{Answer, reason};
+use super::answer::{Answer, Bare, Framed, reason};
 use super::bits::Bits;
 use super::connect::{Connect, Patience};
+use super::connection::Connection;
 use super::manifest::{ManifestReader, manifest_length};
 use super::protocol::{self, Geometry, Part, Refusal, Seal};
 use chunks::Manifest;
 
 /// Connections to a peer that are kept for the next request.
 const KEPT_MAX: usize = 4;
-/// What hyper may read ahead on a connection.
-const READ_AHEAD: usize = 128 << 10;
 
 /// A peer that is asked for one image.
 #[derive(Debug)]
@@ -39,7 +38,7 @@ pub struct Asked<C: Connect> {
     id: ImageId,
     connector: C,
     asking: Asking,
-    kept: Mutex<Vec<SendRequest<Empty<Bytes>>>>,
+    kept: Mutex<Vec<Connection<C::Stream>>>,
 }
 
 /// How peers are asked.
@@ -83,7 +82,7 @@ impl<C: Connect> Asked<C> {
     /// Asks for the manifest. `size`: of the image, when it is known.
     pub async fn manifest(&self, chunk: u32) -> Result<(Manifest, Told), Error> {
         let request = self.request(Method::GET, Part::Manifest, "");
-        let (response, sender) = self.send(request).await?;
+        let (response, connection) = self.send(request).await?;
         let told = self.told(response.headers())?;
         if told.geometry.chunk != chunk {
             return Err(self.other_image(format!(
@@ -92,7 +91,7 @@ impl<C: Connect> Asked<C> {
             )));
         }
         let length = manifest_length(told.geometry);
-        let mut answer = self.answer(response, sender, length)?;
+        let mut answer = self.framed(response, connection, length)?;
         let mut reader = ManifestReader::new(told.geometry);
         while let Some(bytes) = answer.some().await? {
             reader.push(&bytes).map_err(|wrong| self.broken(wrong))?;
@@ -101,7 +100,7 @@ impl<C: Connect> Asked<C> {
         if seal != told.seal {
             return Err(self.broken("its entity tag is not the seal of its manifest"));
         }
-        self.keep(answer);
+        self.keep_framed(answer);
         Ok((manifest, told))
     }
 
@@ -116,17 +115,17 @@ impl<C: Connect> Asked<C> {
     pub async fn have(&self, geometry: Geometry, seal: Seal) -> Result<(Bits, Told), Error> {
         let mut request = self.request(Method::GET, Part::Have, "");
         set(&mut request, IF_MATCH.as_str(), &seal.etag());
-        let (response, sender) = self.send(request).await?;
+        let (response, connection) = self.send(request).await?;
         let told = self.same(response.headers(), geometry, seal)?;
         let length = u64::from(geometry.count().div_ceil(8));
-        let mut answer = self.answer(response, sender, length)?;
+        let mut answer = self.framed(response, connection, length)?;
         let mut bytes = Vec::new();
         while let Some(piece) = answer.some().await? {
             bytes.extend_from_slice(&piece);
         }
         let have = Bits::from_bytes(geometry.count(), &bytes)
             .ok_or_else(|| self.broken("it has chunks that the image does not have"))?;
-        self.keep(answer);
+        self.keep_framed(answer);
         Ok((have, told))
     }
 
@@ -136,7 +135,7 @@ impl<C: Connect> Asked<C> {
         geometry: Geometry,
         seal: Seal,
         chunks: &Range<u32>,
-    ) -> Result<(Answer, Told), Error> {
+    ) -> Result<(Answer<C::Stream>, Told), Error> {
         let bytes = geometry.bytes(chunks);
         let mut request = self.request(Method::GET, Part::Data, "");
         set(&mut request, IF_MATCH.as_str(), &seal.etag());
@@ -145,15 +144,22 @@ impl<C: Connect> Asked<C> {
             RANGE.as_str(),
             &protocol::range_header(&bytes),
         );
-        let (response, sender) = self.send(request).await?;
+        set(&mut request, CONNECTION.as_str(), "upgrade");
+        set(&mut request, UPGRADE.as_str(), protocol::BARE);
+        let (response, connection) = self.send(request).await?;
         let told = self.same(response.headers(), geometry, seal)?;
         let expected = protocol::content_range(&bytes, geometry.size);
-        if response.status() != 206 || text(response.headers(), CONTENT_RANGE.as_str()) != expected
-        {
+        if text(response.headers(), CONTENT_RANGE.as_str()) != expected {
             return Err(self.broken("it sends a different range than requested"));
         }
         let length = bytes.end - bytes.start;
-        let answer = self.answer(response, sender, length)?;
+        let answer = match response.status() {
+            StatusCode::PARTIAL_CONTENT => {
+                Answer::Framed(self.framed(response, connection, length)?)
+            }
+            StatusCode::SWITCHING_PROTOCOLS => Answer::Bare(self.bare(connection, length).await?),
+            status => return Err(self.broken(format!("it answers {status} to a range"))),
+        };
         Ok((answer, told))
     }
 
@@ -191,63 +197,45 @@ impl<C: Connect> Asked<C> {
     async fn send(
         &self,
         request: Request<Empty<Bytes>>,
-    ) -> Result<(Response<Incoming>, SendRequest<Empty<Bytes>>), Error> {
+    ) -> Result<(Response<Incoming>, Connection<C::Stream>), Error> {
         // A kept connection may have been closed by the peer meanwhile: then a new one is made.
-        let kept = self
-            .kept
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop();
-        if let Some(mut sender) = kept
-            && sender.ready().await.is_ok()
+        let kept = self.kept().pop();
+        if let Some(mut connection) = kept
+            && connection.is_open().await
         {
-            match self.exchange(&mut sender, request.clone()).await {
-                Ok(response) => return Ok((self.accept(response).await?, sender)),
+            match self.exchange(&mut connection, request.clone()).await {
+                Ok(response) => return Ok((self.accept(response).await?, connection)),
                 Err(Error::Cut { .. }) => {}
                 Err(error) => return Err(error),
             }
         }
-        let mut sender = self.connect().await?;
-        let response = self.exchange(&mut sender, request).await?;
-        Ok((self.accept(response).await?, sender))
+        let mut connection = self.connect().await?;
+        let response = self.exchange(&mut connection, request).await?;
+        Ok((self.accept(response).await?, connection))
     }
 
-    async fn connect(&self) -> Result<SendRequest<Empty<Bytes>>, Error> {
-        let peer = || self.address.clone();
+    async fn connect(&self) -> Result<Connection<C::Stream>, Error> {
         let connecting = self.connector.connect(&self.address);
         let stream = timeout(self.asking.patience.connect, connecting)
             .await
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
             .map_err(|source| {
-                let peer = peer();
+                let peer = self.address.clone();
                 Error::Connect { peer, source }
             })?;
-        let shaking = http1::Builder::new()
-            .max_buf_size(READ_AHEAD)
-            .handshake(TokioIo::new(stream));
-        let (sender, connection) = shaking.await.map_err(|source| {
-            let peer = peer();
-            Error::Cut { peer, source }
-        })?;
-        // It ends when the sender is dropped and the last answer was read or given up.
-        tokio::spawn(connection);
-        Ok(sender)
+        let connection = Connection::new(stream).await;
+        connection.map_err(|source| self.cut(source))
     }
 
     async fn exchange(
         &self,
-        sender: &mut SendRequest<Empty<Bytes>>,
+        connection: &mut Connection<C::Stream>,
         request: Request<Empty<Bytes>>,
     ) -> Result<Response<Incoming>, Error> {
-        let answer = timeout(self.asking.patience.stall, sender.send_request(request)).await;
-        let peer = self.address.clone();
-        match answer {
-            Err(_) => Err(Error::Stalled {
-                peer,
-                after: self.asking.patience.stall,
-            }),
-            Ok(Err(source)) => Err(Error::Cut { peer, source }),
-            Ok(Ok(response)) => Ok(response),
+        let stall = self.asking.patience.stall;
+        match timeout(stall, connection.exchange(request)).await {
+            Err(_) => Err(self.stalled()),
+            Ok(answer) => answer.map_err(|source| self.cut(source)),
         }
     }
 
@@ -275,7 +263,7 @@ impl<C: Connect> Asked<C> {
                 ours: protocol::VERSION,
             });
         }
-        if response.status().is_success() {
+        if response.status().is_success() || response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(response);
         }
         let status = response.status();
@@ -331,12 +319,12 @@ impl<C: Connect> Asked<C> {
     }
 
     /// The body of an answer that must have `length` bytes.
-    fn answer(
+    fn framed(
         &self,
         response: Response<Incoming>,
-        sender: SendRequest<Empty<Bytes>>,
+        connection: Connection<C::Stream>,
         length: u64,
-    ) -> Result<Answer, Error> {
+    ) -> Result<Framed<C::Stream>, Error> {
         let claimed = text(response.headers(), CONTENT_LENGTH.as_str());
         if claimed.parse() != Ok(length) {
             return Err(self.broken(format!(
@@ -344,24 +332,76 @@ impl<C: Connect> Asked<C> {
                 claimed.chars().take(20).collect::<String>()
             )));
         }
-        Ok(Answer {
+        Ok(Framed {
             peer: self.address.clone(),
             body: response.into_body(),
             left: length,
             pending: Bytes::new(),
-            sender: Some(sender),
+            connection,
+            patience: self.asking.patience,
+        })
+    }
+
+    /// The `length` bytes that follow an answer of 101.
+    async fn bare(
+        &self,
+        connection: Connection<C::Stream>,
+        length: u64,
+    ) -> Result<Bare<C::Stream>, Error> {
+        let stream = timeout(self.asking.patience.stall, connection.into_stream()).await;
+        let (stream, pending) = stream
+            .map_err(|_| self.stalled())?
+            .map_err(|source| self.cut(source))?;
+        Ok(Bare {
+            peer: self.address.clone(),
+            stream,
+            left: length,
+            pending,
             patience: self.asking.patience,
         })
     }
 
     /// Keeps the connection of an answer that was read to its end.
-    pub fn keep(&self, mut answer: Answer) {
-        if answer.left > 0 {
-            return;
+    pub async fn keep(&self, answer: Answer<C::Stream>) {
+        match answer {
+            Answer::Framed(answer) => self.keep_framed(answer),
+            Answer::Bare(answer) => {
+                if answer.left == 0
+                    && answer.pending.is_empty()
+                    && let Ok(connection) = Connection::new(answer.stream).await
+                {
+                    self.keep_connection(connection);
+                }
+            }
         }
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if let (Some(sender), true) = (answer.sender.take(), kept.len() < KEPT_MAX) {
-            kept.push(sender);
+    }
+
+    fn keep_framed(&self, answer: Framed<C::Stream>) {
+        if answer.left == 0 {
+            self.keep_connection(answer.connection);
+        }
+    }
+
+    fn keep_connection(&self, connection: Connection<C::Stream>) {
+        let mut kept = self.kept();
+        if kept.len() < KEPT_MAX {
+            kept.push(connection);
+        }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Vec<Connection<C::Stream>>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn cut(&self, source: io::Error) -> Error {
+        let peer = self.address.clone();
+        Error::Cut { peer, source }
+    }
+
+    fn stalled(&self) -> Error {
+        Error::Stalled {
+            peer: self.address.clone(),
+            after: self.asking.patience.stall,
         }
     }
 

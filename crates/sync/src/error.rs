@@ -21,7 +21,7 @@ pub enum Error {
     Cut {
         peer: PeerAddress,
         #[source]
-        source: hyper::Error,
+        source: std::io::Error,
     },
     /// Nothing came for too long.
     #[error("peer {peer} sent no data for {} s", after.as_secs_f32())]

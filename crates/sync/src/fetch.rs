@@ -72,7 +72,7 @@ impl<C: Connect, P: Part> Fetch<C, P> {
                 let _ = messages.send(message).await;
             }));
         }
-        self.asked.keep(answer);
+        self.asked.keep(answer).await;
         Ok(())
     }
 }

@@ -23,6 +23,7 @@ pub mod ask;
 pub mod bits;
 pub mod buffers;
 pub mod connect;
+mod connection;
 mod error;
 mod fetch;
 pub mod files;

@@ -1,6 +1,7 @@
 //! What a server of images needs from whatever keeps them.
 
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
@@ -33,6 +34,12 @@ pub trait Offer: fmt::Debug + Send + Sync + 'static {
 
     /// Bytes of the image, exactly as long as asked; of chunks that can be sent.
     fn read(&self, offset: u64, length: usize) -> BoxFuture<'_, io::Result<Bytes>>;
+
+    /// The file that has these bytes at the same place, where the kernel has all of them in memory: they can go to a
+    /// connection from there.
+    fn in_memory(&self, _offset: u64, _length: usize) -> Option<&File> {
+        None
+    }
 
     /// Whether a chunk's bytes still are what the manifest says. If they are not, whoever keeps the
     /// image is told.

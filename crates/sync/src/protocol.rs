@@ -27,6 +27,9 @@ pub const CHUNK_SIZE: &str = "sync-chunk-size";
 pub const IMAGE_SIZE: &str = "sync-image-size";
 /// Answer to an error: which, in one word of [`Refusal`].
 pub const ERROR: &str = "sync-error";
+/// Request of data, and answer of 101 to it: after the head the connection carries the bytes of the range and
+/// nothing else, and then HTTP/1.1 again (`Upgrade`, RFC 9110, section 7.8).
+pub const BARE: &str = "sync-data";
 /// Most addresses in one answer.
 pub const PEERS_MAX: usize = 16;
 /// Chunks are at least and at most so large, whatever a peer says.

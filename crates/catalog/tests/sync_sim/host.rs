@@ -9,12 +9,13 @@ use axum::Router;
 use axum::extract::{ConnectInfo, Request};
 use catalog::Lifecycle;
 use catalog::lifecycle::{Event, Failure, Progress};
+use futures_util::FutureExt as _;
 use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
 use store::SealedImage;
 use store::sidecar::{AskedFor, Seal as Sealing, Sidecar, Stamp};
 use sync::offer::{Library, Offer};
 use sync::planner::Tuning;
+use sync::serve::takeover;
 use sync::{Patience, PeerAddress, Receiver, Settings, Swarm, Wanted, serve};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -301,18 +302,16 @@ async fn answer(listener: turmoil::net::TcpListener, sockets: Arc<Sockets>, rout
     while let Ok((stream, from)) = listener.accept().await {
         let (stream, router) = (sockets.keep(stream), router.clone());
         let from: IpAddr = from.ip();
-        let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
+        let answer = move |request: hyper::Request<Incoming>| {
             let mut request: Request = request.map(axum::body::Body::new);
             let info = ConnectInfo(SocketAddr::new(from, 0));
             request.extensions_mut().insert(info);
-            router.clone().oneshot(request)
-        });
+            router.clone().oneshot(request).boxed()
+        };
         tokio::spawn(async move {
-            let io = TokioIo::new(stream);
+            let builder = hyper::server::conn::http1::Builder::new();
             // Who breaks off is part of the play.
-            let _ = hyper::server::conn::http1::Builder::new()
-                .serve_connection(io, service)
-                .await;
+            let _ = takeover::serve(stream, &builder, answer, std::future::pending()).await;
         });
     }
 }

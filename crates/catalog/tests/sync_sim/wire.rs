@@ -114,6 +114,8 @@ impl AsyncWrite for Socket {
     }
 }
 
+impl sync::serve::takeover::Socket for Socket {}
+
 /// How a host connects.
 #[derive(Debug, Clone)]
 pub(crate) struct Wire(pub Arc<Sockets>);

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, FromRequestParts, Path};
 use axum::http::header::{
-    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, IF_MATCH, RETRY_AFTER,
+    ACCEPT_RANGES, CONNECTION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap,
+    HeaderName, IF_MATCH, RETRY_AFTER, UPGRADE,
 };
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Response};
@@ -91,9 +92,23 @@ fn negotiated(theirs: &str) -> Result<u32, Refused> {
 impl Asked {
     /// An answer with everything that its head tells of the image, and of who else wants it.
     pub(super) fn answer(&self, status: u16, length: u64, body: Body) -> Response<Body> {
+        let mut answer = self.head(status, body);
+        insert(&mut answer, CONTENT_LENGTH, &length.to_string());
+        answer
+    }
+
+    /// An answer that is followed by the bare bytes of a range (RFC 9110, section 15.2.2).
+    pub(super) fn switch(&self, range: &str) -> Response<Body> {
+        let mut answer = self.head(101, Body::empty());
+        insert(&mut answer, CONNECTION, "upgrade");
+        insert(&mut answer, UPGRADE, protocol::BARE);
+        insert(&mut answer, CONTENT_RANGE, range);
+        answer
+    }
+
+    fn head(&self, status: u16, body: Body) -> Response<Body> {
         let geometry = self.offer.geometry();
         let mut answer = plain(status, self.version, body);
-        insert(&mut answer, CONTENT_LENGTH, &length.to_string());
         insert(&mut answer, CONTENT_TYPE, "application/octet-stream");
         insert(&mut answer, ETAG, &self.offer.seal().etag());
         insert(&mut answer, ACCEPT_RANGES, "bytes");

@@ -8,13 +8,17 @@ mod send;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{RawQuery, State};
-use axum::http::header::{CONTENT_RANGE, HeaderMap, RANGE};
+use axum::extract::{Extension, RawQuery, State};
+use axum::http::header::{CONTENT_RANGE, HeaderMap, RANGE, UPGRADE};
 use axum::http::{Method, Response};
 use axum::routing::{get, post};
 
+/// How connections are served, so that bytes can go to them bare.
+pub use listen::takeover;
+
 use self::asked::{Asked, Refused};
 use self::send::Kind;
+use self::takeover::Takeover;
 use super::bits::Bits;
 use super::manifest::manifest_length;
 use super::offer::Library;
@@ -61,6 +65,7 @@ async fn data<L: Library>(
     State(server): State<Server<L>>,
     method: Method,
     headers: HeaderMap,
+    takeover: Option<Extension<Takeover>>,
     asked: Asked,
 ) -> Answered {
     let geometry = asked.offer.geometry();
@@ -84,6 +89,12 @@ async fn data<L: Library>(
     }
     let length = bytes.end - bytes.start;
     let range = protocol::content_range(&bytes, geometry.size);
+    let bare = asked::text(&headers, &UPGRADE) == protocol::BARE;
+    if bare && let Some(Extension(takeover)) = takeover.filter(|_| method == Method::GET) {
+        let sending = server.sending(&asked, Kind::Data)?;
+        takeover.leave(move |socket| Box::pin(sending.bare(bytes, socket)));
+        return Ok(asked.switch(&range));
+    }
     let body = server.body(&asked, &method, bytes, Kind::Data)?;
     let mut answer = asked.answer(status, length, body);
     if status == 206 {
