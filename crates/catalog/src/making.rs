@@ -178,7 +178,15 @@ impl Catalog {
                     Found::Unsealed(..) | Found::Unusable(..) | Found::Upload(..) => None,
                 };
                 let asked = || task.board.look(|s| (s.size, s.expected));
-                let read = catalog.look_again(&task, found).await.and_then(|image| {
+                let mut read = catalog.look_again(&task, found, asked().1.is_none()).await;
+                // Somebody has named a sum while it was read without one.
+                if let (Ok(image), (_, Some(_))) = (&read, asked())
+                    && image.checksum().is_err()
+                {
+                    let found = Found::Unsealed(image.id().clone(), None);
+                    read = catalog.look_again(&task, found, false).await;
+                }
+                let read = read.and_then(|image| {
                     let (size, expected) = asked();
                     fits(&image, size, expected).map(|()| image)
                 });
@@ -217,7 +225,13 @@ impl Catalog {
         }
     }
 
-    pub(super) async fn look_again(&self, entry: &Entry, found: Found) -> Result<SealedImage> {
+    /// `checksum_later`: as in [`Asked`].
+    pub(super) async fn look_again(
+        &self,
+        entry: &Entry,
+        found: Found,
+        checksum_later: bool,
+    ) -> Result<SealedImage> {
         let cancel = entry.cancel();
         let waiting = async {
             (
@@ -233,7 +247,11 @@ impl Catalog {
         let look = move || match found {
             Found::Modified(image) | Found::Ready(image) => store.verify(&image, &reading),
             Found::Unsealed(id, _) => {
-                store.adopt(&id, &Asked::default(), Reading::silent(&reading))
+                let asked = Asked {
+                    checksum_later,
+                    ..Asked::default()
+                };
+                store.adopt(&id, &asked, Reading::silent(&reading))
             }
             Found::Unusable(_, error) => Err(error),
             // Called off while its bytes were coming: who brings them begins anew.

@@ -336,7 +336,8 @@ impl Catalog {
             Found::Ready(image) => Ok(*image),
             // Longhorn asks for an image of the disk's: an upload is none yet.
             Found::Upload(..) => return Ok(None),
-            found => self.look_again(entry, found).await,
+            // Longhorn's control plane takes an image for ready when it has its sum.
+            found => self.look_again(entry, found, false).await,
         };
         let read = read.and_then(|image| fits(&image, new.size, new.expected).map(|()| image));
         match read {

@@ -217,7 +217,9 @@ async fn head(stream: &mut TcpStream) -> String {
 async fn bytes_come_bare_to_who_asks_for_it_and_requests_go_on_behind_them() {
     let host = Host::start().await;
     let id = ImageId::new("bare", "u1").unwrap();
-    let bytes: Vec<u8> = (0..2 * MIB).map(|at| (at % 251) as u8).collect();
+    let bytes: Vec<u8> = (0..2 * MIB)
+        .map(|at| u8::try_from(at % 251).unwrap())
+        .collect();
     let made = host.make(&id, |file| file.write_all_at(&bytes, 0).unwrap());
     made.await;
     let mut stream = TcpStream::connect(host.address).await.unwrap();

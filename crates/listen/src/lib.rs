@@ -41,6 +41,7 @@ pub use self::peers::Peer;
 use self::peers::{Admission, Peers, Room};
 pub use self::security::Security;
 use self::security::{Known, meet, meet_local};
+use self::takeover::Answering;
 
 /// The time a peer has to say what it wants: the preface of HTTP/2, or the headers of a request.
 const HELLO: Duration = Duration::from_secs(10);
@@ -377,39 +378,7 @@ impl Connection {
             expired.clone().await;
             tokio::time::sleep(AFTER_EXPIRY).await;
         };
-        let served = async {
-            match self.protocol {
-                Protocol::Http1 => {
-                    let hello = if self.probes { PROBE_HELLO } else { HELLO };
-                    let mut builder = http1::Builder::new();
-                    builder
-                        .timer(TokioTimer::new())
-                        .header_read_timeout(hello)
-                        .keep_alive(!self.probes)
-                        .max_headers(HEADERS_MAX)
-                        .max_buf_size(BUFFER_MAX);
-                    takeover::serve(stream, &builder, answer, ends).await
-                }
-                Protocol::Grpc => {
-                    let connection = http2::Builder::new(TokioExecutor::new())
-                        .timer(TokioTimer::new())
-                        .max_header_list_size(HEADER_BYTES_MAX)
-                        .max_concurrent_streams(STREAMS_MAX)
-                        .keep_alive_interval(PING_EVERY)
-                        .keep_alive_timeout(PING_ANSWER)
-                        .serve_connection(TokioIo::new(stream), service_fn(answer));
-                    tokio::pin!(connection);
-                    let ended = tokio::select! {
-                        ended = connection.as_mut() => ended,
-                        () = ends => {
-                            connection.as_mut().graceful_shutdown();
-                            connection.await
-                        }
-                    };
-                    ended.map_err(io::Error::other)
-                }
-            }
-        };
+        let served = lead(stream, protocol, self.probes, answer, ends);
         tokio::select! {
             ended = served => {
                 if let Err(error) = ended {
@@ -419,6 +388,42 @@ impl Connection {
             () = late => {}
         }
     }
+}
+
+/// Answers the requests of a connection until its peer closes it, or `ends` is ready and what is under way has ended.
+async fn lead(
+    stream: Box<dyn takeover::Socket>,
+    protocol: Protocol,
+    probes: bool,
+    answer: impl Fn(hyper::Request<Incoming>) -> Answering + Clone + Unpin + Send + 'static,
+    ends: impl Future<Output = ()>,
+) -> io::Result<()> {
+    if protocol == Protocol::Http1 {
+        let mut builder = http1::Builder::new();
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(if probes { PROBE_HELLO } else { HELLO })
+            .keep_alive(!probes)
+            .max_headers(HEADERS_MAX)
+            .max_buf_size(BUFFER_MAX);
+        return takeover::serve(stream, &builder, answer, ends).await;
+    }
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_header_list_size(HEADER_BYTES_MAX)
+        .max_concurrent_streams(STREAMS_MAX)
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_ANSWER)
+        .serve_connection(TokioIo::new(stream), service_fn(answer));
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = ends => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    ended.map_err(io::Error::other)
 }
 
 /// Waits until the preface of HTTP/2 is there, or something that is certainly none of it: hyper alone

@@ -68,16 +68,15 @@ impl std::fmt::Debug for Takeover {
     }
 }
 
+/// An answer on its way.
+pub type Answering = BoxFuture<'static, Result<Response<axum::body::Body>, Infallible>>;
+
 /// Serves the requests of a connection, and what their handlers take it for, until the peer closes it, or `stop`
 /// is ready: then what is under way ends first. `answer` is given each request with its [`Takeover`] in it.
 pub async fn serve(
     mut stream: impl Socket + 'static,
     builder: &Builder,
-    answer: impl Fn(
-        Request<Incoming>,
-    ) -> BoxFuture<'static, Result<Response<axum::body::Body>, Infallible>>
-    + Clone
-    + Unpin,
+    answer: impl Fn(Request<Incoming>) -> Answering + Clone + Unpin,
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let mut stop = std::pin::pin!(stop);

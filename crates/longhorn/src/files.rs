@@ -15,7 +15,7 @@ use super::memory::Memory;
 use super::reach::Transfers;
 use crate::Registration;
 use crate::error::{Error, Result};
-use catalog::{Catalog, Reading, SendGuard, Status};
+use catalog::{Catalog, Lifecycle, Reading, SendGuard, Status};
 use store::{Disk, Place};
 use volume::Volumes;
 
@@ -99,12 +99,15 @@ impl Files {
     /// What there is to say of an image.
     pub fn info(&self, catalog: &Catalog, status: &Status) -> FileInfo {
         let asked = self.memory.of(status);
-        let disk_uuid = asked.and_then(|asked| asked.disk_uuid);
-        FileInfo::new(
-            status,
-            disk_uuid.as_ref(),
-            &self.path_in(catalog, &status.id),
-        )
+        let disk_uuid = asked.as_ref().and_then(|asked| asked.disk_uuid.as_ref());
+        let info = FileInfo::new(status, disk_uuid, &self.path_in(catalog, &status.id));
+        match &status.state {
+            // The control plane expects a sum of each image that is ready.
+            Lifecycle::Ready(image) if asked.is_some() && image.checksum().is_err() => {
+                info.still_summed()
+            }
+            _ => info,
+        }
     }
 
     fn catalog(&self, place: Place) -> Option<&Catalog> {

@@ -6,6 +6,7 @@ use proto::bimrpc as pb;
 use serde::{Deserialize, Serialize};
 use types::DiskUuid;
 
+use catalog::lifecycle::Progress;
 use catalog::{Lifecycle, Status};
 
 /// A file of the sync server, in Longhorn's keys and their order.
@@ -85,6 +86,17 @@ impl FileInfo {
             Lifecycle::Unknown(why) => info.message.clone_from(why),
         }
         info
+    }
+
+    /// The same of a ready image whose SHA-512 is being computed: to Longhorn's manager that is a part of making it.
+    #[must_use]
+    pub fn still_summed(self) -> Self {
+        let in_progress = Lifecycle::InProgress(Progress::default());
+        Self {
+            state: in_progress.name().to_owned(),
+            progress: 99,
+            ..self
+        }
     }
 
     /// The same as gRPC says it; the name is not part of a file.

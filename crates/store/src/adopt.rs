@@ -46,6 +46,9 @@ pub struct Asked {
     pub size: Option<u64>,
     /// The format it was said to have.
     pub format: Option<Format>,
+    /// Whether its SHA-512 may be left for [`prove`](super::prove): where neither the caller nor a sidecar names one,
+    /// it would vouch for nothing.
+    pub checksum_later: bool,
 }
 
 impl ImageStore {
@@ -208,8 +211,8 @@ impl ImageStore {
                 .and_then(|told| told.expected_checksum.parse().ok())
         });
         // Whoever names a sum waits for it.
-        let manifest =
-            manifest.filter(|manifest| expected.is_none() || manifest.checksum.is_some());
+        let later = asked.checksum_later && expected.is_none() && sum.is_none();
+        let manifest = manifest.filter(|manifest| later || manifest.checksum.is_some());
         let seal = told.as_ref().and_then(|told| told.seal.clone());
         let sealed = seal.as_ref().is_some_and(|seal| seal.stamp == stamp);
         let hashed = manifest.is_none();
@@ -224,6 +227,7 @@ impl ImageStore {
                 }
                 manifest
             }
+            None if later => hash::digest_file(&file, &at.backing, reading)?,
             None => hash::hash_file(&file, &at.backing, reading)?,
         };
         let actual = manifest.checksum;

@@ -44,8 +44,9 @@ impl Manager {
         })
     }
 
-    /// Waits until an image is ready or failed.
-    fn settled_image(&self, name: &str) -> Result<pb::BackingImage, Status> {
+    /// Waits until an image is ready or failed: its checksum may follow.
+    #[track_caller]
+    pub fn settled_image(&self, name: &str) -> Result<pb::BackingImage, Status> {
         let request = pb::GetBackingImageRequest {
             name: name.into(),
             uuid: String::new(),

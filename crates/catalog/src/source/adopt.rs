@@ -19,6 +19,7 @@ impl Job {
                 expected: job.expected,
                 size: job.size,
                 format: job.format,
+                checksum_later: false,
             };
             let reading = Reading {
                 cancel: &job.ends(),

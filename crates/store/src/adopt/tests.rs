@@ -137,6 +137,7 @@ fn what_longhorn_left_is_read_once_and_moved() {
             expected: Some(Sha512::of(&bytes())),
             size: Some(3 << 20),
             format: None,
+            ..Asked::default()
         };
         let image = fixture.take_over(&asked).unwrap();
         let told = sidecar.is_some();
@@ -306,6 +307,52 @@ fn a_file_that_is_being_made_is_not_taken() {
         Err(Error::WorkFileBusy(_))
     ));
     drop(ingest);
+}
+
+/// Where nobody names a sum it is left for later, and found in the end; where anybody does, the bytes must have it.
+#[test]
+fn a_file_that_nobody_vouches_for_is_adopted_without_a_sum() {
+    let fixture = fixture();
+    let paths = fixture.images.paths(&fixture.id);
+    durable::create_dir(&paths.dir).unwrap();
+    fs::write(&paths.backing, bytes()).unwrap();
+    let reading = Reading::silent(&fixture.cancel);
+    let adopt = |expected, checksum_later| {
+        let asked = Asked {
+            expected,
+            checksum_later,
+            ..Asked::default()
+        };
+        fixture.images.adopt(&fixture.id, &asked, reading)
+    };
+    let later = adopt(None, true).unwrap();
+    assert_eq!(later.summed().unwrap(), None);
+    let [Found::Ready(found)] = &fixture.images.load().unwrap()[..] else {
+        panic!()
+    };
+    assert_eq!(found.summed().unwrap(), None, "as it is on the disk");
+    let sum = fixture.images.prove(&later, reading).unwrap();
+    let proven = fixture.images.proven(&later, sum).unwrap();
+    assert_eq!(proven.checksum().unwrap(), sum);
+
+    fs::remove_file(&paths.sidecar).unwrap();
+    fs::remove_file(&paths.chunks).unwrap();
+    adopt(None, true).unwrap();
+    let named = adopt(Some(sum), true).unwrap();
+    assert_eq!(
+        named.checksum().unwrap(),
+        sum,
+        "of what had been left for later"
+    );
+    fs::remove_file(&paths.sidecar).unwrap();
+    fs::remove_file(&paths.chunks).unwrap();
+    let other = Sha512::of(b"other");
+    assert!(matches!(
+        adopt(Some(other), true),
+        Err(Error::Checksum { .. })
+    ));
+    adopt(None, true).unwrap();
+    assert_eq!(adopt(None, false).unwrap().checksum().unwrap(), sum);
 }
 
 /// Row 48: the file has its new name, and what is known of it is not written yet.
