@@ -8,7 +8,7 @@ use e2e::process::processor;
 use crate::report::{Budget, Report, Runs};
 
 /// What one run took.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Cost {
     /// From the request to the end.
     pub(crate) seconds: f64,

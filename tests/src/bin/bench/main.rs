@@ -40,7 +40,7 @@ use report::Report;
 
 type Case = (&'static str, fn(&mut Report));
 
-const CASES: [Case; 33] = [
+const CASES: [Case; 34] = [
     ("volume-xfs", volume::on_xfs),
     ("volume-ext4", volume::on_ext4),
     ("pull", ingest::pull),
@@ -49,6 +49,7 @@ const CASES: [Case; 33] = [
     ("adopt", adopt::adopt),
     ("download", download::run),
     ("upload", transfer::upload),
+    ("upload-pieces", transfer::upload_pieces),
     ("ssync", transfer::ssync),
     ("io", io::steady),
     ("first-touch", io::first_touch),
@@ -77,11 +78,12 @@ const CASES: [Case; 33] = [
 ];
 
 /// Those that are run once more beside a busy loop on one of the processors.
-const LOADED: [&str; 6] = [
+const LOADED: [&str; 7] = [
     "pull",
     "adopt",
     "download",
     "upload",
+    "upload-pieces",
     "peer-copy",
     "backup-directory",
 ];

@@ -82,6 +82,34 @@ pub(crate) fn upload(report: &mut Report) {
     );
 }
 
+/// A file sent by our own command line, which does not ask for a SHA-512.
+pub(crate) fn upload_pieces(report: &mut Report) {
+    let sandbox = Sandbox::new("bench-upload-pieces");
+    let disk = Disk::new(&sandbox, "disk", FileSystem::Xfs, 12 << 30);
+    init_disk(disk.dir());
+    let image = sandbox.path("image");
+    make_noise(&image);
+    let manager = Manager::start(&sandbox, &Options::new(disk.dir()));
+    let file = image.display().to_string();
+    let ours = || {
+        let mut sent = Cost::default();
+        let received = Cost::of_processes(&[&manager.process], || {
+            sent = Cost::of_commands(|| {
+                let output = manager.cli("backing-image", &["upload", &file, "--name", "up"]);
+                assert!(output.status.success(), "{output:?}");
+            });
+        });
+        // Its sum is left for later: it must not be computed under the next run.
+        manager.delete_image("up").unwrap();
+        Cost {
+            seconds: received.seconds,
+            processor: received.processor + sent.processor,
+        }
+    };
+    let runs = Transfers::interleaved(RUNS, ours, || copy(&image, disk.dir()));
+    runs.report(report, "upload-pieces", SIZE, "cp + sync");
+}
+
 struct Side {
     manager: Manager,
     disk: Disk,
