@@ -1,4 +1,4 @@
-//! Spare clones on XFS, where files share extents: rows 564 to 566. Needs root and mkfs.xfs.
+//! Spare clones on XFS, where files share extents: rows 564 to 566. Needs root, mkfs.xfs and xfs_io.
 //!
 //! The process that dies is this test binary itself, started again for the test `child`.
 #![allow(
@@ -39,9 +39,10 @@ struct Xfs {
 
 impl Xfs {
     fn new() -> Option<Self> {
-        let has_tool = Command::new("mkfs.xfs").arg("-V").output().is_ok();
-        if !rustix::process::geteuid().is_root() || !has_tool {
-            eprintln!("skipped: needs root and mkfs.xfs");
+        let is_there = |tool: &&str| Command::new(tool).arg("-V").output().is_ok();
+        let has_tools = ["mkfs.xfs", "xfs_io"].iter().all(is_there);
+        if !rustix::process::geteuid().is_root() || !has_tools {
+            eprintln!("skipped: needs root, mkfs.xfs and xfs_io");
             return None;
         }
         let dir = tempfile::tempdir().unwrap();
@@ -49,18 +50,46 @@ impl Xfs {
         let file = xfs.dir.path().join("file");
         File::create(&file).unwrap().set_len(1 << 30).unwrap();
         fs::create_dir(xfs.root()).unwrap();
-        let (file, root) = (file.to_str().unwrap(), xfs.root());
-        run("mkfs.xfs", &["-q", "-m", "reflink=1", file]);
         run(
-            "mount",
-            &["-o", "loop,nouuid", file, root.to_str().unwrap()],
+            "mkfs.xfs",
+            &["-q", "-m", "reflink=1", file.to_str().unwrap()],
         );
-        Disk::init(&root, None).unwrap();
+        xfs.mount();
+        Disk::init(&xfs.root(), None).unwrap();
         Some(xfs)
+    }
+
+    fn mount(&self) {
+        let (file, root) = (self.dir.path().join("file"), self.root());
+        let (file, root) = (file.to_str().unwrap(), root.to_str().unwrap());
+        run("mount", &["-o", "loop,nouuid", file, root]);
     }
 
     fn root(&self) -> PathBuf {
         self.dir.path().join("disk")
+    }
+
+    /// From here on nothing reaches the disk, not even what the log of the file system holds in memory.
+    fn cut_the_power(&self) {
+        let root = self.root();
+        run("xfs_io", &["-x", "-c", "shutdown", root.to_str().unwrap()]);
+    }
+
+    fn mount_again(&self) {
+        let start = Instant::now();
+        let umount = || Command::new("umount").arg(self.root()).output().unwrap();
+        // The thread that makes spares ends when it sees that its disk is gone.
+        while !umount().status.success() {
+            assert!(start.elapsed() < PATIENCE, "the disk is busy");
+            thread::sleep(Duration::from_millis(20));
+        }
+        self.mount();
+    }
+
+    /// How many are in use.
+    fn inodes(&self) -> u64 {
+        let stat = rustix::fs::statvfs(self.root()).unwrap();
+        stat.f_files - stat.f_ffree
     }
 }
 
@@ -344,13 +373,9 @@ fn child() {
 fn row_564_a_manager_that_is_killed_leaves_no_spare() {
     let Some(xfs) = Xfs::new() else { return };
     let root = xfs.root();
-    let inodes = || {
-        let stat = rustix::fs::statvfs(&root).unwrap();
-        stat.f_files - stat.f_ffree
-    };
     // What is there without a spare.
     drop(Served::on(&root));
-    let before = inodes();
+    let before = xfs.inodes();
     let mut child = Command::new(std::env::current_exe().unwrap());
     let ended = child
         .args(["child", "--exact"])
@@ -371,8 +396,40 @@ fn row_564_a_manager_that_is_killed_leaves_no_spare() {
     assert_eq!(volumes.list("", 9).unwrap().0.len(), 1);
     // The volume's directory, its file and its record; the kernel frees the spare a little later.
     let start = Instant::now();
-    while inodes() > before + 3 {
-        assert!(start.elapsed() < PATIENCE, "{} of {before}", inodes());
+    while xfs.inodes() > before + 3 {
+        assert!(start.elapsed() < PATIENCE, "{} of {before}", xfs.inodes());
         thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Row 564: the power is cut right after a volume was made of a spare, or when there is the next one.
+#[test]
+fn row_564_a_power_cut_leaves_the_volumes_and_no_spare() {
+    for with_spare in [false, true] {
+        let Some(xfs) = Xfs::new() else { return };
+        let root = xfs.root();
+        let served = Served::on(&root);
+        let before = xfs.inodes();
+        served.make("cloned");
+        served.wait_for_spare();
+        run("sync", &["-f", root.to_str().unwrap()]);
+        // All that is on the disk of this volume it wrote itself.
+        served.make("named");
+        assert_eq!(served.count(), 0, "it has the spare");
+        if with_spare {
+            served.wait_for_spare();
+        }
+        xfs.cut_the_power();
+        drop(served);
+        xfs.mount_again();
+        let disk = Arc::new(Disk::open_within(&root, PATIENCE).unwrap());
+        let volumes = Volumes::load(disk.clone(), NodeId::new("node-1").unwrap()).unwrap();
+        for name in ["cloned", "named"] {
+            let name = VolumeName::new(name).unwrap();
+            assert_eq!(volumes.get(&name).unwrap().record.made_by, MadeBy::Reflink);
+            holds(&disk.layout().volume(&name).data, 1);
+        }
+        // Of each volume its directory, its file and its record.
+        assert_eq!(xfs.inodes(), before + 2 * 3);
     }
 }
