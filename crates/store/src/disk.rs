@@ -23,6 +23,7 @@ use super::held::hold;
 use super::layout::Layout;
 use super::roster::Roster;
 use super::space::{Space, floor};
+use super::spares::Spares;
 use crate::error::{Error, IoContext, Result};
 
 /// The content of `longhorn-disk.cfg`, in Longhorn's spelling.
@@ -45,6 +46,7 @@ pub struct Disk {
     file_system: &'static str,
     counters: Counters,
     roster: Roster,
+    spares: Spares,
 }
 
 /// How often the lock is asked for while another manager holds it.
@@ -163,6 +165,7 @@ impl Disk {
             file_system,
             counters: Counters::default(),
             roster: Roster::load(&layout),
+            spares: Spares::default(),
             layout,
         })
     }
@@ -180,6 +183,11 @@ impl Disk {
     /// The other disks that it knows of.
     pub fn roster(&self) -> &Roster {
         &self.roster
+    }
+
+    /// The spare clones of images.
+    pub fn spares(&self) -> &Spares {
+        &self.spares
     }
 
     /// The uuid in `longhorn-disk.cfg`.

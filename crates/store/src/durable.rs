@@ -5,10 +5,11 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat};
 
 use crate::error::{IoContext, Result};
 
@@ -62,6 +63,13 @@ pub fn create_file(path: &Path) -> Result<File> {
 pub fn nameless(dir: &Path, flags: OFlags) -> io::Result<File> {
     let flags = flags | OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     Ok(rustix::fs::open(dir, flags, Mode::RUSR | Mode::WUSR)?.into())
+}
+
+/// Gives a [`nameless`] file its name, which nothing may have yet. The caller syncs the file, and its directory
+/// at its numbered step. By `/proc`, as open(2) says of `O_TMPFILE`: by the descriptor alone it needs a privilege.
+pub fn name(file: &File, path: &Path) -> Result<()> {
+    let descriptor = format!("/proc/self/fd/{}", file.as_raw_fd());
+    linkat(CWD, descriptor, CWD, path, AtFlags::SYMLINK_FOLLOW).context("name", path)
 }
 
 /// Replaces the content of `path` as one step: readers see the old or the new, also after a power

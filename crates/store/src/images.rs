@@ -158,6 +158,7 @@ impl ImageStore {
         crash_point!("store.seal.described");
         durable::rename(&received.path, &paths.backing)?; // 8
         received.armed = false;
+        self.forget_spares(&paths);
         crash_point!("store.seal.renamed");
         durable::sync_dir(&paths.dir)?; // 9
         crash_point!("store.seal.named");
@@ -303,10 +304,13 @@ impl ImageStore {
     /// the image is as good as before, and the next start reads its bytes once more.
     fn restamp(&self, image: &SealedImage) -> Result<SealedImage> {
         let fresh = self.stamped(image)?;
-        if fresh.seal != image.seal
-            && let Err(error) = fresh.sidecar.write(&self.paths(&image.id).sidecar)
-        {
-            warn!(image = %image.id, error = %report(&error), "its new seal cannot be written");
+        if fresh.seal != image.seal {
+            let paths = self.paths(&image.id);
+            // They are of the file as it was before, and of no use.
+            self.forget_spares(&paths);
+            if let Err(error) = fresh.sidecar.write(&paths.sidecar) {
+                warn!(image = %image.id, error = %report(&error), "its new seal cannot be written");
+            }
         }
         Ok(fresh)
     }

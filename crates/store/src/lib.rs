@@ -79,6 +79,8 @@ pub mod scrub;
 mod sealed;
 pub mod sidecar;
 pub mod space;
+pub mod spare_maker;
+pub mod spares;
 mod unproven;
 pub mod upload;
 mod whole_file;

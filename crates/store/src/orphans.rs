@@ -7,6 +7,7 @@
 //! | a finished work file that nobody fetched | [`FINISHED_WORK`] after its last change |
 //! | `backing.part`, `*.tmp` in an image's directory | [`PART`] after their last change |
 //! | `.quarantine-*` | [`QUARANTINE`] after it was seen first; sooner, the oldest first, while all of them take more than a tenth of the disk, but then only those whose image is ready again |
+//! | a spare clone of a file that others removed or changed | at the next pass |
 //!
 //! Time is the monotonic clock of this process: the time of an orphan starts when it is first seen
 //! in its present state, so no change of the wall clock removes anything, and a restart starts to
@@ -85,6 +86,7 @@ impl Orphans {
     /// is. What cannot be removed is tried again at the next pass.
     pub fn pass(&mut self, now: Instant, is_ready: &dyn Fn(&str) -> bool) -> Result<()> {
         self.disk.check()?;
+        self.disk.spares().prune();
         let mut present = HashMap::new();
         self.images(now, &mut present)?;
         self.work(now, &mut present)?;

@@ -103,6 +103,7 @@ impl ImageStore {
         for leftover in [&paths.raw_tmp, &paths.raw, &paths.raw_seal] {
             durable::remove_file(leftover)?;
         }
+        self.forget_spares(&paths);
         let backing = File::open(&paths.backing).context("open", &paths.backing)?;
         let source = image::Image::open(backing, image.format())?;
         let out = durable::create_file(&paths.raw_tmp)?;

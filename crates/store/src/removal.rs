@@ -9,7 +9,7 @@ use super::assembly::Assembly;
 use super::counters::Counters;
 use super::durable;
 use super::images::ImageStore;
-use super::layout::Place;
+use super::layout::{ImagePaths, Place};
 use crate::error::{IoContext, Result};
 
 impl ImageStore {
@@ -24,7 +24,10 @@ impl ImageStore {
         let to = unused(|n| layout.quarantine(place, name, n))?;
         let paths = layout.entry(place, name);
         match place {
-            Place::Images => durable::rename(&paths.dir, &to)?,
+            Place::Images => {
+                durable::rename(&paths.dir, &to)?;
+                self.forget_spares(&paths);
+            }
             Place::Work => {
                 // The bytes go first: without a name they are not taken for good ones, whereas what
                 // described them is void without them.
@@ -65,7 +68,7 @@ impl ImageStore {
             return Ok(());
         }
         // What could be believed beside other bytes, or gone on with, goes before the bytes themselves.
-        for file in [
+        let removed = [
             &paths.upload_record,
             &paths.upload,
             &paths.part_chunks,
@@ -75,15 +78,25 @@ impl ImageStore {
             &paths.raw,
             &paths.backing_tmp,
             &paths.backing,
-        ] {
-            durable::remove_file(file)?;
-        }
+        ]
+        .into_iter()
+        .try_for_each(|file| durable::remove_file(file));
+        // The space is to be back also where not all went.
+        self.forget_spares(&paths);
+        removed?;
         durable::sync_dir(&paths.dir)?;
         crash_point!("store.delete.bytes");
         if let Err(error) = durable::remove_dir(&paths.dir) {
             warn!(name, error = %report(&error), "deleted, but its directory is still there");
         }
         durable::sync_dir(&layout.images())
+    }
+
+    /// Gives up the spare clones of an image whose files are not what they were: they hold its space.
+    pub(super) fn forget_spares(&self, paths: &ImagePaths) {
+        for file in [&paths.raw, &paths.backing] {
+            self.disk().spares().forget(file);
+        }
     }
 
     fn delete_work_file(&self, id: &ImageId) -> Result<()> {

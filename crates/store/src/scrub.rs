@@ -123,6 +123,7 @@ impl ImageStore {
         let paths = self.paths(&image.id);
         durable::remove_file(&paths.raw_seal)?;
         durable::remove_file(&paths.raw)?;
+        self.forget_spares(&paths);
         durable::sync_dir(&paths.dir)
     }
 }

@@ -3,7 +3,7 @@
 //! A volume becomes visible in one step:
 //!
 //! 1. make the directory `.creating-<name>`
-//! 2. make its file: clone or copy the raw form, set the length, sync
+//! 2. make its file: name a spare clone of the raw form, or clone or copy that; set the length, sync
 //! 3. write and sync its record, sync the directory
 //! 4. rename the directory to `<name>`, sync the parent
 //! 5. only now: answer
@@ -25,7 +25,7 @@ use super::request::size_of;
 use super::{Busy, NewVolume, Origin, Volume, Volumes};
 use store::IoContext;
 use store::layout::{Layout, VolumePaths};
-use store::{SealedImage, durable};
+use store::{SealedImage, durable, spare_maker};
 
 use crate::error::{Error, Result};
 
@@ -94,6 +94,7 @@ impl Volumes {
                 if let Some(degraded) = record.degraded() {
                     warn!(volume = %new.name, degraded, "the volume is degraded");
                 }
+                spare_maker::start(&self.disk);
                 self.get(&new.name)
             }
             Err(error) => {
@@ -115,21 +116,24 @@ impl Volumes {
         durable::create_dir(&self.disk.layout().volumes())?;
         durable::create_work_dir(&creating.dir)?; // 1
         crash_point!("volume.create.directory");
-        let file = durable::create_file(&creating.data)?;
-        let (made_by, image, source) = match material {
-            Material::Blank => (MadeBy::Blank, None, None),
+        let empty = || durable::create_file(&creating.data);
+        let (file, made_by, image, source) = match material {
+            Material::Blank => (empty()?, MadeBy::Blank, None, None),
             Material::Image(Template { image, raw }) => {
                 let snapshot = image.seal().provenance.snapshot();
                 let source = snapshot.map(|snapshot| FromVolume::Snapshot {
                     volume: snapshot.volume.clone(),
                 });
-                (self.clone_raw(raw, &file)?, Some(image), source)
+                let (file, made_by) = self.clone_raw(raw, &creating.data)?;
+                (file, made_by, Some(image), source)
             }
             Material::Volume(volume) => {
+                let file = empty()?;
                 let made_by = self.clone_live(volume, &file)?;
                 let content = content_of(&file, &creating.data)?;
                 let volume = volume.clone();
-                (made_by, None, Some(FromVolume::Clone { volume, content }))
+                let source = FromVolume::Clone { volume, content };
+                (file, made_by, None, Some(source))
             }
         };
         set_size(&file, size, &creating.data)?;
@@ -172,12 +176,6 @@ impl Volumes {
         crash_point!("volume.create.renamed");
         durable::sync_parent(&dir)?;
         Ok(record)
-    }
-
-    /// Gives `file` the image's content: shared where the disk can, else copied extent by extent.
-    fn clone_raw(&self, raw: &Path, file: &File) -> Result<MadeBy> {
-        let source = File::open(raw).context("open", raw)?;
-        self.copy(&source, raw, file)
     }
 
     /// Gives `file` the bytes of `source`, which lies at `path` and which nobody writes to.

@@ -19,6 +19,7 @@ pub mod record;
 mod remove;
 mod replica;
 mod request;
+mod spare;
 mod users;
 
 use std::collections::{HashMap, HashSet};

@@ -3,7 +3,8 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::time::Instant;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use e2e::manager::{Options, from_file, init_disk};
 use e2e::{Disk, FileSystem, Manager, Sandbox, command};
@@ -12,6 +13,13 @@ use crate::report::{Budget, Report, Runs};
 
 const MIB: u64 = 1 << 20;
 const RUNS: usize = 15;
+/// Holes that the raw form of an image keeps are at least one MiB.
+const EXTENTS: u64 = 10_000;
+const EXTENT: u64 = MIB / 16;
+/// The time between two volumes of an image, in which its next spare clone is made: of few hundred extents, and of
+/// [`EXTENTS`].
+const SHORTLY: Duration = Duration::from_millis(200);
+const LATER: Duration = Duration::from_secs(1);
 
 /// A raw image file with `data` bytes in every `period` bytes.
 fn raw_image(path: &Path, size: u64, period: u64, data: u64) {
@@ -50,11 +58,7 @@ fn images(file_system: FileSystem) -> Images {
     for (name, size, period, data) in shapes {
         let path = import.join(name);
         raw_image(&path, size, period, data);
-        let image = manager.make_image(from_file(name, &path)).unwrap();
-        assert_eq!(image.progress, 100, "{image:?}");
-        std::fs::remove_file(path).unwrap();
-        // The first volume makes the raw form where one is needed.
-        create(&manager, name, "warm-up");
+        make_image(&manager, name, &path);
     }
     // What the imports left to write would be written under the first case.
     command::run("sync", [""; 0]);
@@ -62,6 +66,31 @@ fn images(file_system: FileSystem) -> Images {
         manager,
         disk,
         sandbox,
+    }
+}
+
+/// Makes an image of a file, which is removed.
+fn make_image(manager: &Manager, name: &str, path: &Path) {
+    let image = manager.make_image(from_file(name, path)).unwrap();
+    assert_eq!(image.progress, 100, "{image:?}");
+    std::fs::remove_file(path).unwrap();
+    // The first volume makes the raw form where one is needed.
+    create(manager, name, "warm-up");
+}
+
+impl Images {
+    /// An image whose raw form has [`EXTENTS`].
+    fn make_extents(&self, name: &str) {
+        let path = self.sandbox.path("import").join(name);
+        raw_image(&path, EXTENTS * (MIB + EXTENT), MIB + EXTENT, EXTENT);
+        make_image(&self.manager, name, &path);
+        command::run("sync", [""; 0]);
+        let uuid = self.manager.image(name).unwrap().uuid;
+        let raw = format!("backing-images/{name}-{uuid}/raw");
+        let raw = self.disk.dir().join(raw);
+        // Its summary counts neighbours on the disk as one; each of its lines is one of the file.
+        let extents = command::run("filefrag", ["-v".as_ref(), raw.as_os_str()]);
+        assert!(extents.lines().count() as u64 > EXTENTS, "{extents}");
     }
 }
 
@@ -76,14 +105,20 @@ fn create(manager: &Manager, image: &str, volume: &str) -> f64 {
 
 pub(crate) fn on_xfs(report: &mut Report) {
     let images = images(FileSystem::Xfs);
-    for (case, image) in [
-        ("volume-xfs-4GiB", "large"),
-        ("volume-xfs-4GiB-fragmented", "pieces"),
+    images.make_extents("extents");
+    for (case, image, pause) in [
+        ("volume-xfs-4GiB", "large", SHORTLY),
+        ("volume-xfs-4GiB-fragmented", "pieces", SHORTLY),
+        ("volume-xfs-10000-runs", "extents", LATER),
     ] {
+        let after_a_pause = |image, volume| {
+            sleep(pause);
+            create(&images.manager, image, volume)
+        };
         let runs = Runs::interleaved(
             RUNS,
-            || create(&images.manager, image, "ours"),
-            || create(&images.manager, "small", "reference"),
+            || after_a_pause(image, "ours"),
+            || after_a_pause("small", "reference"),
         );
         report.add(
             case,
