@@ -315,7 +315,8 @@ fn a_file_that_nobody_vouches_for_is_adopted_without_a_sum() {
     let fixture = fixture();
     let paths = fixture.images.paths(&fixture.id);
     durable::create_dir(&paths.dir).unwrap();
-    fs::write(&paths.backing, bytes()).unwrap();
+    let file = durable::create_file(&paths.backing).unwrap();
+    file.write_all_at(&bytes(), 0).unwrap();
     let reading = Reading::silent(&fixture.cancel);
     let adopt = |expected, checksum_later| {
         let asked = Asked {
