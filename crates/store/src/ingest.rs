@@ -32,7 +32,7 @@ use chunks::{CHUNK, Chunk, IMAGE_SIZE_MAX, Manifest};
 const WRITE_BACK: u64 = 16 << 20;
 /// Bytes that go through the kernel's cache: a small image is often read as soon as it is there, a large one
 /// is written past it.
-const CACHED: u64 = 64 << 20;
+pub(super) const CACHED: u64 = 64 << 20;
 /// The file is made longer by so much before anything is written there: behind the end of a file XFS gives
 /// room ahead of the writer, which would fill the holes.
 const AHEAD: u64 = 64 << 20;

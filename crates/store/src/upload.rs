@@ -9,137 +9,34 @@
 //! start goes on from there, and what lies behind it in the file is void. Bytes are hashed as they come;
 //! what came before a restart is read once more, at the end.
 
+mod record;
+
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 
-use image::Format;
 use ring::digest::{Context, SHA512};
-use serde::{Deserialize, Serialize};
 use tracing::warn;
-use types::{Cancel, ImageId, ImageUuid, Sha512, crash_point, report};
+use types::{Cancel, ImageId, Sha512, crash_point, report};
 
+pub use self::record::UploadRecord;
 use super::durable;
 use super::health::{Reservation, leave_reserve};
 use super::images::ImageStore;
-use super::ingest::hold;
+use super::ingest::{CACHED, hold};
 use super::layout::ImagePaths;
 use super::padding::{self, Padded};
 use super::received::Received;
 use crate::error::{Error, IoContext, Result};
 use crate::manifest::still_wanted;
+use chunks::direct::{Direct, PageBuffer};
 use chunks::holes::{data_runs, next_data};
-use chunks::{CHUNK, Chunk, IMAGE_SIZE_MAX, Manifest, chunk_len};
+use chunks::{CHUNK, Chunk, Manifest, chunk_len};
 
 /// Bytes between two syncs: what a client sends again after a crash, at the most.
 pub const SYNC: u64 = 16 << 20;
-/// The version of the record that this program writes.
-const VERSION: u32 = 1;
-/// A record that is larger is none of ours.
-const RECORD_MAX: u64 = 64 << 10;
-
-/// What was asked for, and how much of it is surely there.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct UploadRecord {
-    version: u32,
-    /// Of the image, whose directory it is in.
-    uuid: ImageUuid,
-    /// Bytes of the whole.
-    pub size: u64,
-    /// What the client calls the file.
-    #[serde(default)]
-    pub file_name: String,
-    /// The SHA-512 that was asked for, as text; empty: none.
-    #[serde(default)]
-    expected: String,
-    /// The format that was declared.
-    #[serde(default)]
-    pub format: Option<Format>,
-    /// Only drivers asked for it.
-    #[serde(default)]
-    pub for_volumes: bool,
-    /// Bytes from the first on that were synced.
-    pub synced: u64,
-}
-
-impl UploadRecord {
-    /// The record of an upload of which nothing has come.
-    pub fn new(
-        id: &ImageId,
-        size: u64,
-        file_name: &str,
-        expected: Option<Sha512>,
-        format: Option<Format>,
-    ) -> Self {
-        Self {
-            version: VERSION,
-            uuid: id.uuid.clone(),
-            size,
-            file_name: file_name.to_owned(),
-            expected: expected.map(String::from).unwrap_or_default(),
-            format,
-            for_volumes: false,
-            synced: 0,
-        }
-    }
-
-    /// The SHA-512 that was asked for.
-    pub fn expected(&self) -> Option<Sha512> {
-        self.expected.parse().ok()
-    }
-
-    pub(super) fn uuid(&self) -> &ImageUuid {
-        &self.uuid
-    }
-
-    /// The record of an image's directory; `None`: there is none that means anything.
-    ///
-    /// # Errors
-    /// [`Error::NewerFormat`] for one that this version must not touch.
-    pub(super) fn read(paths: &ImagePaths) -> Result<Option<Self>> {
-        #[derive(Deserialize)]
-        struct Versioned {
-            version: u32,
-        }
-        let path = &paths.upload_record;
-        match fs::symlink_metadata(path) {
-            Ok(meta) if meta.is_file() && meta.len() <= RECORD_MAX => {}
-            Ok(_) => return Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error).context("inspect", path),
-        }
-        let text = fs::read(path).context("read", path)?;
-        if let Ok(Versioned { version }) = serde_json::from_slice(&text)
-            && version > VERSION
-        {
-            let path = path.clone();
-            return Err(Error::NewerFormat { path, version });
-        }
-        let record: Option<Self> = serde_json::from_slice(&text).ok();
-        Ok(record.filter(|record| {
-            (1..=IMAGE_SIZE_MAX).contains(&record.size) && record.synced <= record.size
-        }))
-    }
-
-    fn write(&self, paths: &ImagePaths) -> Result<()> {
-        let text = serde_json::to_vec(self).expect("the structure has string keys only");
-        durable::replace(&paths.upload_record, &text)
-    }
-
-    /// Whether both are of the same request.
-    fn is_of(&self, other: &Self) -> bool {
-        let asked = |record: &Self| Self {
-            synced: 0,
-            // It may be asked for by others meanwhile.
-            for_volumes: false,
-            ..record.clone()
-        };
-        asked(self) == asked(other)
-    }
-}
 
 /// Removes what was left of an upload that is an image now, or nothing.
 pub(super) fn remove_leftover(paths: &ImagePaths) -> Result<()> {
@@ -160,6 +57,7 @@ pub struct Upload {
     running: Option<Running>,
     /// A piece was written in part: what is behind the offset is void.
     torn: bool,
+    direct: Direct,
     reservation: Option<Reservation>,
 }
 
@@ -234,6 +132,7 @@ impl ImageStore {
             running: (record.synced == 0).then(Running::new),
             record,
             torn: true,
+            direct: Direct::default(),
             reservation,
         };
         upload.trim()?;
@@ -293,11 +192,7 @@ impl Upload {
         self.trim()?;
         leave_reserve(&self.file, &self.path)?;
         self.torn = true;
-        for run in data_runs(piece, self.offset) {
-            let at = self.offset + run.start as u64;
-            let written = self.file.write_all_at(&piece[run], at);
-            written.context("write", &self.path)?;
-        }
+        self.write(piece).context("write", &self.path)?;
         crash_point!("store.upload.written");
         let fresh = match self.running {
             Some(_) => self.complete(piece).context("read", &self.path)?,
@@ -325,12 +220,32 @@ impl Upload {
         Ok(())
     }
 
+    /// Writes what is not zeros of a piece; whole chunks go past the cache where much has come.
+    fn write(&self, piece: &[u8]) -> io::Result<()> {
+        // Where a chunk lies as direct writes want it. Between two pieces an upload has no memory.
+        let mut page = PageBuffer::with_capacity(CHUNK);
+        for run in data_runs(piece, self.offset) {
+            let (mut at, mut rest) = (self.offset + run.start as u64, &piece[run]);
+            while !rest.is_empty() {
+                let left = CHUNK - usize::try_from(at % CHUNK as u64).expect("less than a chunk");
+                let (now, then) = rest.split_at(rest.len().min(left));
+                if now.len() == CHUNK && at >= CACHED {
+                    page.replace(now);
+                    self.direct.write_chunk(&self.file, &self.path, &page, at)?;
+                } else {
+                    self.file.write_all_at(now, at)?;
+                }
+                at += now.len() as u64;
+                rest = then;
+            }
+        }
+        Ok(())
+    }
+
     /// Writes down how many bytes are surely there. Where that fails a crash costs more of them.
     fn note_synced(&mut self) {
-        let record = UploadRecord {
-            synced: self.offset,
-            ..self.record.clone()
-        };
+        let mut record = self.record.clone();
+        record.synced = self.offset;
         match record.write(&self.paths) {
             Ok(()) => self.record = record,
             Err(error) => {

@@ -1,3 +1,4 @@
+use std::fs;
 use std::sync::Arc;
 
 use super::*;
@@ -115,6 +116,25 @@ fn row_400_an_upload_goes_on_from_what_was_synced() {
     for piece in whole[18 * MIB..].chunks(3 * MIB - 1) {
         upload.append(piece).unwrap();
     }
+    let received = upload.finish(&Cancel::never()).unwrap();
+    assert_eq!(received.manifest.checksum, Some(Sha512::of(&whole)));
+    assert!(fs::read(&received.path).unwrap() == whole);
+}
+
+/// Where much has come whole chunks go past the cache, and what is none of that, through it: the bytes are the same.
+#[test]
+fn much_goes_past_the_cache() {
+    let fixture = Fixture::new();
+    let size = usize::try_from(CACHED).unwrap() + 9 * MIB + 5;
+    let mut whole = bytes(size);
+    let hole = size - 7 * MIB;
+    whole[hole..hole + MIB + 9].fill(0);
+    let mut upload = fixture.begin(size);
+    let (aligned, rest) = whole.split_at(size - 4 * MIB - 5);
+    for piece in aligned.chunks(3 * MIB).chain(rest.chunks(2 * MIB + 1)) {
+        upload.append(piece).unwrap();
+    }
+    assert!(upload.direct.was_asked());
     let received = upload.finish(&Cancel::never()).unwrap();
     assert_eq!(received.manifest.checksum, Some(Sha512::of(&whole)));
     assert!(fs::read(&received.path).unwrap() == whole);

@@ -5,6 +5,7 @@ use std::time::Instant;
 use e2e::Process;
 use e2e::process::processor;
 
+use crate::load::warm_memory;
 use crate::report::{Budget, Report, Runs};
 
 /// What one run took.
@@ -56,7 +57,10 @@ impl Transfers {
     ) -> Self {
         let mut all = Self::default();
         for _ in 0..count {
-            let (ours, reference) = (ours(), reference());
+            warm_memory();
+            let ours = ours();
+            warm_memory();
+            let reference = reference();
             all.seconds.add(ours.seconds, reference.seconds);
             all.processor.add(ours.processor, reference.processor);
         }

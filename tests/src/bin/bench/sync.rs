@@ -10,6 +10,7 @@ use e2e::noise::noise;
 use e2e::{Disk, FileSystem, Manager, Sandbox, command};
 
 use crate::cost::{Cost, Transfers};
+use crate::load::warm_memory;
 use crate::report::{Budget, Report, Runs};
 
 pub(crate) const MIB: u64 = 1 << 20;
@@ -74,12 +75,12 @@ impl Site {
 
     /// Seconds of a copy, from the request to ready.
     pub(crate) fn copy(&self, name: &str) -> f64 {
+        warm_memory();
         self.cost(name).seconds
     }
 
     /// What a copy takes of both managers.
     fn cost(&self, name: &str) -> Cost {
-        warm_memory();
         let cost = Cost::of_processes(&[&self.from.process, &self.to.process], || {
             let request = from_peers(name, UUID, &[self.from.sync_address()]);
             let image = self.to.ready_image(request).unwrap();
@@ -94,7 +95,6 @@ impl Site {
         let images = self.disks[0].dir().join("backing-images");
         let from = images.join(format!("{name}-{UUID}")).join("backing");
         let to = self.disks[1].dir().join("copied");
-        warm_memory();
         let cost = Cost::of_commands(|| {
             command::run("cp", [&from, &to]);
             command::run("sync", [&to]);
@@ -107,17 +107,6 @@ impl Site {
 /// A manager without certificates.
 fn plain(_: &str, disk: &Path) -> Options {
     Options::new(disk)
-}
-
-/// Touches and frees as much memory as the largest copy takes in the kernel's cache. A virtual machine
-/// gives memory that is free back to its host within seconds, and each page costs several copies of it
-/// when it is asked back: whoever comes after a pause would pay for both.
-fn warm_memory() {
-    let mut pages = vec![0_u8; 3 << 30];
-    for page in pages.chunks_mut(4096) {
-        page[0] = 1;
-    }
-    std::hint::black_box(&pages);
 }
 
 pub(crate) fn dense(mebibytes: u64) -> impl Iterator<Item = (u64, u64)> {
