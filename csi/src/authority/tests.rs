@@ -11,7 +11,7 @@ use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Request, Response, Status};
 
-use super::*;
+use super::lenient::{CONTINUATION, Filter, HEADERS, Lenient, NAME, NAME_CODED, PADDED, PRIORITY};
 
 /// A frame of HTTP/2 on stream 1.
 fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
