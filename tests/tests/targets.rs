@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use e2e::{Need, Process, Sandbox, needs, programs, wait};
+use e2e::{Need, Process, Sandbox, command, needs, programs, wait};
 
 const USER: &str = "65532";
 
@@ -24,7 +24,9 @@ impl Pod {
             .tempdir()
             .unwrap();
         let program = dir.path().join("longhorn-csi-plugin");
-        fs::copy(programs::csi_plugin(), &program).unwrap();
+        // By a program: a file that this process has open for writing could be held by the child of another test
+        // between fork and exec (ETXTBSY of execve(2)).
+        command::run("cp", [&programs::csi_plugin(), &program]);
         Self { dir, program }
     }
 

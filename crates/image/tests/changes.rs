@@ -30,8 +30,7 @@ struct Mounted(tempfile::TempDir);
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        let ended = Command::new("umount").arg(self.0.path()).status();
-        assert!(ended.is_ok_and(|status| status.success()), "umount");
+        oracle::unmount(self.0.path());
     }
 }
 

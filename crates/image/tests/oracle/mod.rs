@@ -6,9 +6,13 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 use image::{Format, Image};
 use probe::Disk as _;
+
+/// The longest that a file system may stay busy.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A directory for one test's images.
 pub(crate) struct Bench {
@@ -20,9 +24,22 @@ pub(crate) struct Bench {
 impl Drop for Bench {
     fn drop(&mut self) {
         if self.mounted {
-            let ended = Command::new("umount").arg(self.dir.path()).status();
-            assert!(ended.is_ok_and(|status| status.success()), "umount");
+            unmount(self.dir.path());
         }
+    }
+}
+
+/// Unmounts what is mounted there. It may be busy for a moment: the child of another test holds all files that are open
+/// in this process between fork and exec.
+pub(crate) fn unmount(dir: &Path) {
+    let unmounted = || {
+        let ended = Command::new("umount").arg(dir).status();
+        ended.is_ok_and(|status| status.success())
+    };
+    let begun = Instant::now();
+    while !unmounted() {
+        assert!(begun.elapsed() < PATIENCE, "umount {}", dir.display());
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
