@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
@@ -19,80 +19,28 @@ const REASON_MAX: usize = 300;
 /// What is read of bare bytes to find that some have come.
 const FIRST: usize = 4096;
 
-/// The bytes of a range: so many will come, or an error.
+/// An answer that is being read: so many bytes will come, or an error.
 #[derive(Debug)]
-pub enum Answer<S> {
+pub struct Answer<S> {
+    pub(super) peer: PeerAddress,
+    pub(super) way: Way<S>,
+    /// Bytes that have not come.
+    pub(super) left: u64,
+    /// What came and was not taken yet.
+    pub(super) pending: Bytes,
+    pub(super) patience: Patience,
+}
+
+/// How the bytes of an answer come.
+#[derive(Debug)]
+pub(super) enum Way<S> {
     /// In a body of HTTP.
-    Framed(Framed<S>),
-    /// Behind an answer of 101.
-    Bare(Bare<S>),
-}
-
-/// A body of HTTP that is being read.
-#[derive(Debug)]
-pub struct Framed<S> {
-    pub(super) peer: PeerAddress,
-    pub(super) body: Incoming,
-    pub(super) left: u64,
-    /// What came and was not taken yet.
-    pub(super) pending: Bytes,
-    pub(super) connection: Connection<S>,
-    pub(super) patience: Patience,
-}
-
-/// Bytes that come without anything between them, each read straight to where it is wanted.
-#[derive(Debug)]
-pub struct Bare<S> {
-    pub(super) peer: PeerAddress,
-    pub(super) stream: S,
-    /// Those that were not taken yet.
-    pub(super) left: u64,
-    /// What came and was not taken yet.
-    pub(super) pending: Bytes,
-    pub(super) patience: Patience,
+    Framed(Incoming, Connection<S>),
+    /// Behind an answer of 101, without anything between them.
+    Bare(S),
 }
 
 impl<S: AsyncRead + Unpin> Answer<S> {
-    /// Waits until more has come, without taking it: so that a buffer is taken only by who can fill it.
-    pub async fn ready(&mut self) -> Result<(), Error> {
-        match self {
-            Self::Framed(answer) => answer.ready().await,
-            Self::Bare(answer) => answer.ready().await,
-        }
-    }
-
-    /// Appends exactly `length` bytes to `buffer`.
-    pub async fn fill(&mut self, buffer: &mut Vec<u8>, length: usize) -> Result<(), Error> {
-        let (peer, after) = match self {
-            Self::Framed(answer) => (answer.peer.clone(), answer.patience.chunk),
-            Self::Bare(answer) => (answer.peer.clone(), answer.patience.chunk),
-        };
-        let filling = async {
-            buffer.reserve_exact(length);
-            match self {
-                Self::Framed(answer) => answer.fill(buffer, length).await,
-                Self::Bare(answer) => answer.fill(buffer, length).await,
-            }
-        };
-        timeout(after, filling)
-            .await
-            .unwrap_or(Err(Error::Stalled { peer, after }))
-    }
-}
-
-fn early(peer: &PeerAddress) -> Error {
-    Error::Broken {
-        peer: peer.clone(),
-        what: "its answer ends early".to_owned(),
-    }
-}
-
-fn stalled(peer: &PeerAddress, after: Duration) -> Error {
-    let peer = peer.clone();
-    Error::Stalled { peer, after }
-}
-
-impl<S> Framed<S> {
     /// The next bytes; `None` at the end.
     pub(super) async fn some(&mut self) -> Result<Option<Bytes>, Error> {
         if !self.pending.is_empty() {
@@ -101,86 +49,102 @@ impl<S> Framed<S> {
         if self.left == 0 {
             return Ok(None);
         }
+        if let Way::Bare(_) = self.way {
+            let mut first = BytesMut::with_capacity(FIRST);
+            self.read(&mut first, FIRST).await?;
+            return Ok(Some(first.freeze()));
+        }
+        self.framed().await.map(Some)
+    }
+
+    /// Waits until more has come, without taking it: so that a buffer is taken only by who can fill it.
+    pub async fn ready(&mut self) -> Result<(), Error> {
+        if let Some(bytes) = self.some().await? {
+            self.pending = bytes;
+        }
+        Ok(())
+    }
+
+    /// Appends exactly `length` bytes to `buffer`.
+    pub async fn fill(&mut self, buffer: &mut Vec<u8>, length: usize) -> Result<(), Error> {
+        let (peer, after) = (self.peer.clone(), self.patience.chunk);
+        let filling = async {
+            buffer.reserve_exact(length);
+            let mut missing = length;
+            while missing > 0 {
+                // Bare bytes are read straight to where they are wanted.
+                if self.pending.is_empty() && self.left > 0 && matches!(self.way, Way::Bare(_)) {
+                    missing -= self.read(buffer, missing).await?;
+                    continue;
+                }
+                let mut bytes = self.some().await?.ok_or_else(|| self.early())?;
+                let now = bytes.split_to(bytes.len().min(missing));
+                buffer.extend_from_slice(&now);
+                missing -= now.len();
+                self.pending = bytes;
+            }
+            Ok(())
+        };
+        timeout(after, filling)
+            .await
+            .unwrap_or(Err(Error::Stalled { peer, after }))
+    }
+
+    /// The next bytes of a body.
+    async fn framed(&mut self) -> Result<Bytes, Error> {
+        let after = self.patience.stall;
         loop {
-            let after = self.patience.stall;
-            let frame = timeout(after, self.body.frame()).await;
-            let frame = frame.map_err(|_| stalled(&self.peer, after))?;
-            let frame = frame.ok_or_else(|| early(&self.peer))?;
-            let frame = frame.map_err(|source| Error::Cut {
-                peer: self.peer.clone(),
-                source: io::Error::other(source),
-            })?;
+            let Way::Framed(body, _) = &mut self.way else {
+                return Err(self.early());
+            };
+            let frame = timeout(after, body.frame()).await;
+            let frame = frame.map_err(|_| self.stalled())?;
+            let frame = frame.ok_or_else(|| self.early())?;
+            let frame = frame.map_err(|source| self.cut(io::Error::other(source)))?;
             let Ok(bytes) = frame.into_data() else {
                 continue;
             };
             if !bytes.is_empty() {
                 // hyper holds the body to its Content-Length.
                 self.left = self.left.saturating_sub(bytes.len() as u64);
-                return Ok(Some(bytes));
+                return Ok(bytes);
             }
         }
     }
 
-    async fn ready(&mut self) -> Result<(), Error> {
-        if self.pending.is_empty()
-            && let Some(bytes) = self.some().await?
-        {
-            self.pending = bytes;
-        }
-        Ok(())
-    }
-
-    async fn fill(&mut self, buffer: &mut Vec<u8>, length: usize) -> Result<(), Error> {
-        let mut missing = length;
-        while missing > 0 {
-            let mut bytes = self.some().await?.ok_or_else(|| early(&self.peer))?;
-            let now = bytes.split_to(bytes.len().min(missing));
-            buffer.extend_from_slice(&now);
-            missing -= now.len();
-            self.pending = bytes;
-        }
-        Ok(())
-    }
-}
-
-impl<S: AsyncRead + Unpin> Bare<S> {
-    async fn ready(&mut self) -> Result<(), Error> {
-        if self.pending.is_empty() && self.left > 0 {
-            let mut first = BytesMut::with_capacity(FIRST);
-            let most = FIRST.min(usize::try_from(self.left).unwrap_or(FIRST));
-            self.read(&mut first, most).await?;
-            self.pending = first.freeze();
-        }
-        Ok(())
-    }
-
-    async fn fill(&mut self, buffer: &mut Vec<u8>, length: usize) -> Result<(), Error> {
-        if length as u64 > self.left {
-            return Err(early(&self.peer));
-        }
-        let now = self.pending.split_to(self.pending.len().min(length));
-        buffer.extend_from_slice(&now);
-        let mut missing = length - now.len();
-        while missing > 0 {
-            missing -= self.read(buffer, missing).await?;
-        }
-        self.left -= length as u64;
-        Ok(())
-    }
-
-    /// Appends at least one byte and at most `most`.
-    async fn read(&mut self, to: &mut impl bytes::BufMut, most: usize) -> Result<usize, Error> {
+    /// Appends at least one bare byte, at most `most`, and none that is not of the answer.
+    async fn read(&mut self, to: &mut impl BufMut, most: usize) -> Result<usize, Error> {
         let after = self.patience.stall;
+        let most = most.min(usize::try_from(self.left).unwrap_or(most));
+        let Way::Bare(stream) = &mut self.way else {
+            return Err(self.early());
+        };
         let mut to = to.limit(most);
-        let read = timeout(after, self.stream.read_buf(&mut to)).await;
-        let read = match read.map_err(|_| stalled(&self.peer, after))? {
+        let read = timeout(after, stream.read_buf(&mut to)).await;
+        let read = match read.map_err(|_| self.stalled())? {
             Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
             read => read,
         };
-        read.map_err(|source| Error::Cut {
+        let read = read.map_err(|source| self.cut(source))?;
+        self.left -= read as u64;
+        Ok(read)
+    }
+
+    fn early(&self) -> Error {
+        Error::Broken {
             peer: self.peer.clone(),
-            source,
-        })
+            what: "its answer ends early".to_owned(),
+        }
+    }
+
+    fn stalled(&self) -> Error {
+        let (peer, after) = (self.peer.clone(), self.patience.stall);
+        Error::Stalled { peer, after }
+    }
+
+    fn cut(&self, source: io::Error) -> Error {
+        let peer = self.peer.clone();
+        Error::Cut { peer, source }
     }
 }
 

@@ -20,7 +20,7 @@ use types::ImageId;
 
 use super::Error;
 use super::address::PeerAddress;
-use super::answer::{Answer, Bare, Framed, reason};
+use super::answer::{Answer, Way, reason};
 use super::bits::Bits;
 use super::connect::{Connect, Patience};
 use super::connection::Connection;
@@ -100,7 +100,7 @@ impl<C: Connect> Asked<C> {
         if seal != told.seal {
             return Err(self.broken("its entity tag is not the seal of its manifest"));
         }
-        self.keep_framed(answer);
+        self.keep(answer).await;
         Ok((manifest, told))
     }
 
@@ -125,7 +125,7 @@ impl<C: Connect> Asked<C> {
         }
         let have = Bits::from_bytes(geometry.count(), &bytes)
             .ok_or_else(|| self.broken("it has chunks that the image does not have"))?;
-        self.keep_framed(answer);
+        self.keep(answer).await;
         Ok((have, told))
     }
 
@@ -154,10 +154,8 @@ impl<C: Connect> Asked<C> {
         }
         let length = bytes.end - bytes.start;
         let answer = match response.status() {
-            StatusCode::PARTIAL_CONTENT => {
-                Answer::Framed(self.framed(response, connection, length)?)
-            }
-            StatusCode::SWITCHING_PROTOCOLS => Answer::Bare(self.bare(connection, length).await?),
+            StatusCode::PARTIAL_CONTENT => self.framed(response, connection, length)?,
+            StatusCode::SWITCHING_PROTOCOLS => self.bare(connection, length).await?,
             status => return Err(self.broken(format!("it answers {status} to a range"))),
         };
         Ok((answer, told))
@@ -324,7 +322,7 @@ impl<C: Connect> Asked<C> {
         response: Response<Incoming>,
         connection: Connection<C::Stream>,
         length: u64,
-    ) -> Result<Framed<C::Stream>, Error> {
+    ) -> Result<Answer<C::Stream>, Error> {
         let claimed = text(response.headers(), CONTENT_LENGTH.as_str());
         if claimed.parse() != Ok(length) {
             return Err(self.broken(format!(
@@ -332,14 +330,8 @@ impl<C: Connect> Asked<C> {
                 claimed.chars().take(20).collect::<String>()
             )));
         }
-        Ok(Framed {
-            peer: self.address.clone(),
-            body: response.into_body(),
-            left: length,
-            pending: Bytes::new(),
-            connection,
-            patience: self.asking.patience,
-        })
+        let way = Way::Framed(response.into_body(), connection);
+        Ok(self.answer(way, length, Bytes::new()))
     }
 
     /// The `length` bytes that follow an answer of 101.
@@ -347,42 +339,38 @@ impl<C: Connect> Asked<C> {
         &self,
         connection: Connection<C::Stream>,
         length: u64,
-    ) -> Result<Bare<C::Stream>, Error> {
+    ) -> Result<Answer<C::Stream>, Error> {
         let stream = timeout(self.asking.patience.stall, connection.into_stream()).await;
         let (stream, pending) = stream
             .map_err(|_| self.stalled())?
             .map_err(|source| self.cut(source))?;
-        Ok(Bare {
+        // A connection on which more came than the range is not kept.
+        let left = length.saturating_sub(pending.len() as u64);
+        Ok(self.answer(Way::Bare(stream), left, pending))
+    }
+
+    fn answer(&self, way: Way<C::Stream>, left: u64, pending: Bytes) -> Answer<C::Stream> {
+        Answer {
             peer: self.address.clone(),
-            stream,
-            left: length,
+            way,
+            left,
             pending,
             patience: self.asking.patience,
-        })
+        }
     }
 
     /// Keeps the connection of an answer that was read to its end.
     pub async fn keep(&self, answer: Answer<C::Stream>) {
-        match answer {
-            Answer::Framed(answer) => self.keep_framed(answer),
-            Answer::Bare(answer) => {
-                if answer.left == 0
-                    && answer.pending.is_empty()
-                    && let Ok(connection) = Connection::new(answer.stream).await
-                {
-                    self.keep_connection(connection);
-                }
-            }
+        if answer.left > 0 || !answer.pending.is_empty() {
+            return;
         }
-    }
-
-    fn keep_framed(&self, answer: Framed<C::Stream>) {
-        if answer.left == 0 {
-            self.keep_connection(answer.connection);
-        }
-    }
-
-    fn keep_connection(&self, connection: Connection<C::Stream>) {
+        let connection = match answer.way {
+            Way::Framed(_, connection) => connection,
+            Way::Bare(stream) => match Connection::new(stream).await {
+                Ok(connection) => connection,
+                Err(_) => return,
+            },
+        };
         let mut kept = self.kept();
         if kept.len() < KEPT_MAX {
             kept.push(connection);
