@@ -185,6 +185,15 @@ impl Disk {
         &self.roster
     }
 
+    /// A disk for a test, in a directory that goes with what comes first.
+    #[cfg(test)]
+    pub(crate) fn temporary() -> (tempfile::TempDir, std::sync::Arc<Self>) {
+        let dir = tempfile::tempdir().unwrap();
+        Self::init(dir.path(), None).unwrap();
+        let disk = std::sync::Arc::new(Self::open(dir.path()).unwrap());
+        (dir, disk)
+    }
+
     /// The spare clones of images.
     pub fn spares(&self) -> &Spares {
         &self.spares

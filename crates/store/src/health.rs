@@ -168,17 +168,10 @@ pub(super) fn is_of_the_medium(error: &(dyn StdError + 'static)) -> bool {
 mod tests {
     use super::*;
 
-    fn disk() -> (tempfile::TempDir, Arc<Disk>) {
-        let dir = tempfile::tempdir().unwrap();
-        Disk::init(dir.path(), None).unwrap();
-        let disk = Arc::new(Disk::open(dir.path()).unwrap());
-        (dir, disk)
-    }
-
     /// Row 59: a disk that fails again and again is not ready, until it works.
     #[test]
     fn row_59_a_disk_is_suspect_after_some_errors_and_trusted_when_it_works_again() {
-        let (_dir, disk) = disk();
+        let (_dir, disk) = Disk::temporary();
         let failed = |code| Error::Io {
             operation: "sync",
             path: "x".into(),
@@ -212,7 +205,7 @@ mod tests {
     /// Room is promised once.
     #[test]
     fn what_is_promised_to_one_image_is_not_promised_to_another() {
-        let (_dir, disk) = disk();
+        let (_dir, disk) = Disk::temporary();
         let space = disk.space().unwrap();
         let most = space.available - floor(space.size);
         // Others use this disk too: some of it is left out.

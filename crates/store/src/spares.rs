@@ -216,20 +216,11 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use rustix::fs::OFlags;
 
     use super::super::disk::Disk;
     use super::super::durable;
     use super::*;
-
-    fn disk() -> (tempfile::TempDir, Arc<Disk>) {
-        let dir = tempfile::tempdir().unwrap();
-        Disk::init(dir.path(), None).unwrap();
-        let disk = Arc::new(Disk::open(dir.path()).unwrap());
-        (dir, disk)
-    }
 
     /// A file, and a spare of it as if it had been made; file systems that share no extents make none.
     fn spare(disk: &Disk, name: &str) -> (PathBuf, File) {
@@ -246,7 +237,7 @@ mod tests {
 
     #[test]
     fn a_spare_is_given_once_and_only_for_the_file_as_it_was() {
-        let (_dir, disk) = disk();
+        let (_dir, disk) = Disk::temporary();
         let (path, source) = spare(&disk, "a");
         assert!(disk.spares().take(&path, &source).unwrap().is_some());
         assert!(disk.spares().take(&path, &source).unwrap().is_none());
@@ -258,7 +249,7 @@ mod tests {
 
     #[test]
     fn what_is_forgotten_is_neither_kept_nor_finished() {
-        let (_dir, disk) = disk();
+        let (_dir, disk) = Disk::temporary();
         let spares = disk.spares();
         let (path, source) = spare(&disk, "a");
         spares.forget(&path);
@@ -283,7 +274,7 @@ mod tests {
 
     #[test]
     fn what_others_removed_or_changed_has_no_spare_after_a_while() {
-        let (_dir, disk) = disk();
+        let (_dir, disk) = Disk::temporary();
         let (_, changed) = spare(&disk, "a");
         let (removed, _) = spare(&disk, "b");
         let (kept, source) = spare(&disk, "c");
@@ -298,7 +289,7 @@ mod tests {
 
     #[test]
     fn there_are_not_more_than_so_many_and_none_where_they_are_useless() {
-        let (_dir, disk) = disk();
+        let (_dir, disk) = Disk::temporary();
         let paths: Vec<_> = (0..=KEPT_MAX)
             .map(|number| spare(&disk, &number.to_string()))
             .collect();

@@ -40,12 +40,18 @@ fn copy(from: &Path, disk: &Path) -> Cost {
     cost
 }
 
-pub(crate) fn upload(report: &mut Report) {
-    let sandbox = Sandbox::new("bench-upload");
+/// A disk for images, and a file of noise that is on another.
+fn disk_and_file(case: &str) -> (Sandbox, Disk, PathBuf) {
+    let sandbox = Sandbox::new(case);
     let disk = Disk::new(&sandbox, "disk", FileSystem::Xfs, 12 << 30);
     init_disk(disk.dir());
     let image = sandbox.path("image");
     make_noise(&image);
+    (sandbox, disk, image)
+}
+
+pub(crate) fn upload(report: &mut Report) {
+    let (sandbox, disk, image) = disk_and_file("bench-upload");
     let form = format!("chunk=@{}", image.display());
     let mut memory = 0;
     let mut run = 0;
@@ -84,11 +90,7 @@ pub(crate) fn upload(report: &mut Report) {
 
 /// A file sent by our own command line, which does not ask for a SHA-512.
 pub(crate) fn upload_pieces(report: &mut Report) {
-    let sandbox = Sandbox::new("bench-upload-pieces");
-    let disk = Disk::new(&sandbox, "disk", FileSystem::Xfs, 12 << 30);
-    init_disk(disk.dir());
-    let image = sandbox.path("image");
-    make_noise(&image);
+    let (sandbox, disk, image) = disk_and_file("bench-upload-pieces");
     let manager = Manager::start(&sandbox, &Options::new(disk.dir()));
     let file = image.display().to_string();
     let ours = || {
