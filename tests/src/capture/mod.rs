@@ -54,6 +54,9 @@ impl fmt::Display for Fault {
     }
 }
 
+/// Who was asked for a connection, by its ends in their order.
+type Servers = HashMap<[SocketAddrV4; 2], SocketAddrV4>;
+
 /// Reads captures, and checks every TCP stream of the ports in them.
 #[derive(Debug)]
 pub struct Judge {
@@ -77,22 +80,29 @@ impl Judge {
     /// # Panics
     /// When a file cannot be read, or is no capture.
     pub fn read(&mut self, files: &[PathBuf]) {
-        let mut streams: HashMap<(SocketAddrV4, SocketAddrV4), Stream> = HashMap::new();
+        let mut servers = Servers::new();
+        let mut streams: HashMap<(SocketAddrV4, SocketAddrV4), (SocketAddrV4, Stream)> =
+            HashMap::new();
         for file in files {
             for packet in file::packets(file) {
                 let Some(segment) = Segment::of(&packet) else {
                     continue;
                 };
-                let Some(port) = self.port(&segment) else {
+                let Some(server) = self.server(&segment, &mut servers) else {
                     continue;
                 };
                 let key = (segment.from, segment.to);
-                if segment.syn && streams.get(&key).is_none_or(|old| !old.begins_at(&segment)) {
-                    let old = streams.insert(key, Stream::begin(&segment));
-                    self.count(port, segment.to, old);
+                let begins = |(_, old): &(_, Stream)| old.begins_at(&segment);
+                if segment.syn && !streams.get(&key).is_some_and(begins) {
+                    let old = streams.insert(key, (server, Stream::begin(&segment)));
+                    if let Some((server, old)) = old {
+                        self.count(server, segment.to, &old);
+                    }
                     continue;
                 }
-                let stream = streams.entry(key).or_insert_with(Stream::unseen);
+                let (_, stream) = streams
+                    .entry(key)
+                    .or_insert_with(|| (server, Stream::unseen()));
                 if let Some(what) = stream.take(&segment) {
                     self.faults.push(Fault {
                         from: segment.from,
@@ -103,32 +113,38 @@ impl Judge {
                 }
             }
         }
-        for ((from, to), stream) in streams {
+        for ((from, to), (server, stream)) in streams {
             if let Some(what) = stream.end() {
                 let at = 0;
                 self.faults.push(Fault { from, to, at, what });
             }
-            let port = if (self.is_port)(to) { to } else { from }.port();
-            self.count(port, to, Some(stream));
+            self.count(server, to, &stream);
         }
     }
 
-    fn port(&self, segment: &Segment<'_>) -> Option<u16> {
-        let ends = [segment.to, segment.from];
-        let server = ends.into_iter().find(|end| (self.is_port)(*end))?;
-        Some(server.port())
+    /// The end of ours that was asked for the connection. Any port may be that of a client: where addresses are
+    /// translated (kube-proxy's masquerade), it is one of 1024 to 65535. Where nobody was seen to ask, it may be
+    /// either end.
+    fn server(&self, segment: &Segment<'_>, servers: &mut Servers) -> Option<SocketAddrV4> {
+        let mut ends = [segment.from, segment.to];
+        let ours = [segment.to, segment.from]
+            .into_iter()
+            .find(|end| (self.is_port)(*end))?;
+        ends.sort_unstable();
+        if segment.asks {
+            servers.insert(ends, segment.to);
+        }
+        let server = servers.get(&ends).copied().unwrap_or(ours);
+        (self.is_port)(server).then_some(server)
     }
 
-    fn count(&mut self, port: u16, to: SocketAddrV4, stream: Option<Stream>) {
-        let Some(bytes) = stream
-            .map(|stream| stream.bytes())
-            .filter(|bytes| *bytes > 0)
-        else {
+    fn count(&mut self, server: SocketAddrV4, to: SocketAddrV4, stream: &Stream) {
+        if stream.bytes() == 0 {
             return;
-        };
-        let seen = self.seen.entry(port).or_default();
-        seen.bytes += bytes;
-        if (self.is_port)(to) {
+        }
+        let seen = self.seen.entry(server.port()).or_default();
+        seen.bytes += stream.bytes();
+        if to == server {
             seen.asked += 1;
         } else {
             seen.answered += 1;

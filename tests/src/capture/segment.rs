@@ -6,6 +6,7 @@ use super::file::{Link, Packet};
 
 const TCP: u8 = 6;
 const SYN: u8 = 2;
+const ACK: u8 = 16;
 
 /// A TCP segment over IPv4, the only one that the networks of the tests have.
 #[derive(Debug)]
@@ -18,6 +19,8 @@ pub struct Segment<'a> {
     pub sequence: u32,
     /// It begins a stream.
     pub syn: bool,
+    /// It asks for a connection: who receives it is the server.
+    pub asks: bool,
     /// Its bytes.
     pub payload: &'a [u8],
 }
@@ -49,11 +52,13 @@ impl<'a> Segment<'a> {
             Some(Ipv4Addr::from(bytes))
         };
         let port = |at| Some(u16::from_be_bytes(pair(tcp, at)?));
+        let flags = tcp.get(13)?;
         Some(Self {
             from: SocketAddrV4::new(address(12)?, port(0)?),
             to: SocketAddrV4::new(address(16)?, port(2)?),
             sequence: u32::from_be_bytes(tcp.get(4..8)?.try_into().ok()?),
-            syn: tcp.get(13)? & SYN != 0,
+            syn: flags & SYN != 0,
+            asks: flags & (SYN | ACK) == SYN,
             payload: tcp.get(usize::from(tcp.get(12)? >> 4) * 4..)?,
         })
     }

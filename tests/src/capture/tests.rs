@@ -73,6 +73,15 @@ fn what_is_seen_twice_is_read_once_and_other_ports_not_at_all() {
     assert_eq!(judge.seen(), once.seen());
 }
 
+/// Where addresses are translated, a client may have any port, also one that is a server's elsewhere.
+#[test]
+fn who_was_asked_is_the_server_whatever_the_clients_port() {
+    let mut judge = Judge::new(|end| end.port() >= 32_768);
+    judge.read(&[fixture("plain")]);
+    assert_eq!(told(&judge), [""; 0]);
+    assert!(judge.seen().is_empty());
+}
+
 /// A capture without some of its packets: the check says so in place of passing.
 #[test]
 fn what_was_not_captured_is_told() {
