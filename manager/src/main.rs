@@ -4,6 +4,6 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     types::crash::init();
-    manager::memory::give_back_large_buffers();
+    manager::memory::keep_buffers();
     manager::cli::run()
 }

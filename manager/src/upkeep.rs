@@ -1,5 +1,5 @@
-//! What a daemon does by itself from time to time: it scrubs images, removes orphans, and tries out a
-//! disk that failed.
+//! What a daemon does by itself from time to time: it scrubs images, removes orphans, tries out a disk that failed,
+//! and gives memory back.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 use types::report;
 
+use crate::memory;
 use catalog::{self, Catalog, Lifecycle, Scrubbing};
 use store::Disk;
 use store::counters::Counters;
@@ -101,7 +102,7 @@ pub fn spawn(
         }
     };
     tokio::spawn(async move {
-        let all = async { tokio::join!(scrub, tidy, trials) };
+        let all = async { tokio::join!(scrub, tidy, trials, give_back()) };
         stop.run_until_cancelled(Box::pin(all)).await;
     })
 }
@@ -120,6 +121,14 @@ async fn look_after(disk: Arc<Disk>, volumes: Volumes) {
             volumes.settle();
         };
         let _ = tokio::task::spawn_blocking(look).await;
+    }
+}
+
+/// What transfers leave of their buffers.
+async fn give_back() {
+    loop {
+        tokio::time::sleep(memory::GIVE_BACK).await;
+        let _ = tokio::task::spawn_blocking(memory::give_back).await;
     }
 }
 

@@ -78,7 +78,7 @@ fn grow(root: &Path) {
     file.flush().unwrap();
 }
 
-/// As the daemon does at its start: large buffers are given back, and the allocator keeps none for each thread.
+/// What is measured is what is in use: of large buffers the allocator keeps none.
 #[expect(unsafe_code, reason = "mallopt(3) has no safe wrapper")]
 fn give_back_large_buffers() {
     // SAFETY: it sets a number of the allocator.
