@@ -38,7 +38,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             all.file.push(file);
         }
     }
-    tonic_prost_build::configure().compile_fds(all)?;
+    // A piece of an image stays where it came in.
+    tonic_prost_build::configure()
+        .bytes(".longhorn.storage.v1.WriteUploadRequest.data")
+        .compile_fds(all)?;
     Ok(())
 }
 

@@ -348,7 +348,7 @@ impl Manager {
             name: image.name.clone(),
             uuid: image.uuid.clone(),
             offset,
-            data: data.to_vec(),
+            data: data.to_vec().into(),
         };
         block_on(self.images().write_upload(request)).map(tonic::Response::into_inner)
     }

@@ -256,7 +256,7 @@ fn row_509_an_upload_goes_on_after_a_break() {
             name: name.to_owned(),
             uuid: begun.uuid.clone(),
             offset: 0,
-            data: bytes[..2 << 20].to_vec(),
+            data: bytes[..2 << 20].to_vec().into(),
         };
         block_on(site.managers[1].images().write_upload(piece)).unwrap();
         begun.uuid

@@ -85,6 +85,40 @@ async fn row_410_an_upload_to_which_nothing_is_added_is_removed() {
     assert_eq!(files(dir.path()), 0);
 }
 
+/// Row 567: two pieces on their way may come in any order; one that waits in vain is refused.
+#[tokio::test]
+async fn row_567_a_piece_waits_for_the_one_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let catalog = catalog(dir.path(), Duration::from_hours(1));
+    let image = catalog.create(new("img", SIZE)).unwrap();
+    add(&catalog, &image, 0).await.unwrap();
+    let at = |piece: usize| (piece * PIECE) as u64;
+    for piece in [1, 3, 5] {
+        let (before, after) = (at(piece), at(piece + 1));
+        let (early, on_time) = tokio::join!(biased; add(&catalog, &image, after), async {
+            add(&catalog, &image, before).await
+        });
+        assert!(on_time.unwrap().processed >= after);
+        assert_eq!(early.unwrap().processed, at(piece + 2));
+    }
+    // Two may wait, and one that is too far ahead does not.
+    let (first, second, third, far) = tokio::join!(
+        biased;
+        add(&catalog, &image, at(8)),
+        add(&catalog, &image, at(9)),
+        add(&catalog, &image, at(9)),
+        add(&catalog, &image, at(20)),
+    );
+    assert_eq!(third.unwrap_err().kind(), ErrorKind::Aborted);
+    for early in [first, second, far] {
+        let early = early.unwrap_err();
+        assert!(early.to_string().contains(&at(7).to_string()), "{early}");
+        assert_eq!(early.kind(), ErrorKind::OutOfRange);
+    }
+    let on_time = add(&catalog, &image, at(7)).await.unwrap();
+    assert_eq!(on_time.processed, at(8));
+}
+
 #[tokio::test]
 async fn an_upload_outlives_its_process_and_a_drain_does_not_wait_for_it() {
     let dir = tempfile::tempdir().unwrap();

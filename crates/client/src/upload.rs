@@ -8,6 +8,9 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesOrdered;
 use proto::storage::v1 as wire;
 use tokio::time::{Instant, sleep};
 use types::{Classify, ErrorKind, ImageName, ImageUuid};
@@ -17,6 +20,9 @@ use crate::{Client, Error, state_name};
 
 /// Bytes of a piece: less than a message may have.
 const PIECE: u64 = 2 << 20;
+/// Pieces on their way at once: while the manager writes one, the next one comes. As many as may wait, so that none
+/// is refused before the first is written.
+const AT_ONCE: usize = 2;
 /// The first pause after a break; each is twice as long as the one before it.
 const PAUSE: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(15);
@@ -135,40 +141,58 @@ impl Upload {
         // Begins it, joins it, or begins it anew after a failure.
         let mut image = client.create_image(request.clone()).await?;
         let mut shown = Progress::new(&request.name);
+        let mut at_once = AT_ONCE;
         loop {
-            let offset = image.processed_size;
-            shown.update(
-                &request.name,
-                state_name(image.state()),
-                (offset, self.size),
-            );
-            let settled = matches!(image.state(), wire::State::Ready | wire::State::Failed);
-            if settled || offset >= self.size {
-                return Ok(image);
-            }
-            let piece = wire::WriteUploadRequest {
-                name: image.name.clone(),
-                uuid: image.uuid.clone(),
-                offset,
-                data: self.piece(offset)?,
+            let mut sent = image.processed_size;
+            let mut flying = FuturesOrdered::new();
+            // Until a break: what is on its way is called off then.
+            let broken = loop {
+                let state = state_name(image.state());
+                let offset = image.processed_size;
+                shown.update(&request.name, state, (offset, self.size));
+                let settled = matches!(image.state(), wire::State::Ready | wire::State::Failed);
+                if settled || offset >= self.size {
+                    return Ok(image);
+                }
+                while flying.len() < at_once && sent < self.size {
+                    let piece = wire::WriteUploadRequest {
+                        name: image.name.clone(),
+                        uuid: image.uuid.clone(),
+                        offset: sent,
+                        data: self.piece(sent)?,
+                    };
+                    sent += piece.data.len() as u64;
+                    let client = client.clone();
+                    flying.push_back(async move { client.write_upload(piece).await });
+                }
+                match flying.next().await {
+                    Some(Ok(now)) => {
+                        (self.since, self.pause) = (Instant::now(), PAUSE);
+                        image = now;
+                    }
+                    Some(Err(error)) => break error,
+                    // All was sent, and the manager says that it does not have all: it says where to go on.
+                    None => sent = image.processed_size,
+                }
             };
-            let mut now = client.write_upload(piece).await;
-            if now.is_ok() {
-                (self.since, self.pause) = (Instant::now(), PAUSE);
+            drop(flying);
+            if matches!(broken.kind(), ErrorKind::OutOfRange | ErrorKind::Aborted) {
+                // A manager of before lets no piece wait for its turn.
+                at_once = 1;
             }
+            let mut error = broken;
             image = loop {
-                let error = match now {
-                    Ok(image) => break image,
-                    Err(error) => error,
-                };
                 let passing = self.wait(error).await?;
                 again(client, &passing).await;
-                now = as_it_is(client, &image, request).await;
+                match as_it_is(client, &image, request).await {
+                    Ok(image) => break image,
+                    Err(now) => error = now,
+                }
             };
         }
     }
 
-    fn piece(&self, offset: u64) -> Result<Vec<u8>, UploadError> {
+    fn piece(&self, offset: u64) -> Result<Bytes, UploadError> {
         let length = PIECE.min(self.size - offset);
         let mut data = vec![0; usize::try_from(length).unwrap_or_default()];
         let read = self.file.read_exact_at(&mut data, offset);
@@ -177,7 +201,7 @@ impl Upload {
             path: self.path.clone(),
             source,
         })?;
-        Ok(data)
+        Ok(data.into())
     }
 
     /// Waits a little after an error that may pass, and gives it back.

@@ -36,7 +36,7 @@ impl Service {
 
     async fn write_piece(&self, request: pb::WriteUploadRequest) -> Result<ImageStatus> {
         let (name, uuid) = wire::upload_key(&request.name, &request.uuid)?;
-        let (offset, piece) = (request.offset, request.data.into());
+        let (offset, piece) = (request.offset, request.data);
         self.catalog.write_upload(&name, &uuid, offset, piece).await
     }
 

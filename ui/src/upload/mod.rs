@@ -126,7 +126,7 @@ async fn write(
         name: name.to_string(),
         uuid: uuid.to_string(),
         offset,
-        data: data.into(),
+        data,
     };
     let writing = tokio::spawn(async move { manager.write_upload(request).await });
     writing.await.unwrap_or_else(|error| {

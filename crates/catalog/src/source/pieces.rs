@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! pieces ──▶ Desk::take, one at a time ──▶ the store's file ──▶ all there: the source gives it to be sealed
+//!            and those that wait for their turn
 //! ```
 //!
 //! No thread and no turn belongs to an upload between two pieces: a client may take days.
@@ -12,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use chunks::IMAGE_SIZE_MAX;
 use store::{Received, Upload, UploadRecord};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, Semaphore, watch};
 
 use super::{Job, Report};
 use crate::blocking::blocking;
@@ -27,6 +28,10 @@ pub(crate) const UPLOADS_MAX: usize = 64;
 pub(crate) const IDLE: Duration = Duration::from_hours(24);
 /// How long a piece waits for its upload to be begun.
 const BEGINNING: Duration = Duration::from_secs(10);
+/// How long a piece waits for the one before it, which was sent before it and may have come later.
+const TURN: Duration = Duration::from_secs(2);
+/// Pieces of an upload that wait: they are in memory.
+const WAITING_MAX: usize = 2;
 /// The longest name of a file, in bytes.
 const FILE_NAME_MAX: usize = 255;
 
@@ -44,6 +49,7 @@ pub struct Desk {
     /// `None` before the upload is begun, and when nothing more is taken.
     open: Arc<Mutex<Option<Open>>>,
     told: watch::Sender<Told>,
+    places: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
@@ -85,6 +91,7 @@ impl Pieces {
         let desk = Desk {
             open: Arc::default(),
             told: watch::Sender::new(Told::Waiting),
+            places: Arc::new(Semaphore::new(WAITING_MAX)),
         };
         Ok(Self {
             size,
@@ -181,11 +188,12 @@ impl Drop for EndOnDrop<'_> {
 }
 
 impl Desk {
-    /// Appends a piece at `offset`. The write goes on when the caller is gone.
+    /// Appends a piece at `offset`. The write goes on when the caller is gone. The next piece may be sent meanwhile: it
+    /// waits for its turn.
     ///
     /// # Errors
-    /// [`Error::UploadBusy`] while another piece is being written; [`Error::UploadOffset`] when another
-    /// offset is expected. Nothing of the piece is there then.
+    /// [`Error::UploadBusy`] while another piece of this offset is being written, or as many wait as may;
+    /// [`Error::UploadOffset`] when another offset is expected. Nothing of the piece is there then.
     pub(crate) async fn take(&self, offset: u64, piece: Bytes) -> Result<()> {
         if piece.is_empty() || piece.len() > PIECE_MAX {
             return Err(Error::InvalidField {
@@ -193,13 +201,14 @@ impl Desk {
                 why: format!("a piece has 1 to {PIECE_MAX} bytes"),
             });
         }
-        let mut told = self.told.subscribe();
-        let begun = told.wait_for(|told| *told != Told::Waiting);
-        if tokio::time::timeout(BEGINNING, begun).await.is_err() {
-            return Err(Error::UploadBusy("it is not begun yet"));
-        }
-        let open = self.open.clone().try_lock_owned();
-        let mut open = open.map_err(|_| Error::UploadBusy("another piece is being written"))?;
+        let open = self.open.clone();
+        let mut open = if self.turn(offset).await? {
+            // Who wrote the piece before is just letting go.
+            open.lock_owned().await
+        } else {
+            let open = open.try_lock_owned();
+            open.map_err(|_| Error::UploadBusy("another piece is being written"))?
+        };
         let told = self.told.clone();
         let write = move || {
             let Open { upload, report } = open.as_mut().ok_or(Error::UploadDone)?;
@@ -213,5 +222,33 @@ impl Desk {
             Ok::<_, Error>(())
         };
         blocking(write).await
+    }
+
+    /// Waits until a piece of this offset may be the next, and says whether it had to.
+    async fn turn(&self, offset: u64) -> Result<bool> {
+        let is_early = |told: &Told| match *told {
+            Told::Waiting => true,
+            Told::At(at) => offset > at && offset - at <= PIECE_MAX as u64,
+            Told::Ended => false,
+        };
+        let now = *self.told.borrow();
+        if !is_early(&now) {
+            return Ok(false);
+        }
+        let (most, why) = match now {
+            Told::Waiting => (BEGINNING, "it is not begun yet"),
+            _ => (TURN, "other pieces wait for their turn"),
+        };
+        let place = self.places.try_acquire();
+        let _place = place.map_err(|_| Error::UploadBusy(why))?;
+        let mut told = self.told.subscribe();
+        let turn = told.wait_for(|told| !is_early(told));
+        if tokio::time::timeout(most, turn).await.is_ok() {
+            return Ok(true);
+        }
+        match *self.told.borrow() {
+            Told::At(expected) => Err(Error::UploadOffset { expected, offset }),
+            _ => Err(Error::UploadBusy(why)),
+        }
     }
 }
