@@ -159,7 +159,7 @@ pub(crate) fn ssync(report: &mut Report) {
     let made = from.manager.make_image(request).unwrap();
     assert_eq!(made.progress, 100, "{made:?}");
     let ours = || {
-        let port = ports::free().port();
+        let port = ports::of_receiver();
         let start = Instant::now();
         to.ask(
             "POST",
