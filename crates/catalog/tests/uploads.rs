@@ -95,9 +95,11 @@ async fn row_567_a_piece_waits_for_the_one_before_it() {
     let at = |piece: usize| (piece * PIECE) as u64;
     for piece in [1, 3, 5] {
         let (before, after) = (at(piece), at(piece + 1));
-        let (early, on_time) = tokio::join!(biased; add(&catalog, &image, after), async {
-            add(&catalog, &image, before).await
-        });
+        let (early, on_time) = tokio::join!(
+            biased;
+            add(&catalog, &image, after),
+            add(&catalog, &image, before),
+        );
         assert!(on_time.unwrap().processed >= after);
         assert_eq!(early.unwrap().processed, at(piece + 2));
     }

@@ -142,40 +142,7 @@ impl Upload {
         let mut image = client.create_image(request.clone()).await?;
         let mut shown = Progress::new(&request.name);
         let mut at_once = AT_ONCE;
-        loop {
-            let mut sent = image.processed_size;
-            let mut flying = FuturesOrdered::new();
-            // Until a break: what is on its way is called off then.
-            let broken = loop {
-                let state = state_name(image.state());
-                let offset = image.processed_size;
-                shown.update(&request.name, state, (offset, self.size));
-                let settled = matches!(image.state(), wire::State::Ready | wire::State::Failed);
-                if settled || offset >= self.size {
-                    return Ok(image);
-                }
-                while flying.len() < at_once && sent < self.size {
-                    let piece = wire::WriteUploadRequest {
-                        name: image.name.clone(),
-                        uuid: image.uuid.clone(),
-                        offset: sent,
-                        data: self.piece(sent)?,
-                    };
-                    sent += piece.data.len() as u64;
-                    let client = client.clone();
-                    flying.push_back(async move { client.write_upload(piece).await });
-                }
-                match flying.next().await {
-                    Some(Ok(now)) => {
-                        (self.since, self.pause) = (Instant::now(), PAUSE);
-                        image = now;
-                    }
-                    Some(Err(error)) => break error,
-                    // All was sent, and the manager says that it does not have all: it says where to go on.
-                    None => sent = image.processed_size,
-                }
-            };
-            drop(flying);
+        while let Some(broken) = self.pieces(client, &mut image, &mut shown, at_once).await? {
             if matches!(broken.kind(), ErrorKind::OutOfRange | ErrorKind::Aborted) {
                 // A manager of before lets no piece wait for its turn.
                 at_once = 1;
@@ -189,6 +156,48 @@ impl Upload {
                     Err(now) => error = now,
                 }
             };
+        }
+        Ok(image)
+    }
+
+    /// Sends pieces until the image has all, or has ended (`None`), or until a break: what is on its way is called off
+    /// then.
+    async fn pieces(
+        &mut self,
+        client: &Client,
+        image: &mut wire::BackingImage,
+        shown: &mut Progress,
+        at_once: usize,
+    ) -> Result<Option<Error>, UploadError> {
+        let mut sent = image.processed_size;
+        let mut flying = FuturesOrdered::new();
+        loop {
+            let offset = image.processed_size;
+            shown.update(&image.name, state_name(image.state()), (offset, self.size));
+            let settled = matches!(image.state(), wire::State::Ready | wire::State::Failed);
+            if settled || offset >= self.size {
+                return Ok(None);
+            }
+            while flying.len() < at_once && sent < self.size {
+                let piece = wire::WriteUploadRequest {
+                    name: image.name.clone(),
+                    uuid: image.uuid.clone(),
+                    offset: sent,
+                    data: self.piece(sent)?,
+                };
+                sent += piece.data.len() as u64;
+                let client = client.clone();
+                flying.push_back(async move { client.write_upload(piece).await });
+            }
+            match flying.next().await {
+                Some(Ok(now)) => {
+                    (self.since, self.pause) = (Instant::now(), PAUSE);
+                    *image = now;
+                }
+                Some(Err(error)) => return Ok(Some(error)),
+                // All was sent, and the manager says that it does not have all: it says where to go on.
+                None => sent = offset,
+            }
         }
     }
 
