@@ -2,6 +2,7 @@
 //! a bounded number of readers per peer, before any handler sees it; a peer has only so many calls
 //! open; a method that does not exist is named in the answer, as Go's servers do.
 
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -12,7 +13,7 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Frame, SizeHint};
 use tokio::sync::OwnedSemaphorePermit;
@@ -28,6 +29,9 @@ pub const LARGE_MAX: usize = (3 << 20) + (4 << 10);
 const LARGE: &[&str] = &["/longhorn.storage.v1.BackingImages/WriteUpload"];
 /// Length and compression flag before a message.
 const PREFIX: usize = 5;
+/// Bytes of a received part below which it is copied, and up to how many at once.
+const CRUMB: usize = 4 << 10;
+const TOGETHER: usize = 64 << 10;
 /// The time to send a message whole.
 const MESSAGE_TIME: Duration = Duration::from_mins(1);
 /// How long a call waits for its turn behind others of the same peer.
@@ -86,7 +90,7 @@ async fn whole(request: Request) -> Result<Request, Status> {
         Limited::new(body, max + PREFIX).collect().await
     };
     match tokio::time::timeout(MESSAGE_TIME, read).await {
-        Ok(Ok(body)) => Ok(Request::from_parts(head, Body::from(body.to_bytes()))),
+        Ok(Ok(body)) => Ok(Request::from_parts(head, as_it_came(body.aggregate()))),
         Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(
             Status::resource_exhausted(format!("the message is larger than {max} bytes")),
         ),
@@ -95,6 +99,20 @@ async fn whole(request: Request) -> Result<Request, Status> {
             "the message did not arrive within {MESSAGE_TIME:?}"
         ))),
     }
+}
+
+/// A body of what was received, which is not copied into one buffer: the decoder of messages does that. What came in
+/// crumbs is put together, so that a list of them is not larger than the message.
+fn as_it_came(mut body: impl Buf) -> Body {
+    let mut received = Vec::new();
+    while body.has_remaining() {
+        let length = match body.chunk().len() {
+            ..CRUMB => body.remaining().min(TOGETHER),
+            length => length,
+        };
+        received.push(Ok::<_, Infallible>(body.copy_to_bytes(length)));
+    }
+    Body::from_stream(futures_util::stream::iter(received))
 }
 
 /// Says which method is missing, where the answer is only that one is.
@@ -143,5 +161,35 @@ impl hyper::body::Body for Counted {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is passed on of parts of these lengths: the bytes, and in how many parts.
+    async fn passed_on(lengths: &[usize]) -> (Vec<u8>, usize) {
+        let part = |length: &usize| Ok::<_, Infallible>(Bytes::from(vec![7; *length]));
+        let parts: Vec<_> = lengths.iter().map(part).collect();
+        let body = Body::from_stream(futures_util::stream::iter(parts));
+        let received = body.collect().await.unwrap();
+        let mut body = as_it_came(received.aggregate());
+        let (mut bytes, mut parts) = (Vec::new(), 0);
+        while let Some(frame) = body.frame().await {
+            bytes.extend(frame.unwrap().into_data().unwrap());
+            parts += 1;
+        }
+        (bytes, parts)
+    }
+
+    #[tokio::test]
+    async fn large_parts_stay_as_they_came_and_crumbs_are_put_together() {
+        assert_eq!(passed_on(&[]).await, (vec![], 0));
+        assert_eq!(passed_on(&[0, 5, 0]).await, (vec![7; 5], 1));
+        let (bytes, parts) = passed_on(&[16_000, 200_000, 16_000]).await;
+        assert_eq!((bytes.len(), parts), (232_000, 3));
+        let (bytes, parts) = passed_on(&vec![1; 200_000]).await;
+        assert_eq!((bytes.len(), parts), (200_000, 4));
     }
 }

@@ -1,9 +1,8 @@
-//! Listening for HTTP/1.1 and gRPC, so that no peer can keep the others out: every port of every daemon
-//! is served from here.
+//! Listening for HTTP/1.1 and gRPC, so that no peer can keep the others out: every port of every daemon is from here.
 //!
-//! Everything a peer can make last or grow has a bound: connections in all and per peer, the time to
-//! say hello, the time between two pieces of a request, the size of headers, streams per connection.
-//! Where there is no room, a connection that has not asked for anything yet makes way for a new one.
+//! Everything a peer can make last or grow has a bound: connections in all and per peer, the time to say hello, the
+//! time between two pieces of a request, the size of headers and frames, streams per connection. Where there is no
+//! room, a connection that has not asked for anything yet makes way for a new one.
 //! Who the peer is, the connection has to prove ([`Security`]); what he may ask is looked up ([`access`]).
 //! What a request means is not known here.
 
@@ -60,6 +59,8 @@ const HEADERS_MAX: usize = 64;
 const BUFFER_MAX: usize = 64 << 10;
 /// Requests that one connection may have open.
 const STREAMS_MAX: u32 = 256;
+/// The largest frame: with the default of HTTP/2, 16 KiB (RFC 9113), a piece of an image comes in hundreds.
+const FRAME_MAX: u32 = 256 << 10;
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
 /// The time that what is under way on a connection has to end when the certificate of its peer has expired.
@@ -412,6 +413,7 @@ async fn lead(
         .timer(TokioTimer::new())
         .max_header_list_size(HEADER_BYTES_MAX)
         .max_concurrent_streams(STREAMS_MAX)
+        .max_frame_size(FRAME_MAX)
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_ANSWER)
         .serve_connection(TokioIo::new(stream), service_fn(answer));
@@ -426,8 +428,7 @@ async fn lead(
     ended.map_err(io::Error::other)
 }
 
-/// Waits until the preface of HTTP/2 is there, or something that is certainly none of it: hyper alone
-/// would wait for ever.
+/// Waits until the preface of HTTP/2 is there, or what is certainly none of it: hyper alone would wait for ever.
 async fn says_hello(stream: &TcpStream) -> io::Result<bool> {
     let mut said = [0; PREFACE.len()];
     loop {

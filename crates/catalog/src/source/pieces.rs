@@ -142,8 +142,15 @@ impl Pieces {
         // Waits for a piece that is being written.
         let open = self.desk.open.lock().await.take();
         drop(ended);
-        waited?;
         let open = open.ok_or(Error::Cancelled("the upload was ended before"))?;
+        if let Err(error) = waited {
+            blocking(move || {
+                open.upload.leave();
+                Ok::<_, Error>(())
+            })
+            .await?;
+            return Err(error);
+        }
         let cancel = job.ends();
         blocking(move || open.upload.finish(&cancel)).await
     }

@@ -94,26 +94,32 @@ fn pieces_of_any_length_become_the_image_that_one_stream_would_be() {
 #[test]
 fn row_400_an_upload_goes_on_from_what_was_synced() {
     let fixture = Fixture::new();
-    let size = 40 * MIB + 100;
+    let size = 80 * MIB + 100;
     let whole = bytes(size);
     let mut upload = fixture.begin(size);
     let mut at = 0;
-    for piece in whole[..20 * MIB].chunks(3 * MIB) {
+    for piece in whole[..68 * MIB].chunks(3 * MIB) {
+        // However slow this machine is.
+        upload.synced_at = Instant::now();
         upload.append(piece).unwrap();
         at += piece.len();
     }
     assert_eq!(upload.offset(), at as u64);
     // Never written down: it may not have reached the disk.
-    upload.file.write_all_at(&[0xee; 4096], 30 << 20).unwrap();
+    upload.file.write_all_at(&[0xee; 4096], 75 << 20).unwrap();
     drop(upload);
     let [Found::Upload(id, record)] = &fixture.store.load().unwrap()[..] else {
         panic!("the upload is not found");
     };
     assert_eq!((id, record.size), (&fixture.id, size as u64));
-    assert_eq!(record.synced, 18 << 20);
+    assert_eq!(record.synced, 66 << 20);
     let mut upload = fixture.store.upload(id, record).unwrap();
-    assert_eq!(upload.offset(), 18 << 20);
-    for piece in whole[18 * MIB..].chunks(3 * MIB - 1) {
+    assert_eq!(upload.offset(), 66 << 20);
+    // Little has come, and a second has passed.
+    upload.synced_at = Instant::now().checked_sub(SYNC_TIME).unwrap();
+    upload.append(&whole[66 * MIB..67 * MIB]).unwrap();
+    assert_eq!(upload.record.synced, 67 << 20);
+    for piece in whole[67 * MIB..].chunks(3 * MIB - 1) {
         upload.append(piece).unwrap();
     }
     let received = upload.finish(&Cancel::never()).unwrap();
