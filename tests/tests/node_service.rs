@@ -13,6 +13,7 @@ use e2e::csi::{Plugin, block, claim, refused};
 use e2e::flexvolume::Driver;
 use e2e::{
     AddressFile, FileSystem, Need, Node, Sandbox, block_on, command, leftovers, needs, programs,
+    wait,
 };
 use proto::node::v1 as pb;
 use tonic::{Code, Status};
@@ -260,6 +261,11 @@ fn row_242_after_a_reboot_the_record_tells_what_was_attached() {
         let device = attach(&node.plugin, VOLUME, true).unwrap().device;
         node.plugin.process.kill_9();
         command::run("losetup", ["--detach", &device]);
+        // Who looks at all devices at this moment keeps it: the kernel lets go of it after them (loop(4), autoclear).
+        let file = device.replace("/dev/", "/sys/block/") + "/loop/backing_file";
+        wait::until("the device is free", || {
+            (!Path::new(&file).exists()).then_some(())
+        });
         node.plugin = Plugin::start(&sandbox, &node.manager, node.disk.dir());
         let listed = list(&node.plugin, &sandbox);
         assert_eq!(listed.len(), 1);
