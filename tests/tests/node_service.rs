@@ -262,9 +262,8 @@ fn row_242_after_a_reboot_the_record_tells_what_was_attached() {
         node.plugin.process.kill_9();
         command::run("losetup", ["--detach", &device]);
         // Who looks at all devices at this moment keeps it: the kernel lets go of it after them (loop(4), autoclear).
-        let file = device.replace("/dev/", "/sys/block/") + "/loop/backing_file";
         wait::until("the device is free", || {
-            (!Path::new(&file).exists()).then_some(())
+            devices(node).is_empty().then_some(())
         });
         node.plugin = Plugin::start(&sandbox, &node.manager, node.disk.dir());
         let listed = list(&node.plugin, &sandbox);

@@ -1,4 +1,4 @@
-//! Listening for HTTP/1.1 and gRPC, so that no peer can keep the others out: every port of every daemon is from here.
+//! Listening for HTTP/1.1 and gRPC so that no peer keeps the others out: all ports of all daemons are served from here.
 //!
 //! Everything a peer can make last or grow has a bound: connections in all and per peer, the time to say hello, the
 //! time between two pieces of a request, the size of headers and frames, streams per connection. Where there is no

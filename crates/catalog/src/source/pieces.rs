@@ -142,17 +142,18 @@ impl Pieces {
         // Waits for a piece that is being written.
         let open = self.desk.open.lock().await.take();
         drop(ended);
-        let open = open.ok_or(Error::Cancelled("the upload was ended before"))?;
-        if let Err(error) = waited {
-            blocking(move || {
-                open.upload.leave();
-                Ok::<_, Error>(())
-            })
-            .await?;
-            return Err(error);
-        }
+        let open = open.ok_or(Error::Cancelled("the upload was ended before"));
         let cancel = job.ends();
-        blocking(move || open.upload.finish(&cancel)).await
+        blocking(move || match waited {
+            Ok(()) => Ok(open?.upload.finish(&cancel)?),
+            Err(error) => {
+                if let Ok(open) = open {
+                    open.upload.leave();
+                }
+                Err(error)
+            }
+        })
+        .await
     }
 
     async fn wait(
