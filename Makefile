@@ -142,8 +142,8 @@ e2e-storage:
 VM ?= $(patsubst tests/tests/vm_%.rs,%,$(wildcard tests/tests/vm_*.rs))
 vm-test:
 	@scripts/deps build vm
-	@$(ALOUD) cargo build --workspace --bins --features failpoints
-	@VM_TEST=1 E2E_NO_BUILD=1 $(ALOUD) cargo test --package e2e --features failpoints \
+	@[ -n "$$E2E_NO_BUILD" ] || $(ALOUD) cargo build --workspace --bins --features failpoints
+	@VM_TEST=1 E2E_NO_BUILD=1 $(ALOUD) cargo test --workspace --features failpoints \
 		$(addprefix --test vm_,$(VM)) -- --test-threads=1 $(ROW)
 
 deps:

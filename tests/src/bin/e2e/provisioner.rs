@@ -61,7 +61,8 @@ pub(crate) fn row_561_attached_and_back(cluster: &Cluster) {
     apply_driver(cluster, "tests/kubernetes/attached");
     let changed = Instant::now();
     starts_again(cluster, MOVED);
-    // The attach-detach controller looks at pods that run already every 3 minutes.
+    // The attach-detach controller looks at pods that run already every 3 minutes, and at any that changes.
+    cluster.kubectl(&format!("annotate pod {KEPT} changed=something"));
     wait::until("both are attached", || {
         (attachments(cluster) == 2).then_some(())
     });

@@ -38,6 +38,9 @@ pub(crate) fn row_271_helm_upgrade(cluster: &Cluster) {
         chart.display()
     ));
     is_ready(cluster);
+    // Asked for again when they are missed. That release says "none" of a node whose manager has just started, and
+    // its provisioner asks again each minute.
+    cluster.kubectl("-n longhorn-system delete csistoragecapacities --all");
 
     cluster.apply(WRITER);
     cluster.kubectl(&format!(
