@@ -72,6 +72,17 @@ impl DerefMut for PageBuffer {
     }
 }
 
+impl AsRef<[u8]> for PageBuffer {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+/// Whether bytes lie in memory where direct reads and writes take them.
+pub fn begins_at_a_page(bytes: &[u8]) -> bool {
+    bytes.as_ptr().align_offset(PAGE) == 0
+}
+
 /// A file's second descriptor, for direct writes. Opened with the first of them.
 #[derive(Debug, Default)]
 pub struct Direct(OnceLock<Option<File>>);
@@ -87,7 +98,7 @@ impl Direct {
                 .open(path);
             direct.ok()
         };
-        let aligned = bytes.len() == CHUNK && bytes.as_ptr().align_offset(PAGE) == 0;
+        let aligned = bytes.len() == CHUNK && begins_at_a_page(bytes);
         if aligned
             && let Some(direct) = self.0.get_or_init(open)
             && direct.write_all_at(bytes, at).is_ok()

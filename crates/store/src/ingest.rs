@@ -24,7 +24,7 @@ use super::held;
 use super::padding::{self, Padded};
 use super::received::Received;
 use crate::error::{Error, IoContext, Result};
-use chunks::direct::{Direct, PageBuffer};
+use chunks::direct::{Direct, PageBuffer, begins_at_a_page};
 use chunks::holes::data_runs;
 use chunks::{CHUNK, Chunk, IMAGE_SIZE_MAX, Manifest};
 
@@ -92,6 +92,16 @@ impl Ingest {
     /// Appends bytes.
     pub fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
         while !bytes.is_empty() {
+            // Whole chunks go from where they are, unless the other thread is to have them.
+            if self.hash.is_none()
+                && self.chunk.is_empty()
+                && begins_at_a_page(bytes)
+                && let Some((chunk, rest)) = bytes.split_at_checked(CHUNK)
+            {
+                self.take(chunk)?;
+                bytes = rest;
+                continue;
+            }
             let (now, rest) = bytes.split_at(bytes.len().min(CHUNK - self.chunk.len()));
             self.chunk.end().extend_from_slice(now);
             bytes = rest;
@@ -120,32 +130,40 @@ impl Ingest {
         Ok(())
     }
 
-    /// Sends the chunk on its three ways: digest, disk, checksum.
+    /// Sends the chunk that was filled on its three ways: digest, disk, checksum.
     fn flush(&mut self) -> Result<()> {
-        let chunk = Chunk::of(&self.chunk);
-        if let Chunk::Data(_) = chunk {
-            leave_reserve(&self.file, &self.path)?;
-            self.write_chunk().context("write", &self.path)?;
+        let mut filled = std::mem::take(&mut self.chunk);
+        self.take(&filled)?;
+        if let Some(hash) = &self.hash {
+            self.chunk = hash.buffer();
+            hash.data(filled)
+        } else {
+            filled.clear();
+            self.chunk = filled;
+            Ok(())
         }
-        self.put(chunk, self.chunk.len())?;
-        let Some(hash) = &self.hash else {
-            self.chunk.clear();
-            return Ok(());
-        };
-        let next = hash.buffer();
-        hash.data(std::mem::replace(&mut self.chunk, next))
     }
 
-    /// Writes what of the chunk is no hole.
-    fn write_chunk(&mut self) -> io::Result<()> {
-        let end = self.offset + self.chunk.len() as u64;
+    /// Takes in the bytes of the next chunk: digest and disk.
+    fn take(&mut self, bytes: &[u8]) -> Result<()> {
+        let chunk = Chunk::of(bytes);
+        if let Chunk::Data(_) = chunk {
+            leave_reserve(&self.file, &self.path)?;
+            self.write_chunk(bytes).context("write", &self.path)?;
+        }
+        self.put(chunk, bytes.len())
+    }
+
+    /// Writes what of a chunk is no hole.
+    fn write_chunk(&mut self, chunk: &[u8]) -> io::Result<()> {
+        let end = self.offset + chunk.len() as u64;
         if end > self.length {
             self.length = end.next_multiple_of(AHEAD);
             self.file.set_len(self.length)?;
         }
-        for run in data_runs(&self.chunk, self.offset) {
-            let (bytes, at) = (&self.chunk[run.clone()], self.offset + run.start as u64);
-            if self.offset < CACHED || bytes.len() < self.chunk.len() {
+        for run in data_runs(chunk, self.offset) {
+            let (bytes, at) = (&chunk[run.clone()], self.offset + run.start as u64);
+            if self.offset < CACHED || bytes.len() < chunk.len() {
                 self.file.write_all_at(bytes, at)?;
             } else {
                 self.direct.write_chunk(&self.file, &self.path, bytes, at)?;
@@ -290,6 +308,41 @@ mod tests {
 
     fn ingest(dir: &tempfile::TempDir) -> Ingest {
         Ingest::create(dir.path().join("backing.tmp"), Cancel::never()).unwrap()
+    }
+
+    #[test]
+    fn whole_chunks_go_from_where_they_are_and_are_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut bytes = PageBuffer::with_capacity(4 * CHUNK);
+        bytes.resize(3 * CHUNK + 4097);
+        for (at, byte) in bytes.iter_mut().enumerate() {
+            *byte = u8::try_from(at % 251).unwrap();
+        }
+        bytes[CHUNK..2 * CHUNK].fill(0);
+        bytes[2 * CHUNK + 4096..][..8192].fill(0);
+        let take = |pieces: &[usize]| {
+            let mut ingest = ingest(&dir).without_checksum();
+            let mut rest = &bytes[..];
+            for piece in pieces {
+                let (now, then) = rest.split_at(*piece);
+                ingest.write(now).unwrap();
+                rest = then;
+            }
+            ingest.write(rest).unwrap();
+            assert_eq!(ingest.size(), bytes.len() as u64);
+            let received = ingest.finish().unwrap();
+            assert!(std::fs::read(&received.path).unwrap() == *bytes);
+            let metadata = received.file.metadata().unwrap();
+            (received.manifest.chunks.clone(), metadata.blocks())
+        };
+        let by_copies = take(&[5, CHUNK, CHUNK - 5, 17]);
+        assert_eq!(take(&[]), by_copies);
+        assert_eq!(
+            take(&[CHUNK, 4096]),
+            by_copies,
+            "behind a chunk that is begun"
+        );
+        assert_eq!(by_copies.0[1], Chunk::Hole);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use chunks::direct::begins_at_a_page;
 use jiff::Timestamp;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
@@ -389,7 +390,7 @@ fn give_name(folder: &OwnedFd, tmp: &str, name: &str, how: Put) -> Result<bool, 
 /// its checksum. The file's position is behind them.
 fn write_past_cache(mut file: &File, bytes: &[u8]) -> io::Result<usize> {
     let whole = bytes.len() - bytes.len() % PAGE;
-    if whole < DIRECT_MIN || bytes.as_ptr().align_offset(PAGE) != 0 {
+    if whole < DIRECT_MIN || !begins_at_a_page(bytes) {
         return Ok(0);
     }
     let flags = rustix::fs::fcntl_getfl(file)?;
