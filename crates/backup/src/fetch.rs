@@ -61,12 +61,16 @@ pub(crate) async fn fetch_all(
         .buffered(at_once)
         .collect::<Vec<_>>()
         .await;
+    // What was not got has no bytes: its place is kept.
+    let mut whole = Vec::with_capacity(wanted.len());
+    let got: Vec<Result<Result<(), BlockError>>> = got
+        .into_iter()
+        .map(|got| got.map(|got| got.map(|stored| whole.push(stored))))
+        .collect();
     let decode = move || {
-        let whole = got.iter().flatten().flatten().cloned().collect();
-        // What was not got has no bytes: its place is kept.
         let mut decoded = block::decode_all(whole).into_iter();
         let each = got.into_iter().map(|got| match got? {
-            Ok(_) => decoded.next().ok_or(Error::Task),
+            Ok(()) => decoded.next().ok_or(Error::Task),
             Err(wrong) => Ok(Err(wrong)),
         });
         each.collect()

@@ -267,9 +267,9 @@ impl Restore {
         job.progress.phase(Phase::Restoring, self.mapped());
         let threads = self.store.threads();
         let mut wanted = self.wanted();
-        // Hashed together as far as memory allows: one group is written while the next is fetched.
+        // Hashed together as far as memory allows: two groups are fetched while the one before is written.
         let (together, ahead) = match self.block {
-            ..=SMALL => (LANES - 1, 2),
+            ..=SMALL => (LANES, 3),
             _ => (1, threads),
         };
         let groups = std::iter::from_fn(move || {

@@ -7,6 +7,7 @@
 use std::io::{self, Read, Write};
 
 use bytes::Bytes;
+use chunks::direct::PageBuffer;
 use flate2::write::GzEncoder;
 use lz4_flex::frame::{BlockMode, FrameDecoder, FrameEncoder, FrameInfo};
 
@@ -45,9 +46,9 @@ pub(crate) fn encode_onto(packed: &mut Vec<u8>, bytes: &[u8], compression: Compr
         Compression::Lz4 => {
             let frame = FrameInfo::new()
                 .block_mode(BlockMode::Independent)
-                // Any size is read by everybody; of 4 MiB the encoder would hold 8 MiB in memory.
-                .block_size(lz4_flex::frame::BlockSize::Max1MB)
-                .content_checksum(true);
+                // Any size is read by everybody. What the encoder copies of these stays in a core's own cache.
+                // No checksum in the frame: the block's name is one, which every reader compares.
+                .block_size(lz4_flex::frame::BlockSize::Max256KB);
             let mut encoder = FrameEncoder::with_frame_info(frame, packed);
             encoder
                 .write_all(bytes)
@@ -147,8 +148,9 @@ fn read(packed: impl Read, stored: &Stored) -> Result<Bytes, BlockError> {
     // One more, so that more is seen.
     let room =
         usize::try_from(length.saturating_add(1)).map_err(|_| BlockError::TooMuch { length })?;
-    let mut bytes = Vec::with_capacity(room);
-    let read = packed.take(room as u64).read_to_end(&mut bytes);
+    // From where a disk takes them as they are.
+    let mut bytes = PageBuffer::with_capacity(room);
+    let read = packed.take(room as u64).read_to_end(bytes.end());
     let got = bytes.len() as u64;
     match read {
         _ if got > length => Err(BlockError::TooMuch { length }),
@@ -157,7 +159,7 @@ fn read(packed: impl Read, stored: &Stored) -> Result<Bytes, BlockError> {
             why: types::shown(&error.to_string()),
         }),
         Ok(_) if got < length => Err(cut_short(stored, got)),
-        Ok(_) => Ok(bytes.into()),
+        Ok(_) => Ok(Bytes::from_owner(bytes)),
     }
 }
 

@@ -105,6 +105,29 @@ fn frames_of_other_writers_are_unpacked() {
 }
 
 #[test]
+fn frames_are_unpacked_by_the_format_s_own_tool() {
+    use std::io::Write as _;
+    use std::process::{Command, Stdio};
+    // One that shrinks, and one that does not: a frame holds such blocks as they are.
+    let mut text = block(2 << 20, 9);
+    text[1 << 20..].fill(b'x');
+    for bytes in [block(2 << 20, 9), text, block(4097, 9)] {
+        let packed = encode(&bytes, Compression::Lz4);
+        let mut command = Command::new("lz4");
+        command.args(["-dc"]).stdin(Stdio::piped());
+        let Ok(mut tool) = command.stdout(Stdio::piped()).spawn() else {
+            println!("skipped: needs lz4");
+            return;
+        };
+        let mut stdin = tool.stdin.take().unwrap();
+        let writer = std::thread::spawn(move || stdin.write_all(&packed).unwrap());
+        let output = tool.wait_with_output().unwrap();
+        writer.join().unwrap();
+        assert!(output.status.success() && output.stdout == bytes);
+    }
+}
+
+#[test]
 fn a_block_that_only_looks_packed_is_taken_as_it_is() {
     for magic in [&[0x1f, 0x8b, 8][..], &[0x04, 0x22, 0x4d, 0x18]] {
         let mut bytes = block(4096, 3);
