@@ -59,7 +59,7 @@ fn hash_by(
             hash.as_ref().map_or(Ok(()), HashThread::zeros)?;
         } else {
             let mut bytes = hash.as_ref().map_or(own, HashThread::buffer);
-            bytes.clear();
+            // All of it is read over: what is in it already needs no zeros.
             bytes.resize(length);
             file.read_exact_at(&mut bytes, offset)
                 .context("read", path)?;
