@@ -46,9 +46,9 @@ pub(crate) fn encode_onto(packed: &mut Vec<u8>, bytes: &[u8], compression: Compr
         Compression::Lz4 => {
             let frame = FrameInfo::new()
                 .block_mode(BlockMode::Independent)
-                // Any size is read by everybody. What the encoder copies of these stays in a core's own cache.
-                // No checksum in the frame: the block's name is one, which every reader compares.
-                .block_size(lz4_flex::frame::BlockSize::Max256KB);
+                // Any size is read by everybody; of 4 MiB the encoder would hold 8 MiB in memory.
+                .block_size(lz4_flex::frame::BlockSize::Max1MB)
+                .content_checksum(true);
             let mut encoder = FrameEncoder::with_frame_info(frame, packed);
             encoder
                 .write_all(bytes)
