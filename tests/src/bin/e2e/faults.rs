@@ -35,6 +35,13 @@ pub(crate) fn count(cluster: &Cluster, pod: &str) -> u64 {
     text.trim().parse().unwrap_or(0)
 }
 
+/// Waits until the pod has written on from what it had written before.
+pub(crate) fn writes_past(cluster: &Cluster, pod: &str, written: u64) {
+    wait::until("the pod goes on where it was", || {
+        (count(cluster, pod) > written).then_some(())
+    });
+}
+
 fn goes_on(cluster: &Cluster, what: &str) {
     let before = count(cluster, POD);
     wait::until(&format!("the pod writes on {what}"), || {
@@ -91,9 +98,7 @@ pub(crate) fn row_101_kubelet_and_drain(cluster: &Cluster) {
     });
     cluster.kubectl(&format!("uncordon {node}"));
     cluster.wait_pod(POD);
-    wait::until("it goes on where it was", || {
-        (count(cluster, POD) > before).then_some(())
-    });
+    writes_past(cluster, POD, before);
     stop(cluster);
 }
 
@@ -234,9 +239,7 @@ pub(crate) fn row_100_claims_come_and_go(cluster: &Cluster) {
     cluster.wait_gone(&format!("pod {POD}"));
     cluster.kubectl("scale statefulset writer --replicas=1");
     cluster.wait_pod(POD);
-    wait::until("it goes on where it was", || {
-        (count(cluster, POD) > 3).then_some(())
-    });
+    writes_past(cluster, POD, 3);
     stop(cluster);
     let blank = "examples/blank_pvc.yaml";
     for _ in 0..3 {

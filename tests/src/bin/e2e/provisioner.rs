@@ -10,7 +10,7 @@ use e2e::{Sandbox, wait};
 use serde_json::Value;
 
 use crate::examples::nothing_is_left;
-use crate::faults::{WRITER, count};
+use crate::faults::{WRITER, count, writes_past};
 use crate::registry::{self, BASE_IMAGE};
 
 const EXAMPLE: &str = "examples/provisioner_with_baseimage.yaml";
@@ -91,9 +91,10 @@ pub(crate) fn row_561_attached_and_back(cluster: &Cluster) {
     }
     writes_on(cluster, KEPT, &uids[0]);
     writes_on(cluster, MOVED, &moved);
+    starts_again(cluster, MOVED);
     let pods = [KEPT, MOVED].map(|pod| (pod, count(cluster, pod)));
     let changed = Instant::now();
-    // They start again when that is done: a kubelet that mounts for the next pod before it has let go for the last one
+    // These start again when that is done: a kubelet that mounts for the next pod before it has let go for the last one
     // goes on telling that the volume is in use, and Kubernetes waits for 6 minutes.
     cluster.kubectl("scale statefulset writer --replicas=0");
     wait::until("no attachment is left", || {
@@ -106,7 +107,7 @@ pub(crate) fn row_561_attached_and_back(cluster: &Cluster) {
     cluster.kubectl("scale statefulset writer --replicas=2");
     for (pod, written) in pods {
         cluster.wait_pod(pod);
-        goes_on(cluster, pod, written);
+        writes_past(cluster, pod, written);
     }
     cluster.delete(WRITER);
     cluster.kubectl("delete --wait=false pvc -l app=writer");
@@ -139,13 +140,7 @@ fn starts_again(cluster: &Cluster, pod: &str) {
     let written = count(cluster, pod);
     cluster.kubectl(&format!("delete pod {pod}"));
     cluster.wait_pod(pod);
-    goes_on(cluster, pod, written);
-}
-
-fn goes_on(cluster: &Cluster, pod: &str, written: u64) {
-    wait::until("the pod goes on where it was", || {
-        (count(cluster, pod) > written).then_some(())
-    });
+    writes_past(cluster, pod, written);
 }
 
 /// As docs/install.md says it: whether volumes are attached cannot be changed of a driver that is there.

@@ -9,7 +9,7 @@ use e2e::{command, wait};
 use serde_json::Value;
 
 use crate::examples::nothing_is_left;
-use crate::faults::{WRITER, count};
+use crate::faults::{WRITER, count, writes_past};
 use crate::install::is_ready;
 use crate::stranger::{Shell, nothing_of_ours};
 
@@ -131,9 +131,7 @@ fn is_served(cluster: &Cluster, pod: &str) {
     let written = count(cluster, pod);
     cluster.kubectl(&format!("delete pod {pod}"));
     cluster.wait_pod(pod);
-    wait::until("the pod goes on where it was", || {
-        (count(cluster, pod) > written).then_some(())
-    });
+    writes_past(cluster, pod, written);
     cluster.wait_pod("blank");
     cluster.delete(BLANK);
     cluster.wait_gone("pod blank");
